@@ -1,0 +1,27 @@
+//! The messages between pasta's processes, and nothing else.
+//!
+//! Three processes talk over `SOCK_SEQPACKET` socket pairs: one datagram is one message, descriptors
+//! travel beside it, and the death of one end is an end of file at the other.
+//!
+//! - [`message`] has one enum for each direction, the protocol version, and each direction's limits.
+//! - [`types`] has the payloads. They check themselves while they are decoded: a value that is out of
+//!   range cannot be held, so a receiver never has to clamp one.
+//! - [`channel`] sends and receives; a [`Channel`] can send only what its own side may say.
+//! - [`codec`] turns messages into octets and back, and is the only caller of the encoding library.
+//!
+//! Each side treats the other as hostile. Anything that does not decode, does not fit, or comes with
+//! descriptors it may not have is a violation; the receiver closes the channel and ends. There is no
+//! resynchronising.
+
+pub mod channel;
+pub mod codec;
+pub mod message;
+pub mod types;
+
+mod sys;
+
+pub use channel::{Channel, ReceiveError, Received, SendError};
+pub use message::{
+    DatapathToMonitor, DatapathToSupervisor, Message, MonitorToDatapath, MonitorToSupervisor,
+    PROTOCOL_VERSION, SupervisorToDatapath, SupervisorToMonitor,
+};

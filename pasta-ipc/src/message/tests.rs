@@ -1,0 +1,218 @@
+use super::*;
+use crate::codec::{decode, encode};
+use crate::types::*;
+use proptest::prelude::*;
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+fn name(text: &str) -> IfName {
+    IfName::try_from(text.to_owned()).unwrap()
+}
+
+fn mac() -> MacAddr {
+    MacAddr::try_from([2, 0, 0, 0, 0, 1]).unwrap()
+}
+
+fn octets_of<M: Message>(message: &M) -> Vec<u8> {
+    let mut buffer = vec![0; M::LIMIT];
+    let len = encode(message, &mut buffer).unwrap();
+    buffer.truncate(len);
+    buffer
+}
+
+fn round_trip<M: Message + PartialEq + Debug>(message: M) -> Vec<u8> {
+    let octets = octets_of(&message);
+    assert_eq!(decode::<M>(&octets).unwrap(), message);
+    for shorter in (0..octets.len()).step_by(1 + octets.len() / 64) {
+        assert!(decode::<M>(&octets[..shorter]).is_err(), "{shorter} octets of {message:?}");
+    }
+    octets
+}
+
+fn tap() -> TapInfo {
+    TapInfo { name: name("tap0"), mac: mac(), offloads: TapOffloads::TcpAndUdp }
+}
+
+fn monitor_start() -> MonitorStart {
+    MonitorStart {
+        ipv4: Service::On,
+        ipv6: Service::Off,
+        configure: Configure::Namespace,
+        template: Some(name("eth0")),
+        tap_name: None,
+        mtu: Some(Mtu::DEFAULT),
+        tap_mac: Some(mac()),
+        ipv4_addresses: vec![Ipv4Net::new(Ipv4Addr::new(192, 0, 2, 7), 24).unwrap()]
+            .try_into()
+            .unwrap(),
+        ipv6_addresses: Bounded::default(),
+        ipv4_gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
+        ipv6_gateway: None,
+        following: Following::default(),
+        log_level: LogLevel::Info,
+    }
+}
+
+fn policy<A>(address: A) -> FamilyPolicy<A> {
+    FamilyPolicy {
+        service: Service::On,
+        host_loopback: HostLoopback::Address(address),
+        guest_address: None,
+        dns_forward: None,
+        dns_host: None,
+        outbound: None,
+    }
+}
+
+fn datapath_start() -> DatapathStart {
+    DatapathStart {
+        our_mac: MacAddr::OURS_BY_DEFAULT,
+        tap: tap(),
+        ipv4: policy(Ipv4Addr::new(192, 0, 2, 1)),
+        ipv6: policy(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        log_level: LogLevel::Warn,
+    }
+}
+
+fn full_snapshot() -> NetworkSnapshot {
+    let v4 = |n: u32| Ipv4Addr::from(0xc000_0200 | n);
+    let v6 = |n: u128| Ipv6Addr::from((0x2001_0db8 << 96) | n);
+    NetworkSnapshot {
+        generation: Generation(7),
+        ipv4: FamilySnapshot {
+            state: FamilyState::Bound,
+            assigned: Bounded::truncated((0..64).map(v4)).0,
+            present: Bounded::truncated((0..256).map(v4)).0,
+            gateway: Some(v4(1)),
+            our_address: Some(v4(1)),
+            host_primary: Some(v4(2)),
+        },
+        ipv6: FamilySnapshot {
+            state: FamilyState::Held,
+            assigned: Bounded::truncated((0..64).map(v6)).0,
+            present: Bounded::truncated((0..256).map(v6)).0,
+            gateway: None,
+            our_address: None,
+            host_primary: None,
+        },
+        mtu: Some(Mtu::DEFAULT),
+        completeness: Completeness::Truncated,
+    }
+}
+
+fn resolvers() -> ResolverSnapshot {
+    let server = |n: u128| Resolver {
+        address: IpAddr::V6(Ipv6Addr::from(n)),
+        interface: Some(name("interface-name0")),
+    };
+    ResolverSnapshot {
+        generation: Generation(1),
+        servers: Bounded::truncated((0..64).map(server)).0,
+    }
+}
+
+fn audit() -> AuditReport {
+    let entry = |number| FdEntry { number, kind: Text::truncated("character device") };
+    AuditReport {
+        effective: 1 << 12,
+        fds: Bounded::truncated((0..64).map(entry)).0,
+        missing: Bounded::truncated((0..16).map(|_| Text::truncated(&"x".repeat(200)))).0,
+        ..AuditReport::default()
+    }
+}
+
+#[test]
+fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
+    let hello = Hello::OURS;
+    let record = LogRecord { level: LogLevel::Warn, text: Text::truncated("line") };
+    let line = || Text::truncated("why");
+
+    round_trip(SupervisorToMonitor::Hello(hello));
+    round_trip(SupervisorToMonitor::Start(Box::new(monitor_start())));
+    round_trip(SupervisorToMonitor::Shutdown);
+    round_trip(MonitorToSupervisor::Hello(hello));
+    round_trip(MonitorToSupervisor::TapReady(tap()));
+    round_trip(MonitorToSupervisor::Ready(Box::new(audit())));
+    round_trip(MonitorToSupervisor::Log(record.clone()));
+    round_trip(MonitorToSupervisor::Failed(line()));
+    round_trip(SupervisorToDatapath::Hello(hello));
+    round_trip(SupervisorToDatapath::Start(Box::new(datapath_start())));
+    round_trip(SupervisorToDatapath::Resolvers(resolvers()));
+    round_trip(SupervisorToDatapath::Shutdown);
+    round_trip(DatapathToSupervisor::Hello(hello));
+    round_trip(DatapathToSupervisor::Ready(Box::new(audit())));
+    round_trip(DatapathToSupervisor::Log(record));
+    round_trip(DatapathToSupervisor::Failed(line()));
+    round_trip(MonitorToDatapath::Hello(hello));
+    round_trip(MonitorToDatapath::Network(Box::new(full_snapshot())));
+    round_trip(DatapathToMonitor::Hello(hello));
+}
+
+/// A change here is a change of the protocol: raise [`PROTOCOL_VERSION`] with it.
+#[test]
+fn encodings_are_frozen() {
+    let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
+    assert_eq!(PROTOCOL_VERSION, 2);
+    let hello = Hello::OURS;
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0002");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0002");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
+    assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "03");
+    assert_eq!(
+        hex(&octets_of(&SupervisorToMonitor::Start(Box::new(monitor_start())))),
+        "010001000104657468300001fbf0ff0102000000000101c0000207180001c0000201000\
+         0fbe80301fb1027fb30750000000002"
+    );
+    assert_eq!(
+        hex(&octets_of(&MonitorToSupervisor::TapReady(tap()))),
+        "01047461703002000000000102"
+    );
+    let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
+    assert_eq!(hex(&octets_of(&failed)), "0403776879");
+}
+
+#[test]
+fn full_messages_stay_below_their_limits() {
+    assert!(round_trip(MonitorToDatapath::Network(Box::new(full_snapshot()))).len() < 16 * 1024);
+    assert!(round_trip(SupervisorToDatapath::Resolvers(resolvers())).len() < 8 * 1024);
+    assert!(round_trip(DatapathToSupervisor::Ready(Box::new(audit()))).len() < 8 * 1024);
+}
+
+#[test]
+fn absurd_lengths_are_refused_without_work() {
+    // `Resolvers`, generation 0, then a list that claims 2^60 elements.
+    let mut octets = vec![2, 0, 253];
+    octets.extend((1_u64 << 60).to_le_bytes());
+    assert!(decode::<SupervisorToDatapath>(&octets).is_err());
+}
+
+#[test]
+fn out_of_range_values_are_refused_not_clamped() {
+    // `TapReady` with name "", with a group address, with an unknown offload.
+    for octets in [
+        &[1, 0, 2, 0, 0, 0, 0, 1, 0][..],
+        &[1, 4, b't', b'a', b'p', b'0', 3, 0, 0, 0, 0, 1, 0],
+        &[1, 4, b't', b'a', b'p', b'0', 2, 0, 0, 0, 0, 1, 3],
+    ] {
+        assert!(decode::<MonitorToSupervisor>(octets).is_err(), "{octets:02x?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_octets_are_refused_or_mean_exactly_one_message(octets: Vec<u8>) {
+        fn check<M: Message>(octets: &[u8]) {
+            if let Ok(message) = decode::<M>(octets) {
+                // Integers have several encodings; the meaning must still be one and the same.
+                let again = octets_of(&message);
+                assert_eq!(octets_of(&decode::<M>(&again).unwrap()), again);
+            }
+        }
+        check::<SupervisorToMonitor>(&octets);
+        check::<MonitorToSupervisor>(&octets);
+        check::<SupervisorToDatapath>(&octets);
+        check::<DatapathToSupervisor>(&octets);
+        check::<MonitorToDatapath>(&octets);
+        check::<DatapathToMonitor>(&octets);
+    }
+}
