@@ -1,0 +1,118 @@
+use super::status::tests::CONFINED;
+use super::*;
+
+/// What a datapath of an ordinary user reports who is in two groups that it cannot leave.
+fn confined_report() -> AuditReport {
+    AuditReport {
+        securebits: LOCKED_SECUREBITS,
+        groups: 2,
+        no_new_privs: true,
+        landlock_abi: 7,
+        ..AuditReport::default()
+    }
+}
+
+fn with_missing(measure: &str) -> AuditReport {
+    let missing = Bounded::truncated([Text::truncated(&format!("{measure}: refused"))]).0;
+    AuditReport { missing, ..confined_report() }
+}
+
+fn status(from: &str, to: &str) -> Status {
+    assert!(CONFINED.contains(from), "{from}");
+    Status::parse(&CONFINED.replace(from, to)).unwrap()
+}
+
+#[test]
+fn report_that_matches_the_table_passes() {
+    assert_eq!(compare(Role::Datapath, Keep::Nothing, &confined_report()), [""; 0]);
+    let net_admin = Keep::NetAdmin.mask();
+    let monitor = AuditReport { effective: net_admin, permitted: net_admin, ..confined_report() };
+    assert_eq!(compare(Role::Monitor, Keep::NetAdmin, &monitor), [""; 0]);
+}
+
+#[test]
+fn each_privilege_left_over_is_a_line() {
+    let good = confined_report;
+    let left_over = [
+        AuditReport { effective: 1, ..good() },
+        AuditReport { permitted: 1, ..good() },
+        AuditReport { inheritable: 1, ..good() },
+        AuditReport { ambient: 1, ..good() },
+        AuditReport { bounding: 1, ..good() },
+        AuditReport { securebits: 0, ..good() },
+        AuditReport { no_new_privs: false, ..good() },
+        AuditReport { dumpable: true, ..good() },
+    ];
+    for report in left_over {
+        assert_eq!(compare(Role::Datapath, Keep::Nothing, &report).len(), 1, "{report:?}");
+    }
+}
+
+#[test]
+fn net_admin_is_refused_to_all_but_a_monitor_that_follows() {
+    assert_eq!(Keep::of(Role::Monitor, true), Keep::NetAdmin);
+    assert_eq!(Keep::of(Role::Monitor, false), Keep::Nothing);
+    assert_eq!(Keep::of(Role::Datapath, true), Keep::Nothing);
+    assert_eq!(Keep::of(Role::Supervisor, true), Keep::Nothing);
+}
+
+#[test]
+fn best_effort_measure_may_be_absent_only_if_named_as_missing() {
+    let absent = AuditReport { bounding: 1, ..confined_report() };
+    assert_eq!(compare(Role::Datapath, Keep::Nothing, &absent).len(), 1);
+    let named = AuditReport { bounding: 1, ..with_missing(NO_EMPTY_BOUNDING) };
+    assert_eq!(compare(Role::Datapath, Keep::Nothing, &named), [""; 0]);
+}
+
+#[test]
+fn status_that_agrees_with_the_report_passes() {
+    let status = Status::parse(CONFINED).unwrap();
+    assert_eq!(compare_status(Role::Datapath, 1000, &status, &confined_report()), [""; 0]);
+}
+
+#[test]
+fn each_difference_between_status_and_report_is_a_line() {
+    let changes = [
+        ("CapEff:\t0000000000000000", "CapEff:\t0000000000001000"),
+        ("CapPrm:\t0000000000000000", "CapPrm:\t0000000000001000"),
+        ("CapInh:\t0000000000000000", "CapInh:\t0000000000001000"),
+        ("CapBnd:\t0000000000000000", "CapBnd:\t0000000000001000"),
+        ("CapAmb:\t0000000000000000", "CapAmb:\t0000000000001000"),
+        ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+        ("Seccomp:\t2", "Seccomp:\t0"),
+        ("Threads:\t1", "Threads:\t2"),
+        ("Groups:\t24 27 ", "Groups:\t24 27 28 "),
+        ("Uid:\t1000\t1000", "Uid:\t1000\t0"),
+        ("Gid:\t1000\t1000", "Gid:\t1000\t0"),
+        ("NSpid:\t4242\t1", "NSpid:\t4242"),
+    ];
+    for (from, to) in changes {
+        let status = status(from, to);
+        let lines = compare_status(Role::Datapath, 1000, &status, &confined_report());
+        assert_eq!(lines.len(), 1, "{to}: {lines:?}");
+    }
+}
+
+#[test]
+fn pid_namespace_is_wanted_of_the_datapath_unless_missing() {
+    let status = status("NSpid:\t4242\t1", "NSpid:\t4242");
+    let missing = with_missing(NO_PID_NAMESPACE);
+    assert_eq!(compare_status(Role::Datapath, 1000, &status, &missing), [""; 0]);
+    assert_eq!(compare_status(Role::Monitor, 1000, &status, &confined_report()), [""; 0]);
+}
+
+#[test]
+fn namespaces_differ_from_ours_where_the_table_says_so() {
+    let report = confined_report();
+    let wrong = |role, name, differs| compare_namespace(role, name, differs, &report).is_some();
+    for name in ["user", "mnt", "ipc", "uts", "cgroup"] {
+        assert!(wrong(Role::Datapath, name, false), "{name}");
+        assert!(wrong(Role::Monitor, name, false), "{name}");
+        assert!(!wrong(Role::Monitor, name, true), "{name}");
+        assert!(!wrong(Role::Supervisor, name, false), "{name}");
+    }
+    assert!(wrong(Role::Datapath, "net", true) && wrong(Role::Monitor, "net", false));
+    assert!(wrong(Role::Datapath, "pid", false) && wrong(Role::Monitor, "pid", true));
+    let missing = with_missing(NO_IPC_NAMESPACE);
+    assert!(compare_namespace(Role::Datapath, "ipc", false, &missing).is_none());
+}

@@ -1,0 +1,47 @@
+//! The system call filter of each process: what is not on its list ends it.
+//!
+//! The lists are `policies/<arch>/{shared,supervisor,monitor,datapath}.json`, made for reading and
+//! compiled into BPF programs by the build (`src/policy.rs`). The kernel ends the process with
+//! SIGSYS for a call that is not listed, for arguments that no rule of the call takes, for another
+//! architecture's calls and for x32 numbers.
+//!
+//! Calls without argument rules cost next to nothing: the kernel notes at installation that the
+//! answer depends on the number alone and does not run the program again for them (Linux 5.11). The
+//! hottest calls (`read`, `write`, `readv`, `writev`, `epoll_*wait`) are kept in that class.
+
+use crate::Role;
+use seccompiler::sock_filter;
+
+include!(concat!(env!("OUT_DIR"), "/filters.rs"));
+
+/// The program of `role`.
+fn program(role: Role) -> &'static [sock_filter] {
+    match role {
+        Role::Supervisor => SUPERVISOR,
+        Role::Monitor => MONITOR,
+        Role::Datapath => DATAPATH,
+    }
+}
+
+/// Installs the filter of `role` on every thread, for good. Sets `no_new_privs`.
+///
+/// # Errors
+///
+/// What the kernel reports, as where it was built without seccomp.
+pub(crate) fn install(role: Role) -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter_all_threads(program(role))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_far_from_the_kernels_limit() {
+        for role in [Role::Supervisor, Role::Monitor, Role::Datapath] {
+            let len = program(role).len();
+            println!("{role}: {len} instructions");
+            assert!((50..1000).contains(&len), "{role}: {len}");
+        }
+    }
+}

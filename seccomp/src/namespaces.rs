@@ -1,0 +1,195 @@
+//! Leaving the namespaces that a helper has no business in.
+//!
+//! Both functions are for a process that was exec'd *before* it creates or enters a user namespace
+//! and that is non-dumpable since its first line: a process exec'd inside a user namespace can be
+//! traced by that namespace's owner even when it is non-dumpable.
+
+use crate::root::{RootError, empty_root};
+use crate::sys::{Cloned, clone_sibling, exit_now, take_inherited_pipe};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::unistd::{Pid, getpid, getsid, setsid, write};
+use std::fmt;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+/// The datapath's end of the pipe on which it reports its new pid (start-up protocol).
+pub const PID_PIPE: RawFd = 5;
+
+/// What the report says of a namespace that could not be left; [`crate::audit`] looks for it.
+pub(crate) const NO_PID_NAMESPACE: &str = "own pid namespace";
+/// As [`NO_PID_NAMESPACE`].
+pub(crate) const NO_IPC_NAMESPACE: &str = "own ipc namespace";
+/// As [`NO_PID_NAMESPACE`].
+pub(crate) const NO_UTS_NAMESPACE: &str = "own uts namespace";
+/// As [`NO_PID_NAMESPACE`].
+pub(crate) const NO_CGROUP_NAMESPACE: &str = "own cgroup namespace";
+
+/// Why a helper could not be isolated. It must end: its namespaces are half changed.
+#[derive(Debug)]
+pub enum IsolateError {
+    /// No session of our own (`setsid`).
+    Session(Errno),
+    /// No user namespace of our own. The text names the usual switch for this error.
+    UserNamespace(Errno),
+    /// No mount namespace of our own although the user namespace was made.
+    MountNamespace(Errno),
+    /// The first process of the new pid namespace could not be made.
+    FirstProcess(io::Error),
+    /// The pipe for the pid is missing, is no pipe, or nobody reads it.
+    PidReport(io::Error),
+    /// The process could not be kept from being traced.
+    Dumpable(Errno),
+    /// The root could not be replaced.
+    Root(RootError),
+}
+
+impl fmt::Display for IsolateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(_) => f.write_str("cannot start a session"),
+            Self::UserNamespace(Errno::ENOSPC) => f.write_str(
+                "cannot create a user namespace (see sysctl user.max_user_namespaces, or they \
+                 are nested too deeply)",
+            ),
+            Self::UserNamespace(Errno::EPERM | Errno::EACCES) => f.write_str(
+                "cannot create a user namespace (see sysctl kernel.unprivileged_userns_clone, \
+                 AppArmor, or the seccomp filter of a container)",
+            ),
+            Self::UserNamespace(_) => f.write_str("cannot create a user namespace"),
+            Self::MountNamespace(Errno::EPERM | Errno::EACCES) => f.write_str(
+                "user namespaces can be created here but hold no power (AppArmor: install the \
+                 profile that comes with pasta)",
+            ),
+            Self::MountNamespace(_) => f.write_str("cannot create a mount namespace"),
+            Self::FirstProcess(_) => f.write_str("cannot create the first process of a namespace"),
+            Self::PidReport(_) => f.write_str("cannot report the pid to the launcher"),
+            Self::Dumpable(_) => f.write_str("cannot become non-dumpable"),
+            Self::Root(_) => f.write_str("cannot empty the root directory"),
+        }
+    }
+}
+
+impl std::error::Error for IsolateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Session(errno)
+            | Self::UserNamespace(errno)
+            | Self::MountNamespace(errno)
+            | Self::Dumpable(errno) => Some(errno),
+            Self::FirstProcess(error) | Self::PidReport(error) => Some(error),
+            Self::Root(error) => Some(error),
+        }
+    }
+}
+
+/// Isolates the datapath: session, user namespace without a map, mount, pid, ipc, uts and cgroup
+/// namespaces, empty root.
+///
+/// The process that calls this does not come back: it reports the pid of its successor, as seen by
+/// the launcher, in one write of four octets (native endian) to descriptor [`PID_PIPE`] and ends
+/// with status 0. What returns is the successor: init of the new pid namespace and still a child of
+/// the launcher. An init ignores signals without a handler, so the caller wants a signalfd or
+/// handler for SIGTERM.
+///
+/// Returns the best-effort measures that could not be taken, each with the reason. Only for a
+/// process with a single thread.
+///
+/// # Errors
+///
+/// [`IsolateError`]; the process must end then.
+pub fn isolate_datapath() -> Result<Vec<String>, IsolateError> {
+    let report = take_inherited_pipe(PID_PIPE).map_err(IsolateError::PidReport)?;
+    isolate_datapath_reporting(report)
+}
+
+/// As [`isolate_datapath`], with the pid going to `report` instead of [`PID_PIPE`].
+///
+/// # Errors
+///
+/// As [`isolate_datapath`].
+pub fn isolate_datapath_reporting(report: OwnedFd) -> Result<Vec<String>, IsolateError> {
+    own_session()?;
+    // No map is ever written: the process shows as the overflow user to itself, and the kernel
+    // refuses further user namespaces to an unmapped id.
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(IsolateError::UserNamespace)?;
+    stay_untraceable()?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
+    let mut missing = leave_small_namespaces();
+    match unshare(CloneFlags::CLONE_NEWPID) {
+        Ok(()) => become_first_process(report)?,
+        Err(errno) => {
+            missing.push(format!("{NO_PID_NAMESPACE}: {}", errno.desc()));
+            send_pid(&report, getpid())?;
+        }
+    }
+    empty_root().map_err(IsolateError::Root)?;
+    Ok(missing)
+}
+
+/// Isolates the monitor, which is in the target's user and network namespaces already: session,
+/// mount, ipc, uts and cgroup namespaces, empty root.
+///
+/// Returns the best-effort measures that could not be taken, each with the reason.
+///
+/// # Errors
+///
+/// [`IsolateError`]; the process must end then.
+pub fn isolate_monitor() -> Result<Vec<String>, IsolateError> {
+    own_session()?;
+    stay_untraceable()?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
+    let missing = leave_small_namespaces();
+    empty_root().map_err(IsolateError::Root)?;
+    Ok(missing)
+}
+
+/// Keys typed at the user's terminal signal its foreground group, never a session of its own.
+fn own_session() -> Result<(), IsolateError> {
+    match setsid() {
+        Ok(_) => Ok(()),
+        // Refused to the leader of a process group; fine if it leads the session too.
+        Err(Errno::EPERM) if getsid(None) == Ok(getpid()) => Ok(()),
+        Err(errno) => Err(IsolateError::Session(errno)),
+    }
+}
+
+/// Sets the process non-dumpable again: entering a user namespace changes credentials, and where
+/// they grow the kernel falls back to `fs.suid_dumpable`, which an administrator may have set to 1.
+fn stay_untraceable() -> Result<(), IsolateError> {
+    prctl::set_dumpable(false).map_err(IsolateError::Dumpable)
+}
+
+/// Unshares what neither helper needs, one by one, so that one refusal does not cost the others.
+fn leave_small_namespaces() -> Vec<String> {
+    let wanted = [
+        (CloneFlags::CLONE_NEWIPC, NO_IPC_NAMESPACE),
+        (CloneFlags::CLONE_NEWUTS, NO_UTS_NAMESPACE),
+        (CloneFlags::CLONE_NEWCGROUP, NO_CGROUP_NAMESPACE),
+    ];
+    let refused = |(flag, name): (CloneFlags, &str)| {
+        unshare(flag).err().map(|errno| format!("{name}: {}", errno.desc()))
+    };
+    wanted.into_iter().filter_map(refused).collect()
+}
+
+/// Goes on as process 1 of the pid namespace that was unshared; the caller's process ends.
+fn become_first_process(report: OwnedFd) -> Result<(), IsolateError> {
+    match clone_sibling().map_err(IsolateError::FirstProcess)? {
+        Cloned::Child => Ok(()),
+        Cloned::Parent(pid) => {
+            let sent = send_pid(&report, Pid::from_raw(pid));
+            exit_now(if sent.is_ok() { 0 } else { 1 })
+        }
+    }
+}
+
+fn send_pid(report: &OwnedFd, pid: Pid) -> Result<(), IsolateError> {
+    let octets = pid.as_raw().to_ne_bytes();
+    match write(report, &octets) {
+        Ok(len) if len == octets.len() => Ok(()),
+        Ok(_) => Err(IsolateError::PidReport(io::ErrorKind::WriteZero.into())),
+        Err(errno) => Err(IsolateError::PidReport(errno.into())),
+    }
+}

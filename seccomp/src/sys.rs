@@ -1,0 +1,228 @@
+#![allow(unsafe_code)]
+//! System calls that no dependency wraps.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Highest bit that a 64-bit capability set can have; the kernel has 41 capabilities in 6.18.
+const CAP_BITS: u32 = 64;
+
+/// `PR_SET_MDWE` and its one flag (`linux/prctl.h`, Linux 6.3).
+const PR_SET_MDWE: libc::c_int = 65;
+const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
+
+/// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`): two 32-bit words per set.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// The three sets of capget(2) as bit masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CapSets {
+    pub(crate) effective: u64,
+    pub(crate) permitted: u64,
+    pub(crate) inheritable: u64,
+}
+
+/// Which side of [`clone_sibling`] we are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cloned {
+    /// The new process.
+    Child,
+    /// The old one; the new one's pid in our pid namespace.
+    Parent(i32),
+}
+
+fn check(rc: libc::c_int) -> io::Result<libc::c_int> {
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
+}
+
+/// prctl(2) with integer arguments only.
+fn prctl(option: libc::c_int, arg: libc::c_ulong) -> io::Result<libc::c_int> {
+    prctl2(option, arg, 0)
+}
+
+fn prctl2(
+    option: libc::c_int,
+    arg2: libc::c_ulong,
+    arg3: libc::c_ulong,
+) -> io::Result<libc::c_int> {
+    const ZERO: libc::c_ulong = 0;
+    // SAFETY: every option that this module uses takes integers, so the kernel reads and writes no
+    // memory of ours; unused arguments are zero, as those options demand.
+    check(unsafe { libc::prctl(option, arg2, arg3, ZERO, ZERO) })
+}
+
+/// Forks like fork(2), but the new process is a child of our parent (`CLONE_PARENT`).
+///
+/// libc does not know of the new process, so its idea of the thread id stays the old one there.
+/// Only raise(3), abort(3) and robust or error-checking mutexes look at it; nothing else does.
+///
+/// # Errors
+///
+/// `EAGAIN`, `ENOMEM` as for fork; `EINVAL` if the caller is init of its pid namespace.
+pub(crate) fn clone_sibling() -> io::Result<Cloned> {
+    let flags = libc::CLONE_PARENT as libc::c_ulong | libc::SIGCHLD as libc::c_ulong;
+    const ZERO: libc::c_ulong = 0;
+    // SAFETY: no CLONE_VM and no stack is given, so the child goes on with a copy of our memory and
+    // shares none; no flag makes the kernel use the tid or tls pointers, which are zero. The caller
+    // is single-threaded (isolate checks it: `unshare(CLONE_NEWUSER)` fails otherwise), so no lock
+    // is held by a thread that the child lacks. All five arguments are zero apart from the flags,
+    // so that their order, which differs between architectures, does not matter.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, ZERO, ZERO, ZERO, ZERO) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Cloned::Child),
+        Ok(pid) if pid > 0 => Ok(Cloned::Parent(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ends the process at once: no exit handlers, nothing flushed (`_exit(2)`).
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: takes an integer and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Takes over a descriptor that the start-up protocol put at a fixed number, if it is a pipe.
+///
+/// # Errors
+///
+/// `EBADF` if nothing is open there, `InvalidInput` if it is not a pipe. It stays untouched then.
+pub(crate) fn take_inherited_pipe(number: RawFd) -> io::Result<OwnedFd> {
+    let stat = nix::sys::stat::fstat(borrow(number))?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFIFO {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptor is not a pipe"));
+    }
+    // SAFETY: `number` is open (fstat has just succeeded). It was inherited through exec under a
+    // number that the start-up protocol reserves for this function, so nothing else in this
+    // process owns it, and this function is called once per process image.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Names a descriptor by number for a call that only looks at it.
+///
+/// The number may be closed: callers pass it to `fstat`, `poll` or `getsockopt`, which answer
+/// `EBADF` then.
+pub(crate) fn borrow<'fd>(number: RawFd) -> std::os::fd::BorrowedFd<'fd> {
+    debug_assert!(number >= 0);
+    // SAFETY: -1 is never passed (numbers come from ranges that start at 0 or are constants). The
+    // callers make one call that neither closes nor stores it, and nobody else runs meanwhile.
+    unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
+}
+
+/// Closes every descriptor from `first` on (close_range(2), Linux 5.9).
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.9.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: integers only. The caller passes a range in which it has just seen nothing that any
+    // object of this process owns.
+    let rc = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Removes capability number `cap` from the bounding set. `Ok(false)`: there is no such number.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SETPCAP`.
+pub(crate) fn drop_from_bounding(cap: u32) -> io::Result<bool> {
+    match prctl(libc::PR_CAPBSET_DROP, cap.into()) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the bounding set, bit by bit until the kernel knows no more.
+pub(crate) fn bounding() -> u64 {
+    bits_while_known(|cap| prctl(libc::PR_CAPBSET_READ, cap.into()))
+}
+
+/// Reads the ambient set, bit by bit until the kernel knows no more.
+pub(crate) fn ambient() -> u64 {
+    let is_set = libc::PR_CAP_AMBIENT_IS_SET as libc::c_ulong;
+    bits_while_known(|cap| prctl2(libc::PR_CAP_AMBIENT, is_set, cap.into()))
+}
+
+fn bits_while_known(read: impl Fn(u32) -> io::Result<libc::c_int>) -> u64 {
+    (0..CAP_BITS).map_while(|cap| read(cap).ok().map(|set| (set as u64 & 1) << cap)).sum()
+}
+
+/// Reads our effective, permitted and inheritable sets.
+///
+/// # Errors
+///
+/// What capget(2) reports; it cannot fail for the calling thread on the kernels we support.
+pub(crate) fn capabilities() -> io::Result<CapSets> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Words {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let mut header = Header { version: CAPABILITY_VERSION_3, pid: 0 };
+    let mut words = [Words::default(); 2];
+    // SAFETY: version 3 makes the kernel read one `Header` and write exactly two `Words`, which is
+    // what the pointers lead to; both live until the call returns and no pointer is kept.
+    let rc = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) };
+    if rc < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [low, high] = words;
+    let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    Ok(CapSets {
+        effective: join(low.effective, high.effective),
+        permitted: join(low.permitted, high.permitted),
+        inheritable: join(low.inheritable, high.inheritable),
+    })
+}
+
+/// Reads the securebits (capabilities(7)).
+///
+/// # Errors
+///
+/// What prctl(2) reports.
+pub(crate) fn securebits() -> io::Result<u32> {
+    prctl(libc::PR_GET_SECUREBITS, 0).map(|bits| bits as u32)
+}
+
+/// Sets the securebits.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SETPCAP` or if a locked bit would change.
+pub(crate) fn set_securebits(bits: u32) -> io::Result<()> {
+    prctl(libc::PR_SET_SECUREBITS, bits.into()).map(drop)
+}
+
+/// Refuses for good that memory becomes executable that was not mapped so (`PR_SET_MDWE`).
+///
+/// # Errors
+///
+/// `EINVAL` before Linux 6.3 and where the architecture lacks it.
+pub(crate) fn refuse_exec_gain() -> io::Result<()> {
+    prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN).map(drop)
+}
+
+/// Reads the address family of `socket` (`SO_DOMAIN`, socket(7)).
+///
+/// # Errors
+///
+/// `ENOTSOCK` if it is none.
+pub(crate) fn socket_domain(socket: std::os::fd::BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    use std::os::fd::AsRawFd;
+    let mut domain: libc::c_int = 0;
+    let mut len = size_of_val(&domain) as libc::socklen_t;
+    let value = (&raw mut domain).cast();
+    let fd = socket.as_raw_fd();
+    // SAFETY: the kernel writes at most `len` octets to `value`, which is `domain`: exactly that
+    // long; it updates `len`. Both outlive the call and no pointer is kept. `fd` is borrowed, open.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &raw mut len) })?;
+    Ok(domain)
+}
