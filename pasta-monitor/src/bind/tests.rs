@@ -1,0 +1,184 @@
+use super::*;
+use crate::host::testing::Host;
+use crate::policy::testing::{named, plain};
+
+fn at(ms: u64) -> Instant {
+    Instant::START + Duration::from_millis(ms)
+}
+
+/// A tracker of IPv4 and its policy.
+struct Family4(Tracker, Policy);
+
+impl Family4 {
+    fn start(host: &Host, policy: Policy) -> Self {
+        let (now, gone, family) = (Instant::START, &BTreeSet::new(), Family::V4);
+        let situation = Situation { now, host: &host.0, gone, policy: &policy, family };
+        Self(Tracker::start(situation), policy)
+    }
+
+    /// Shows it the host at some time; the state after that.
+    fn see(&mut self, ms: u64, host: &Host) -> String {
+        self.see_without(ms, host, &[])
+    }
+
+    fn see_without(&mut self, ms: u64, host: &Host, gone: &[u32]) -> String {
+        let gone = &gone.iter().copied().collect();
+        let Self(tracker, policy) = self;
+        let family = Family::V4;
+        tracker.advance(Situation { now: at(ms), host: &host.0, gone, policy, family });
+        match tracker.binding() {
+            Binding::Off => "off".into(),
+            Binding::Local => "local".into(),
+            Binding::Bound(it) => format!("{} {}", it.name, it.primary),
+            Binding::Held(it, why, _) => format!("held {}: {why}", it.name),
+        }
+    }
+}
+
+/// A host with WiFi at 600, and cable at `cable`.
+fn host(wifi: bool, cable: Option<u32>) -> Host {
+    let mut host = Host::default();
+    if wifi {
+        host = host.link(3, "wlan0").address(3, "192.0.2.7/24").route(
+            3,
+            "0.0.0.0/0",
+            "192.0.2.1",
+            600,
+        );
+    }
+    match cable {
+        None => host,
+        Some(metric) => host.link(5, "eth0").address(5, "198.51.100.9/24").route(
+            5,
+            "0.0.0.0/0",
+            "198.51.100.1",
+            metric,
+        ),
+    }
+}
+
+fn with(follow: Follow) -> Policy {
+    let mut policy = plain();
+    policy.following.follow = follow;
+    policy
+}
+
+#[test]
+fn a_better_default_route_is_taken_after_the_settle_time_and_not_before() {
+    let mut family = Family4::start(&host(true, None), plain());
+    assert_eq!(family.see(0, &host(true, Some(100))), "wlan0 192.0.2.7");
+    assert_eq!(family.0.next_deadline(), Some(at(1000)));
+    assert_eq!(family.see(999, &host(true, Some(100))), "wlan0 192.0.2.7");
+    assert_eq!(family.see(1000, &host(true, Some(100))), "eth0 198.51.100.9");
+    assert_eq!(family.see(1001, &host(false, Some(100))), "eth0 198.51.100.9");
+}
+
+#[test]
+fn an_equal_one_is_no_reason_to_move() {
+    let mut family = Family4::start(&host(true, None), plain());
+    assert_eq!(family.see(0, &host(true, Some(600))), "wlan0 192.0.2.7");
+    assert_eq!(family.see(60_000, &host(true, Some(600))), "wlan0 192.0.2.7");
+}
+
+#[test]
+fn a_loss_is_not_delayed_where_there_is_another() {
+    let mut family = Family4::start(&host(true, Some(700)), plain());
+    assert_eq!(family.see(1, &host(false, Some(700))), "eth0 198.51.100.9");
+}
+
+#[test]
+fn without_another_the_last_configuration_is_held_for_its_time() {
+    let mut family = Family4::start(&host(true, None), plain());
+    assert_eq!(family.see(0, &Host::default()), "held wlan0: interface gone");
+    assert_eq!(family.see(9_999, &Host::default()), "held wlan0: interface gone");
+    assert_eq!(family.see(10_000, &Host::default()), "local");
+    assert_eq!(family.see(10_001, &host(true, None)), "wlan0 192.0.2.7");
+}
+
+#[test]
+fn hold_without_end_ends_only_with_a_return() {
+    let mut policy = plain();
+    policy.following.hold_ms = None;
+    let mut family = Family4::start(&host(true, None), policy);
+    family.see(0, &Host::default());
+    assert_eq!(family.0.next_deadline(), None);
+    assert_eq!(family.see(1 << 40, &Host::default()), "held wlan0: interface gone");
+    assert_eq!(family.see(1 << 41, &host(true, None)), "wlan0 192.0.2.7");
+}
+
+#[test]
+fn sticky_waits_for_its_template_and_takes_no_other() {
+    let mut family = Family4::start(&host(true, None), with(Follow::Sticky));
+    assert_eq!(family.see(1, &host(false, Some(1))), "held wlan0: interface gone");
+    assert_eq!(family.see(20_000, &host(false, Some(1))), "local");
+    assert_eq!(family.see(30_000, &host(true, Some(1))), "wlan0 192.0.2.7");
+}
+
+#[test]
+fn once_and_off_never_leave_what_they_have() {
+    for follow in [Follow::Once, Follow::Off] {
+        let mut family = Family4::start(&host(true, None), with(follow));
+        assert_eq!(family.see(60_000, &host(false, Some(1))), "wlan0 192.0.2.7");
+    }
+    let mut family = Family4::start(&Host::default(), with(Follow::Once));
+    assert_eq!(family.see(1, &host(true, None)), "wlan0 192.0.2.7");
+    let mut family = Family4::start(&Host::default(), with(Follow::Off));
+    assert_eq!(family.see(1, &host(true, None)), "local");
+}
+
+#[test]
+fn a_link_that_was_made_anew_is_another_one_in_spite_of_its_index() {
+    let mut family = Family4::start(&host(true, None), plain());
+    let same_index = Host::default().link(3, "usb0").address(3, "203.0.113.4/24");
+    assert_eq!(family.see_without(1, &same_index, &[3]), "held wlan0: interface gone");
+}
+
+#[test]
+fn a_named_interface_is_known_by_its_name_when_it_returns() {
+    let mut family = Family4::start(&host(true, None), named("wlan0"));
+    assert_eq!(family.see_without(1, &Host::default(), &[3]), "held wlan0: interface gone");
+    let back = Host::default().link(12, "wlan0").address(12, "192.0.2.7/24");
+    assert_eq!(family.see(2, &back), "wlan0 192.0.2.7");
+}
+
+#[test]
+fn a_renamed_template_stays_the_template() {
+    let mut family = Family4::start(&host(true, None), named("wlan0"));
+    let renamed = Host::default().link(3, "wifi").address(3, "192.0.2.7/24");
+    let other = renamed.link(4, "wlan0").address(4, "203.0.113.4/24");
+    assert_eq!(family.see(1, &other), "wifi 192.0.2.7");
+}
+
+#[test]
+fn the_primary_is_kept_while_it_can_be() {
+    let mut family = Family4::start(&host(true, None), plain());
+    let both = |deprecated| {
+        Host::default().link(3, "wlan0").address(3, "192.0.2.60/24").address_with(
+            3,
+            "192.0.2.7/24",
+            |it| it.deprecated = deprecated,
+        )
+    };
+    assert_eq!(family.see(1, &both(false)), "wlan0 192.0.2.7");
+    assert_eq!(family.see(2, &both(true)), "wlan0 192.0.2.60");
+    let mut family = Family4::start(&host(true, None), plain());
+    let last =
+        Host::default().link(3, "wlan0").address_with(3, "192.0.2.7/24", |it| it.deprecated = true);
+    assert_eq!(family.see(1, &last), "wlan0 192.0.2.7");
+}
+
+#[test]
+fn a_host_that_cannot_decide_is_followed_ever_more_slowly() {
+    let mut family = Family4::start(&host(true, Some(700)), plain());
+    let mut moves = 0;
+    let mut last = String::new();
+    // The better of the two changes every 1.2 s for a minute.
+    for step in 0..600_u64 {
+        let now = step * 100;
+        let cable = if now / 1200 % 2 == 0 { 700 } else { 500 };
+        let bound = family.see(now, &host(true, Some(cable)));
+        moves += u32::from(!last.is_empty() && bound != last);
+        last = bound;
+    }
+    assert!((1..=6).contains(&moves), "{moves}");
+}

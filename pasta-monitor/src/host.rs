@@ -1,0 +1,325 @@
+#![forbid(unsafe_code)]
+//! [`HostView`]: what the host has, made of complete dumps.
+
+use crate::decode::Notice;
+use crate::net::{Family, PerFamily, is_link_local};
+use crate::record::{Address, Collect, Hop, Link, Record, Route};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Most links that are kept.
+pub const MAX_LINKS: usize = 4096;
+/// Most addresses of one family that are kept of one link.
+pub const MAX_ADDRESSES: usize = 64;
+/// Most addresses that are kept of all links. Chosen: four for each of the most links.
+pub const MAX_ADDRESSES_IN_ALL: usize = 4 * MAX_LINKS;
+/// Most routes of one shape (default, on the link, through a gateway) kept of one link and family.
+pub const MAX_ROUTES_OF_LINK: usize = 256;
+/// Most routes of one family that are kept of all links.
+pub const MAX_ROUTES: usize = 4096;
+
+/// Number of the table that ordinary routes are in (`RT_TABLE_MAIN`).
+pub const TABLE_MAIN: u32 = 254;
+
+/// What the host has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostView {
+    /// Links by index.
+    pub links: BTreeMap<u32, Link>,
+    /// Addresses of all links, in the kernel's order.
+    pub addresses: Vec<Address>,
+    /// Configured unicast routes of table main, in the kernel's order.
+    pub routes: PerFamily<Vec<Route>>,
+    /// How the host finds its way to the rest of the world.
+    pub routing: PerFamily<Routing>,
+    /// How many objects were left out for want of room.
+    pub left_out: usize,
+    /// How many are kept of each link and sort.
+    kept: BTreeMap<(u32, Sort), usize>,
+}
+
+/// What is counted apart when there is too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    /// Addresses.
+    Address(Family),
+    /// Routes to everything.
+    DefaultRoute(Family),
+    /// Routes to what is on the link.
+    OnLinkRoute(Family),
+    /// All other routes.
+    Route(Family),
+}
+
+/// How the host finds its way to the rest of the world.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// Only the standard rules exist, so table main says it all.
+    #[default]
+    MainTable,
+    /// There are other rules. This is what the kernel answered when asked for the way to a global
+    /// address; none if there is no way.
+    Asked(Option<Hop>),
+}
+
+impl Collect for HostView {
+    fn take(&mut self, record: Record) {
+        let kept = match record {
+            Record::Link(link) => {
+                let room = self.links.len() < MAX_LINKS;
+                if room {
+                    self.links.insert(link.index, *link);
+                }
+                room
+            }
+            Record::Address(address) => {
+                let sort = Sort::Address(address.prefix.family());
+                let room = self.addresses.len() < MAX_ADDRESSES_IN_ALL
+                    && self.has_room(address.link, sort, MAX_ADDRESSES);
+                if room {
+                    self.addresses.push(address);
+                }
+                room
+            }
+            Record::Route(route) if !is_of_interest(&route) => return,
+            Record::Route(route) => {
+                let link = route.hops.first().map_or(0, |hop| hop.link);
+                let room = self.routes.get(route.family()).len() < MAX_ROUTES
+                    && self.has_room(link, sort_of(&route), MAX_ROUTES_OF_LINK);
+                if room {
+                    self.routes.get_mut(route.family()).push(route);
+                }
+                room
+            }
+            Record::Rule(_) | Record::Other => return,
+        };
+        self.left_out += usize::from(!kept);
+    }
+}
+
+impl HostView {
+    /// Whether what an event says is not in this view already.
+    ///
+    /// Lifetimes and counters are in no view, so an event about these alone is no news.
+    pub fn is_news(&self, notice: &Notice) -> bool {
+        match notice {
+            Notice::There(Record::Link(link)) => self.links.get(&link.index) != Some(link),
+            Notice::There(Record::Address(address)) => !self.addresses.contains(address),
+            Notice::There(Record::Route(route)) => {
+                is_of_interest(route) && !self.routes.get(route.family()).contains(route)
+            }
+            Notice::Gone(Record::Route(route)) => is_of_interest(route),
+            _ => true,
+        }
+    }
+
+    /// Adds what `before` had and this view, of dumps that were interrupted, lacks. Nothing may be
+    /// thought gone on the strength of such dumps.
+    pub fn completed_by(&mut self, before: &Self) {
+        for (index, link) in &before.links {
+            self.links.entry(*index).or_insert_with(|| link.clone());
+        }
+        let missing = |it: &&Address| {
+            let same = |there: &Address| (there.link, there.prefix) == (it.link, it.prefix);
+            !self.addresses.iter().any(same)
+        };
+        let addresses: Vec<_> = before.addresses.iter().filter(missing).cloned().collect();
+        self.addresses.extend(addresses);
+        for family in Family::BOTH {
+            let routes = self.routes.get_mut(family);
+            let missing = |it: &&Route| {
+                let key = |it: &Route| (it.destination, it.metric);
+                !routes.iter().any(|there| key(there) == key(it))
+            };
+            let more: Vec<_> = before.routes.get(family).iter().filter(missing).cloned().collect();
+            routes.extend(more);
+        }
+    }
+
+    /// Counts one more of a link and sort; false if there are `most` already.
+    fn has_room(&mut self, link: u32, sort: Sort, most: usize) -> bool {
+        let kept = self.kept.entry((link, sort)).or_default();
+        let room = *kept < most;
+        *kept += usize::from(room);
+        room
+    }
+
+    /// Addresses of one family on one link, in the kernel's order.
+    pub fn addresses_of(&self, link: u32, family: Family) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(move |it| it.link == link && it.prefix.family() == family)
+    }
+
+    /// A link-local IPv6 address of `link` that is fit for use.
+    pub fn link_local_of(&self, link: u32) -> Option<IpAddr> {
+        self.addresses_of(link, Family::V6)
+            .find(|it| is_link_local(it.prefix.address()) && !it.unproven)
+            .map(|it| it.prefix.address())
+    }
+
+    /// Whether `link` exists, is up and has carrier.
+    pub fn carries(&self, link: u32) -> bool {
+        self.links.get(&link).is_some_and(|link| link.up && link.carrier)
+    }
+}
+
+/// Whether a route is one that a view would hold.
+fn is_of_interest(route: &Route) -> bool {
+    route.table == TABLE_MAIN && !route.cached
+}
+
+fn sort_of(route: &Route) -> Sort {
+    let family = route.family();
+    if route.destination.is_everything() {
+        Sort::DefaultRoute(family)
+    } else if route.hops.iter().all(|hop| hop.gateway.is_none()) {
+        Sort::OnLinkRoute(family)
+    } else {
+        Sort::Route(family)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::net::testing::{ip, net};
+    use crate::record::LinkKind;
+
+    /// Builds host views in the way `ip` commands would.
+    #[derive(Default)]
+    pub(crate) struct Host(pub(crate) HostView);
+
+    impl Host {
+        /// Adds a link that is up, has carrier and is of no special kind.
+        pub(crate) fn link(self, index: u32, name: &str) -> Self {
+            self.link_with(index, name, |_| {})
+        }
+
+        /// As `link`, changed by `change`.
+        pub(crate) fn link_with(
+            mut self,
+            index: u32,
+            name: &str,
+            change: impl FnOnce(&mut Link),
+        ) -> Self {
+            let mut link = Link {
+                index,
+                name: name.into(),
+                kind: LinkKind::Ordinary,
+                mac: Some([2, 0, 0, 0, 0, index as u8]),
+                up: true,
+                carrier: true,
+                loopback: false,
+                enslaved: false,
+                mtu: 1500,
+                promotes_secondaries: Some(false),
+                address_generation: Some(crate::record::AddressGeneration::EUI64),
+            };
+            change(&mut link);
+            self.0.take(Record::Link(Box::new(link)));
+            self
+        }
+
+        /// Adds an ordinary address.
+        pub(crate) fn address(self, link: u32, prefix: &str) -> Self {
+            self.address_with(link, prefix, |_| {})
+        }
+
+        /// As `address`, changed by `change`.
+        pub(crate) fn address_with(
+            mut self,
+            link: u32,
+            prefix: &str,
+            change: impl FnOnce(&mut Address),
+        ) -> Self {
+            let mut address = Address {
+                link,
+                prefix: net(prefix),
+                peer: None,
+                secondary: false,
+                temporary: false,
+                deprecated: false,
+                unproven: false,
+                prefix_route: true,
+                tag: None,
+            };
+            change(&mut address);
+            self.0.take(Record::Address(address));
+            self
+        }
+
+        /// Adds a route; an empty `gateway` is one on the link.
+        pub(crate) fn route(self, link: u32, to: &str, gateway: &str, metric: u32) -> Self {
+            self.route_with(link, to, gateway, |route| route.metric = metric)
+        }
+
+        /// As `route`, changed by `change`.
+        pub(crate) fn route_with(
+            mut self,
+            link: u32,
+            to: &str,
+            gateway: &str,
+            change: impl FnOnce(&mut Route),
+        ) -> Self {
+            let mut route = Route {
+                table: TABLE_MAIN,
+                destination: net(to),
+                hops: vec![hop(link, gateway)],
+                metric: 0,
+                preference: 0,
+                protocol: 16,
+                mtu: None,
+                advmss: None,
+                plain: true,
+                cached: false,
+            };
+            change(&mut route);
+            self.0.take(Record::Route(route));
+            self
+        }
+    }
+
+    /// A live way through `link`; an empty `gateway` is none.
+    pub(crate) fn hop(link: u32, gateway: &str) -> Hop {
+        let gateway = (!gateway.is_empty()).then(|| ip(gateway));
+        Hop { link, gateway, onlink: false, live: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Host;
+    use super::*;
+
+    #[test]
+    fn default_and_connected_routes_are_kept_however_many_others_there_are() {
+        let mut host = Host::default().link(2, "eth0");
+        for n in 0..600_u32 {
+            let to = format!("{}/32", std::net::Ipv4Addr::from(0x0a00_0000 + n));
+            host = host.route(2, &to, "192.0.2.1", 0);
+        }
+        let host = host.route(2, "0.0.0.0/0", "192.0.2.1", 0).route(2, "192.0.2.0/24", "", 0).0;
+        assert_eq!(host.routes.v4.len(), MAX_ROUTES_OF_LINK + 2);
+        assert_eq!(host.left_out, 600 - MAX_ROUTES_OF_LINK);
+    }
+
+    #[test]
+    fn addresses_of_one_link_are_bounded_and_do_not_crowd_out_others() {
+        let mut host = Host::default().link(2, "eth0").link(3, "eth1");
+        for n in 0..100 {
+            host = host.address(2, &format!("192.0.2.{n}/24"));
+        }
+        let host = host.address(3, "198.51.100.1/24").address(2, "2001:db8::1/64").0;
+        assert_eq!(host.addresses_of(2, Family::V4).count(), MAX_ADDRESSES);
+        assert_eq!(host.addresses_of(3, Family::V4).count(), 1);
+        assert_eq!(host.addresses_of(2, Family::V6).count(), 1);
+    }
+
+    #[test]
+    fn routes_of_other_tables_and_cache_entries_are_not_kept() {
+        let host = Host::default()
+            .route_with(2, "0.0.0.0/0", "192.0.2.1", |route| route.table = 100)
+            .route_with(2, "0.0.0.0/0", "192.0.2.1", |route| route.cached = true)
+            .0;
+        assert_eq!(host, HostView::default());
+    }
+}

@@ -1,0 +1,61 @@
+//! `pasta-monitor`: started by `pasta`, never by hand.
+//!
+//! Exit status: 0 if asked to end or the supervisor is gone, 1 if it cannot do its work, 3 if a peer
+//! broke the protocol, 134 after a mistake of ours.
+
+mod run;
+
+use pasta_ipc::MonitorToSupervisor;
+use pasta_ipc::types::Text;
+use pasta_monitor::log::Log;
+use pasta_monitor::peer::{ToDatapath, ToSupervisor};
+use pasta_monitor::sys;
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Exit status after a mistake of ours: what `abort()` would give, which the filter does not allow.
+const PANICKED: i32 = 134;
+
+fn main() -> ExitCode {
+    let hardened = seccomp::harden_early();
+    let Some((supervisor, datapath)) = sys::inherited_channels() else {
+        eprintln!("pasta-monitor is a part of pasta and started by it");
+        return ExitCode::FAILURE;
+    };
+    let supervisor = Arc::new(ToSupervisor::from(supervisor));
+    let datapath = ToDatapath::from(datapath);
+    say_where_on_panic(Arc::clone(&supervisor));
+
+    let log = Log::new(Arc::clone(&supervisor));
+    let ended = hardened
+        .map_err(run::RunError::Harden)
+        .and_then(|()| run::run(&supervisor, datapath, &log));
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    let failed = MonitorToSupervisor::Failed(Text::truncated(&with_causes(&error)));
+    // If it cannot be told, the supervisor sees the exit status.
+    let _ = supervisor.send(&failed);
+    ExitCode::from(error.exit_status())
+}
+
+/// The text of an error and of what caused it.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// On a panic, tells the supervisor the place and ends; the message is not told, it may quote input.
+fn say_where_on_panic(supervisor: Arc<ToSupervisor>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map_or_else(String::new, |at| format!(" at {at}"));
+        let text = Text::truncated(&format!("internal error{place}"));
+        let _ = supervisor.send(&MonitorToSupervisor::Failed(text));
+        std::process::exit(PANICKED);
+    }));
+}

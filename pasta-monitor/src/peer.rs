@@ -1,0 +1,170 @@
+#![forbid(unsafe_code)]
+//! Which message is allowed now. A message at the wrong time ends its channel, and this process.
+
+use pasta_ipc::channel::Channel;
+use pasta_ipc::message::{Hello, PROTOCOL_VERSION};
+use pasta_ipc::{DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, SupervisorToMonitor};
+use std::fmt;
+
+/// Our end of the channel to the supervisor.
+pub type ToSupervisor = Channel<MonitorToSupervisor, SupervisorToMonitor>;
+/// Our end of the channel to the datapath.
+pub type ToDatapath = Channel<MonitorToDatapath, DatapathToMonitor>;
+
+/// How far the conversation with the supervisor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SupervisorPhase {
+    /// Nothing was said.
+    Greeting,
+    /// It has said which protocol it speaks.
+    Starting,
+    /// It has said what to do.
+    Serving,
+    /// It has asked us to end.
+    Ending,
+}
+
+/// How far the conversation with the datapath is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatapathPhase {
+    /// Nothing was said.
+    Greeting,
+    /// It has said which protocol it speaks, and has nothing else to say.
+    Quiet,
+}
+
+/// A message that is not allowed at this time, or not for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unexpected {
+    /// The peer is of another build.
+    Version(u16),
+    /// It is not the time for this message.
+    Untimely {
+        /// The message.
+        message: &'static str,
+        /// How far the conversation was.
+        phase: &'static str,
+    },
+}
+
+impl fmt::Display for Unexpected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(theirs) => write!(
+                f,
+                "peer speaks protocol {theirs}, we speak {PROTOCOL_VERSION}: mixed installation"
+            ),
+            Self::Untimely { message, phase } => write!(f, "{message} while {phase}"),
+        }
+    }
+}
+
+impl std::error::Error for Unexpected {}
+
+impl SupervisorPhase {
+    /// The phase after `message`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unexpected`] if it is not allowed in this one.
+    pub fn after(self, message: &SupervisorToMonitor) -> Result<Self, Unexpected> {
+        use SupervisorToMonitor as M;
+        match (self, message) {
+            (Self::Greeting, M::Hello(hello)) => greeted(*hello, Self::Starting),
+            (Self::Starting, M::Start(_)) => Ok(Self::Serving),
+            (Self::Serving, M::Shutdown) => Ok(Self::Ending),
+            (phase, message) => Err(Unexpected::Untimely {
+                message: match message {
+                    M::Hello(_) => "Hello",
+                    M::Start(_) => "Start",
+                    M::Shutdown => "Shutdown",
+                },
+                phase: match phase {
+                    Self::Greeting => "waiting for Hello",
+                    Self::Starting => "waiting for Start",
+                    Self::Serving => "serving",
+                    Self::Ending => "ending",
+                },
+            }),
+        }
+    }
+}
+
+impl DatapathPhase {
+    /// The phase after `message`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unexpected`] if it is not allowed in this one.
+    pub fn after(self, message: &DatapathToMonitor) -> Result<Self, Unexpected> {
+        match (self, message) {
+            (Self::Greeting, DatapathToMonitor::Hello(hello)) => greeted(*hello, Self::Quiet),
+            (Self::Quiet, DatapathToMonitor::Hello(_)) => {
+                Err(Unexpected::Untimely { message: "Hello", phase: "serving" })
+            }
+        }
+    }
+}
+
+fn greeted<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
+    if hello == Hello::OURS { Ok(next) } else { Err(Unexpected::Version(hello.version)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pasta_ipc::types::{Bounded, Configure, Following, LogLevel, MonitorStart, Service};
+
+    fn start() -> SupervisorToMonitor {
+        SupervisorToMonitor::Start(Box::new(MonitorStart {
+            ipv4: Service::On,
+            ipv6: Service::On,
+            configure: Configure::Namespace,
+            template: None,
+            tap_name: None,
+            mtu: None,
+            tap_mac: None,
+            ipv4_addresses: Bounded::default(),
+            ipv6_addresses: Bounded::default(),
+            ipv4_gateway: None,
+            ipv6_gateway: None,
+            following: Following::default(),
+            log_level: LogLevel::Info,
+        }))
+    }
+
+    #[test]
+    fn each_message_of_the_supervisor_is_allowed_in_exactly_one_phase() {
+        use SupervisorPhase as P;
+        let hello = SupervisorToMonitor::Hello(Hello::OURS);
+        let messages = [hello, start(), SupervisorToMonitor::Shutdown];
+        let phases = [P::Greeting, P::Starting, P::Serving, P::Ending];
+        for (m, message) in messages.iter().enumerate() {
+            for (p, phase) in phases.iter().enumerate() {
+                let next = phase.after(message);
+                if m == p {
+                    assert_eq!(next, Ok(phases[p + 1]));
+                } else {
+                    assert!(next.is_err(), "{message:?} in {phase:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_datapath_says_hello_once_and_nothing_else() {
+        let hello = DatapathToMonitor::Hello(Hello::OURS);
+        let quiet = DatapathPhase::Greeting.after(&hello).unwrap();
+        assert_eq!(quiet, DatapathPhase::Quiet);
+        assert!(quiet.after(&hello).is_err());
+    }
+
+    #[test]
+    fn another_version_is_refused_by_name() {
+        let other = Hello { version: PROTOCOL_VERSION + 1 };
+        let wrong = Err(Unexpected::Version(PROTOCOL_VERSION + 1));
+        assert_eq!(SupervisorPhase::Greeting.after(&SupervisorToMonitor::Hello(other)), wrong);
+        let theirs = DatapathToMonitor::Hello(other);
+        assert!(matches!(DatapathPhase::Greeting.after(&theirs), Err(Unexpected::Version(_))));
+    }
+}

@@ -1,0 +1,136 @@
+#![forbid(unsafe_code)]
+//! [`Policy`]: what the command line asks for.
+
+use crate::net::{Family, PerFamily, Prefix};
+use pasta_ipc::types::{
+    Configure, Follow, Following, IfName, MacAddr, MonitorStart, Mtu, MtuSource, Service,
+};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What it asks of each family.
+    pub families: PerFamily<FamilyPolicy>,
+    /// Whether the namespace is configured at all (`--config-net`).
+    pub configure: Configure,
+    /// The only interface that may be the template (`-i`).
+    pub template: Option<IfName>,
+    /// Name of the tap (`-I`). Never compared with names of the host's interfaces.
+    pub tap_name: Option<IfName>,
+    /// MTU of the tap; none leaves what the kernel chose.
+    pub mtu: Option<Mtu>,
+    /// Link-layer address of the tap; none leaves what the kernel drew.
+    pub tap_mac: Option<MacAddr>,
+    /// How the host is followed.
+    pub following: Following,
+}
+
+/// What the command line asks of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyPolicy {
+    /// Whether it is served.
+    pub service: Service,
+    /// Addresses for the namespace instead of the host's (`-a`), the primary first.
+    pub addresses: Vec<Prefix>,
+    /// Gateway for the namespace instead of the host's routes (`-g`).
+    pub gateway: Option<IpAddr>,
+}
+
+impl Policy {
+    /// Whether `family` is served.
+    pub fn serves(&self, family: Family) -> bool {
+        self.families.get(family).service == Service::On
+    }
+
+    /// Whether the host is watched after start.
+    pub fn follows(&self) -> bool {
+        self.following.follow != Follow::Off
+    }
+
+    /// Whether the namespace is changed after start, which takes the capability.
+    pub fn changes_namespace(&self) -> bool {
+        self.configure == Configure::Namespace && self.follows()
+    }
+
+    /// Whether the tap's MTU is the template's.
+    pub fn follows_mtu(&self) -> bool {
+        self.following.mtu_source == MtuSource::Template
+    }
+
+    /// Quiet time before the template is changed without need.
+    pub fn settle(&self) -> Duration {
+        Duration::from_millis(self.following.settle_ms.into())
+    }
+
+    /// How long the last good configuration survives a loss; none: for ever.
+    pub fn hold(&self) -> Option<Duration> {
+        self.following.hold_ms.map(|it| Duration::from_millis(it.into()))
+    }
+
+    /// How long addresses of a template that was left without need stay.
+    pub fn linger(&self) -> Duration {
+        Duration::from_millis(self.following.linger_ms.into())
+    }
+
+    /// Longest delay of readiness for a first binding.
+    pub fn bind_wait(&self) -> Duration {
+        Duration::from_millis(self.following.bind_wait_ms.into())
+    }
+}
+
+impl From<&MonitorStart> for Policy {
+    fn from(start: &MonitorStart) -> Self {
+        let v4 = start.ipv4_addresses.as_slice().iter();
+        let v6 = start.ipv6_addresses.as_slice().iter();
+        Self {
+            families: PerFamily {
+                v4: FamilyPolicy {
+                    service: start.ipv4,
+                    addresses: v4
+                        .filter_map(|it| Prefix::new(it.address().into(), it.prefix()))
+                        .collect(),
+                    gateway: start.ipv4_gateway.map(IpAddr::V4),
+                },
+                v6: FamilyPolicy {
+                    service: start.ipv6,
+                    addresses: v6
+                        .filter_map(|it| Prefix::new(it.address().into(), it.prefix()))
+                        .collect(),
+                    gateway: start.ipv6_gateway.map(IpAddr::V6),
+                },
+            },
+            configure: start.configure,
+            template: start.template.clone(),
+            tap_name: start.tap_name.clone(),
+            mtu: start.mtu,
+            tap_mac: start.tap_mac,
+            following: start.following,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// `pasta --config-net` without further options.
+    pub(crate) fn plain() -> Policy {
+        let family = || FamilyPolicy { service: Service::On, addresses: Vec::new(), gateway: None };
+        Policy {
+            families: PerFamily::each(|_| family()),
+            configure: Configure::Namespace,
+            template: None,
+            tap_name: None,
+            mtu: Some(Mtu::DEFAULT),
+            tap_mac: None,
+            following: Following::default(),
+        }
+    }
+
+    /// As `plain`, with `-i NAME`.
+    pub(crate) fn named(name: &str) -> Policy {
+        Policy { template: Some(IfName::try_from(name.to_owned()).unwrap()), ..plain() }
+    }
+}

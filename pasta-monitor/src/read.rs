@@ -1,0 +1,194 @@
+//! Dumps → [`HostView`] and [`NamespaceView`].
+
+use crate::desired::WantedAddress;
+use crate::host::{HostView, Routing};
+use crate::log::Log;
+use crate::namespace::{Collector, NamespaceView};
+use crate::net::{Family, PerFamily};
+use crate::netlink::{Netlink, NetlinkError, Quality};
+use crate::record::{Collect, Record, Rule};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::rule::RuleMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// An address that only a way to the whole world leads to: a root server's (`a.root-servers.net`).
+/// The kernel is asked for the way there; nothing is sent.
+const FAR_V4: Ipv4Addr = Ipv4Addr::new(198, 41, 0, 4);
+/// As [`FAR_V4`].
+const FAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30);
+
+/// A reading of the host.
+#[derive(Clone, Debug)]
+pub struct HostReading {
+    /// What it has.
+    pub view: HostView,
+    /// Whether all of it was read, at one moment. If not, nothing may be thought gone.
+    pub complete: bool,
+}
+
+/// Reads what the host has. What cannot be read is left out with a warning.
+pub async fn host(netlink: &Netlink, log: &Log) -> HostReading {
+    let mut view = HostView::default();
+    let mut complete = true;
+    for (name, what) in [
+        ("links", links as fn() -> RouteNetlinkMessage),
+        ("addresses", addresses),
+        ("IPv4 routes", routes_v4),
+        ("IPv6 routes", routes_v6),
+    ] {
+        let read = netlink.dump(what, &mut view).await;
+        complete &= read.as_ref().is_ok_and(|it| it.consistent);
+        report(read, "host", name, log);
+    }
+    view.routing = PerFamily {
+        v4: routing(netlink, Family::V4, log).await,
+        v6: routing(netlink, Family::V6, log).await,
+    };
+    if view.left_out > 0 {
+        log.warn(&format!("host has more than we look at: {} objects left out", view.left_out));
+    }
+    HostReading { view, complete }
+}
+
+/// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.
+/// `added` are the addresses that we have added in this run.
+pub async fn namespace(
+    netlink: &Netlink,
+    tap: u32,
+    added: &BTreeSet<WantedAddress>,
+    log: &Log,
+) -> Option<NamespaceView> {
+    let mut all = Collector::default();
+    match netlink.get(link(tap)).await {
+        Ok(found) => found.into_iter().for_each(|record| all.take(record)),
+        Err(error) => {
+            log.warn(&format!("cannot read the tap: {error}"));
+            return None;
+        }
+    }
+    for (name, what) in [
+        ("addresses", addresses as fn() -> RouteNetlinkMessage),
+        ("IPv4 routes", routes_v4),
+        ("IPv6 routes", routes_v6),
+    ] {
+        let read = netlink.dump(what, &mut all).await;
+        report(read, "namespace", name, log)?;
+    }
+    if all.left_out() > 0 {
+        log.warn(&format!("namespace has more than we look at: {} left out", all.left_out()));
+    }
+    all.view(tap, added)
+}
+
+/// Logs what is wrong with a dump; `None` if there is none.
+fn report(read: Result<Quality, NetlinkError>, side: &str, name: &str, log: &Log) -> Option<()> {
+    match read {
+        Ok(quality) => {
+            if let Some(why) = quality.why {
+                let count = quality.unreadable;
+                log.warn(&format!("{side}: skipped {count} unreadable {name}, the first: {why}"));
+            }
+            if !quality.consistent {
+                log.debug(&format!("{side}: {name} kept changing while they were read"));
+            }
+            Some(())
+        }
+        Err(error) => {
+            log.warn(&format!("{side}: cannot read {name}: {error}"));
+            None
+        }
+    }
+}
+
+/// How the host finds its way to the rest of the world. Asking is needed only where rules decide.
+async fn routing(netlink: &Netlink, family: Family, log: &Log) -> Routing {
+    let mut rules = Rules { family, others: false };
+    let request = move || {
+        let mut message = RuleMessage::default();
+        message.header.family = address_family(family);
+        RouteNetlinkMessage::GetRule(message)
+    };
+    let read = netlink.dump(request, &mut rules).await;
+    report(read, "host", "rules", log);
+    if !rules.others {
+        return Routing::MainTable;
+    }
+    match netlink.get(way_to_far(family)).await {
+        Ok(Some(Record::Route(route))) => Routing::Asked(route.hops.into_iter().next()),
+        // A refusal is an answer: there is no way.
+        Ok(_) | Err(_) => Routing::Asked(None),
+    }
+}
+
+/// Whether there are rules beside the standard ones.
+#[derive(Clone, Debug)]
+struct Rules {
+    family: Family,
+    others: bool,
+}
+
+impl Collect for Rules {
+    fn take(&mut self, record: Record) {
+        if let Record::Rule(Rule { family, standard }) = record {
+            self.others |= family == self.family && !standard;
+        }
+    }
+}
+
+/// Asks for the way to an address far away. The header of a lookup names nothing but that.
+fn way_to_far(family: Family) -> RouteNetlinkMessage {
+    let mut message = match family {
+        Family::V4 => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(FAR_V4, 32).build(),
+        Family::V6 => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(FAR_V6, 128).build()
+        }
+    };
+    let header = &mut message.header;
+    header.table = RouteHeader::RT_TABLE_UNSPEC;
+    (header.protocol, header.kind) = (RouteProtocol::Unspec, RouteType::Unspec);
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+fn links() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    // Counters are most of a link message and of no interest.
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+fn link(index: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(index).build())
+}
+
+fn addresses() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetAddress(AddressMessage::default())
+}
+
+fn routes_v4() -> RouteNetlinkMessage {
+    routes(Family::V4)
+}
+
+fn routes_v6() -> RouteNetlinkMessage {
+    routes(Family::V6)
+}
+
+/// Unicast routes of table main, as far as the kernel filters.
+fn routes(family: Family) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}

@@ -1,0 +1,382 @@
+#![forbid(unsafe_code)]
+//! The reducer: readings and the passing of time in, what the namespace should look like out.
+//!
+//! What is wanted is derived from the host and the command line alone. Readings of the namespace only
+//! say what of it is to be left to the namespace's users: what they deleted stays deleted until the
+//! host's side of it changes, and while they have a default route of a family (or had one until a
+//! moment ago) ours is not added.
+
+use crate::bind::{Binding, Move, Reason, Situation, Tracker};
+use crate::change::Change;
+use crate::desired::{
+    Desired, Wanted, WantedAddress, WantedRoute, is_neighbour, joined, mtu_like, neighbourhood,
+    uses_ipv6, wanted,
+};
+use crate::host::HostView;
+use crate::namespace::{NamespaceView, Owner};
+use crate::net::{Family, PerFamily, Prefix, is_link_local};
+use crate::policy::Policy;
+use crate::time::{Instant, earliest};
+use pasta_ipc::types::{Follow, IfName, Mtu, Rename};
+use std::collections::BTreeSet;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The host was read.
+    HostRead {
+        /// What it has.
+        host: Box<HostView>,
+        /// Links that were deleted since the reading before.
+        gone: BTreeSet<u32>,
+    },
+    /// The namespace was read after something happened in it.
+    NamespaceRead {
+        /// What it has.
+        view: Box<NamespaceView>,
+        /// Whether the tap was down in the meantime, which makes the kernel remove things.
+        flushed: bool,
+    },
+    /// All that was planned is carried out; this is what the namespace has then.
+    Settled(Box<NamespaceView>),
+    /// Time has passed.
+    DeadlineReached,
+}
+
+/// All that decisions depend on.
+#[derive(Clone, Debug)]
+pub struct State {
+    policy: Policy,
+    host: HostView,
+    families: PerFamily<FamilyState>,
+    /// The namespace as we left it.
+    left: Option<NamespaceView>,
+    /// Prefixes of the addresses that its users have put on the tap.
+    users_prefixes: Vec<Prefix>,
+    /// The MTU that we set last.
+    mtu: Option<Mtu>,
+    began_local: bool,
+}
+
+/// What is to be remembered of one family.
+#[derive(Clone, Debug, Default)]
+struct FamilyState {
+    tracker: Tracker,
+    wanted: Option<Wanted>,
+    /// Since when the template has no default route though it had one.
+    default_lost: Option<Instant>,
+    /// Addresses of templates that were left, and until when they stay.
+    lingering: Vec<(WantedAddress, Instant)>,
+    declined_addresses: Vec<WantedAddress>,
+    declined_routes: Vec<WantedRoute>,
+    users_default: UsersDefault,
+}
+
+/// Whether the namespace's users have a default route of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum UsersDefault {
+    #[default]
+    Absent,
+    Present,
+    GoneSince(Instant),
+}
+
+impl State {
+    /// The state at start, with the first reading of the host.
+    pub fn start(policy: Policy, host: HostView) -> Self {
+        let gone = BTreeSet::new();
+        let families = PerFamily::each(|family| {
+            let now = Instant::START;
+            let at = Situation { now, host: &host, gone: &gone, policy: &policy, family };
+            let tracker = Tracker::start(at);
+            FamilyState { tracker, ..FamilyState::default() }
+        });
+        let mut state = Self {
+            policy,
+            host,
+            families,
+            left: None,
+            users_prefixes: Vec::new(),
+            mtu: None,
+            began_local: false,
+        };
+        let bound = |it| matches!(state.families.get(it).tracker.binding(), Binding::Bound(_));
+        state.began_local = !Family::BOTH.into_iter().any(bound);
+        for family in Family::BOTH {
+            state.want(Instant::START, family, None);
+        }
+        state
+    }
+
+    /// The command line.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The host as it was read last.
+    pub fn host(&self) -> &HostView {
+        &self.host
+    }
+
+    /// The bindings.
+    pub fn bindings(&self) -> PerFamily<Binding> {
+        PerFamily::each(|family| self.families.get(family).tracker.binding().clone())
+    }
+
+    /// Whether any family has a template.
+    pub fn is_bound(&self) -> bool {
+        let binding = |family| self.families.get(family).tracker.binding();
+        Family::BOTH.into_iter().any(|it| matches!(binding(it), Binding::Bound(_)))
+    }
+
+    /// Takes in what happened by `now`, and says which transitions that made.
+    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Change> {
+        let mut gone = BTreeSet::new();
+        match event {
+            Event::HostRead { host, gone: deleted } => {
+                self.host = *host;
+                gone = deleted;
+            }
+            Event::NamespaceRead { view, flushed } => {
+                self.look_at_users(now, &view, flushed);
+                return Vec::new();
+            }
+            Event::Settled(view) => {
+                self.mtu = self.wanted_mtu().or(self.mtu);
+                self.left = Some(*view);
+                return Vec::new();
+            }
+            Event::DeadlineReached => {}
+        }
+        let mut changes = Vec::new();
+        for family in Family::BOTH {
+            let before = self.families.get(family).clone();
+            let at = Situation { now, host: &self.host, gone: &gone, policy: &self.policy, family };
+            let moved = self.families.get_mut(family).tracker.advance(at);
+            self.want(now, family, moved);
+            let after = self.families.get(family);
+            changes.extend(Change::between(
+                family,
+                (before.tracker.binding(), before.wanted.as_ref()),
+                (after.tracker.binding(), after.wanted.as_ref()),
+                moved.map(|(reason, _)| reason),
+                self.policy.hold(),
+            ));
+        }
+        changes
+    }
+
+    /// When to look at it again, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let hold = self.policy.hold();
+        let settle = self.policy.settle();
+        let of_family = |it: &FamilyState| {
+            let lingering = it.lingering.iter().map(|(_, until)| *until).min();
+            let default = it.default_lost.and_then(|since| Some(since + hold?));
+            let users = match it.users_default {
+                UsersDefault::GoneSince(since) => Some(since + settle),
+                UsersDefault::Absent | UsersDefault::Present => None,
+            };
+            let rest = earliest(earliest(lingering, default), users);
+            earliest(it.tracker.next_deadline(), rest)
+        };
+        earliest(of_family(&self.families.v4), of_family(&self.families.v6))
+    }
+
+    /// What the namespace should look like, on a tap of the link-layer address `tap_mac`.
+    pub fn desired(&self, tap_mac: [u8; 6]) -> Desired {
+        let mtu = self.wanted_mtu();
+        let wanted = PerFamily::each(|family| self.families.get(family).with_lingering());
+        let mut desired = joined(wanted, uses_ipv6(&self.policy, mtu), tap_mac);
+        for family in Family::BOTH {
+            let state = self.families.get(family);
+            desired.addresses.retain(|it| {
+                !state.declined_addresses.iter().any(|declined| declined.prefix == it.prefix)
+            });
+            desired.routes.retain(|it| !state.declined_routes.contains(it));
+            *desired.leave_default.get_mut(family) = state.users_default != UsersDefault::Absent;
+        }
+        // What a route needs may have been declined.
+        if self.has_declined() {
+            let ours = neighbourhood(&desired.addresses, &desired.routes);
+            let on_link: Vec<_> = ours.chain(self.users_prefixes.iter().copied()).collect();
+            let reachable = |it: &WantedRoute| {
+                it.onlink || it.gateway.is_none_or(|router| is_neighbour(router, &on_link))
+            };
+            desired.routes.retain(reachable);
+        }
+        // Whether the tap is up is its users' affair once it was configured, and so is its MTU once
+        // they have changed it.
+        desired.up = self.left.is_none();
+        let users_mtu = || self.left.as_ref().map(|it| it.tap.mtu) != self.mtu.map(u16_of);
+        desired.mtu =
+            mtu.filter(|mtu| self.left.is_none() || (self.mtu != Some(*mtu) && !users_mtu()));
+        desired
+    }
+
+    /// The name the tap should get now that there is a first template, if it is to get one.
+    pub fn late_name(&self) -> Option<IfName> {
+        let renames = self.policy.following.rename == Rename::Auto;
+        if !renames || !self.began_local || self.policy.tap_name.is_some() || !self.is_bound() {
+            return None;
+        }
+        let names = Family::BOTH.into_iter().find_map(|family| {
+            match self.families.get(family).tracker.binding() {
+                Binding::Bound(template) => Some(template.name.clone()),
+                _ => None,
+            }
+        });
+        names.and_then(|name| IfName::try_from(name).ok())
+    }
+
+    /// The tap was renamed, or could not be; that is tried once.
+    pub fn name_is_decided(&mut self) {
+        self.began_local = false;
+    }
+
+    fn has_declined(&self) -> bool {
+        let any =
+            |it: &FamilyState| !it.declined_addresses.is_empty() || !it.declined_routes.is_empty();
+        any(&self.families.v4) || any(&self.families.v6)
+    }
+
+    fn wanted_mtu(&self) -> Option<Mtu> {
+        if !self.policy.follows_mtu() {
+            return self.policy.mtu;
+        }
+        let of_template = Family::BOTH.into_iter().find_map(|family| {
+            match self.families.get(family).tracker.binding() {
+                Binding::Bound(template) | Binding::Held(template, ..) => {
+                    self.host.links.get(&template.index).map(|link| link.mtu)
+                }
+                Binding::Off | Binding::Local => None,
+            }
+        });
+        let ipv6 = self.policy.serves(Family::V6);
+        of_template.map(|it| mtu_like(it, ipv6)).or(self.mtu).or(self.policy.mtu)
+    }
+
+    /// Decides what the tap should have of `family`.
+    fn want(&mut self, now: Instant, family: Family, moved: Option<(Reason, Move)>) {
+        let policy = &self.policy;
+        let state = self.families.get_mut(family);
+        state.lingering.retain(|(_, until)| now < *until);
+        if let UsersDefault::GoneSince(since) = state.users_default
+            && now >= since + policy.settle()
+        {
+            state.users_default = UsersDefault::Absent;
+        }
+        let before = state.wanted.take();
+        let fresh = |template, before| wanted(&self.host, policy, family, template, before);
+        let frozen = matches!(policy.following.follow, Follow::Once | Follow::Off);
+        let next = match state.tracker.binding() {
+            Binding::Off => None,
+            Binding::Local => Some(fresh(None, None)),
+            // The last good configuration, unchanged.
+            Binding::Held(..) if before.is_some() => before.clone(),
+            Binding::Bound(_) if frozen && moved.is_none() && before.is_some() => before.clone(),
+            Binding::Bound(template) | Binding::Held(template, ..) => {
+                let same =
+                    matches!(moved, None | Some((Reason::AddressChanged | Reason::Returned, _)));
+                let same = before.as_ref().filter(|_| same);
+                let mut next = fresh(Some(template), same);
+                let lost = same.filter(|it| it.has_default() && !next.has_default());
+                match lost {
+                    None => state.default_lost = None,
+                    Some(had) => {
+                        let since = *state.default_lost.get_or_insert(now);
+                        if policy.hold().is_none_or(|hold| now < since + hold) {
+                            next.keep_default(had);
+                        } else {
+                            state.default_lost = None;
+                        }
+                    }
+                }
+                Some(next)
+            }
+        };
+        if let Some((_, Move::Voluntary)) = moved {
+            let until = now + policy.linger();
+            let left = before.iter().flat_map(|it| &it.addresses);
+            state.lingering.extend(left.map(|it| (it.with_deprecated(true), until)));
+        }
+        if !matches!(state.tracker.binding(), Binding::Bound(_)) {
+            state.default_lost = None;
+        }
+        // What was declined is so until the host's side of it, or the binding, changes.
+        let none = Wanted::default();
+        let kept = next.as_ref().filter(|_| moved.is_none()).unwrap_or(&none);
+        state.declined_addresses.retain(|it| {
+            // The tap's own link-local address is of no template.
+            is_link_local(it.prefix.address())
+                || kept.addresses.iter().any(|kept| kept.prefix == it.prefix)
+        });
+        let key = |it: &WantedRoute| (it.destination, it.metric, it.gateway);
+        state.declined_routes.retain(|it| kept.routes.iter().any(|kept| key(kept) == key(it)));
+        state.wanted = next;
+    }
+
+    /// Learns from what the namespace has what its users want left to them.
+    fn look_at_users(&mut self, now: Instant, view: &NamespaceView, flushed: bool) {
+        for family in Family::BOTH {
+            let state = self.families.get_mut(family);
+            state.users_default = match state.users_default {
+                _ if view.has_foreign_default(family) => UsersDefault::Present,
+                UsersDefault::Present => UsersDefault::GoneSince(now),
+                before => before,
+            };
+        }
+        let theirs = view.addresses.iter().filter(|it| it.on_tap && it.owner == Owner::Foreign);
+        self.users_prefixes = theirs.map(|it| it.address.prefix).collect();
+        let Some(left) = &self.left else { return };
+        let was_down = flushed || !view.tap.up || !left.tap.up;
+        if was_down {
+            return;
+        }
+        let on_link: Vec<_> = view.addresses.iter().filter(|it| it.on_tap).collect();
+        for address in left.our_addresses() {
+            let state = self.families.get_mut(address.prefix.family());
+            let there = view.addresses.iter().any(|it| it.ip() == address.prefix.address());
+            if !there && !state.declined_addresses.contains(&address) {
+                state.declined_addresses.push(address);
+            }
+        }
+        for route in left.our_routes() {
+            let state = self.families.get_mut(route.destination.family());
+            let there = view.our_routes().any(|it| it == route);
+            let prefixes: Vec<_> = on_link.iter().map(|it| it.address.prefix).collect();
+            let supported =
+                route.onlink || route.gateway.is_none_or(|router| is_neighbour(router, &prefixes));
+            if !there && supported && !state.declined_routes.contains(&route) {
+                state.declined_routes.push(route);
+            }
+        }
+        // What is there again is not declined.
+        for family in Family::BOTH {
+            let state = self.families.get_mut(family);
+            state.declined_addresses.retain(|it| !view.our_addresses().any(|there| there == *it));
+            state.declined_routes.retain(|it| !view.our_routes().any(|there| there == *it));
+        }
+    }
+}
+
+impl FamilyState {
+    /// What is wanted, with the addresses that stay for a while.
+    fn with_lingering(&self) -> Option<Wanted> {
+        let mut wanted = self.wanted.clone()?;
+        for (address, _) in &self.lingering {
+            let same = |it: &WantedAddress| it.prefix.address() == address.prefix.address();
+            if !wanted.addresses.iter().any(same) {
+                wanted.addresses.push(*address);
+            }
+        }
+        Some(wanted)
+    }
+}
+
+fn u16_of(mtu: Mtu) -> u32 {
+    mtu.get().into()
+}
+
+#[cfg(test)]
+mod tests;

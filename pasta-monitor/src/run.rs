@@ -1,0 +1,322 @@
+//! From the first message to the last: start-up as a sequence of steps, then serving.
+//!
+//! Each step gives up something or uses what the next one gives up, so the order is fixed: enter the
+//! namespace, open what needs a path or a privilege, empty the root, read the host, make the tap and
+//! hand it over, configure the namespace, drop every other privilege, and only then wait for messages.
+
+use crate::run::follow::{Clock, Ears, Follower};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{fstat, stat};
+use pasta_ipc::channel::Channel;
+use pasta_ipc::message::{Hello, Message};
+use pasta_ipc::types::MonitorStart;
+use pasta_ipc::{
+    DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
+    SupervisorToMonitor,
+};
+use pasta_monitor::apply::Namespace;
+use pasta_monitor::bind::Binding;
+use pasta_monitor::desired::{Desired, tap_name};
+use pasta_monitor::log::Log;
+use pasta_monitor::net::Family;
+use pasta_monitor::netlink::{self, Netlink};
+use pasta_monitor::peer::{DatapathPhase, SupervisorPhase, ToDatapath, ToSupervisor};
+use pasta_monitor::policy::Policy;
+use pasta_monitor::reduce::State;
+use pasta_monitor::tap::TunDevice;
+use pasta_monitor::watch::Events;
+use pasta_monitor::{read, sys};
+use seccomp::{Confined, Confinement, Role};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tokio::io::unix::AsyncFd;
+
+mod error;
+mod follow;
+mod publisher;
+
+pub(crate) use error::RunError;
+
+/// What the supervisor gave us to start with.
+struct Start {
+    what: Box<MonitorStart>,
+    user_namespace: OwnedFd,
+    net_namespace: OwnedFd,
+    host_events: OwnedFd,
+    host_dumps: OwnedFd,
+}
+
+/// Runs until the supervisor asks us to end, or is gone.
+pub(crate) fn run(
+    supervisor: &ToSupervisor,
+    datapath: ToDatapath,
+    log: &Log,
+) -> Result<(), RunError> {
+    // A peer that is gone shows when we wait for it.
+    let _ = supervisor.send(&MonitorToSupervisor::Hello(Hello::OURS));
+    let _ = datapath.send(&MonitorToDatapath::Hello(Hello::OURS));
+    let Some(start) = wait_for_start(supervisor)? else { return Ok(()) };
+    log.set_level(start.what.log_level);
+    let policy = Policy::from(&*start.what);
+
+    enter(start.user_namespace, start.net_namespace)?;
+    let tun = TunDevice::open()?;
+    let socket = netlink::open_here().map_err(RunError::Netlink)?;
+    let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
+    sys::bring_up(&socket, "lo").map_err(RunError::Loopback)?;
+    let missing = seccomp::isolate_monitor()?;
+
+    // One thread, without helpers: the kernel lets only such a process enter a user namespace, and
+    // the filter lets it start no other.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_io().enable_time().build().map_err(RunError::Runtime)?;
+    runtime.block_on(async {
+        let supervisor = Peer::new(supervisor)?;
+        let datapath_channel = datapath;
+        let datapath = Peer::new(&datapath_channel)?;
+
+        let prepared = Prepared {
+            tun,
+            socket,
+            namespace_events,
+            host_events: Some(start.host_events),
+            host_dumps: start.host_dumps,
+        };
+        let keep_net_admin = policy.changes_namespace();
+        let configured = configure(prepared, policy, &supervisor, datapath.channel, log).await?;
+        let Some(follower) = configured else { return Ok(()) };
+        let what = Confinement { role: Role::Monitor, missing, keep_net_admin };
+        let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
+        let ready = MonitorToSupervisor::Ready(Box::new(report));
+        serve(confined, ready, &supervisor, &datapath, follower, log).await
+    })
+}
+
+/// Waits for `Hello` and `Start`; `None` if the supervisor is gone. Nothing runs yet, so this blocks.
+fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Start>, RunError> {
+    let mut phase = SupervisorPhase::Greeting;
+    loop {
+        let mut received = match supervisor.receive() {
+            Ok(received) => received,
+            Err(ReceiveError::Closed) => return Ok(None),
+            Err(ReceiveError::WouldBlock) => {
+                let mut wait = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut wait, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => continue,
+                    Err(errno) => return Err(RunError::Wait(errno.into())),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        phase = phase.after(&received.message)?;
+        if let SupervisorToMonitor::Start(what) = received.message {
+            // The channel has checked that there are four.
+            let mut fds = received.fds.drain(..);
+            let (Some(user_namespace), Some(net_namespace), Some(host_events), Some(host_dumps)) =
+                (fds.next(), fds.next(), fds.next(), fds.next())
+            else {
+                return Err(RunError::Violation("Start without its descriptors".into()));
+            };
+            return Ok(Some(Start {
+                what,
+                user_namespace,
+                net_namespace,
+                host_events,
+                host_dumps,
+            }));
+        }
+    }
+}
+
+/// Enters the namespaces of the target, and closes what names them. The user namespace may be the one
+/// we are in.
+fn enter(user: OwnedFd, net: OwnedFd) -> Result<(), RunError> {
+    let identity = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
+    let target = fstat(&user).map(identity);
+    let ours = stat("/proc/self/ns/user").map(identity);
+    if target.is_err() || target != ours {
+        setns(&user, CloneFlags::CLONE_NEWUSER).map_err(RunError::EnterUser)?;
+    }
+    setns(&net, CloneFlags::CLONE_NEWNET).map_err(RunError::EnterNet)
+}
+
+/// What was opened while it still could be.
+struct Prepared {
+    tun: TunDevice,
+    socket: OwnedFd,
+    namespace_events: OwnedFd,
+    host_events: Option<OwnedFd>,
+    host_dumps: OwnedFd,
+}
+
+/// Reads the host, makes the tap, configures the namespace and tells the datapath. `None` if the
+/// supervisor is gone.
+async fn configure(
+    prepared: Prepared,
+    policy: Policy,
+    supervisor: &Peer<'_, MonitorToSupervisor, SupervisorToMonitor>,
+    datapath: &ToDatapath,
+    log: &Log,
+) -> Result<Option<Follower>, RunError> {
+    let clock = Clock::default();
+    // First listen, then read: what happens in between is heard.
+    let host_events = prepared.host_events.filter(|_| policy.follows());
+    let host_events = host_events.and_then(|it| subscribe(it, "host", log));
+    let namespace_events = subscribe(prepared.namespace_events, "namespace", log);
+    let host = Netlink::start(prepared.host_dumps);
+    let reading = read::host(&host, log).await;
+    let state = State::start(policy, reading.view);
+    check_template(&state, log)?;
+
+    let policy = state.policy();
+    let name = tap_name(policy, &state.bindings());
+    let tap = prepared.tun.make(&name, policy.tap_mac)?;
+    let index = nix::net::if_::if_nametoindex(tap.info.name.as_str()).map_err(RunError::NoTap)?;
+    let mac = tap.info.mac.octets();
+    let ready = MonitorToSupervisor::TapReady(tap.info);
+    if !supervisor.tell(&ready, &[tap.fd.as_fd()]).await? {
+        return Ok(None);
+    }
+    drop(tap.fd);
+
+    let namespace = Namespace::new(Netlink::start(prepared.socket), index);
+    namespace.lengthen_queue(log).await;
+    announce(&state, &state.desired(mac), log);
+    let ears = Ears { host: host_events, namespace: namespace_events };
+    let mut follower = Follower::new(state, host, namespace, mac, ears, clock);
+    follower.start(datapath, log).await?;
+    Ok(Some(follower))
+}
+
+/// Subscribes to what changes on one side. That it cannot be is no reason not to work.
+fn subscribe(socket: OwnedFd, side: &str, log: &Log) -> Option<Events> {
+    let events = Events::subscribe(socket);
+    events.map_err(|error| log.warn(&format!("cannot watch the {side}: {error}"))).ok()
+}
+
+/// An interface that was named and is not there is waited for; where nothing is followed, in vain.
+fn check_template(state: &State, log: &Log) -> Result<(), RunError> {
+    let Some(name) = &state.policy().template else { return Ok(()) };
+    if state.host().links.values().any(|link| link.name == name.as_str()) {
+        return Ok(());
+    }
+    if !state.policy().follows() {
+        return Err(RunError::NoTemplate(name.clone()));
+    }
+    log.warn(&format!("interface \"{name}\" (-i) does not exist on the host"));
+    Ok(())
+}
+
+/// Says in the log what was found and chosen.
+fn announce(state: &State, desired: &Desired, log: &Log) {
+    let bindings = state.bindings();
+    for family in Family::BOTH {
+        let gateway = desired.assigned.get(family).as_ref().and_then(|it| it.gateway);
+        let via = gateway.map_or_else(String::new, |it| format!(" via {it}"));
+        match bindings.get(family) {
+            Binding::Off => {}
+            Binding::Local => log.info(&format!("host: {family} local{via}")),
+            Binding::Bound(template) | Binding::Held(template, ..) => log.info(&format!(
+                "host: {family} bound {}({}): {}{via}",
+                template.name, template.index, template.primary
+            )),
+        }
+    }
+    if desired.left_out > 0 {
+        let left_out = desired.left_out;
+        log.warn(&format!("{left_out} addresses and routes of the host are not reproduced"));
+    }
+}
+
+/// Follows host and namespace and handles messages until the supervisor asks us to end, or is gone.
+///
+/// The supervisor hears that we are `ready` at once, or with `--bind-wait` when there is a template,
+/// at the latest when that time is over.
+async fn serve(
+    _: Confined,
+    ready: MonitorToSupervisor,
+    supervisor: &Peer<'_, MonitorToSupervisor, SupervisorToMonitor>,
+    datapath: &Peer<'_, MonitorToDatapath, DatapathToMonitor>,
+    mut follower: Follower,
+    log: &Log,
+) -> Result<(), RunError> {
+    let mut supervisor_phase = SupervisorPhase::Serving;
+    let mut datapath_phase = DatapathPhase::Greeting;
+    let mut datapath_lives = true;
+    let mut ready = Some(ready);
+    loop {
+        if !follower.is_to_be_waited_for()
+            && let Some(ready) = ready.take()
+            && !supervisor.tell(&ready, &[]).await?
+        {
+            return Ok(());
+        }
+        tokio::select! {
+            received = supervisor.next() => match received {
+                Ok(message) => supervisor_phase = supervisor_phase.after(&message)?,
+                Err(ReceiveError::Closed) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            },
+            received = datapath.next(), if datapath_lives => match received {
+                Ok(message) => datapath_phase = datapath_phase.after(&message)?,
+                Err(ReceiveError::Closed) => {
+                    log.warn("datapath is gone");
+                    datapath_lives = false;
+                }
+                Err(error) => return Err(error.into()),
+            },
+            ready = datapath.room(), if datapath_lives && follower.publisher().is_behind() => {
+                ready.map_err(RunError::Wait)?;
+                follower.publisher().catch_up(datapath.channel);
+            }
+            () = follower.wait() => follower.act(datapath.channel, log).await?,
+        }
+        if supervisor_phase == SupervisorPhase::Ending {
+            return Ok(());
+        }
+    }
+}
+
+/// A channel, and the runtime's knowledge of whether it can be read or written.
+struct Peer<'a, Out, In> {
+    channel: &'a Channel<Out, In>,
+    readiness: AsyncFd<BorrowedFd<'a>>,
+}
+
+impl<'a, Out: Message, In: Message> Peer<'a, Out, In> {
+    fn new(channel: &'a Channel<Out, In>) -> Result<Self, RunError> {
+        let readiness = sys::watch(channel.as_fd()).map_err(RunError::Wait)?;
+        Ok(Self { channel, readiness })
+    }
+
+    /// The next message. Nothing is lost if this is dropped while it waits.
+    async fn next(&self) -> Result<In, ReceiveError> {
+        loop {
+            let mut ready = self.readiness.readable().await.map_err(ReceiveError::Io)?;
+            match self.channel.receive() {
+                Err(ReceiveError::WouldBlock) => ready.clear_ready(),
+                received => return received.map(|it| it.message),
+            }
+        }
+    }
+
+    /// Sends a message, waiting for room. False if the peer is gone.
+    async fn tell(&self, message: &Out, fds: &[BorrowedFd<'_>]) -> Result<bool, RunError> {
+        loop {
+            match self.channel.send_with(message, fds) {
+                Ok(()) => return Ok(true),
+                Err(SendError::Closed) => return Ok(false),
+                Err(SendError::WouldBlock) => self.room().await.map_err(RunError::Wait)?,
+                Err(SendError::Io(error)) => return Err(RunError::Send(error)),
+            }
+        }
+    }
+
+    /// Waits until the channel may have room, after it had none.
+    async fn room(&self) -> io::Result<()> {
+        self.readiness.writable().await?.clear_ready();
+        self.readiness.writable().await.map(drop)
+    }
+}

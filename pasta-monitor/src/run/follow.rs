@@ -1,0 +1,410 @@
+//! Following host and namespace: events in, looks out, and the namespace kept as it should be.
+//!
+//! An event only marks its side as changed. When the burst is over, that side is read, the reducer
+//! decides, and the namespace is brought to what is desired: additions, then the snapshot for the
+//! datapath, then removals, then another reading to see whether that was all.
+
+use crate::run::RunError;
+use crate::run::publisher::Publisher;
+use pasta_ipc::types::Configure;
+use pasta_monitor::apply::Namespace;
+use pasta_monitor::change::Change;
+use pasta_monitor::decode::Notice;
+use pasta_monitor::desired::Desired;
+use pasta_monitor::host::TABLE_MAIN;
+use pasta_monitor::log::Log;
+use pasta_monitor::namespace::NamespaceView;
+use pasta_monitor::netlink::Netlink;
+use pasta_monitor::peer::ToDatapath;
+use pasta_monitor::plan::plan;
+use pasta_monitor::read;
+use pasta_monitor::record::Record;
+use pasta_monitor::reduce::{Event, State};
+use pasta_monitor::time::{Instant, earliest};
+use pasta_monitor::watch::{Batch, Events, Heard};
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+/// How often the namespace is brought closer to what is desired before we leave it at that. One round
+/// suffices unless the namespace's users change it at the same time.
+const ROUNDS: usize = 3;
+/// Shortest time between two readings because events were lost.
+const RESYNC_INTERVAL: Duration = Duration::from_millis(500);
+/// When to look again after a reading during which the host kept changing.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often the host is read where it cannot be watched.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the clocks are compared.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(15);
+/// By how much the wall clock may have run ahead before we say that the machine slept.
+const SLEPT: Duration = Duration::from_secs(5);
+
+/// The runtime's clock, as the core counts time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock(tokio::time::Instant);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+}
+
+impl Clock {
+    fn now(self) -> Instant {
+        Instant::after_start(self.0.elapsed())
+    }
+
+    /// Waits until `moment`; for ever if there is none.
+    async fn wait_until(self, moment: Option<Instant>) {
+        match moment {
+            Some(moment) => tokio::time::sleep_until(self.0 + moment.since_start()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What we hear with; none where that could not be set up.
+#[derive(Debug)]
+pub(super) struct Ears {
+    pub(super) host: Option<Events>,
+    pub(super) namespace: Option<Events>,
+}
+
+/// Everything that following takes.
+#[derive(Debug)]
+pub(super) struct Follower {
+    state: State,
+    host: Netlink,
+    namespace: Namespace,
+    tap_mac: [u8; 6],
+    ears: Ears,
+    clock: Clock,
+    publisher: Publisher,
+    /// What the namespace was told to look like last.
+    desired: Desired,
+    /// The host is to be read because it has changed.
+    host_batch: Batch,
+    /// The namespace is to be read because it has changed.
+    namespace_batch: Batch,
+    /// The host is to be read for another reason.
+    look_at: Option<Instant>,
+    /// Because events were lost.
+    overrun: bool,
+    last_resync: Option<Instant>,
+    /// Links of the host that were deleted since it was read.
+    gone: BTreeSet<u32>,
+    /// The tap was down since the namespace was read.
+    flushed: bool,
+    tap_is_gone: bool,
+    check_clock_at: Instant,
+    wall_clock: SystemTime,
+}
+
+impl Follower {
+    pub(super) fn new(
+        state: State,
+        host: Netlink,
+        namespace: Namespace,
+        tap_mac: [u8; 6],
+        ears: Ears,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            state,
+            host,
+            namespace,
+            tap_mac,
+            ears,
+            clock,
+            publisher: Publisher::default(),
+            desired: Desired::default(),
+            host_batch: Batch::default(),
+            namespace_batch: Batch::default(),
+            look_at: None,
+            overrun: false,
+            last_resync: None,
+            gone: BTreeSet::new(),
+            flushed: false,
+            tap_is_gone: false,
+            check_clock_at: clock.now() + CLOCK_INTERVAL,
+            wall_clock: SystemTime::now(),
+        }
+    }
+
+    /// The publisher of snapshots.
+    pub(super) fn publisher(&mut self) -> &mut Publisher {
+        &mut self.publisher
+    }
+
+    /// Whether readiness waits for a first template, and may wait for longer.
+    pub(super) fn is_to_be_waited_for(&self) -> bool {
+        self.state.policy().follows()
+            && !self.state.is_bound()
+            && self.clock.now() < self.wait_end()
+    }
+
+    fn wait_end(&self) -> Instant {
+        Instant::START + self.state.policy().bind_wait()
+    }
+
+    /// Configures the namespace for the first time.
+    pub(super) async fn start(&mut self, datapath: &ToDatapath, log: &Log) -> Result<(), RunError> {
+        let seen = self.reconcile(datapath, log).await?.ok_or(RunError::NamespaceLost)?;
+        self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
+        // That the tap was down before we brought it up says nothing about its users.
+        self.hear_namespace(log);
+        self.flushed = false;
+        self.poll_if_deaf();
+        Ok(())
+    }
+
+    /// Waits until there is something to do. Nothing is lost if this is dropped while it waits.
+    pub(super) async fn wait(&self) {
+        async fn hear(events: Option<&Events>) {
+            match events {
+                // An error shows when it is read.
+                Some(events) => drop(events.wait().await),
+                None => std::future::pending().await,
+            }
+        }
+        tokio::select! {
+            () = hear(self.ears.host.as_ref()) => {}
+            () = hear(self.ears.namespace.as_ref()) => {}
+            () = self.clock.wait_until(self.next_deadline()) => {}
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let waited_for = Some(self.wait_end()).filter(|_| self.is_to_be_waited_for());
+        let decision = self.state.next_deadline().filter(|_| self.state.policy().follows());
+        [
+            self.host_batch.due(),
+            self.namespace_batch.due(),
+            self.look_at,
+            decision,
+            waited_for,
+            Some(self.check_clock_at).filter(|_| self.ears.host.is_some()),
+        ]
+        .into_iter()
+        .fold(None, earliest)
+    }
+
+    /// Does what is to be done.
+    pub(super) async fn act(&mut self, datapath: &ToDatapath, log: &Log) -> Result<(), RunError> {
+        self.hear_host(log);
+        self.hear_namespace(log);
+        self.compare_clocks(log);
+        let now = self.clock.now();
+        let mut changes = Vec::new();
+        let mut since = now;
+        let look = self.look_at.is_some_and(|at| at <= now);
+        if let Some(last) = self.host_batch.take(now).or(look.then_some(now)) {
+            since = last;
+            changes = self.read_host(now, log).await;
+        } else if self.state.next_deadline().is_some_and(|at| at <= now)
+            && self.state.policy().follows()
+        {
+            changes = self.state.handle(now, Event::DeadlineReached);
+        }
+        let namespace_changed = self.namespace_batch.take(now).is_some();
+        let news = self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
+        if self.tap_is_gone || !(news || namespace_changed) {
+            return Ok(());
+        }
+        self.namespace.try_again();
+        if let Some(seen) = self.reconcile(datapath, log).await? {
+            self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
+        }
+        self.tell(&changes, since, log);
+        Ok(())
+    }
+
+    fn tell(&self, changes: &[Change], since: Instant, log: &Log) {
+        let (generation, took) = (self.publisher.generation(), self.clock.now().since(since));
+        for change in changes {
+            log.info(&format!("{change} gen {generation}, {} ms", took.as_millis()));
+        }
+    }
+
+    /// Hears what has happened on the host.
+    fn hear_host(&mut self, log: &Log) {
+        let Some(events) = &self.ears.host else { return };
+        let now = self.clock.now();
+        let heard = events.hear().unwrap_or_else(|error| {
+            log.warn(&format!("host: cannot be watched any more: {error}"));
+            self.ears.host = None;
+            Heard { overrun: true, ..Heard::default() }
+        });
+        if heard.bad > 0 {
+            log.debug(&format!("host: {} unreadable events", heard.bad));
+        }
+        for notice in &heard.notices {
+            if let Notice::Gone(Record::Link(link)) = notice {
+                self.gone.insert(link.index);
+            }
+            if self.state.host().is_news(notice) {
+                self.host_batch.add(now);
+            }
+        }
+        if heard.overrun && !self.overrun {
+            self.overrun = true;
+            let earliest = self.last_resync.map_or(now, |last| last + RESYNC_INTERVAL);
+            self.look_at = Some(now.max(earliest));
+        }
+    }
+
+    /// Reads the host, and takes in what it has.
+    async fn read_host(&mut self, now: Instant, log: &Log) -> Vec<Change> {
+        self.look_at = None;
+        self.host_batch = Batch::default();
+        let reading = read::host(&self.host, log).await;
+        let mut view = reading.view;
+        if !reading.complete {
+            view.completed_by(self.state.host());
+            self.look_at = Some(self.clock.now() + AGAIN);
+        }
+        let gone = std::mem::take(&mut self.gone);
+        let differs = view != *self.state.host();
+        let changes =
+            self.state.handle(self.clock.now(), Event::HostRead { host: Box::new(view), gone });
+        if std::mem::take(&mut self.overrun) {
+            self.last_resync = Some(now);
+            let took = self.clock.now().since(now).as_millis();
+            let what = if differs { "something differed" } else { "nothing differed" };
+            log.info(&format!("host: netlink overrun, resynchronised in {took} ms ({what})"));
+        }
+        self.poll_if_deaf();
+        changes
+    }
+
+    /// Where the host cannot be heard, looks at it from time to time.
+    fn poll_if_deaf(&mut self) {
+        if self.ears.host.is_none() && self.state.policy().follows() {
+            let next = self.clock.now() + POLL_INTERVAL;
+            self.look_at = Some(self.look_at.map_or(next, |at| at.min(next)));
+        }
+    }
+
+    /// Looks at the host after the machine has slept: much may have happened that nobody told us.
+    fn compare_clocks(&mut self, log: &Log) {
+        let now = self.clock.now();
+        if now < self.check_clock_at {
+            return;
+        }
+        let awake = now.since(self.check_clock_at) + CLOCK_INTERVAL;
+        let wall_clock = SystemTime::now();
+        let passed = wall_clock.duration_since(self.wall_clock).unwrap_or_default();
+        if passed > awake + SLEPT {
+            log.debug("the machine slept");
+            self.look_at = Some(now);
+        }
+        self.wall_clock = wall_clock;
+        self.check_clock_at = now + CLOCK_INTERVAL;
+    }
+
+    /// Hears what has happened in the namespace.
+    fn hear_namespace(&mut self, log: &Log) {
+        let Some(events) = &self.ears.namespace else { return };
+        let now = self.clock.now();
+        let heard = events.hear().unwrap_or_else(|error| {
+            log.warn(&format!("namespace: cannot be watched any more: {error}"));
+            self.ears.namespace = None;
+            Heard { overrun: true, ..Heard::default() }
+        });
+        // What was lost may have been that the tap went down and up.
+        self.flushed |= heard.overrun;
+        if heard.overrun {
+            self.namespace_batch.add(now);
+        }
+        let tap = self.namespace.tap();
+        for notice in &heard.notices {
+            match notice {
+                Notice::Gone(Record::Link(link)) if link.index == tap && !self.tap_is_gone => {
+                    self.tap_is_gone = true;
+                    log.warn("tap: gone, the namespace has no network from now on");
+                }
+                Notice::There(Record::Link(link)) if link.index == tap => {
+                    self.flushed |= !link.up;
+                    self.namespace_batch.add(now);
+                }
+                Notice::There(Record::Route(route)) | Notice::Gone(Record::Route(route))
+                    if route.table != TABLE_MAIN => {}
+                Notice::There(Record::Address(_) | Record::Route(_))
+                | Notice::Gone(Record::Address(_) | Record::Route(_)) => {
+                    self.namespace_batch.add(now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Brings the namespace to what is desired, if we are to, and tells the datapath; gives what the
+    /// namespace has then.
+    async fn reconcile(
+        &mut self,
+        datapath: &ToDatapath,
+        log: &Log,
+    ) -> Result<Option<NamespaceView>, RunError> {
+        let Some(mut seen) = self.view(log).await else { return Ok(None) };
+        // What was heard by now happened before the reading or right after it; had the tap been down,
+        // this says so.
+        self.hear_namespace(log);
+        let flushed = std::mem::take(&mut self.flushed);
+        let read = Event::NamespaceRead { view: Box::new(seen.clone()), flushed };
+        self.state.handle(self.clock.now(), read);
+        self.desired = self.state.desired(self.tap_mac);
+        let desired = &self.desired;
+        let bindings = self.state.bindings();
+
+        let first = desired.up;
+        let configures = self.state.policy().configure == Configure::Namespace;
+        if configures && (first || self.state.policy().changes_namespace()) {
+            for round in 0..=ROUNDS {
+                let mut plan = plan(desired, &seen);
+                plan.without(|op| self.namespace.has_refused(op));
+                if plan.is_empty() {
+                    break;
+                }
+                if round == ROUNDS {
+                    let text =
+                        format!("namespace is not as desired after {ROUNDS} rounds: {plan:?}");
+                    log.warn(&text);
+                    break;
+                }
+                self.namespace.apply(&plan.additions, log).await;
+                let Some(after) = self.view(log).await else { return Ok(None) };
+                seen = after;
+                self.publisher.publish(datapath, &bindings, &self.desired, &seen);
+                if !plan.removals.is_empty() {
+                    self.namespace.apply(&plan.removals, log).await;
+                    let Some(after) = self.view(log).await else { return Ok(None) };
+                    seen = after;
+                }
+            }
+            self.name_tap(&seen, log).await;
+        }
+        self.publisher.publish(datapath, &bindings, &self.desired, &seen);
+        Ok(Some(seen))
+    }
+
+    /// Names the tap after its first template, if it was made without one.
+    async fn name_tap(&mut self, seen: &NamespaceView, log: &Log) {
+        let Some(new) = self.state.late_name() else { return };
+        self.state.name_is_decided();
+        let Ok(old) = pasta_ipc::types::IfName::try_from(seen.tap.name.clone()) else { return };
+        if old == new || seen.tap_is_in_use() {
+            return;
+        }
+        match self.namespace.rename(&old, &new).await {
+            Ok(()) => {
+                log.info(&format!("tap: {old} is {new} from now on, and both names lead to it"))
+            }
+            Err(error) => log.info(&format!("tap: keeps the name {old} instead of {new}: {error}")),
+        }
+    }
+
+    async fn view(&self, log: &Log) -> Option<NamespaceView> {
+        let (netlink, tap) = (self.namespace.netlink(), self.namespace.tap());
+        read::namespace(netlink, tap, self.namespace.added(), log).await
+    }
+}

@@ -1,0 +1,57 @@
+//! What the datapath is told, and whether it has heard the newest of it.
+
+use pasta_ipc::types::{Generation, NetworkSnapshot};
+use pasta_ipc::{MonitorToDatapath, SendError};
+use pasta_monitor::bind::Binding;
+use pasta_monitor::desired::Desired;
+use pasta_monitor::namespace::NamespaceView;
+use pasta_monitor::net::PerFamily;
+use pasta_monitor::peer::ToDatapath;
+use pasta_monitor::publish::snapshot;
+
+/// Sends each snapshot that differs from the one before. While the channel is full, only the newest
+/// waits.
+#[derive(Debug, Default)]
+pub(super) struct Publisher {
+    newest: Option<NetworkSnapshot>,
+    behind: bool,
+}
+
+impl Publisher {
+    /// Publishes the present state, if it is news.
+    pub(super) fn publish(
+        &mut self,
+        datapath: &ToDatapath,
+        bindings: &PerFamily<Binding>,
+        desired: &Desired,
+        seen: &NamespaceView,
+    ) {
+        let last = self.newest.as_ref().map_or(Generation(0), |it| it.generation);
+        let mut next = snapshot(last, bindings, desired, seen);
+        if self.newest.as_ref() == Some(&next) {
+            return;
+        }
+        next.generation = last.next();
+        self.newest = Some(next);
+        self.behind = true;
+        self.catch_up(datapath);
+    }
+
+    /// The newest snapshot's number.
+    pub(super) fn generation(&self) -> u64 {
+        self.newest.as_ref().map_or(0, |it| it.generation.0)
+    }
+
+    /// Whether the newest snapshot is still to be sent.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Sends the newest snapshot if it is still to be sent and there is room.
+    pub(super) fn catch_up(&mut self, datapath: &ToDatapath) {
+        let Some(newest) = self.newest.as_ref().filter(|_| self.behind) else { return };
+        let message = MonitorToDatapath::Network(Box::new(newest.clone()));
+        // A datapath that is gone needs no snapshots; that it is gone shows when we listen to it.
+        self.behind = matches!(datapath.send(&message), Err(SendError::WouldBlock));
+    }
+}

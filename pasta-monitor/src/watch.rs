@@ -1,0 +1,223 @@
+//! Netlink events → "look again".
+//!
+//! An event never says what to do. It is decoded whole, compared with what was read last, and if it is
+//! news the side it came from is to be read again. Bursts are gathered for some milliseconds. When the
+//! kernel says that events were lost, everything is read again, and what is queued is thrown away.
+
+use crate::decode::{Notice, decode_notice};
+use crate::sys;
+use crate::time::Instant;
+use netlink_packet_core::{NLM_F_MULTIPART, NetlinkBuffer};
+use netlink_sys::Socket;
+use nix::errno::Errno;
+use nix::sys::socket::{NetlinkAddr, recvfrom};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+
+/// A batch ends when nothing came for so long.
+const QUIET: Duration = Duration::from_millis(10);
+/// A batch ends at the latest so long after its first event, however many follow.
+const LONGEST: Duration = Duration::from_millis(50);
+/// Room for one datagram. The kernel sends one message in each, and the longest are of links; chosen
+/// far beyond these.
+const ROOM: usize = 64 * 1024;
+/// Datagrams that are read before anything else gets its turn.
+const TURN: usize = 256;
+
+/// `RTNLGRP_*` (`linux/rtnetlink.h`): links, addresses, routes and rules of both families, nexthops.
+const GROUPS: [u32; 8] = [1, 5, 7, 8, 9, 11, 19, 32];
+
+/// A socket that hears what changes in one network namespace.
+#[derive(Debug)]
+pub struct Events {
+    socket: AsyncFd<OwnedFd>,
+}
+
+/// What was heard.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Events that were understood, in order.
+    pub notices: Vec<Notice>,
+    /// Whether the kernel had to drop events.
+    pub overrun: bool,
+    /// How many messages could not be read.
+    pub bad: u64,
+    /// Whether there may be more at once.
+    pub more: bool,
+}
+
+impl Events {
+    /// Subscribes `socket`, a netlink socket of the namespace to be heard, to what is relevant. Must
+    /// be called inside the runtime.
+    ///
+    /// # Errors
+    ///
+    /// What `setsockopt(2)` and `bind(2)` report, or `epoll_ctl(2)`.
+    pub fn subscribe(socket: OwnedFd) -> io::Result<Self> {
+        let mut socket: Socket = sys::plain_netlink_socket(socket);
+        socket.bind_auto()?;
+        for group in GROUPS {
+            match socket.add_membership(group) {
+                // A kernel without nexthop objects or without a family has no such group.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                result => result?,
+            }
+        }
+        Ok(Self { socket: sys::watch_owned(sys::owned(socket))? })
+    }
+
+    /// Waits until something can be heard. Nothing is lost if this is dropped while it waits.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime reports.
+    pub async fn wait(&self) -> io::Result<()> {
+        self.socket.readable().await.map(|mut ready| ready.retain_ready())
+    }
+
+    /// Hears what there is, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// What `recvfrom(2)` reports, overruns apart; the socket is of no further use then.
+    pub fn hear(&self) -> io::Result<Heard> {
+        let mut heard = Heard::default();
+        let mut octets = vec![0; ROOM];
+        for _ in 0..TURN {
+            let received = match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut octets) {
+                Ok((len, from)) => {
+                    // Only the kernel has something to say here.
+                    let of_kernel = from.is_some_and(|it| it.pid() == 0);
+                    octets.get(..len).filter(|_| of_kernel).unwrap_or_default()
+                }
+                Err(Errno::EAGAIN) => {
+                    self.clear_ready();
+                    return Ok(heard);
+                }
+                Err(Errno::EINTR) => continue,
+                Err(Errno::ENOBUFS) => {
+                    heard.overrun = true;
+                    continue;
+                }
+                Err(errno) => return Err(errno.into()),
+            };
+            heard.read(received);
+        }
+        heard.more = true;
+        Ok(heard)
+    }
+
+    fn clear_ready(&self) {
+        use std::task::{Context, Poll, Waker};
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Ok(mut ready)) = self.socket.poll_read_ready(&mut context) {
+            ready.clear_ready();
+        }
+    }
+}
+
+impl Heard {
+    /// Takes in the messages of one datagram.
+    fn read(&mut self, mut octets: &[u8]) {
+        while !octets.is_empty() {
+            let Ok((header, payload, rest)) = split_message(octets) else {
+                self.bad += 1;
+                return;
+            };
+            octets = rest;
+            // A part of a dump is no event.
+            if header.1 & NLM_F_MULTIPART != 0 {
+                continue;
+            }
+            match decode_notice(header.0, payload) {
+                Ok(Some(notice)) => self.notices.push(notice),
+                Ok(None) => {}
+                Err(_) => self.bad += 1,
+            }
+        }
+    }
+}
+
+/// A message: its type and flags, its payload, and the octets after it.
+type Split<'a> = ((u16, u16), &'a [u8], &'a [u8]);
+
+/// Takes one message off the front of `octets`.
+fn split_message(octets: &[u8]) -> Result<Split<'_>, ()> {
+    let message = NetlinkBuffer::new_checked(&octets).map_err(|_| ())?;
+    let length = usize::try_from(message.length()).map_err(|_| ())?;
+    let payload = octets.get(16..length).ok_or(())?;
+    let rest = octets.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Ok(((message.message_type(), message.flags()), payload, rest))
+}
+
+/// Gathers a burst of events into one look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    span: Option<(Instant, Instant)>,
+}
+
+impl Batch {
+    /// Something relevant was heard at `now`.
+    pub fn add(&mut self, now: Instant) {
+        let first = self.span.map_or(now, |(first, _)| first);
+        self.span = Some((first, now));
+    }
+
+    /// When to look, if there is anything to look at.
+    pub fn due(&self) -> Option<Instant> {
+        self.span.map(|(first, last)| (last + QUIET).min(first + LONGEST))
+    }
+
+    /// Ends the batch if it is due at `now`; gives when its last event was heard.
+    pub fn take(&mut self, now: Instant) -> Option<Instant> {
+        if self.due().is_none_or(|due| now < due) {
+            return None;
+        }
+        self.span.take().map(|(_, last)| last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::START + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_batch_ends_when_it_is_quiet_or_long_enough() {
+        let mut batch = Batch::default();
+        assert_eq!(batch.due(), None);
+        batch.add(at(0));
+        batch.add(at(5));
+        assert_eq!(batch.due(), Some(at(15)));
+        assert_eq!(batch.take(at(14)), None);
+        assert_eq!(batch.take(at(15)), Some(at(5)));
+        assert_eq!(batch.due(), None);
+    }
+
+    #[test]
+    fn a_storm_does_not_put_the_look_off_for_ever() {
+        let mut batch = Batch::default();
+        for ms in 0..49 {
+            batch.add(at(ms));
+            assert_eq!(batch.take(at(ms)), None);
+        }
+        assert_eq!(batch.due(), Some(at(50)));
+    }
+
+    #[test]
+    fn messages_cut_short_are_counted_and_say_nothing() {
+        // `struct nlmsghdr` of RTM_NEWADDR that claims more than there is, and one of a header only.
+        let claims = [100, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 24, 0, 0];
+        let empty = [16, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for octets in [&claims[..], &empty, &claims[..7]] {
+            let mut heard = Heard::default();
+            heard.read(octets);
+            assert_eq!((heard.notices.len(), heard.bad), (0, 1), "{octets:?}");
+        }
+    }
+}
