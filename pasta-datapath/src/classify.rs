@@ -1,0 +1,294 @@
+//! Octets from the tap → what they are. Made once; nothing behind this looks at raw octets again.
+
+use crate::counters::DropReason;
+use crate::wire::checksum::pseudo_header;
+use crate::wire::ip::{
+    self, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, PacketError,
+};
+use crate::wire::vnet::{self, ChecksumState, Segmentation};
+use crate::wire::{Malformed, arp, ethernet, icmp, tcp, udp};
+use pasta_ipc::types::MacAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// How frames on the tap begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// With a virtio-net header.
+    Vnet,
+    /// With the Ethernet header.
+    Plain,
+}
+
+/// A frame that was understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Who sent it.
+    pub mac: MacAddr,
+    /// What it is.
+    pub content: Content<'a>,
+}
+
+/// What a frame is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// Who has an IPv4 address?
+    Arp(arp::Request),
+    /// Who has an IPv6 address?
+    NeighbourSolicitation {
+        /// The asker; unspecified while it only probes for a duplicate.
+        source: Ipv6Addr,
+        /// The address asked for.
+        target: Ipv6Addr,
+    },
+    /// A ping to somewhere.
+    Echo {
+        /// The pinging host.
+        source: IpAddr,
+        /// Whom it pings.
+        destination: IpAddr,
+        /// The pinging program.
+        id: u16,
+        /// Sequence number and payload.
+        body: &'a [u8],
+    },
+    /// A TCP segment, or several that the kernel left in one.
+    Tcp {
+        /// Sender.
+        source: SocketAddr,
+        /// Receiver.
+        destination: SocketAddr,
+        /// The header.
+        header: tcp::Header,
+        /// What it carries.
+        payload: &'a [u8],
+    },
+    /// A UDP datagram, or several of one flow.
+    Udp {
+        /// Sender.
+        source: SocketAddr,
+        /// Receiver.
+        destination: SocketAddr,
+        /// What it carries.
+        payload: &'a [u8],
+        /// If it stands for several: the size of each but the last.
+        segment_size: Option<u16>,
+    },
+}
+
+/// Says what the frame `octets` is.
+///
+/// # Errors
+///
+/// Why it is to be dropped.
+pub fn classify(octets: &[u8], framing: Framing) -> Result<Frame<'_>, DropReason> {
+    let (meta, frame) = match framing {
+        Framing::Vnet => vnet::split(octets)?,
+        Framing::Plain => {
+            let checksum = ChecksumState::Unverified;
+            (vnet::Received { checksum, segmentation: Segmentation::None }, octets)
+        }
+    };
+    let (header, payload) = ethernet::split(frame)?;
+    let content = match header.ether_type {
+        ethernet::TYPE_ARP => match arp::parse(payload)? {
+            Some(request) => Content::Arp(request),
+            None => return Err(DropReason::NeighbourNotOurs),
+        },
+        ethernet::TYPE_IPV4 => packet(&ip::parse_ipv4(payload)?, meta)?,
+        ethernet::TYPE_IPV6 => packet(&ip::parse_ipv6(payload)?, meta)?,
+        _ => return Err(DropReason::Unsupported),
+    };
+    Ok(Frame { mac: header.source, content })
+}
+
+fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, DropReason> {
+    let Packet { source, destination, protocol, hop_limit, payload } = *packet;
+    if let (PROTOCOL_ICMPV6, IpAddr::V6(source)) = (protocol, source) {
+        let message = icmp::parse_v6(payload, source.into(), destination, hop_limit)?;
+        // Before addresses are checked: a probe comes from the unspecified address.
+        if let icmp::Message::NeighbourSolicitation { target } = message {
+            return Ok(Content::NeighbourSolicitation { source, target });
+        }
+    }
+    if is_impossible(source) {
+        return Err(DropReason::ImpossibleSource);
+    }
+    if is_impossible(destination) {
+        return Err(DropReason::ImpossibleDestination);
+    }
+    let message = match protocol {
+        PROTOCOL_TCP => return segment(packet, meta),
+        PROTOCOL_UDP => return datagram(packet, meta),
+        PROTOCOL_ICMP if source.is_ipv4() => icmp::parse_v4(payload)?,
+        PROTOCOL_ICMPV6 if source.is_ipv6() => {
+            icmp::parse_v6(payload, source, destination, hop_limit)?
+        }
+        _ => return Err(DropReason::Unsupported),
+    };
+    match message {
+        icmp::Message::EchoRequest { id, body } => {
+            Ok(Content::Echo { source, destination, id, body })
+        }
+        _ => Err(DropReason::Unsupported),
+    }
+}
+
+fn segment<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, DropReason> {
+    verify(packet, meta)?;
+    let (header, payload) = tcp::split(packet.payload)?;
+    let source = endpoint(packet.source, header.source)?;
+    let destination = endpoint(packet.destination, header.destination)?;
+    Ok(Content::Tcp { source, destination, header, payload })
+}
+
+fn datagram<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, DropReason> {
+    let (header, payload) = udp::split(packet.payload)?;
+    // IPv4 allows datagrams without a checksum; IPv6 does not (RFC 8200, section 8.1).
+    match (header.checksum, packet.source) {
+        (0, IpAddr::V4(_)) => {}
+        _ => verify(packet, meta)?,
+    }
+    let segment_size = match meta.segmentation {
+        Segmentation::Udp(size) if usize::from(size) < payload.len() => Some(size),
+        _ => None,
+    };
+    let source = endpoint(packet.source, header.source)?;
+    let destination = endpoint(packet.destination, header.destination)?;
+    Ok(Content::Udp { source, destination, payload, segment_size })
+}
+
+fn verify(packet: &Packet<'_>, meta: vnet::Received) -> Result<(), DropReason> {
+    if meta.checksum == ChecksumState::Trusted {
+        return Ok(());
+    }
+    let Packet { source, destination, protocol, payload, .. } = *packet;
+    let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
+    let sum = pseudo_header(source, destination, protocol, len).octets(payload);
+    if sum.folded() == 0xffff { Ok(()) } else { Err(DropReason::Malformed) }
+}
+
+fn endpoint(address: IpAddr, port: u16) -> Result<SocketAddr, DropReason> {
+    if port == 0 {
+        Err(DropReason::ImpossibleDestination)
+    } else {
+        Ok(SocketAddr::new(address, port))
+    }
+}
+
+/// Addresses that a packet on a link between hosts cannot come from, and that we carry nothing to
+/// (RFC 1122, section 3.2.1.3; RFC 4291, sections 2.5.2 to 2.7; RFC 4038 for mapped addresses).
+pub fn is_impossible(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            let [first, ..] = a.octets();
+            first == 0 || a.is_loopback() || a.is_multicast() || a.is_broadcast()
+        }
+        IpAddr::V6(a) => {
+            let embedded = a.to_ipv4_mapped().is_some();
+            a.is_unspecified() || a.is_loopback() || a.is_multicast() || embedded
+        }
+    }
+}
+
+impl From<Malformed> for DropReason {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<PacketError> for DropReason {
+    fn from(error: PacketError) -> Self {
+        match error {
+            PacketError::Malformed | PacketError::TooManyExtensions => Self::Malformed,
+            PacketError::Fragment => Self::Fragment,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ip::{ipv4_header, ipv6_header};
+    use std::net::Ipv4Addr;
+
+    const MAC: MacAddr = MacAddr::OURS_BY_DEFAULT;
+    const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    const THERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+    fn frame(vnet: [u8; vnet::LEN], ether_type: u16, parts: &[&[u8]]) -> Vec<u8> {
+        let mut octets = vnet.to_vec();
+        octets.extend(ethernet::header([0xff; 6], MAC, ether_type));
+        parts.iter().for_each(|part| octets.extend(*part));
+        octets
+    }
+
+    fn udp_frame(source: Ipv4Addr, checksum: u16, vnet: [u8; vnet::LEN]) -> Vec<u8> {
+        let udp = udp::header(&udp::Header { source: 9, destination: 53, checksum }, 2);
+        let ip = ipv4_header(source, THERE, PROTOCOL_UDP, 10);
+        frame(vnet, ethernet::TYPE_IPV4, &[&ip, &udp, &[1, 2]])
+    }
+
+    fn to_finish() -> [u8; vnet::LEN] {
+        let segmentation = Segmentation::None;
+        vnet::ToSend { transport: 34, checksum: 6, headers: 42, segmentation, ipv6: false }.octets()
+    }
+
+    #[test]
+    fn unfinished_checksum_is_trusted_and_a_wrong_one_is_not() {
+        let octets = udp_frame(HERE, 0x1234, to_finish());
+        let got = classify(&octets, Framing::Vnet).unwrap();
+        let expected = Content::Udp {
+            source: (HERE, 9).into(),
+            destination: (THERE, 53).into(),
+            payload: &[1, 2],
+            segment_size: None,
+        };
+        assert_eq!(got, Frame { mac: MAC, content: expected });
+        let octets = udp_frame(HERE, 0x1234, vnet::COMPLETE);
+        assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::Malformed));
+        let octets = udp_frame(HERE, 0, vnet::COMPLETE);
+        assert!(classify(&octets, Framing::Vnet).is_ok(), "IPv4 needs none");
+    }
+
+    #[test]
+    fn frames_without_vnet_header_are_read_too() {
+        let octets = udp_frame(HERE, 0, vnet::COMPLETE);
+        assert!(classify(&octets[vnet::LEN..], Framing::Plain).is_ok());
+    }
+
+    #[test]
+    fn impossible_sources_are_refused() {
+        for source in [
+            Ipv4Addr::LOCALHOST,
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::BROADCAST,
+            Ipv4Addr::new(224, 0, 0, 1),
+            Ipv4Addr::new(0, 1, 2, 3),
+        ] {
+            let octets = udp_frame(source, 0, vnet::COMPLETE);
+            assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::ImpossibleSource));
+        }
+        for source in [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED, HERE.to_ipv6_mapped()] {
+            let ip = ipv6_header(source, Ipv6Addr::from(1 << 120), PROTOCOL_TCP, 0);
+            let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV6, &[&ip]);
+            assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::ImpossibleSource));
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_frame_is_refused_without_a_panic() {
+        let octets = udp_frame(HERE, 0, vnet::COMPLETE);
+        for len in 0..octets.len() {
+            assert!(classify(&octets[..len], Framing::Vnet).is_err(), "{len} octets");
+        }
+    }
+
+    #[test]
+    fn foreign_ether_types_and_protocols_are_unsupported() {
+        let octets = frame(vnet::COMPLETE, 0x88cc, &[&[0; 50]]);
+        assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::Unsupported));
+        let ip = ipv4_header(HERE, THERE, 132, 0);
+        let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV4, &[&ip]);
+        assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::Unsupported));
+    }
+}

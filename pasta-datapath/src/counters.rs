@@ -1,0 +1,121 @@
+//! One counter for each fate of a frame. Nothing is dropped without one of these.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a frame, or what it asked for, was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// All reasons, in the order they are shown.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Name in the log and in the status.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Too short, or lengths, checksums or fields contradict each other.
+    Malformed = "malformed",
+    /// Neither ARP, IPv4 nor IPv6, or a protocol over these that is not carried.
+    Unsupported = "unsupported protocol",
+    /// The family is switched off.
+    FamilyOff = "family off",
+    /// A fragment; reassembly is not there.
+    Fragment = "fragment",
+    /// A source that no host may use: loopback, multicast, broadcast, unspecified.
+    ImpossibleSource = "impossible source",
+    /// A destination that is not carried: loopback, multicast, broadcast, unspecified, port 0.
+    ImpossibleDestination = "impossible destination",
+    /// Neighbour requests that are not to be answered: for the asker itself, or probes.
+    NeighbourNotOurs = "neighbour request not ours",
+    /// Refused by address policy or because the host has no way there; the sender was told.
+    Unreachable = "unreachable",
+    /// The flow table is full.
+    TableFull = "flow table full",
+    /// Sockets have run out, or the kernel refused one.
+    NoSocket = "no socket",
+    /// The host socket did not take a datagram: its buffer is full.
+    SocketFull = "socket full",
+    /// The tap did not take a frame.
+    TapFull = "tap full",
+    /// A datagram from the host is larger than what the tap carries.
+    TooLarge = "too large for tap",
+    /// A segment or datagram for no flow, and none that opens one.
+    NoFlow = "no flow",
+}
+
+/// Counts of drops, and of frames that went through.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    drops: [u64; DropReason::ALL.len()],
+    /// Frames read from the tap.
+    pub from_tap: u64,
+    /// Frames written to the tap.
+    pub to_tap: u64,
+    /// Flows opened.
+    pub flows: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { drops: [0; DropReason::ALL.len()], from_tap: 0, to_tap: 0, flows: 0 }
+    }
+}
+
+impl Counters {
+    /// Counts one drop.
+    pub fn drop(&mut self, reason: DropReason) {
+        if let Some(count) = self.drops.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+
+    /// How many were dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from_tap, to_tap, flows, .. } = self;
+        write!(f, "frames from tap {from_tap}, to tap {to_tap}, flows {flows}; dropped:")?;
+        let mut none = true;
+        for reason in DropReason::ALL {
+            let count = self.dropped(*reason);
+            if count > 0 {
+                none = false;
+                write!(f, " {} {count},", reason.name())?;
+            }
+        }
+        if none { f.write_str(" none") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_counter_of_its_own() {
+        let mut counters = Counters::default();
+        for (n, reason) in DropReason::ALL.iter().enumerate() {
+            for _ in 0..=n {
+                counters.drop(*reason);
+            }
+        }
+        for (n, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(counters.dropped(*reason), n as u64 + 1);
+        }
+        assert!(counters.to_string().contains("fragment 4"));
+    }
+}

@@ -1,0 +1,321 @@
+//! New flows: from the first frame to a host socket, and what the namespace is told when there is
+//! none.
+
+use super::{Engine, Flow, Kind, TcpFlow};
+use crate::counters::DropReason;
+use crate::flow::{FlowId, FlowKey};
+use crate::forward::{Denied, Protocol, Target};
+use crate::icmp::EchoFlow;
+use crate::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
+use crate::io::epoll::Event;
+use crate::io::sockets::{Connecting, TcpSocket, open};
+use crate::io::tap::{self, Path, icmp_protocol};
+use crate::tcp::connection::{Connection, reset_for};
+use crate::tcp::mapping::Mapping;
+use crate::tcp::seq::Seq;
+use crate::time::Instant;
+use crate::udp::UdpFlow;
+use crate::wire::tcp::{Header, LEN as TCP_LEN};
+use crate::wire::udp;
+use nix::errno::Errno;
+use pasta_ipc::types::{LogLevel, MacAddr};
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
+
+/// Why a flow has no socket.
+enum NoSocket {
+    /// There is no way there; the namespace is told so.
+    Unreachable(Unreachable),
+    /// The destination itself refused.
+    Refused,
+    /// Nobody answered: the namespace's own time-out tells it.
+    Silent,
+    /// Descriptors or memory have run out.
+    Exhausted,
+}
+
+impl From<Errno> for NoSocket {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ECONNREFUSED | Errno::ECONNRESET => Self::Refused,
+            Errno::ETIMEDOUT => Self::Silent,
+            errno => match Unreachable::from_errno(errno, 0) {
+                Some(why) => Self::Unreachable(why),
+                None => Self::Exhausted,
+            },
+        }
+    }
+}
+
+impl From<Denied> for NoSocket {
+    fn from(denied: Denied) -> Self {
+        Self::Unreachable(match denied {
+            Denied::FamilyOff | Denied::Destination => Unreachable::Prohibited,
+            Denied::NothingMapped => Unreachable::Host,
+        })
+    }
+}
+
+impl Engine {
+    /// Opens a TCP flow for the namespace's SYN `header`.
+    pub(super) fn open_tcp(
+        &mut self,
+        now: Instant,
+        mac: MacAddr,
+        key: FlowKey,
+        header: &Header,
+    ) -> Result<(), DropReason> {
+        let opened = self.target(&key).and_then(|target| self.connect(&key, &target, None));
+        let connecting = match opened {
+            Ok(connecting) => connecting,
+            Err(why) => return Err(self.refuse_tcp(mac, key, header, why)),
+        };
+        let iss = self.initial_sequence_number(now, &key);
+        let connection = Connection::from_syn(now, header, iss, self.our_mss(key.namespace));
+        let v4 = key.namespace.is_ipv4();
+        let method = if v4 { self.peek.0 } else { self.peek.1 };
+        let socket = TcpSocket::new(connecting.fd, method);
+        let path = Path::new(self.tap.our_mac(), mac, tap::TCP, key.remote, key.namespace);
+        let mut mapping = Mapping::new(connection);
+        if connecting.done {
+            mapping.connected();
+        }
+        let token = self.flows.next_id().as_token();
+        let watched = self.poller.add(std::os::fd::AsFd::as_fd(&socket), token);
+        let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: *header });
+        match watched.ok().and_then(|()| self.insert(key, Kind::Tcp(flow))) {
+            Some(id) => {
+                self.run_tcp(now, id, &[]);
+                Ok(())
+            }
+            None => Err(self.refuse_tcp(mac, key, header, NoSocket::Exhausted)),
+        }
+    }
+
+    /// The socket of a flow that connects has something to say.
+    pub(super) fn connect_event(&mut self, now: Instant, id: FlowId, event: Event) {
+        let Some(Flow { kind: Kind::Tcp(flow), .. }) = self.flows.get_mut(id) else { return };
+        if event.is_failed()
+            && let Some(errno) = flow.socket.take_error()
+        {
+            let (mac, syn) = (flow.mac, flow.syn);
+            let (namespace, remote) = (flow.path.destination(), flow.path.source());
+            let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
+            self.remove(id);
+            let reason = self.refuse_tcp(mac, key, &syn, errno.into());
+            self.tap.counters.drop(reason);
+            return;
+        }
+        if event.is_writable() {
+            flow.mapping.connected();
+            if event.is_ended() {
+                flow.mapping.ended();
+            }
+            self.run_tcp(now, id, &[]);
+        }
+    }
+
+    /// Tells the sender of a SYN why there is no connection, as natively as the protocol allows.
+    fn refuse_tcp(
+        &mut self,
+        mac: MacAddr,
+        key: FlowKey,
+        syn: &Header,
+        why: NoSocket,
+    ) -> DropReason {
+        match why {
+            NoSocket::Silent => DropReason::Unreachable,
+            NoSocket::Refused | NoSocket::Exhausted => {
+                if let Some(reset) = reset_for(syn, 0) {
+                    self.send_reset(mac, key, &reset);
+                }
+                match why {
+                    NoSocket::Refused => DropReason::Unreachable,
+                    _ => DropReason::NoSocket,
+                }
+            }
+            NoSocket::Unreachable(why) => {
+                let [s0, s1] = syn.source.to_be_bytes();
+                let [d0, d1] = syn.destination.to_be_bytes();
+                let [q0, q1, q2, q3] = u32::from(syn.seq).to_be_bytes();
+                let transport = [s0, s1, d0, d1, q0, q1, q2, q3];
+                self.tell_unreachable(mac, &key, tap::TCP, transport, TCP_LEN as u16, why);
+                DropReason::Unreachable
+            }
+        }
+    }
+
+    /// Opens a UDP flow for a datagram of `payload_len` octets.
+    pub(super) fn open_udp(
+        &mut self,
+        now: Instant,
+        mac: MacAddr,
+        key: FlowKey,
+        payload_len: usize,
+    ) -> Result<FlowId, DropReason> {
+        let port = key.namespace.port();
+        let opened = self.target(&key).and_then(|target| self.connect(&key, &target, Some(port)));
+        let connecting = match opened {
+            Ok(connecting) => connecting,
+            Err(NoSocket::Unreachable(why)) => {
+                let len = u16::try_from(payload_len).unwrap_or(u16::MAX);
+                let (source, destination) = (port, key.remote.port());
+                let transport = udp::header(&udp::Header { source, destination, checksum: 0 }, len);
+                let len = len.saturating_add(udp::LEN as u16);
+                self.tell_unreachable(mac, &key, tap::UDP, transport, len, why);
+                return Err(DropReason::Unreachable);
+            }
+            Err(_) => return Err(DropReason::NoSocket),
+        };
+        let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
+        let token = self.flows.next_id().as_token();
+        let watched = self.poller.add_reading(std::os::fd::AsFd::as_fd(&connecting.fd), token);
+        let flow = UdpFlow::new(now, connecting.fd, path, mac);
+        let deadline = flow.deadline();
+        let inserted = watched.ok().and_then(|()| self.insert(key, Kind::Udp(flow)));
+        let id = inserted.ok_or(DropReason::NoSocket)?;
+        self.arm(id, Some(deadline));
+        Ok(id)
+    }
+
+    /// Carries an echo request out, over its flow or a new one.
+    pub(super) fn handle_echo(
+        &mut self,
+        now: Instant,
+        mac: MacAddr,
+        (source, destination): (IpAddr, IpAddr),
+        id: u16,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        let key = FlowKey {
+            protocol: Protocol::Echo,
+            namespace: SocketAddr::new(source, id),
+            remote: SocketAddr::new(destination, 0),
+        };
+        let flow_id = match self.flows.find(&key) {
+            Some(flow_id) => flow_id,
+            None => self.open_echo(now, mac, key, body)?,
+        };
+        let Some(Flow { kind: Kind::Echo(flow), .. }) = self.flows.get_mut(flow_id) else {
+            return Err(DropReason::NoFlow);
+        };
+        let Err(errno) = flow.send(now, mac, body) else { return Ok(()) };
+        let offending = flow.offending();
+        match Unreachable::from_errno(errno, 0) {
+            Some(why) => {
+                self.tell_offender(mac, &offending, why);
+                Err(DropReason::Unreachable)
+            }
+            None => Err(DropReason::SocketFull),
+        }
+    }
+
+    fn open_echo(
+        &mut self,
+        now: Instant,
+        mac: MacAddr,
+        key: FlowKey,
+        body: &[u8],
+    ) -> Result<FlowId, DropReason> {
+        let id = key.namespace.port();
+        let (protocol, remote) = (icmp_protocol(key.remote.ip()), key.remote);
+        let opened = self.target(&key).and_then(|target| self.connect(&key, &target, Some(id)));
+        let connecting = match opened {
+            Ok(connecting) => connecting,
+            Err(NoSocket::Unreachable(why)) => {
+                let [i0, i1] = id.to_be_bytes();
+                let [s0, s1] = body.first_chunk().copied().unwrap_or_default();
+                let kind = if remote.is_ipv4() { 8 } else { 128 };
+                let transport = [kind, 0, 0, 0, i0, i1, s0, s1];
+                self.tell_unreachable(mac, &key, protocol, transport, 8, why);
+                return Err(DropReason::Unreachable);
+            }
+            Err(_) => return Err(DropReason::NoSocket),
+        };
+        let path = Path::new(self.tap.our_mac(), mac, protocol, remote, key.namespace);
+        let token = self.flows.next_id().as_token();
+        let watched = self.poller.add_reading(std::os::fd::AsFd::as_fd(&connecting.fd), token);
+        let flow = EchoFlow::new(now, connecting.fd, path, mac, id);
+        let deadline = flow.deadline();
+        let inserted = watched.ok().and_then(|()| self.insert(key, Kind::Echo(flow)));
+        let flow_id = inserted.ok_or(DropReason::NoSocket)?;
+        self.arm(flow_id, Some(deadline));
+        Ok(flow_id)
+    }
+
+    fn insert(&mut self, key: FlowKey, kind: Kind) -> Option<FlowId> {
+        let flow = Flow { kind, armed: None, queued: false };
+        let (id, _old) = self.flows.insert(key, flow).ok()?;
+        self.tap.counters.flows += 1;
+        let FlowKey { protocol, namespace, remote } = key;
+        self.supervisor
+            .log(LogLevel::Debug, || format!("flow opened: {protocol:?} {namespace} -> {remote}"));
+        Some(id)
+    }
+
+    fn target(&mut self, key: &FlowKey) -> Result<Target, NoSocket> {
+        if self.flows.is_full() {
+            return Err(NoSocket::Exhausted);
+        }
+        Ok(self.forwarding.outbound(key.protocol, key.remote)?)
+    }
+
+    fn connect(
+        &mut self,
+        key: &FlowKey,
+        target: &Target,
+        port: Option<u16>,
+    ) -> Result<Connecting, NoSocket> {
+        open(key.protocol, target, port).map_err(|errno| {
+            let is_ping = key.protocol == Protocol::Echo && errno == Errno::EACCES;
+            if is_ping && !std::mem::replace(&mut self.said.no_ping, true) {
+                self.supervisor.log(LogLevel::Warn, || {
+                    "echo requests are not forwarded: this group is not in \
+                     net.ipv4.ping_group_range of the host"
+                        .to_owned()
+                });
+            }
+            let why = NoSocket::from(errno);
+            if matches!(why, NoSocket::Exhausted) && !self.said.no_socket {
+                self.said.no_socket = true;
+                self.supervisor.log(LogLevel::Warn, || {
+                    format!("new flows are refused, no socket can be had: {errno}")
+                });
+            }
+            why
+        })
+    }
+
+    fn tell_unreachable(
+        &mut self,
+        mac: MacAddr,
+        key: &FlowKey,
+        protocol: u8,
+        transport: [u8; QUOTED_TRANSPORT],
+        transport_len: u16,
+        why: Unreachable,
+    ) {
+        let (source, destination) = (key.namespace, key.remote);
+        let offending = Offending { source, destination, protocol, transport, transport_len };
+        self.tell_offender(mac, &offending, why);
+    }
+
+    fn tell_offender(&mut self, mac: MacAddr, offending: &Offending, why: Unreachable) {
+        let remote = offending.destination.ip();
+        let reporter = super::reporter(&self.forwarding, remote, why, None);
+        icmp_error::send(&mut self.tap, mac, reporter, offending, why);
+    }
+
+    /// Unpredictable for others, growing in time for the same endpoints (RFC 6528, section 3).
+    fn initial_sequence_number(&self, now: Instant, key: &FlowKey) -> Seq {
+        // The clock ticks each 64 ns, so that it wraps in less than five minutes; both casts cut.
+        let clock = (now.as_nanos() >> 6) as u32;
+        Seq::from(clock.wrapping_add(self.isn_key.hash_one(key) as u32))
+    }
+
+    /// The largest segment that fits the tap, for a family.
+    fn our_mss(&self, peer: SocketAddr) -> u16 {
+        let headers = if peer.is_ipv4() { 40 } else { 60 };
+        self.mtu.get().saturating_sub(headers)
+    }
+}

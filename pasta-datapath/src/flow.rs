@@ -1,0 +1,37 @@
+//! What a flow is, how it is named, and who owns it.
+
+pub mod table;
+
+use crate::forward::Protocol;
+use std::net::SocketAddr;
+
+/// How a frame finds its flow: both ends as the namespace sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// What is carried.
+    pub protocol: Protocol,
+    /// The end in the namespace; the port of an echo flow is its identifier.
+    pub namespace: SocketAddr,
+    /// The other end, before translation; the port of an echo flow is 0.
+    pub remote: SocketAddr,
+}
+
+/// The name of a flow. It outlives the flow harmlessly: the table knows an old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowId {
+    index: u32,
+    life: u32,
+}
+
+impl FlowId {
+    /// As a number, for the kernel to give back.
+    pub fn as_token(self) -> u64 {
+        u64::from(self.life) << 32 | u64::from(self.index)
+    }
+
+    /// The name that [`FlowId::as_token`] made a number of.
+    pub fn from_token(token: u64) -> Self {
+        // Both halves are 32 bits.
+        Self { index: token as u32, life: (token >> 32) as u32 }
+    }
+}

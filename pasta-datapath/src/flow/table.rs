@@ -1,0 +1,154 @@
+//! The table of flows: the only owner of each; everyone else holds a [`FlowId`].
+
+use super::{FlowId, FlowKey};
+use std::collections::HashMap;
+
+/// Flows by name and by key, up to a bound.
+#[derive(Debug)]
+pub struct FlowTable<F> {
+    slots: Vec<Slot<F>>,
+    free: Vec<u32>,
+    /// Keys come from the namespace; the map's hash is keyed, so that they cannot be made to collide.
+    by_key: HashMap<FlowKey, FlowId>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Slot<F> {
+    life: u32,
+    flow: Option<(FlowKey, F)>,
+}
+
+/// The table holds as many flows as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl<F> FlowTable<F> {
+    /// An empty table for at most `limit` flows (less than 2^32).
+    pub fn new(limit: usize) -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), by_key: HashMap::new(), limit }
+    }
+
+    /// How many flows there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// Whether no flow can be added.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.limit
+    }
+
+    /// The flow that a frame with `key` belongs to.
+    pub fn find(&self, key: &FlowKey) -> Option<FlowId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// The name that the next [`FlowTable::insert`] gives.
+    pub fn next_id(&self) -> FlowId {
+        match self.free.last() {
+            Some(&index) => {
+                let life = self.slots.get(index as usize).map_or(0, |slot| slot.life);
+                FlowId { index, life }
+            }
+            None => FlowId { index: u32::try_from(self.slots.len()).unwrap_or(u32::MAX), life: 0 },
+        }
+    }
+
+    /// Adds a flow; one with the same key is replaced and given back.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`].
+    pub fn insert(&mut self, key: FlowKey, flow: F) -> Result<(FlowId, Option<F>), Full> {
+        let old = self.find(&key).and_then(|id| self.remove(id));
+        if self.is_full() {
+            return Err(Full);
+        }
+        let id = self.next_id();
+        match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
+            Some(slot) => slot.flow = Some((key, flow)),
+            None => self.slots.push(Slot { life: 0, flow: Some((key, flow)) }),
+        }
+        self.by_key.insert(key, id);
+        Ok((id, old))
+    }
+
+    /// The flow `id`, unless it is gone.
+    pub fn get_mut(&mut self, id: FlowId) -> Option<&mut F> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.life != id.life {
+            return None;
+        }
+        slot.flow.as_mut().map(|(_, flow)| flow)
+    }
+
+    /// Takes the flow `id` out.
+    pub fn remove(&mut self, id: FlowId) -> Option<F> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.life != id.life {
+            return None;
+        }
+        let (key, flow) = slot.flow.take()?;
+        // A name would be taken for an old one again after 2^32 flows in this slot.
+        slot.life = slot.life.wrapping_add(1);
+        self.by_key.remove(&key);
+        self.free.push(id.index);
+        Some(flow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::Protocol;
+
+    fn key(port: u16) -> FlowKey {
+        FlowKey {
+            protocol: Protocol::Tcp,
+            namespace: ([192, 0, 2, 7], port).into(),
+            remote: ([198, 51, 100, 1], 80).into(),
+        }
+    }
+
+    #[test]
+    fn old_name_does_not_find_the_next_flow_in_its_place() {
+        let mut table = FlowTable::new(8);
+        let (first, _) = table.insert(key(1), "first").unwrap();
+        assert_eq!(table.remove(first), Some("first"));
+        let (second, _) = table.insert(key(2), "second").unwrap();
+        assert_ne!(first, second);
+        assert_eq!(table.get_mut(first), None);
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.get_mut(second), Some(&mut "second"));
+        assert_eq!(table.find(&key(1)), None);
+        assert_eq!(FlowId::from_token(second.as_token()), second);
+    }
+
+    #[test]
+    fn next_name_is_the_one_that_is_given() {
+        let mut table = FlowTable::new(8);
+        for port in 1..5 {
+            let id = table.next_id();
+            assert_eq!(table.insert(key(port), port).unwrap().0, id);
+        }
+        table.remove(table.find(&key(2)).unwrap());
+        let id = table.next_id();
+        assert_eq!(table.insert(key(9), 9).unwrap().0, id);
+    }
+
+    #[test]
+    fn bound_is_kept_and_same_key_replaces() {
+        let mut table = FlowTable::new(2);
+        table.insert(key(1), 1).unwrap();
+        table.insert(key(2), 2).unwrap();
+        assert_eq!(table.insert(key(3), 3), Err(Full));
+        let (_, old) = table.insert(key(2), 4).unwrap();
+        assert_eq!((old, table.len()), (Some(2), 2));
+    }
+}

@@ -1,0 +1,221 @@
+//! Address policy: where a new flow of the namespace's goes on the host.
+//!
+//! Every destination passes [`Forwarding::outbound`], TCP, UDP and echo alike, and nothing else
+//! decides. What comes out is either an address that a mapping of the command line made, or the
+//! namespace's own destination after [`is_impossible`] refused what is not to be reached that way:
+//! loopback in all its spellings, unspecified, multicast, broadcast, and link-local IPv6, which
+//! means nothing outside its link.
+
+use crate::classify::is_impossible;
+use pasta_ipc::types::{
+    FamilyPolicy, FamilySnapshot, HostLoopback, IfName, NetworkSnapshot, Resolver,
+    ResolverSnapshot, Service,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What kind of flow asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP or ICMPv6 echo.
+    Echo,
+}
+
+/// Where a flow goes on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What the host socket connects to.
+    pub address: SocketAddr,
+    /// What it is bound to first; none: the kernel picks.
+    pub source: Option<IpAddr>,
+    /// The host interface it is bound to: that of a scoped resolver.
+    pub interface: Option<IfName>,
+}
+
+/// Why a flow goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The family is not served.
+    FamilyOff,
+    /// The destination is not to be reached from the namespace.
+    Destination,
+    /// It was addressed to a mapping that leads nowhere at the time.
+    NothingMapped,
+}
+
+/// Policy of one family, and what it depends on.
+#[derive(Clone, Debug)]
+struct Family<A> {
+    policy: FamilyPolicy<A>,
+    gateway: Option<A>,
+    host_primary: Option<A>,
+    our_address: Option<A>,
+    resolver: Option<Resolver>,
+}
+
+/// The address policy of both families as it is at the moment.
+#[derive(Clone, Debug)]
+pub struct Forwarding {
+    ipv4: Family<Ipv4Addr>,
+    ipv6: Family<Ipv6Addr>,
+}
+
+impl Forwarding {
+    /// The policy of the command line; nothing is known of the network yet.
+    pub fn new(ipv4: FamilyPolicy<Ipv4Addr>, ipv6: FamilyPolicy<Ipv6Addr>) -> Self {
+        Self { ipv4: Family::new(ipv4), ipv6: Family::new(ipv6) }
+    }
+
+    /// Takes in what netlink knows; flows that exist keep their target.
+    pub fn update_network(&mut self, snapshot: &NetworkSnapshot) {
+        self.ipv4.update(&snapshot.ipv4);
+        self.ipv6.update(&snapshot.ipv6);
+    }
+
+    /// Takes in the host's resolvers.
+    pub fn update_resolvers(&mut self, snapshot: &ResolverSnapshot) {
+        let servers = snapshot.servers.as_slice();
+        let first = |v4: bool| servers.iter().find(|s| s.address.is_ipv4() == v4).cloned();
+        self.ipv4.resolver = first(true);
+        self.ipv6.resolver = first(false);
+    }
+
+    /// Whether the family of `address` is served.
+    pub fn serves(&self, address: IpAddr) -> bool {
+        let service = match address {
+            IpAddr::V4(_) => self.ipv4.policy.service,
+            IpAddr::V6(_) => self.ipv6.policy.service,
+        };
+        service == Service::On
+    }
+
+    /// Our own address on the link, of the family of `peer`: where errors of our making come from.
+    pub fn our_address(&self, peer: IpAddr) -> Option<IpAddr> {
+        match peer {
+            IpAddr::V4(_) => self.ipv4.our_address.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.our_address.map(IpAddr::V6),
+        }
+    }
+
+    /// Our link-local address, from which neighbours are answered; there always is one.
+    pub fn our_link_local(&self) -> Ipv6Addr {
+        let fallback = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        self.ipv6.our_address.filter(Ipv6Addr::is_unicast_link_local).unwrap_or(fallback)
+    }
+
+    /// Decides where a flow to `destination` (as the namespace has it) goes.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub fn outbound(&self, protocol: Protocol, destination: SocketAddr) -> Result<Target, Denied> {
+        let port = destination.port();
+        let decision = match destination.ip() {
+            IpAddr::V4(a) => self.ipv4.outbound(protocol, a, port)?.map_into(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(a) => self.ipv6.outbound(protocol, a, port)?.map_into(Ipv6Addr::LOCALHOST),
+        };
+        let (address, source, interface) = decision;
+        let link_local = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
+        if link_local && interface.is_none() {
+            return Err(Denied::Destination);
+        }
+        Ok(Target { address: SocketAddr::new(address, port), source, interface })
+    }
+}
+
+/// A decision before loopback of the family is filled in.
+enum Decision<A> {
+    Loopback,
+    Resolver {
+        address: IpAddr,
+        source: Option<A>,
+        interface: Option<IfName>,
+    },
+    /// The host's own address, reached from itself.
+    HostPrimary(A),
+    Unchanged {
+        address: A,
+        source: Option<A>,
+    },
+}
+
+impl<A: Into<IpAddr>> Decision<A> {
+    fn map_into(self, loopback: A) -> (IpAddr, Option<IpAddr>, Option<IfName>)
+    where
+        A: Copy,
+    {
+        match self {
+            Self::Loopback => (loopback.into(), None, None),
+            Self::Resolver { address, source, interface } => {
+                (address, source.map(Into::into), interface)
+            }
+            Self::HostPrimary(address) => (address.into(), Some(address.into()), None),
+            Self::Unchanged { address, source } => (address.into(), source.map(Into::into), None),
+        }
+    }
+}
+
+impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
+    fn new(policy: FamilyPolicy<A>) -> Self {
+        Self { policy, gateway: None, host_primary: None, our_address: None, resolver: None }
+    }
+
+    fn update(&mut self, snapshot: &FamilySnapshot<A>) {
+        self.gateway = snapshot.gateway;
+        self.host_primary = snapshot.host_primary;
+        self.our_address = snapshot.our_address;
+    }
+
+    /// The address that leads to the host's loopback.
+    fn loopback_map(&self) -> Option<A> {
+        match self.policy.host_loopback {
+            HostLoopback::Gateway => self.gateway.or(self.our_address),
+            HostLoopback::Address(address) => Some(address),
+            HostLoopback::None => None,
+        }
+    }
+
+    /// The address at which DNS is taken: the explicit one; else, where the host's resolver can only
+    /// be reached on its loopback or has the mapped address itself, the mapped address.
+    fn dns_forward(&self) -> Option<A> {
+        if self.policy.dns_forward.is_some() {
+            return self.policy.dns_forward;
+        }
+        let map = self.loopback_map()?;
+        let resolver = self.resolver.as_ref()?.address;
+        (resolver.is_loopback() || resolver == map.into()).then_some(map)
+    }
+
+    fn dns_target(&self) -> Option<(IpAddr, Option<IfName>)> {
+        let pinned = self.policy.dns_host.map(|address| (address.into(), None));
+        pinned.or_else(|| self.resolver.as_ref().map(|r| (r.address, r.interface.clone())))
+    }
+
+    fn outbound(&self, protocol: Protocol, to: A, port: u16) -> Result<Decision<A>, Denied> {
+        if self.policy.service == Service::Off {
+            return Err(Denied::FamilyOff);
+        }
+        let is_dns = protocol != Protocol::Echo && matches!(port, 53 | 853);
+        if is_dns && self.dns_forward() == Some(to) {
+            let (address, interface) = self.dns_target().ok_or(Denied::NothingMapped)?;
+            let source = self.policy.outbound.filter(|_| !address.is_loopback());
+            return Ok(Decision::Resolver { address, source, interface });
+        }
+        if self.loopback_map() == Some(to) {
+            return Ok(Decision::Loopback);
+        }
+        if self.policy.guest_address == Some(to) {
+            return self.host_primary.map(Decision::HostPrimary).ok_or(Denied::NothingMapped);
+        }
+        if is_impossible(to.into()) {
+            return Err(Denied::Destination);
+        }
+        Ok(Decision::Unchanged { address: to, source: self.policy.outbound })
+    }
+}
+
+#[cfg(test)]
+mod tests;

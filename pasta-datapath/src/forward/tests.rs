@@ -1,0 +1,135 @@
+use super::*;
+use pasta_ipc::types::{Bounded, Completeness, FamilyState, Generation};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const PRIMARY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const SPECIAL: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+fn policy<A>(host_loopback: HostLoopback<A>) -> FamilyPolicy<A> {
+    FamilyPolicy {
+        service: Service::On,
+        host_loopback,
+        guest_address: None,
+        dns_forward: None,
+        dns_host: None,
+        outbound: None,
+    }
+}
+
+fn snapshot() -> NetworkSnapshot {
+    let ipv4 = FamilySnapshot {
+        state: FamilyState::Bound,
+        assigned: Bounded::default(),
+        present: Bounded::default(),
+        gateway: Some(GATEWAY),
+        our_address: Some(GATEWAY),
+        host_primary: Some(PRIMARY),
+    };
+    NetworkSnapshot {
+        generation: Generation(1),
+        ipv4,
+        ipv6: FamilySnapshot::off(),
+        mtu: None,
+        completeness: Completeness::Complete,
+    }
+}
+
+fn forwarding(change: impl FnOnce(&mut FamilyPolicy<Ipv4Addr>)) -> Forwarding {
+    let mut ipv4 = policy(HostLoopback::Gateway);
+    change(&mut ipv4);
+    let mut forwarding = Forwarding::new(ipv4, policy(HostLoopback::Gateway));
+    forwarding.update_network(&snapshot());
+    forwarding
+}
+
+fn resolve_at(forwarding: &mut Forwarding, addresses: &[IpAddr]) {
+    let server = |address: &IpAddr| Resolver { address: *address, interface: None };
+    let servers = Bounded::truncated(addresses.iter().map(server)).0;
+    forwarding.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers });
+}
+
+fn tcp(forwarding: &Forwarding, to: impl Into<IpAddr>, port: u16) -> Result<IpAddr, Denied> {
+    let target = forwarding.outbound(Protocol::Tcp, SocketAddr::new(to.into(), port))?;
+    assert_eq!(target.address.port(), port);
+    Ok(target.address.ip())
+}
+
+const HOST_LOOPBACK: Result<IpAddr, Denied> = Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
+#[test]
+fn gateway_leads_to_host_loopback_unless_switched_off() {
+    assert_eq!(tcp(&forwarding(|_| {}), GATEWAY, 80), HOST_LOOPBACK);
+    let off = forwarding(|p| p.host_loopback = HostLoopback::None);
+    assert_eq!(tcp(&off, GATEWAY, 80), Ok(GATEWAY.into()));
+    let other = forwarding(|p| p.host_loopback = HostLoopback::Address(SPECIAL));
+    assert_eq!(tcp(&other, GATEWAY, 80), Ok(GATEWAY.into()));
+    assert_eq!(tcp(&other, SPECIAL, 80), HOST_LOOPBACK);
+}
+
+#[test]
+fn loopback_multicast_broadcast_and_unspecified_are_never_reached_directly() {
+    let f = forwarding(|_| {});
+    for to in ["127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255"] {
+        let to: Ipv4Addr = to.parse().unwrap();
+        assert_eq!(tcp(&f, to, 80), Err(Denied::Destination), "{to}");
+    }
+    for to in ["::1", "::", "::ffff:127.0.0.1", "::ffff:192.0.2.9", "ff02::1", "fe80::5"] {
+        let to: Ipv6Addr = to.parse().unwrap();
+        assert_eq!(tcp(&f, to, 80), Err(Denied::Destination), "{to}");
+    }
+}
+
+#[test]
+fn guest_address_leads_to_the_hosts_primary_from_itself() {
+    let f = forwarding(|p| p.guest_address = Some(SPECIAL));
+    let target = f.outbound(Protocol::Udp, (SPECIAL, 9).into()).unwrap();
+    assert_eq!((target.address, target.source), ((PRIMARY, 9).into(), Some(PRIMARY.into())));
+}
+
+#[test]
+fn dns_forward_takes_dns_ports_of_tcp_and_udp_only() {
+    let mut f = forwarding(|p| p.dns_forward = Some(SPECIAL));
+    assert_eq!(tcp(&f, SPECIAL, 53), Err(Denied::NothingMapped), "no resolver is known");
+    resolve_at(&mut f, &[ELSEWHERE.into()]);
+    assert_eq!(tcp(&f, SPECIAL, 53), Ok(ELSEWHERE.into()));
+    assert_eq!(tcp(&f, SPECIAL, 853), Ok(ELSEWHERE.into()));
+    assert_eq!(tcp(&f, SPECIAL, 80), Ok(SPECIAL.into()));
+    let echo = f.outbound(Protocol::Echo, (SPECIAL, 53).into()).unwrap();
+    assert_eq!(echo.address.ip(), IpAddr::from(SPECIAL));
+}
+
+#[test]
+fn pinned_dns_host_wins_over_the_resolvers() {
+    let mut f = forwarding(|p| {
+        p.dns_forward = Some(SPECIAL);
+        p.dns_host = Some(Ipv4Addr::LOCALHOST);
+    });
+    resolve_at(&mut f, &[ELSEWHERE.into()]);
+    assert_eq!(tcp(&f, SPECIAL, 53), HOST_LOOPBACK);
+}
+
+#[test]
+fn resolver_on_host_loopback_is_reached_at_the_mapped_address() {
+    let mut f = forwarding(|_| {});
+    let stub = Ipv4Addr::new(127, 0, 0, 53);
+    resolve_at(&mut f, &[stub.into()]);
+    assert_eq!(tcp(&f, GATEWAY, 53), Ok(stub.into()));
+    assert_eq!(tcp(&f, GATEWAY, 80), HOST_LOOPBACK);
+}
+
+#[test]
+fn outbound_address_is_the_source_except_towards_loopback() {
+    let f = forwarding(|p| p.outbound = Some(PRIMARY));
+    let target = f.outbound(Protocol::Tcp, (ELSEWHERE, 80).into()).unwrap();
+    assert_eq!(target.source, Some(PRIMARY.into()));
+    let target = f.outbound(Protocol::Tcp, (GATEWAY, 80).into()).unwrap();
+    assert_eq!(target.source, None);
+}
+
+#[test]
+fn family_that_is_off_reaches_nothing() {
+    let f = forwarding(|p| p.service = Service::Off);
+    assert_eq!(tcp(&f, ELSEWHERE, 80), Err(Denied::FamilyOff));
+    assert!(!f.serves(ELSEWHERE.into()));
+}

@@ -1,0 +1,110 @@
+//! Echo: one flow for each program that pings one address, over a ping socket (icmp(7)).
+//!
+//! The kernel lets us have one only if our group is in `net.ipv4.ping_group_range` of the host; where
+//! it is not, requests are counted drops and the log says once what to change.
+
+use crate::icmp_error::{Offending, QUOTED_TRANSPORT};
+use crate::io::sockets::{receive_datagrams, send_datagrams};
+use crate::io::tap::{Path, Tap, icmp_protocol};
+use crate::time::Instant;
+use crate::udp::Reading;
+use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
+use nix::errno::Errno;
+use pasta_ipc::types::MacAddr;
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// A flow without requests or replies ends after this long (RFC 5508, REQ-2: 60 s at least).
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// Replies of one flow before others have a turn; chosen.
+const READS: usize = 32;
+
+/// An echo flow of the namespace's.
+#[derive(Debug)]
+pub struct EchoFlow {
+    socket: OwnedFd,
+    path: Path,
+    mac: MacAddr,
+    id: u16,
+    last_active: Instant,
+    /// Sequence number of the last request, for errors to quote.
+    last_sequence: [u8; 2],
+}
+
+impl EchoFlow {
+    /// A flow over a connected ping socket for the program that pings with `id`.
+    pub fn new(now: Instant, socket: OwnedFd, path: Path, mac: MacAddr, id: u16) -> Self {
+        Self { socket, path, mac, id, last_active: now, last_sequence: [0; 2] }
+    }
+
+    /// The host socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Who in the namespace pings.
+    pub fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    /// The flow's way to the namespace.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When the flow ends unless something happens before.
+    pub fn deadline(&self) -> Instant {
+        self.last_active + LIFETIME
+    }
+
+    /// Sends a request with `body`: sequence number and payload.
+    ///
+    /// # Errors
+    ///
+    /// As sendmsg(2).
+    pub fn send(&mut self, now: Instant, mac: MacAddr, body: &[u8]) -> Result<(), Errno> {
+        self.last_active = now;
+        if mac != self.mac {
+            self.mac = mac;
+            self.path.set_mac(mac);
+        }
+        if let Some(sequence) = body.first_chunk() {
+            self.last_sequence = *sequence;
+        }
+        let head = echo_request_head(self.path.source().ip());
+        let slices = [IoSlice::new(&head), IoSlice::new(body)];
+        send_datagrams(self.socket(), &slices, None)
+    }
+
+    /// The last request, for an error to quote.
+    pub fn offending(&self) -> Offending {
+        let (source, destination) = (self.path.destination(), self.path.source());
+        let [kind, ..] = echo_request_head(destination.ip());
+        let [i0, i1] = self.id.to_be_bytes();
+        let [s0, s1] = self.last_sequence;
+        let transport: [u8; QUOTED_TRANSPORT] = [kind, 0, 0, 0, i0, i1, s0, s1];
+        let protocol = icmp_protocol(destination.ip());
+        Offending { source, destination, protocol, transport, transport_len: 8 }
+    }
+
+    /// Moves replies to the tap.
+    pub fn receive(&mut self, now: Instant, tap: &mut Tap, buffer: &mut [u8]) -> Reading {
+        let (from, to): (IpAddr, IpAddr) = (self.path.source().ip(), self.path.destination().ip());
+        for _ in 0..READS {
+            let read = match receive_datagrams(self.socket.as_fd(), buffer) {
+                Ok(read) => read,
+                Err(Errno::EAGAIN) => return Reading::Drained,
+                Err(_) => continue,
+            };
+            self.last_active = now;
+            let octets = buffer.get(..read.len).unwrap_or_default();
+            if let Some(body) = echo_reply_body(octets) {
+                tap.write_icmp(&self.path, &echo_reply_head(from, to, self.id, body), body);
+            }
+        }
+        Reading::More
+    }
+}

@@ -1,0 +1,108 @@
+//! Errors of the host's side, told to the namespace as ICMP or ICMPv6.
+//!
+//! The quoted packet is made anew from what is known of the flow: its network header, and the first
+//! octets of its transport header, which is what a host finds its socket by (RFC 792; RFC 1122,
+//! section 3.2.2; RFC 4443, section 3).
+
+use crate::io::tap::{Path, Tap, icmp_protocol};
+use crate::wire::icmp::{Error, error_head};
+use crate::wire::ip::{ipv4_header, ipv6_header};
+use nix::errno::Errno;
+use pasta_ipc::types::MacAddr;
+use std::net::{IpAddr, SocketAddr};
+
+/// Octets of the transport header that are quoted: enough for ports, and for TCP's sequence number.
+pub const QUOTED_TRANSPORT: usize = 8;
+
+/// What is wrong with the way to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// No route.
+    Network,
+    /// The last hop does not find the host.
+    Host,
+    /// Nobody listens at the port.
+    Port,
+    /// Refused by policy, the host's or ours.
+    Prohibited,
+    /// Packets must not be larger than this MTU.
+    TooBig(u32),
+}
+
+impl Unreachable {
+    /// What a host socket's error means for the namespace; `None` if it does not concern the way.
+    pub fn from_errno(errno: Errno, mtu: u32) -> Option<Self> {
+        match errno {
+            // An outbound address or interface that is missing has no way out either.
+            Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETDOWN => {
+                Some(Self::Network)
+            }
+            Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Some(Self::Host),
+            Errno::ECONNREFUSED => Some(Self::Port),
+            Errno::EACCES | Errno::EPERM | Errno::EINVAL => Some(Self::Prohibited),
+            Errno::EMSGSIZE if mtu > 0 => Some(Self::TooBig(mtu)),
+            _ => None,
+        }
+    }
+
+    /// Type, code and value (RFC 792, RFC 1191, RFC 1812 section 5.2.7.1; RFC 4443 sections 3.1, 3.2).
+    fn error(self, v4: bool) -> Error {
+        let error = |kind, code, value| Error { kind, code, value };
+        match (self, v4) {
+            (Self::Network, true) => error(3, 0, 0),
+            (Self::Host, true) => error(3, 1, 0),
+            (Self::Port, true) => error(3, 3, 0),
+            (Self::Prohibited, true) => error(3, 13, 0),
+            (Self::TooBig(mtu), true) => error(3, 4, mtu.min(0xffff)),
+            (Self::Network, false) => error(1, 0, 0),
+            (Self::Prohibited, false) => error(1, 1, 0),
+            (Self::Host, false) => error(1, 3, 0),
+            (Self::Port, false) => error(1, 4, 0),
+            (Self::TooBig(mtu), false) => error(2, 0, mtu),
+        }
+    }
+}
+
+/// The packet an error is about, as the namespace sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Offending {
+    /// Its sender.
+    pub source: SocketAddr,
+    /// Its receiver, before translation.
+    pub destination: SocketAddr,
+    /// What it carried.
+    pub protocol: u8,
+    /// The front of its transport header.
+    pub transport: [u8; QUOTED_TRANSPORT],
+    /// Length of transport header and payload, as far as known.
+    pub transport_len: u16,
+}
+
+/// Tells the sender of `offending`, at `mac`, that `why`; the error comes from `reporter`, which is of
+/// the same family.
+pub fn send(
+    tap: &mut Tap,
+    mac: MacAddr,
+    reporter: IpAddr,
+    offending: &Offending,
+    why: Unreachable,
+) -> bool {
+    let Offending { source, destination, protocol, transport, transport_len } = *offending;
+    let mut quote = [0; 40 + QUOTED_TRANSPORT];
+    let mut fill = |header: &[u8]| {
+        let parts = header.iter().chain(&transport);
+        quote.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        header.len() + QUOTED_TRANSPORT
+    };
+    let len = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => fill(&ipv4_header(from, to, protocol, transport_len)),
+        (IpAddr::V6(from), IpAddr::V6(to)) => fill(&ipv6_header(from, to, protocol, transport_len)),
+        _ => return false,
+    };
+    let quote = quote.get(..len).unwrap_or_default();
+    let head = error_head(reporter, source.ip(), why.error(source.is_ipv4()), quote);
+    let from = SocketAddr::new(reporter, 0);
+    let to = SocketAddr::new(source.ip(), 0);
+    let path = Path::new(tap.our_mac(), mac, icmp_protocol(reporter), from, to);
+    tap.write_icmp(&path, &head, quote)
+}

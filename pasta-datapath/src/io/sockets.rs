@@ -1,0 +1,332 @@
+//! Host sockets: made for a target, read and written without ever blocking.
+
+use crate::forward::{Protocol, Target};
+use crate::sys;
+use crate::tcp::mapping::HostSocket;
+use crate::tcp::to_socket::Room;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockProtocol,
+    SockType, SockaddrStorage, bind, connect, recv, recvmsg, sendmsg, setsockopt, shutdown, socket,
+    sockopt,
+};
+use std::ffi::OsString;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// How unacknowledged data is passed over when reading ahead, by family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeekMethod {
+    /// The kernel keeps an offset (`SO_PEEK_OFF` for TCP, Linux 6.9 and later).
+    Offset,
+    /// It is copied again and thrown away.
+    Discard,
+}
+
+/// Finds out what the kernel has for TCP sockets of `family`; a kernel without the family says
+/// nothing of interest.
+pub fn probe_peek(family: AddressFamily) -> PeekMethod {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let probed = socket(family, SockType::Stream, flags, SockProtocol::Tcp)
+        .map_err(io::Error::from)
+        .and_then(|socket| sys::set_peek_offset(&socket, 0));
+    if probed.is_ok() { PeekMethod::Offset } else { PeekMethod::Discard }
+}
+
+/// A TCP socket towards the host's side.
+#[derive(Debug)]
+pub struct TcpSocket {
+    fd: OwnedFd,
+    method: PeekMethod,
+    /// Where the kernel's next peek starts; `None` before the option is first set.
+    kernel_offset: Option<u32>,
+}
+
+impl TcpSocket {
+    /// Takes over a connected or connecting socket.
+    pub fn new(fd: OwnedFd, method: PeekMethod) -> Self {
+        Self { fd, method, kernel_offset: None }
+    }
+
+    /// The error the socket has come to, if any; asking clears it.
+    pub fn take_error(&self) -> Option<Errno> {
+        take_error(self.fd.as_fd())
+    }
+
+    /// Makes closing the socket send a reset (`SO_LINGER` with time 0, socket(7)).
+    pub fn reset_on_close(&self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // Where it fails the peer sees an ordinary end, which is all that is left to do.
+        let _ = setsockopt(&self.fd, sockopt::Linger, &linger);
+    }
+}
+
+impl AsFd for TcpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The error a socket has come to, if any; asking clears it.
+pub fn take_error(fd: BorrowedFd<'_>) -> Option<Errno> {
+    match nix::sys::socket::getsockopt(&fd, sockopt::SocketError) {
+        Ok(0) => None,
+        Ok(error) => Some(Errno::from_raw(error)),
+        Err(errno) => Some(errno),
+    }
+}
+
+impl HostSocket for TcpSocket {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        loop {
+            match sendmsg::<()>(self.fd.as_raw_fd(), slices, &[], flags, None) {
+                Err(Errno::EINTR) => continue,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn room(&mut self) -> Room {
+        sys::send_room(&self.fd)
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        if self.method == PeekMethod::Discard {
+            return sys::peek_behind(&self.fd, offset as usize, into);
+        }
+        // Peeking starts at the front before the option is first set.
+        let at_front = offset == 0 && self.kernel_offset.is_none();
+        if !at_front && self.kernel_offset != Some(offset) {
+            sys::set_peek_offset(&self.fd, offset)?;
+            self.kernel_offset = Some(offset);
+        }
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let read = loop {
+            match recv(self.fd.as_raw_fd(), into, flags) {
+                Err(Errno::EINTR) => continue,
+                other => break other?,
+            }
+        };
+        let moved = u32::try_from(read).unwrap_or(u32::MAX);
+        if !at_front {
+            self.kernel_offset = Some(offset.saturating_add(moved));
+        }
+        Ok(read)
+    }
+
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
+        let mut left = octets;
+        while left > 0 {
+            let taken = match sys::discard(&self.fd, left as usize) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            let taken = u32::try_from(taken).unwrap_or(left).min(left);
+            if taken == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            left -= taken;
+        }
+        // The kernel moves its offset back by what is read (`sk_peek_offset_bwd()`).
+        self.kernel_offset = self.kernel_offset.map(|offset| offset.saturating_sub(octets));
+        Ok(())
+    }
+
+    fn shut_down_write(&mut self) {
+        // Fails only where the connection is gone already, which shows as its error.
+        let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
+    }
+}
+
+/// A socket that has begun to connect.
+#[derive(Debug)]
+pub struct Connecting {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Whether it is connected already.
+    pub done: bool,
+}
+
+/// Opens a socket of `protocol` and starts to connect it to `target`. `port` is the source port to
+/// try for: the namespace's own for UDP, the identifier for echo. A source address or interface that
+/// cannot be had fails the call: traffic never leaves by another way than asked for.
+///
+/// # Errors
+///
+/// What the kernel says: as socket(2), bind(2) and connect(2).
+pub fn open(protocol: Protocol, target: &Target, port: Option<u16>) -> Result<Connecting, Errno> {
+    let fd = open_unbound(protocol, target)?;
+    if let Some(interface) = &target.interface {
+        setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
+    }
+    let any: IpAddr = match target.address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let try_bind = |address: IpAddr, port: u16| {
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port)))
+    };
+    match (target.source, port) {
+        // The port is a preference: it may be taken, or be one that takes a right to bind.
+        (source, Some(port)) => {
+            let address = source.unwrap_or(any);
+            let bound = try_bind(address, port);
+            if bound.is_err() && source.is_some() {
+                try_bind(address, 0)?;
+            }
+        }
+        (Some(source), None) => try_bind(source, 0)?,
+        (None, None) => {}
+    }
+    let done = match connect(fd.as_raw_fd(), &SockaddrStorage::from(target.address)) {
+        Ok(()) => true,
+        Err(Errno::EINPROGRESS) => false,
+        Err(errno) => return Err(errno),
+    };
+    Ok(Connecting { fd, done })
+}
+
+fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let v4 = target.address.is_ipv4();
+    let family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    match protocol {
+        Protocol::Tcp => {
+            let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
+            setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+            Ok(fd)
+        }
+        Protocol::Udp => {
+            let fd = socket(family, SockType::Datagram, flags, SockProtocol::Udp)?;
+            // Without these, replies come one by one and errors less precise: nothing is lost.
+            let _ = sys::set_udp_gro(&fd);
+            let _ = enable_errors(&fd, v4);
+            Ok(fd)
+        }
+        Protocol::Echo => {
+            let kind = if v4 { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
+            let fd = socket(family, SockType::Datagram, flags, kind)?;
+            let _ = enable_errors(&fd, v4);
+            Ok(fd)
+        }
+    }
+}
+
+fn enable_errors(fd: &OwnedFd, v4: bool) -> Result<(), Errno> {
+    if v4 {
+        setsockopt(fd, sockopt::Ipv4RecvErr, &true)
+    } else {
+        setsockopt(fd, sockopt::Ipv6RecvErr, &true)
+    }
+}
+
+/// Sends one datagram, gathered from `slices`; with `segment_size`, several of that size at once.
+///
+/// # Errors
+///
+/// As sendmsg(2); `EMSGSIZE` with the next hop's MTU too small; `EINVAL` or `EIO` where the path
+/// cannot segment.
+pub fn send_datagrams(
+    fd: BorrowedFd<'_>,
+    slices: &[IoSlice<'_>],
+    segment_size: Option<u16>,
+) -> Result<(), Errno> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let raw = fd.as_raw_fd();
+    loop {
+        let sent = match &segment_size {
+            Some(size) => {
+                let control = [ControlMessage::UdpGsoSegments(size)];
+                sendmsg::<()>(raw, slices, &control, flags, None)
+            }
+            None => sendmsg::<()>(raw, slices, &[], flags, None),
+        };
+        match sent {
+            Err(Errno::EINTR) => continue,
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// What a read of a datagram socket gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadDatagrams {
+    /// Octets at the front of the buffer.
+    pub len: usize,
+    /// If they are several datagrams: the size of each but the last.
+    pub segment_size: Option<u16>,
+    /// Whether the buffer was too small and the rest is gone.
+    pub truncated: bool,
+}
+
+/// Reads one datagram, or several of one size that the kernel has joined.
+///
+/// # Errors
+///
+/// As recvmsg(2), `EAGAIN` if nothing is waiting.
+pub fn receive_datagrams(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno> {
+    let mut control = [0_u8; 64];
+    loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        match recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+            Ok(message) => {
+                let mut segment_size = None;
+                for record in message.cmsgs()? {
+                    if let ControlMessageOwned::UdpGroSegments(size) = record {
+                        segment_size = u16::try_from(size).ok().filter(|size| *size > 0);
+                    }
+                }
+                let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+                let len = message.bytes;
+                let segment_size = segment_size.filter(|size| usize::from(*size) < len);
+                return Ok(ReadDatagrams { len, segment_size, truncated });
+            }
+        }
+    }
+}
+
+/// An error that the network or the kernel reported for a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuedError {
+    /// What sending would give.
+    pub errno: Errno,
+    /// The next hop's MTU, with `EMSGSIZE`.
+    pub mtu: u32,
+    /// Who said so, if it came from the network.
+    pub offender: Option<IpAddr>,
+}
+
+/// Takes one error off the socket's queue (`IP_RECVERR`, ip(7)); `None` if there is none.
+pub fn take_queued_error(fd: BorrowedFd<'_>) -> Option<QueuedError> {
+    let mut control = [0_u8; 256];
+    // The datagram that caused the error comes back; it is of no use.
+    let mut octets = [0_u8; 64];
+    let mut slices = [IoSliceMut::new(&mut octets)];
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let message =
+        recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags).ok()?;
+    for record in message.cmsgs().ok()? {
+        let (error, offender) = match record {
+            ControlMessageOwned::Ipv4RecvErr(error, address) => {
+                let offender = address.map(|a| Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr)));
+                (error, offender.map(IpAddr::V4))
+            }
+            ControlMessageOwned::Ipv6RecvErr(error, address) => {
+                let offender = address.map(|a| Ipv6Addr::from(a.sin6_addr.s6_addr));
+                (error, offender.map(IpAddr::V6))
+            }
+            _ => continue,
+        };
+        // The address is zero where the error is the kernel's own (SO_EE_ORIGIN_LOCAL).
+        let offender = offender.filter(|address| !address.is_unspecified());
+        let errno = Errno::from_raw(i32::try_from(error.ee_errno).unwrap_or(0));
+        return Some(QueuedError { errno, mtu: error.ee_info, offender });
+    }
+    None
+}

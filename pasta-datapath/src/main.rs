@@ -1,0 +1,153 @@
+//! `pasta-datapath`: started by `pasta`, never by hand.
+//!
+//! Order: harden, say hello, give up every namespace that can be given up, hear what there is to do,
+//! prepare descriptors, give up everything else, say that we are ready, read the first frame.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
+use pasta_datapath::engine::{Ended, Engine, MAX_FLOWS, RunError};
+use pasta_datapath::forward::Forwarding;
+use pasta_datapath::io::tap::Tap;
+use pasta_datapath::peer::{Monitor, News, Supervisor};
+use pasta_datapath::sys;
+use pasta_ipc::ReceiveError;
+use pasta_ipc::types::{DatapathStart, LogLevel, ResolverSnapshot};
+use seccomp::{Confinement, Role};
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+/// Where the launcher puts our ends of the channels.
+const SUPERVISOR: i32 = 3;
+const MONITOR: i32 = 4;
+
+/// Exit status after a peer broke the protocol.
+const VIOLATION: u8 = 3;
+
+/// Descriptors kept for other things than flows.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+fn main() -> ExitCode {
+    let Some((supervisor, monitor)) = inherited() else {
+        eprintln!("pasta-datapath is started by pasta, not by hand");
+        return ExitCode::FAILURE;
+    };
+    let mut supervisor = match Supervisor::greet(supervisor) {
+        Ok(supervisor) => supervisor,
+        // Nobody is there to be told.
+        Err(_) => return ExitCode::FAILURE,
+    };
+    report_panics();
+    match start(&mut supervisor, monitor) {
+        Ok(Some(begin)) => serve(supervisor, begin),
+        Ok(None) => ExitCode::SUCCESS,
+        Err(why) => {
+            supervisor.failed(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn inherited() -> Option<(OwnedFd, OwnedFd)> {
+    Some((sys::inherited(SUPERVISOR)?, sys::inherited(MONITOR)?))
+}
+
+/// What is known and open when start-up is over.
+struct Begin {
+    start: Box<DatapathStart>,
+    tap: OwnedFd,
+    monitor: Monitor,
+    missing: Vec<String>,
+    /// Came right behind the options.
+    resolvers: Option<ResolverSnapshot>,
+}
+
+fn failed(what: &'static str) -> impl Fn(&dyn Display) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+/// Everything up to the options; `None` if the supervisor went away meanwhile.
+fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>, String> {
+    seccomp::harden_early().map_err(|e| failed("cannot harden the process")(&e))?;
+    let missing = seccomp::isolate_datapath().map_err(|e| failed("cannot isolate")(&e))?;
+    let monitor = Monitor::greet(monitor).map_err(|e| failed("monitor")(&e))?;
+    let (mut begin, mut resolvers) = (None, None);
+    while begin.is_none() {
+        let mut fds = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(failed("cannot wait for the supervisor")(&errno)),
+        }
+        let mut shutdown = false;
+        let heard = supervisor.receive(|news| match news {
+            News::Start(start, tap) => begin = Some((start, tap)),
+            News::Resolvers(snapshot) => resolvers = Some(snapshot),
+            News::Shutdown => shutdown = true,
+            // Not said on this channel.
+            News::Network(_) | News::MonitorGone => {}
+        });
+        match heard {
+            Ok(()) if shutdown => return Ok(None),
+            Ok(()) => {}
+            Err(ReceiveError::Closed) => return Ok(None),
+            Err(error) => return Err(failed("supervisor")(&error)),
+        }
+    }
+    Ok(begin.map(|(start, tap)| Begin { start, tap, monitor, missing, resolvers }))
+}
+
+fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
+    let Begin { start, tap, monitor, missing, resolvers } = begin;
+    supervisor.set_level(start.log_level);
+    let tap = Tap::new(tap, &start.tap, start.our_mac);
+    let mut forwarding = Forwarding::new(start.ipv4, start.ipv6);
+    if let Some(snapshot) = &resolvers {
+        forwarding.update_resolvers(snapshot);
+    }
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
+    let flows = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
+    let flows = usize::try_from(flows).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
+    let mut engine = match Engine::new(tap, supervisor, monitor, forwarding, flows) {
+        Ok(engine) => engine,
+        Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
+    };
+    let what = Confinement { role: Role::Datapath, missing, keep_net_admin: false };
+    let confined = seccomp::confine(what, Some(engine.supervisor().as_fd()));
+    let (confined, report) = match confined {
+        Ok(done) => done,
+        Err(error) => return give_up(engine.supervisor(), &error),
+    };
+    if let Err(error) = engine.supervisor().ready(report) {
+        return give_up(engine.supervisor(), &error);
+    }
+    match engine.run(&confined) {
+        Ok(Ended::Asked) => ExitCode::SUCCESS,
+        Ok(Ended::TapGone(errno)) => {
+            let line = || format!("the tap has gone ({errno}): the namespace has no network now");
+            engine.supervisor().log(LogLevel::Warn, line);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            engine.supervisor().failed(&error.to_string());
+            match error {
+                RunError::Peer(..) => ExitCode::from(VIOLATION),
+                RunError::Wait(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn give_up(supervisor: &mut Supervisor, error: &dyn Display) -> ExitCode {
+    supervisor.failed(&error.to_string());
+    ExitCode::FAILURE
+}
+
+/// A panic is reported with its place, without any octet of a frame, and ends the process by a call
+/// that the filter allows: `abort` would look like a forbidden one.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |at| format!(" at {at}"));
+        sys::say_last(SUPERVISOR, &format!("panicked{place}"));
+        sys::exit_now(134);
+    }));
+}

@@ -1,0 +1,292 @@
+//! The other two processes: what they may say when, and what we tell them.
+
+use pasta_ipc::channel::expect_hello;
+use pasta_ipc::message::Hello;
+use pasta_ipc::types::{
+    AuditReport, DatapathStart, Generation, LogLevel, LogRecord, NetworkSnapshot, ResolverSnapshot,
+    Text,
+};
+use pasta_ipc::{
+    Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, ReceiveError, Received,
+    SendError, SupervisorToDatapath,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Messages handled in one turn of the loop, so that a chatty peer cannot hold up frames; chosen.
+const MESSAGES: usize = 8;
+
+/// How far a peer has come; messages are allowed by phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// `Hello` is due.
+    New,
+    /// `Hello` was there.
+    Greeted,
+    /// `Start` was there (supervisor only).
+    Started,
+}
+
+/// What a peer has told.
+#[derive(Debug)]
+pub enum News {
+    /// Options, and the tap.
+    Start(Box<DatapathStart>, OwnedFd),
+    /// What netlink knows.
+    Network(Box<NetworkSnapshot>),
+    /// What resolv.conf says.
+    Resolvers(ResolverSnapshot),
+    /// The process is to end.
+    Shutdown,
+    /// The monitor has gone; what it said last stays in force.
+    MonitorGone,
+}
+
+/// The supervisor's channel, over which the log travels too.
+#[derive(Debug)]
+pub struct Supervisor {
+    channel: Channel<DatapathToSupervisor, SupervisorToDatapath>,
+    phase: Phase,
+    generation: Generation,
+    level: LogLevel,
+    withheld: u64,
+}
+
+/// The monitor's channel.
+#[derive(Debug)]
+pub struct Monitor {
+    channel: Option<Channel<DatapathToMonitor, MonitorToDatapath>>,
+    phase: Phase,
+    generation: Generation,
+}
+
+impl Supervisor {
+    /// Takes over the channel and says hello.
+    ///
+    /// # Errors
+    ///
+    /// If the supervisor has gone.
+    pub fn greet(fd: OwnedFd) -> Result<Self, SendError> {
+        let channel = Channel::from(fd);
+        channel.send(&DatapathToSupervisor::Hello(Hello::OURS))?;
+        let (phase, generation) = (Phase::New, Generation::default());
+        Ok(Self { channel, phase, generation, level: LogLevel::Info, withheld: 0 })
+    }
+
+    /// The descriptor, to wait for.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Lines less important than `level` are not sent.
+    pub fn set_level(&mut self, level: LogLevel) {
+        self.level = level;
+    }
+
+    /// Says that the process is confined and ready.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub fn ready(&self, report: AuditReport) -> Result<(), SendError> {
+        self.channel.send(&DatapathToSupervisor::Ready(Box::new(report)))
+    }
+
+    /// Says why the process ends. Nothing can be done if even that fails.
+    pub fn failed(&self, why: &str) {
+        let _ = self.channel.send(&DatapathToSupervisor::Failed(Text::truncated(why)));
+    }
+
+    /// Sends a line for the log; what does not fit the channel is counted and said later.
+    pub fn log(&mut self, level: LogLevel, line: impl FnOnce() -> String) {
+        if level > self.level {
+            return;
+        }
+        let mut text = line();
+        if self.withheld > 0 {
+            text = format!("{text} ({} lines were withheld before)", self.withheld);
+        }
+        let record = LogRecord { level, text: Text::truncated(&text) };
+        match self.channel.send(&DatapathToSupervisor::Log(record)) {
+            Ok(()) => self.withheld = 0,
+            Err(_) => self.withheld += 1,
+        }
+    }
+
+    /// Takes what has arrived, up to a bound; the descriptor stays readable if there is more.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError::Closed`] and [`ReceiveError::Violation`] end the process.
+    pub fn receive(&mut self, mut told: impl FnMut(News)) -> Result<(), ReceiveError> {
+        for _ in 0..MESSAGES {
+            match self.channel.receive() {
+                Err(ReceiveError::WouldBlock) => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(received) => {
+                    if let Some(news) = self.take(received)? {
+                        told(news);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        received: Received<SupervisorToDatapath>,
+    ) -> Result<Option<News>, ReceiveError> {
+        let Received { message, mut fds } = received;
+        match (self.phase, message) {
+            (Phase::New, SupervisorToDatapath::Hello(hello)) => {
+                expect_hello(Some(hello))?;
+                self.phase = Phase::Greeted;
+                Ok(None)
+            }
+            (Phase::Greeted, SupervisorToDatapath::Start(start)) => {
+                let tap = fds.pop().ok_or_else(|| violation("Start came without the tap"))?;
+                self.phase = Phase::Started;
+                Ok(Some(News::Start(start, tap)))
+            }
+            (Phase::Started, SupervisorToDatapath::Resolvers(snapshot)) => {
+                newer(&mut self.generation, snapshot.generation)?;
+                Ok(Some(News::Resolvers(snapshot)))
+            }
+            (Phase::Started, SupervisorToDatapath::Shutdown) => Ok(Some(News::Shutdown)),
+            (phase, message) => Err(untimely(phase, &message)),
+        }
+    }
+}
+
+impl Monitor {
+    /// Takes over the channel and says hello.
+    ///
+    /// # Errors
+    ///
+    /// If the monitor has gone already.
+    pub fn greet(fd: OwnedFd) -> Result<Self, SendError> {
+        let channel = Channel::from(fd);
+        channel.send(&DatapathToMonitor::Hello(Hello::OURS))?;
+        let (phase, generation) = (Phase::New, Generation::default());
+        Ok(Self { channel: Some(channel), phase, generation })
+    }
+
+    /// The descriptor, to wait for; none once the monitor has gone.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.as_ref().map(AsFd::as_fd)
+    }
+
+    /// As [`Supervisor::receive`]; that the monitor has gone is news and no error.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError::Violation`] ends the process.
+    pub fn receive(&mut self, mut told: impl FnMut(News)) -> Result<(), ReceiveError> {
+        for _ in 0..MESSAGES {
+            let Some(channel) = &self.channel else { return Ok(()) };
+            let message = match channel.receive() {
+                Err(ReceiveError::WouldBlock) => return Ok(()),
+                Err(ReceiveError::Closed | ReceiveError::Io(_)) => {
+                    self.channel = None;
+                    told(News::MonitorGone);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+                Ok(received) => received.message,
+            };
+            match (self.phase, message) {
+                (Phase::New, MonitorToDatapath::Hello(hello)) => {
+                    expect_hello(Some(hello))?;
+                    self.phase = Phase::Greeted;
+                }
+                (Phase::Greeted, MonitorToDatapath::Network(snapshot)) => {
+                    newer(&mut self.generation, snapshot.generation)?;
+                    told(News::Network(snapshot));
+                }
+                (phase, message) => return Err(untimely(phase, &message)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn violation(why: &str) -> ReceiveError {
+    ReceiveError::Violation(why.to_owned())
+}
+
+fn untimely(phase: Phase, message: &impl std::fmt::Debug) -> ReceiveError {
+    let name: String = format!("{message:?}").chars().take_while(|c| c.is_alphanumeric()).collect();
+    ReceiveError::Violation(format!("{name} is not allowed in phase {phase:?}"))
+}
+
+/// Generations only grow; the channel keeps order, so anything else is not an old snapshot but a lie.
+fn newer(last: &mut Generation, next: Generation) -> Result<(), ReceiveError> {
+    if next <= *last {
+        return Err(violation("generation of a snapshot did not grow"));
+    }
+    *last = next;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pasta_ipc::types::{Bounded, Completeness, FamilySnapshot};
+
+    type MonitorEnd = Channel<MonitorToDatapath, DatapathToMonitor>;
+
+    fn monitor() -> (Monitor, MonitorEnd) {
+        let (ours, theirs) = Channel::<DatapathToMonitor, MonitorToDatapath>::pair().unwrap();
+        (Monitor::greet(ours.into()).unwrap(), theirs)
+    }
+
+    fn network(generation: u64) -> MonitorToDatapath {
+        MonitorToDatapath::Network(Box::new(NetworkSnapshot {
+            generation: Generation(generation),
+            ipv4: FamilySnapshot::off(),
+            ipv6: FamilySnapshot::off(),
+            mtu: None,
+            completeness: Completeness::Complete,
+        }))
+    }
+
+    #[test]
+    fn snapshots_are_news_after_hello_and_must_grow() {
+        let (mut monitor, theirs) = monitor();
+        theirs.send(&MonitorToDatapath::Hello(Hello::OURS)).unwrap();
+        theirs.send(&network(2)).unwrap();
+        let mut news = 0;
+        monitor.receive(|_| news += 1).unwrap();
+        assert_eq!(news, 1);
+        theirs.send(&network(2)).unwrap();
+        assert!(matches!(monitor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+    }
+
+    #[test]
+    fn snapshot_before_hello_is_a_violation_that_names_it() {
+        let (mut monitor, theirs) = monitor();
+        theirs.send(&network(1)).unwrap();
+        let error = monitor.receive(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("Network is not allowed"), "{error}");
+    }
+
+    #[test]
+    fn monitor_that_goes_is_news_once() {
+        let (mut monitor, theirs) = monitor();
+        drop(theirs);
+        let mut gone = 0;
+        monitor.receive(|news| gone += u32::from(matches!(news, News::MonitorGone))).unwrap();
+        monitor.receive(|_| gone += 1).unwrap();
+        assert_eq!(gone, 1);
+    }
+
+    #[test]
+    fn supervisor_may_not_send_resolvers_before_start() {
+        let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
+        let mut supervisor = Supervisor::greet(ours.into()).unwrap();
+        theirs.send(&SupervisorToDatapath::Hello(Hello::OURS)).unwrap();
+        let snapshot = ResolverSnapshot { generation: Generation(1), servers: Bounded::default() };
+        theirs.send(&SupervisorToDatapath::Resolvers(snapshot)).unwrap();
+        assert!(matches!(supervisor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+    }
+}

@@ -1,0 +1,217 @@
+#![allow(unsafe_code)]
+//! System calls that no dependency wraps, or wraps with an allocation per call.
+
+use crate::tcp::to_socket::Room;
+use libc::{c_int, socklen_t};
+use std::cell::RefCell;
+use std::io;
+use std::mem::size_of;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+fn check(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let len = size_of::<c_int>() as socklen_t;
+    let pointer = (&raw const value).cast();
+    // SAFETY: the kernel reads `len` octets at `pointer`, which is `value`: exactly that long, and
+    // alive until we return. It keeps no pointer. The descriptor is borrowed, hence open.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, pointer, len) };
+    check(result as libc::ssize_t).map(drop)
+}
+
+/// Makes `MSG_PEEK` reads on `socket` start `offset` octets into its queue and move along as they
+/// read (`SO_PEEK_OFF`, see socket(7)); reading without it moves the offset back.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` where the kernel has no peek offset for this kind of socket (TCP: before Linux 6.9).
+pub fn set_peek_offset(socket: impl AsFd, offset: u32) -> io::Result<()> {
+    let offset = c_int::try_from(offset).unwrap_or(c_int::MAX);
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)
+}
+
+/// Lets UDP reads return several datagrams of one flow at once (`UDP_GRO`, see udp(7)).
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 5.0.
+pub fn set_udp_gro(socket: impl AsFd) -> io::Result<()> {
+    set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// What the send buffer of `socket` has room for (`SO_MEMINFO`, `net/core/sock.c`); nothing, if the
+/// kernel does not say.
+pub fn send_room(socket: impl AsFd) -> Room {
+    // Positions in the array: `SK_MEMINFO_SNDBUF` and `SK_MEMINFO_WMEM_QUEUED`
+    // (include/uapi/linux/sock_diag.h); it has had nine entries since Linux 4.12.
+    const SNDBUF: usize = 3;
+    const WMEM_QUEUED: usize = 5;
+    const SO_MEMINFO: c_int = 55;
+    let mut values = [0_u32; 9];
+    let mut len = size_of::<[u32; 9]>() as socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    let pointer = values.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `len` octets to `values`, which is that long, and the length
+    // to `len`; both live until we return and nobody else sees them.
+    unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_MEMINFO, pointer, &raw mut len) };
+    Room { size: values[SNDBUF], queued: values[WMEM_QUEUED] }
+}
+
+/// The MTU of the way to a connected socket's peer (`IP_MTU`, ip(7); `IPV6_MTU`, ipv6(7)); 0 if the
+/// kernel does not know.
+pub fn path_mtu(socket: impl AsFd, peer: IpAddr) -> u32 {
+    let (level, name) = match peer {
+        IpAddr::V4(_) => (libc::SOL_IP, libc::IP_MTU),
+        IpAddr::V6(_) => (libc::SOL_IPV6, libc::IPV6_MTU),
+    };
+    let mut mtu: c_int = 0;
+    let mut len = size_of::<c_int>() as socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` octets to `mtu`, which is that long, and the length to
+    // `len`; both live until we return. On failure `mtu` stays 0.
+    unsafe { libc::getsockopt(fd, level, name, (&raw mut mtu).cast(), &raw mut len) };
+    u32::try_from(mtu).unwrap_or(0)
+}
+
+/// Takes `octets` off the front of a TCP socket's receive queue without copying them (`MSG_TRUNC`,
+/// see tcp(7)). Returns how many it took.
+///
+/// # Errors
+///
+/// As recv(2).
+pub fn discard(socket: impl AsFd, octets: usize) -> io::Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: with MSG_TRUNC the kernel writes nothing for TCP; with a null buffer it could not
+    // write anywhere even if it tried (EFAULT).
+    check(unsafe { libc::recv(fd, std::ptr::null_mut(), octets, flags) })
+}
+
+/// Reads into `into` from `skip` octets behind the front of the receive queue and leaves the queue as
+/// it is, on kernels without a peek offset: what is skipped is copied too, into a place of no use.
+///
+/// # Errors
+///
+/// As recvmsg(2); `WouldBlock` also if nothing is there behind `skip`.
+pub fn peek_behind(socket: impl AsFd, skip: usize, into: &mut [u8]) -> io::Result<usize> {
+    const CHUNK: usize = 256 * 1024;
+    const CHUNKS: usize = 64;
+    thread_local! {
+        static DISCARD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    DISCARD.with_borrow_mut(|discard| {
+        discard.resize(CHUNK, 0);
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let mut slices = [empty; CHUNKS + 1];
+        let mut count = 0;
+        let mut left = skip.min(CHUNK * CHUNKS);
+        for slice in slices.iter_mut().take(CHUNKS) {
+            if left == 0 {
+                break;
+            }
+            let len = left.min(CHUNK);
+            *slice = libc::iovec { iov_base: discard.as_mut_ptr().cast(), iov_len: len };
+            left -= len;
+            count += 1;
+        }
+        if let Some(slice) = slices.get_mut(count) {
+            *slice = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+            count += 1;
+        }
+        // SAFETY: an all-zero msghdr is a valid one (null pointers with zero lengths).
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = slices.as_mut_ptr();
+        message.msg_iovlen = count as _;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        let fd = socket.as_fd().as_raw_fd();
+        // SAFETY: each of the `count` slices points to memory that we borrow mutably until after the
+        // call (`discard` or `into`) and is not longer than it. The slices in `discard` overlap,
+        // which is harmless: the kernel writes them one after the other and nobody reads them.
+        let read = check(unsafe { libc::recvmsg(fd, &raw mut message, flags) })?;
+        match (read, read.checked_sub(skip)) {
+            // The end of the stream shows only where there is nothing to skip.
+            (0, _) if skip == 0 => Ok(0),
+            (_, Some(behind @ 1..)) => Ok(behind),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    })
+}
+
+/// Waits for events, at most `timeout` (none: for ever), and says how many came. Uses
+/// `epoll_pwait2`, and `epoll_wait` with the time rounded up where that is missing (before 5.11).
+///
+/// # Errors
+///
+/// As epoll_wait(2), `EINTR` included.
+pub fn epoll_wait(
+    epoll: impl AsFd,
+    events: &mut [libc::epoll_event],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let fd = epoll.as_fd().as_raw_fd();
+    let capacity = c_int::try_from(events.len()).unwrap_or(c_int::MAX);
+    let spec = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let spec_pointer = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the kernel writes at most `capacity` events to `events`, which is that long, and reads
+    // one timespec or, by a null pointer, none; the signal mask is null with size 0. All live until
+    // we return.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            fd,
+            events.as_mut_ptr(),
+            capacity,
+            spec_pointer,
+            std::ptr::null::<libc::sigset_t>(),
+            0_usize,
+        )
+    };
+    match usize::try_from(result) {
+        Ok(count) => return Ok(count),
+        Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) => {}
+        Err(_) => return Err(io::Error::last_os_error()),
+    }
+    let millis = timeout.map_or(-1, |timeout| {
+        c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+    });
+    // SAFETY: as above.
+    check(unsafe { libc::epoll_wait(fd, events.as_mut_ptr(), capacity, millis) } as libc::ssize_t)
+}
+
+/// Ends the process at once, without running anything else: what is left when a panic is reported
+/// under a filter that has no `abort`.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: does not return and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Takes ownership of descriptor `number` that our parent left open for us; `None` if it is not open.
+/// To be called once for a number, before anything else opens descriptors.
+pub fn inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: fcntl with F_GETFD touches no memory; a number that is not open gives an error.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: the descriptor is open, was opened by our parent for this purpose, and by the contract
+    // above nothing else in this process owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sends `why` as our last message over the supervisor's channel at descriptor `number`, from a place
+/// that does not own it.
+pub fn say_last(number: i32, why: &str) {
+    let message = pasta_ipc::DatapathToSupervisor::Failed(pasta_ipc::types::Text::truncated(why));
+    let mut octets = [0_u8; 1100];
+    if let Ok(len) = pasta_ipc::codec::encode(&message, &mut octets) {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the kernel reads `len` octets of `octets`, which encode() has checked to be there.
+        unsafe { libc::send(number, octets.as_ptr().cast(), len, flags) };
+    }
+}

@@ -1,0 +1,342 @@
+//! One connection with the namespace: both halves, the handshake, and what ends it.
+
+use super::WINDOW_SCALE;
+use super::seq::Seq;
+use super::to_socket::{Intake, Receiver, Room};
+use super::to_tap::{Acknowledged, Expired, Sender};
+use crate::time::Instant;
+use crate::wire::tcp::{DEFAULT_MSS, Flags, Header, SynOptions, ToSend};
+use std::ops::Range;
+use std::time::Duration;
+
+/// A namespace that was silent this long is asked whether the connection still exists; chosen, well
+/// above what applications wait for an answer and well below the two hours of RFC 9293.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+/// Time between unanswered questions.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+/// This many unanswered questions end the connection.
+const KEEPALIVE_PROBES: u8 = 5;
+
+/// Smallest MSS we believe a peer; Linux has the same floor for its own (`TCP_MIN_MSS`).
+const MIN_MSS: u16 = 88;
+
+/// Which events a connection has seen. Its directions close apart, so there is no single state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// The host socket is connected and our SYN has left.
+    answered: bool,
+    /// The namespace has acknowledged our SYN.
+    established: bool,
+    /// The namespace's FIN arrived in order.
+    fin_from_tap: bool,
+    /// The host socket was shut down for writing.
+    fin_to_socket: bool,
+}
+
+/// A connection that the namespace opened.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    seen: Seen,
+    /// Number of the namespace's SYN.
+    irs: Seq,
+    receiver: Receiver,
+    sender: Sender,
+    /// Shift count of the namespace's windows; none if it does not scale.
+    their_scale: Option<u8>,
+    /// Largest segment the namespace takes.
+    their_mss: u16,
+    /// Largest segment we take.
+    our_mss: u16,
+    last_heard: Instant,
+    keepalives_sent: u8,
+}
+
+/// What to do with a segment's payload, or with the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// This part of the payload comes next in the stream; it may be empty.
+    Take(Range<usize>),
+    /// As `Take` of nothing, and sending has to start over: a segment was lost.
+    Lost,
+    /// The namespace has reset the connection.
+    Reset,
+    /// The segment contradicts the connection: both sides are to be reset.
+    Contradiction,
+}
+
+/// What a passed deadline asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// Send what [`Connection::syn`] gives, again.
+    RepeatSyn,
+    /// Sending starts over from the front.
+    Repeat,
+    /// Send what [`Connection::probe`] gives.
+    Probe,
+    /// The namespace does not answer: reset both sides.
+    GiveUp,
+}
+
+impl Connection {
+    /// A connection that `syn` asks for. `iss` is our initial sequence number, `our_mss` what fits
+    /// the tap.
+    pub fn from_syn(now: Instant, syn: &Header, iss: Seq, our_mss: u16) -> Self {
+        let scale = if syn.window_scale.is_some() { WINDOW_SCALE } else { 0 };
+        let their_mss = syn.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(our_mss.max(MIN_MSS));
+        Self {
+            seen: Seen::default(),
+            irs: syn.seq,
+            receiver: Receiver::new(syn.seq, scale, our_mss),
+            sender: Sender::new(iss, u32::from(syn.window)),
+            their_scale: syn.window_scale,
+            their_mss,
+            our_mss,
+            last_heard: now,
+            keepalives_sent: 0,
+        }
+    }
+
+    /// Payload of the segments that the namespace is sent.
+    pub fn segment_size(&self) -> u16 {
+        self.their_mss
+    }
+
+    /// Whether the host socket is connected as far as this connection knows.
+    pub fn is_answered(&self) -> bool {
+        self.seen.answered
+    }
+
+    /// Whether data may flow.
+    pub fn is_established(&self) -> bool {
+        self.seen.established
+    }
+
+    /// Whether both directions have ended and all is acknowledged.
+    pub fn is_over(&self) -> bool {
+        self.seen.fin_to_socket && self.sender.fin_acknowledged()
+    }
+
+    /// The sending half.
+    pub fn sender(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    /// The receiving half.
+    pub fn receiver(&mut self) -> &mut Receiver {
+        &mut self.receiver
+    }
+
+    /// The socket is connected: the answer to the namespace's SYN. Also for repeating it.
+    pub fn syn(&mut self, now: Instant, room: Room) -> ToSend {
+        self.seen.answered = true;
+        self.receiver.made_room(room);
+        let seq = self.sender.unacknowledged();
+        self.sender.syn_sent(now);
+        let (ack, window) = self.receiver.tell_in_syn();
+        let window_scale = self.their_scale.map(|_| WINDOW_SCALE);
+        let syn = Some(SynOptions { mss: self.our_mss, window_scale });
+        ToSend { seq, ack, flags: Flags::SYN.with(Flags::ACK), window, syn }
+    }
+
+    /// Takes in a segment that carries `payload_len` octets.
+    pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> Verdict {
+        self.last_heard = now;
+        self.keepalives_sent = 0;
+        let nothing = Verdict::Take(0..0);
+        if !self.seen.answered {
+            // The host socket is still connecting: a repeated SYN waits with us, a reset ends it.
+            return if header.flags.contains(Flags::RST) { Verdict::Reset } else { nothing };
+        }
+        let (syn, fin) = (header.flags.contains(Flags::SYN), header.flags.contains(Flags::FIN));
+        let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
+        let len = len.saturating_add(u32::from(syn)).saturating_add(u32::from(fin));
+        if syn && !self.seen.established && header.seq == self.irs {
+            // Our answer was lost: the time-out repeats it; nothing else is known to be wrong.
+            return nothing;
+        }
+        if !self.receiver.acceptable(header.seq, len) {
+            if !header.flags.contains(Flags::RST) {
+                self.receiver.force();
+            }
+            return nothing;
+        }
+        if header.flags.contains(Flags::RST) {
+            // Only the exact number resets; others inside the window are challenged (RFC 5961, 3.2).
+            if header.seq == self.receiver.next() {
+                return Verdict::Reset;
+            }
+            self.receiver.force();
+            return nothing;
+        }
+        if syn {
+            self.receiver.force();
+            return nothing;
+        }
+        if !header.flags.contains(Flags::ACK) {
+            return nothing;
+        }
+        let lost = match self.acknowledge(now, header, len) {
+            Acknowledged::Invalid if !self.seen.established => return Verdict::Contradiction,
+            Acknowledged::Invalid => {
+                self.receiver.force();
+                return nothing;
+            }
+            Acknowledged::Loss => true,
+            Acknowledged::Progress | Acknowledged::Nothing => false,
+        };
+        if !self.seen.established {
+            return nothing;
+        }
+        let taken = self.take(header, payload_len, fin);
+        if lost && taken.is_empty() { Verdict::Lost } else { Verdict::Take(taken) }
+    }
+
+    fn acknowledge(&mut self, now: Instant, header: &Header, len: u32) -> Acknowledged {
+        let window = u32::from(header.window) << self.their_scale.unwrap_or(0);
+        let acknowledged = self.sender.acknowledge(now, header.seq, len, header.ack, window);
+        if !self.seen.established && acknowledged == Acknowledged::Progress {
+            self.seen.established = true;
+            self.sender.established(header.seq, window);
+        }
+        acknowledged
+    }
+
+    fn take(&mut self, header: &Header, payload_len: usize, fin: bool) -> Range<usize> {
+        if payload_len == 0 && !fin {
+            return 0..0;
+        }
+        if self.seen.fin_from_tap {
+            // Nothing comes after FIN (RFC 9293, section 3.10.7.4, seventh step); it may be a repeat.
+            self.receiver.force();
+            return 0..0;
+        }
+        match self.receiver.take(header.seq, payload_len, fin) {
+            Intake::InOrder { payload, fin } => {
+                self.seen.fin_from_tap |= fin;
+                payload
+            }
+            Intake::Duplicate | Intake::OutOfOrder => 0..0,
+        }
+    }
+
+    /// The socket has accepted `octets` of the stream's payload.
+    pub fn accepted(&mut self, octets: u32) {
+        self.receiver.accept(octets);
+    }
+
+    /// Octets of payload taken that the socket has not accepted.
+    pub fn parked(&self) -> u32 {
+        let fin = self.seen.fin_from_tap && !self.seen.fin_to_socket;
+        self.receiver.parked() - u32::from(fin)
+    }
+
+    /// Whether the socket is now to be shut down for writing: the namespace's FIN has come and all
+    /// before it was accepted.
+    pub fn shutdown_due(&self) -> bool {
+        self.seen.fin_from_tap && !self.seen.fin_to_socket && self.parked() == 0
+    }
+
+    /// The socket was shut down: the FIN may be acknowledged.
+    pub fn shut_down(&mut self) {
+        self.seen.fin_to_socket = true;
+        self.receiver.accept(1);
+        self.receiver.force();
+    }
+
+    /// A segment for the namespace with what is next in line; it counts as sent.
+    pub fn data(&mut self, now: Instant, octets: u32, push: bool) -> ToSend {
+        let seq = self.sender.next();
+        self.sender.sent(now, octets);
+        let flags = if push { Flags::ACK.with(Flags::PSH) } else { Flags::ACK };
+        self.header(seq, flags)
+    }
+
+    /// Our FIN; it counts as sent.
+    pub fn fin(&mut self, now: Instant) -> ToSend {
+        let seq = self.sender.next();
+        self.sender.fin_sent(now);
+        self.header(seq, Flags::FIN.with(Flags::ACK))
+    }
+
+    /// A bare acknowledgement.
+    pub fn acknowledgement(&mut self) -> ToSend {
+        let seq = self.sender.highest();
+        self.header(seq, Flags::ACK)
+    }
+
+    /// A segment that the namespace has to answer: its number was acknowledged before (RFC 9293,
+    /// section 3.8.4).
+    pub fn probe(&mut self) -> ToSend {
+        let seq = self.sender.unacknowledged() - 1;
+        self.header(seq, Flags::ACK)
+    }
+
+    /// The reset that ends the connection for the namespace.
+    pub fn reset(&mut self) -> ToSend {
+        let seq = self.sender.highest();
+        let flags = Flags::RST.with(Flags::ACK);
+        let ack = self.receiver.next();
+        ToSend { seq, ack, flags, window: 0, syn: None }
+    }
+
+    fn header(&mut self, seq: Seq, flags: Flags) -> ToSend {
+        let (ack, window) = self.receiver.tell();
+        ToSend { seq, ack, flags, window, syn: None }
+    }
+
+    /// When [`Connection::expire`] wants to be called next; never while the socket connects, which
+    /// the host's kernel gives up by itself.
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.seen.answered {
+            return None;
+        }
+        let keepalive = self.keepalive_due();
+        Some(self.sender.deadline().map_or(keepalive, |deadline| deadline.min(keepalive)))
+    }
+
+    fn keepalive_due(&self) -> Instant {
+        self.last_heard + KEEPALIVE_AFTER + KEEPALIVE_EVERY * u32::from(self.keepalives_sent)
+    }
+
+    /// Says what time has brought; harmless to call early.
+    pub fn expire(&mut self, now: Instant) -> Due {
+        if !self.seen.answered {
+            return Due::Nothing;
+        }
+        match self.sender.expire(now) {
+            Some(Expired::GiveUp) => return Due::GiveUp,
+            Some(Expired::Repeat) if !self.seen.established => return Due::RepeatSyn,
+            Some(Expired::Repeat) => return Due::Repeat,
+            Some(Expired::Probe) => return Due::Probe,
+            None => {}
+        }
+        if now < self.keepalive_due() {
+            return Due::Nothing;
+        }
+        if self.keepalives_sent >= KEEPALIVE_PROBES {
+            return Due::GiveUp;
+        }
+        self.keepalives_sent += 1;
+        Due::Probe
+    }
+}
+
+/// The answer to a segment that belongs to no connection (RFC 9293, section 3.10.7.1): a reset, or
+/// nothing if it was one itself.
+pub fn reset_for(header: &Header, payload_len: usize) -> Option<ToSend> {
+    if header.flags.contains(Flags::RST) {
+        return None;
+    }
+    if header.flags.contains(Flags::ACK) {
+        let (ack, flags) = (Seq::default(), Flags::RST);
+        return Some(ToSend { seq: header.ack, ack, flags, window: 0, syn: None });
+    }
+    let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
+    let controls =
+        u32::from(header.flags.contains(Flags::SYN)) + u32::from(header.flags.contains(Flags::FIN));
+    let flags = Flags::RST.with(Flags::ACK);
+    let ack = header.seq + len.wrapping_add(controls);
+    Some(ToSend { seq: Seq::default(), ack, flags, window: 0, syn: None })
+}

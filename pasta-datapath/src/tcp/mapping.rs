@@ -1,0 +1,498 @@
+//! One connection of the namespace joined to one host socket.
+//!
+//! Everything that happens to a flow (segments of a batch, socket readiness, a deadline) is noted
+//! first and carried out by one function, [`Mapping::run`]: consume what was acknowledged, write what
+//! was taken, refresh the window, send what the window allows, acknowledge if that is still due.
+//! Once a batch, not once a segment.
+
+use super::connection::{Connection, Due, Verdict};
+use super::to_socket::Room;
+use super::to_tap::Consume;
+use crate::time::Instant;
+use crate::wire::tcp::{Header, ToSend};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
+use std::time::Duration;
+
+/// Octets that one flow may move towards the namespace in a turn of the loop before others go first.
+const SHARE: usize = 512 * 1024;
+
+/// Most slices given to one write: parked octets (two) and the payloads of a batch.
+pub const MAX_SLICES: usize = 66;
+
+/// First and longest wait before looking again at a send buffer that drains without an event.
+const RECHECK_FIRST: Duration = Duration::from_millis(1);
+const RECHECK_LONGEST: Duration = Duration::from_millis(128);
+
+/// An acknowledgement of one segment with less than this waits for an answer to carry it, for this
+/// long at most (RFC 9293, section 3.8.6.3, allows 500 ms). Chosen: a service on this machine or its
+/// network answers sooner, and a sender that waits for the acknowledgement hardly notices.
+const DELAYED_OCTETS: usize = 1024;
+const DELAYED_FOR: Duration = Duration::from_micros(500);
+
+/// A host socket, connected or connecting, as the mapping uses it. None of the calls blocks.
+pub trait HostSocket {
+    /// Appends to the send buffer; a short count means that it is full.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if nothing fits; others end the connection.
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// What the send buffer has room for.
+    fn room(&mut self) -> Room;
+
+    /// Copies from the receive queue, `offset` octets behind its front, and leaves it as it is. Zero
+    /// is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if nothing is there; others end the connection.
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Takes `octets` off the front of the receive queue; they have been peeked at before.
+    ///
+    /// # Errors
+    ///
+    /// Any ends the connection.
+    fn consume(&mut self, octets: u32) -> io::Result<()>;
+
+    /// Sends FIN behind what the send buffer holds.
+    fn shut_down_write(&mut self);
+}
+
+/// The way to the namespace for one flow's segments.
+pub trait ToTap {
+    /// Writes a segment; payload larger than the segment size is cut by the kernel, and stands for
+    /// several. `false`: the tap did not take it, and it counts as lost.
+    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool;
+
+    /// Most octets of payload that one call of [`ToTap::send`] takes.
+    fn frame_payload(&self, segment_size: u16) -> usize;
+}
+
+/// Octets parked by all flows together, and the bound on them.
+#[derive(Debug)]
+pub struct Parking {
+    used: usize,
+    limit: usize,
+}
+
+impl Parking {
+    /// Room for `limit` octets.
+    pub const fn new(limit: usize) -> Self {
+        Self { used: 0, limit }
+    }
+
+    /// Octets parked now.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+}
+
+/// What is to become of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on; call [`Mapping::run`] at the next event.
+    Alive,
+    /// It goes on and has more to do than its share of this turn.
+    Hungry,
+    /// Both directions ended in order; the socket is to be closed.
+    Over,
+    /// It was broken off; the namespace knows, the socket is to be closed with a reset.
+    BrokenOff,
+}
+
+/// A connection and the state that joins it to its socket.
+#[derive(Debug)]
+pub struct Mapping {
+    connection: Connection,
+    /// Taken in order from the namespace, not yet accepted by the socket.
+    parked: VecDeque<u8>,
+    /// The socket may have something to peek at.
+    readable: bool,
+    /// The peer has ended its direction: a short peek does not mean that the queue is empty.
+    ended: bool,
+    /// The send buffer's room may have changed.
+    room_changed: bool,
+    /// An event will tell when the send buffer has room again.
+    write_event_armed: bool,
+    /// Set by `run` for the shell: such an event has to be asked for.
+    write_event_wanted: bool,
+    recheck: Option<(Instant, Duration)>,
+    /// When an acknowledgement that waits for an answer leaves without one.
+    delayed: Option<Instant>,
+    /// Noted until the next `run`.
+    pending: Pending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pending {
+    None,
+    Answer,
+    RepeatSyn,
+    Probe,
+    ResetByPeer,
+    BreakOff,
+}
+
+impl Mapping {
+    /// A connection whose socket has begun to connect.
+    pub fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            parked: VecDeque::new(),
+            readable: false,
+            ended: false,
+            room_changed: false,
+            write_event_armed: false,
+            write_event_wanted: false,
+            recheck: None,
+            delayed: None,
+            pending: Pending::None,
+        }
+    }
+
+    /// The connection, for inspection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether the socket is still connecting.
+    pub fn is_connecting(&self) -> bool {
+        !self.connection.is_answered() && self.pending != Pending::Answer
+    }
+
+    /// Notes that the socket is connected.
+    pub fn connected(&mut self) {
+        self.pending = Pending::Answer;
+        self.readable = true;
+    }
+
+    /// Notes that the socket may be read.
+    pub fn readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// Notes that the peer has sent FIN.
+    pub fn ended(&mut self) {
+        self.readable = true;
+        self.ended = true;
+    }
+
+    /// Notes that the send buffer has room again.
+    pub fn writable(&mut self) {
+        self.write_event_armed = false;
+        self.room_changed = true;
+    }
+
+    /// Notes that the socket has failed: the namespace is to be reset.
+    pub fn failed(&mut self) {
+        self.pending = Pending::BreakOff;
+    }
+
+    /// Notes a segment from the namespace; says which part of its payload is to be given to the next
+    /// [`Mapping::run`], in the order of these calls.
+    pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> Range<usize> {
+        match self.connection.segment(now, header, payload_len) {
+            Verdict::Take(range) => return range,
+            Verdict::Lost => self.readable = true,
+            Verdict::Reset => self.pending = Pending::ResetByPeer,
+            Verdict::Contradiction => self.pending = Pending::BreakOff,
+        }
+        0..0
+    }
+
+    /// Notes that time has passed.
+    pub fn tick(&mut self, now: Instant) {
+        if self.recheck.is_some_and(|(due, _)| due <= now) {
+            self.room_changed = true;
+        }
+        match self.connection.expire(now) {
+            Due::Nothing => {}
+            Due::RepeatSyn => self.pending = Pending::RepeatSyn,
+            Due::Repeat => self.readable = true,
+            Due::Probe => {
+                self.pending = Pending::Probe;
+                self.readable = true;
+            }
+            Due::GiveUp => self.pending = Pending::BreakOff,
+        }
+    }
+
+    /// When [`Mapping::tick`] wants to be called next.
+    pub fn deadline(&self) -> Option<Instant> {
+        let recheck = self.recheck.map(|(due, _)| due);
+        [self.connection.deadline(), recheck, self.delayed].into_iter().flatten().min()
+    }
+
+    /// Whether the caller is to ask for an event when the send buffer has room; asked once.
+    pub fn take_write_event_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.write_event_wanted)
+    }
+
+    /// Carries out what was noted. `payloads` is what [`Mapping::segment`] said to take; `scratch` is
+    /// where peeked octets go, its contents are of no use afterwards.
+    pub fn run(
+        &mut self,
+        now: Instant,
+        socket: &mut impl HostSocket,
+        payloads: &[IoSlice<'_>],
+        tap: &mut impl ToTap,
+        scratch: &mut [u8],
+        parking: &mut Parking,
+    ) -> Fate {
+        match std::mem::replace(&mut self.pending, Pending::None) {
+            Pending::None => {}
+            Pending::ResetByPeer => return self.leave(parking),
+            Pending::BreakOff => return self.break_off(tap, parking),
+            Pending::Answer | Pending::RepeatSyn => {
+                let header = self.connection.syn(now, socket.room());
+                tap.send(&header, self.connection.segment_size(), &[]);
+            }
+            Pending::Probe => {
+                let header = self.connection.probe();
+                tap.send(&header, self.connection.segment_size(), &[]);
+            }
+        }
+        if !self.connection.is_answered() {
+            return Fate::Alive;
+        }
+        let done = self
+            .consume(socket)
+            .and_then(|()| self.write(socket, payloads, parking))
+            .map(|()| self.refresh_window(now, socket, parking))
+            .and_then(|()| self.pump(now, socket, tap, scratch));
+        let Ok(fate) = done else {
+            return self.break_off(tap, parking);
+        };
+        if self.connection.is_established() && self.acknowledge_now(now, payloads) {
+            let header = self.connection.acknowledgement();
+            tap.send(&header, self.connection.segment_size(), &[]);
+        }
+        if self.connection.is_over() { self.leave_in_order(parking) } else { fate }
+    }
+
+    /// Whether a bare acknowledgement is to leave in this run. One for a few octets waits a moment for
+    /// the answer that is likely to carry it.
+    fn acknowledge_now(&mut self, now: Instant, payloads: &[IoSlice<'_>]) -> bool {
+        if !self.connection.receiver().acknowledgement_due() {
+            self.delayed = None;
+            return false;
+        }
+        let octets: usize = payloads.iter().map(|payload| payload.len()).sum();
+        let lone = payloads.len() == 1 && octets < DELAYED_OCTETS && self.parked.is_empty();
+        match self.delayed {
+            None if lone && self.connection.receiver().may_wait() => {
+                self.delayed = Some(now + DELAYED_FOR);
+                false
+            }
+            Some(due) if now < due && payloads.is_empty() => !self.connection.receiver().may_wait(),
+            _ => {
+                self.delayed = None;
+                true
+            }
+        }
+    }
+
+    fn consume(&mut self, socket: &mut impl HostSocket) -> io::Result<()> {
+        let over = self.connection.is_over() || self.connection.sender().fin().is_some();
+        let when = if over { Consume::All } else { Consume::InBulk };
+        match self.connection.sender().take_consumable(when) {
+            0 => Ok(()),
+            octets => socket.consume(octets),
+        }
+    }
+
+    /// Writes parked octets, then `payloads`; parks what the socket does not accept.
+    fn write(
+        &mut self,
+        socket: &mut impl HostSocket,
+        payloads: &[IoSlice<'_>],
+        parking: &mut Parking,
+    ) -> io::Result<()> {
+        if (!self.parked.is_empty() && self.room_changed) || !payloads.is_empty() {
+            let accepted = self.write_once(socket, payloads)?;
+            // Room is asked for again when the namespace may come to need more of it.
+            self.room_changed |= self.connection.receiver().is_used_up();
+            self.connection.accepted(u32::try_from(accepted).unwrap_or(u32::MAX));
+            let from_parked = accepted.min(self.parked.len());
+            self.parked.drain(..from_parked);
+            parking.used -= from_parked;
+            self.park(payloads, accepted - from_parked, parking);
+            if self.parked.is_empty() && self.parked.capacity() > 0 {
+                self.parked = VecDeque::new();
+            }
+        }
+        if self.connection.shutdown_due() {
+            socket.shut_down_write();
+            self.connection.shut_down();
+        }
+        Ok(())
+    }
+
+    fn write_once(
+        &mut self,
+        socket: &mut impl HostSocket,
+        payloads: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let (first, second) = self.parked.as_slices();
+        let parked = [IoSlice::new(first), IoSlice::new(second)];
+        let all = parked.iter().chain(payloads).filter(|slice| !slice.is_empty());
+        let mut count = 0;
+        let mut offered = 0;
+        for (slot, slice) in slices.iter_mut().zip(all) {
+            *slot = *slice;
+            count += 1;
+            offered += slice.len();
+        }
+        let accepted = match socket.send(slices.get(..count).unwrap_or_default()) {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        // A write that came up short makes the kernel tell when there is room.
+        self.write_event_armed |= accepted < offered;
+        Ok(accepted)
+    }
+
+    /// Parks what of `payloads` comes after the first `skip` octets.
+    fn park(&mut self, payloads: &[IoSlice<'_>], mut skip: usize, parking: &mut Parking) {
+        for payload in payloads {
+            let rest = payload.get(skip.min(payload.len())..).unwrap_or_default();
+            skip -= skip.min(payload.len());
+            parking.used += rest.len();
+            self.parked.extend(rest);
+        }
+    }
+
+    fn refresh_window(&mut self, now: Instant, socket: &mut impl HostSocket, parking: &Parking) {
+        if !std::mem::take(&mut self.room_changed) {
+            return;
+        }
+        let room = socket.room();
+        // While too much is parked by all flows together, no window opens further.
+        if parking.used < parking.limit || self.parked.is_empty() {
+            self.connection.receiver().made_room(room);
+        }
+        self.recheck = match (self.write_event_armed, room.is_writable()) {
+            (true, _) => None,
+            (false, false) => {
+                self.write_event_wanted = true;
+                self.write_event_armed = true;
+                None
+            }
+            // The buffer drains without an event while the kernel calls it writable; look again if
+            // the namespace may be waiting for more.
+            (false, true) if room.queued > 0 && self.connection.receiver().is_tight() => {
+                let wait = self.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
+                let wait = wait.min(RECHECK_LONGEST);
+                Some((now + wait, wait))
+            }
+            (false, true) => None,
+        };
+    }
+
+    /// Sends what the namespace's window and this turn's share allow.
+    fn pump(
+        &mut self,
+        now: Instant,
+        socket: &mut impl HostSocket,
+        tap: &mut impl ToTap,
+        scratch: &mut [u8],
+    ) -> io::Result<Fate> {
+        if !self.connection.is_established() {
+            return Ok(Fate::Alive);
+        }
+        let size = self.connection.segment_size();
+        let mut share = SHARE;
+        loop {
+            if self.connection.sender().fin_to_repeat() {
+                let header = self.connection.fin(now);
+                tap.send(&header, size, &[]);
+            }
+            if !self.readable {
+                self.connection.sender().unblocked();
+                return Ok(Fate::Alive);
+            }
+            let allowance = self.connection.sender().allowance(size) as usize;
+            if allowance == 0 {
+                if self.connection.sender().fin().is_none() {
+                    self.connection.sender().blocked(now);
+                }
+                return Ok(Fate::Alive);
+            }
+            if share == 0 {
+                return Ok(Fate::Hungry);
+            }
+            let mut wanted = allowance.min(scratch.len()).min(share);
+            // Whole frames, unless one is not even full.
+            let frame = tap.frame_payload(size).max(1);
+            if wanted > frame {
+                wanted -= wanted % frame;
+            }
+            let into = scratch.get_mut(..wanted).unwrap_or_default();
+            let offset = self.connection.sender().peek_offset();
+            let peeked = match socket.peek(offset, into) {
+                Ok(0) => {
+                    self.readable = false;
+                    if self.connection.sender().fin().is_none() {
+                        let header = self.connection.fin(now);
+                        tap.send(&header, size, &[]);
+                    }
+                    return Ok(Fate::Alive);
+                }
+                Ok(peeked) => into.get(..peeked).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if !self.send_frames(now, peeked, tap) {
+                // The tap is full; what did not leave is repeated by the time-out at the latest.
+                return Ok(Fate::Alive);
+            }
+            share = if share > frame { share - peeked.len() } else { 0 };
+            self.readable = peeked.len() == wanted || self.ended;
+        }
+    }
+
+    /// Sends `octets` in frames; `false` if the tap did not take them all.
+    fn send_frames(&mut self, now: Instant, octets: &[u8], tap: &mut impl ToTap) -> bool {
+        let size = self.connection.segment_size();
+        let frame = tap.frame_payload(size).max(1);
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let (payload, after) = rest.split_at(frame.min(rest.len()));
+            let from = self.connection.sender().next();
+            let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            let header = self.connection.data(now, len, after.is_empty());
+            if !tap.send(&header, size, payload) {
+                self.connection.sender().not_sent(from);
+                return false;
+            }
+            rest = after;
+        }
+        true
+    }
+
+    fn break_off(&mut self, tap: &mut impl ToTap, parking: &mut Parking) -> Fate {
+        let header = self.connection.reset();
+        tap.send(&header, self.connection.segment_size(), &[]);
+        self.leave(parking)
+    }
+
+    fn leave(&mut self, parking: &mut Parking) -> Fate {
+        self.leave_in_order(parking);
+        Fate::BrokenOff
+    }
+
+    fn leave_in_order(&mut self, parking: &mut Parking) -> Fate {
+        parking.used -= self.parked.len();
+        self.parked = VecDeque::new();
+        Fate::Over
+    }
+}

@@ -1,0 +1,507 @@
+//! Data from the host socket to the namespace: what is in flight, what may be sent, when to repeat.
+//!
+//! No copy is kept of what was sent: it stays in the host socket's queue and is peeked at, from an
+//! offset, until the namespace has acknowledged it. Going back means peeking from the front again.
+
+use super::seq::Seq;
+use super::timers::RetransmissionTimeout;
+use crate::time::Instant;
+
+/// Duplicate acknowledgements that mean a segment was lost (RFC 5681, section 3.2).
+const DUPLICATES_FOR_LOSS: u8 = 3;
+
+/// Acknowledged octets, and acknowledgements, after which the socket's queue is shortened; chosen so
+/// that an exchange of small messages does without the call. More must not be put off: the kernel
+/// counts whole buffers, of which a few octets that are left can hold the receive window closed.
+const CONSUME_OCTETS: u32 = 2048;
+const CONSUME_EVENTS: u8 = 8;
+
+/// How often a segment is repeated before the connection is given up; chosen: with a floor of 200 ms
+/// that is about 25 s for a namespace that is there and does not answer.
+const MAX_EXPIRATIONS: u32 = 7;
+
+/// The sending half of a connection with the namespace.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// Oldest number not acknowledged; the front of the host socket's queue.
+    unacknowledged: Seq,
+    /// Next number to send; behind `highest` while something is being repeated.
+    next: Seq,
+    /// First number never sent.
+    highest: Seq,
+    /// Window of the namespace, scaled, counted from `unacknowledged`.
+    window: u32,
+    /// The largest window seen, to judge what is a small one.
+    largest_window: u32,
+    /// Sequence and acknowledgement number of the segment that last updated the window.
+    updated_by: (Seq, Seq),
+    /// The number of our FIN, once it was sent.
+    fin: Option<Seq>,
+    /// Payload octets acknowledged that are still in the socket's queue.
+    consumable: u32,
+    /// Acknowledgements since octets were last consumed.
+    put_off: u8,
+    /// Consuming left nothing behind the last time, so that what is put off are whole small buffers
+    /// and not the rest of a large one.
+    queue_was_emptied: bool,
+    duplicates: u8,
+    /// Loss was noticed; duplicates mean nothing until all before this is acknowledged.
+    recovering_until: Option<Seq>,
+    /// A segment being timed: the number that acknowledges it, and when it left.
+    timed: Option<(Seq, Instant)>,
+    rto: RetransmissionTimeout,
+    /// When to repeat, or to probe a closed window.
+    deadline: Option<Instant>,
+}
+
+/// Whether acknowledged octets may stay in the socket's queue for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consume {
+    /// Until there are enough to be worth a call.
+    InBulk,
+    /// They may not: a socket that is closed with octets in its queue resets its connection.
+    All,
+}
+
+/// What an acknowledgement meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// Something new.
+    Progress,
+    /// Nothing new.
+    Nothing,
+    /// A segment was lost: sending starts over from the front.
+    Loss,
+    /// Numbers that were never sent.
+    Invalid,
+}
+
+/// What a passed deadline asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// Start over from the front.
+    Repeat,
+    /// Send a probe of the closed window.
+    Probe,
+    /// The namespace does not answer: give up.
+    GiveUp,
+}
+
+impl Sender {
+    /// Before our SYN with number `iss` is sent.
+    pub fn new(iss: Seq, window: u32) -> Self {
+        Self {
+            unacknowledged: iss,
+            next: iss,
+            highest: iss,
+            window,
+            largest_window: window,
+            updated_by: (Seq::default(), iss),
+            fin: None,
+            consumable: 0,
+            put_off: 0,
+            queue_was_emptied: true,
+            duplicates: 0,
+            recovering_until: None,
+            timed: None,
+            rto: RetransmissionTimeout::default(),
+            deadline: None,
+        }
+    }
+
+    /// Our SYN leaves, for the first time or again. It is the only thing in flight.
+    pub fn syn_sent(&mut self, now: Instant) {
+        let first = self.highest == self.unacknowledged;
+        self.next = self.unacknowledged + 1;
+        self.highest = self.next;
+        self.timed = first.then_some((self.next, now));
+        self.deadline = Some(now + self.rto.current());
+    }
+
+    /// The namespace has answered our SYN with the window `window`, in a segment at `seq`.
+    pub fn established(&mut self, seq: Seq, window: u32) {
+        self.window = window;
+        self.largest_window = window;
+        self.updated_by = (seq, self.highest);
+        // The SYN is not in the socket's queue.
+        self.consumable = 0;
+    }
+
+    /// The sequence number for a segment without data: never below what the namespace expects.
+    pub fn highest(&self) -> Seq {
+        self.highest
+    }
+
+    /// The oldest number not acknowledged.
+    pub fn unacknowledged(&self) -> Seq {
+        self.unacknowledged
+    }
+
+    /// The number the next data gets.
+    pub fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// Whether anything awaits acknowledgement.
+    pub fn in_flight(&self) -> u32 {
+        self.highest.distance_from(self.unacknowledged)
+    }
+
+    /// Whether our FIN was acknowledged.
+    pub fn fin_acknowledged(&self) -> bool {
+        self.fin.is_some_and(|fin| self.unacknowledged.after(fin))
+    }
+
+    /// The number of our FIN, once it was sent.
+    pub fn fin(&self) -> Option<Seq> {
+        self.fin
+    }
+
+    /// How far into the socket's queue the next octet to send is.
+    pub fn peek_offset(&self) -> u32 {
+        self.next.distance_from(self.unacknowledged) + self.consumable
+    }
+
+    /// How many octets may be sent now; zero also while a small rest of the window would make a
+    /// needlessly small segment (RFC 9293, section 3.8.6.2.1).
+    pub fn allowance(&self, mss: u16) -> u32 {
+        if self.fin.is_some_and(|fin| !self.next.before(fin)) {
+            return 0;
+        }
+        let edge = self.unacknowledged + self.window;
+        let left = edge.distance_from(self.next);
+        let worthwhile = u32::from(mss).min(self.largest_window / 2);
+        // Counted up to what is next, not to the highest: a segment that is repeated has to leave
+        // even if the namespace has come to have little room for it.
+        let before = self.next.distance_from(self.unacknowledged);
+        if left < worthwhile && before > 0 { 0 } else { left }
+    }
+
+    /// `octets` of data have left, starting at [`Sender::next`].
+    pub fn sent(&mut self, now: Instant, octets: u32) {
+        self.starts_flight();
+        let fresh = self.next == self.highest;
+        self.next += octets;
+        self.highest = self.highest.latest(self.next);
+        if fresh && self.timed.is_none() && octets > 0 {
+            self.timed = Some((self.next, now));
+        }
+        self.arm(now);
+    }
+
+    /// Our FIN has left, at [`Sender::next`].
+    pub fn fin_sent(&mut self, now: Instant) {
+        self.starts_flight();
+        self.fin = Some(self.next);
+        self.next += 1;
+        self.highest = self.highest.latest(self.next);
+        self.arm(now);
+    }
+
+    /// The first thing in flight after a pause: probes of a closed window have not counted as losses.
+    fn starts_flight(&mut self) {
+        if self.in_flight() == 0 {
+            self.rto.progressed();
+            self.deadline = None;
+        }
+    }
+
+    /// Whether everything up to our FIN was sent and the FIN itself is to be repeated.
+    pub fn fin_to_repeat(&self) -> bool {
+        self.fin == Some(self.next)
+    }
+
+    /// Takes in the acknowledgement number `ack` and window `window` of a segment at `seq` that
+    /// occupies `len` numbers.
+    pub fn acknowledge(
+        &mut self,
+        now: Instant,
+        seq: Seq,
+        len: u32,
+        ack: Seq,
+        window: u32,
+    ) -> Acknowledged {
+        if ack.after(self.highest) {
+            return Acknowledged::Invalid;
+        }
+        let same_window = window == self.window;
+        let (by_seq, by_ack) = self.updated_by;
+        // An old segment must not bring back an old window (RFC 9293, section 3.10.7.4).
+        if seq.after(by_seq) || (seq == by_seq && !ack.before(by_ack)) {
+            self.window = window;
+            self.largest_window = self.largest_window.max(window);
+            self.updated_by = (seq, ack);
+        }
+        if !ack.after(self.unacknowledged) {
+            let duplicate = ack == self.unacknowledged && len == 0 && same_window;
+            if !duplicate || self.in_flight() == 0 || self.recovering_until.is_some() {
+                return Acknowledged::Nothing;
+            }
+            self.duplicates = self.duplicates.saturating_add(1);
+            if self.duplicates < DUPLICATES_FOR_LOSS {
+                return Acknowledged::Nothing;
+            }
+            self.recovering_until = Some(self.highest);
+            self.start_over();
+            return Acknowledged::Loss;
+        }
+        let mut octets = ack.distance_from(self.unacknowledged);
+        if self.fin.is_some_and(|fin| ack.after(fin)) {
+            octets -= 1;
+        }
+        self.consumable = self.consumable.saturating_add(octets);
+        self.put_off = self.put_off.saturating_add(1);
+        self.unacknowledged = ack;
+        self.next = self.next.latest(ack);
+        self.duplicates = 0;
+        if self.recovering_until.is_some_and(|until| !ack.before(until)) {
+            self.recovering_until = None;
+        }
+        if let Some((until, left)) = self.timed
+            && !ack.before(until)
+        {
+            self.rto.measured(now - left);
+            self.timed = None;
+        }
+        self.rto.progressed();
+        self.deadline = None;
+        self.arm(now);
+        Acknowledged::Progress
+    }
+
+    /// Payload octets that the socket may now forget; the next call gives zero. While they are few
+    /// and `when` allows it, the answer is zero and they are put off: peeking passes over them.
+    pub fn take_consumable(&mut self, when: Consume) -> u32 {
+        let few = self.consumable < CONSUME_OCTETS && self.put_off < CONSUME_EVENTS;
+        if when == Consume::InBulk && few && self.queue_was_emptied {
+            return 0;
+        }
+        self.put_off = 0;
+        self.queue_was_emptied = self.in_flight() == 0;
+        std::mem::take(&mut self.consumable)
+    }
+
+    /// Sends from the front again.
+    fn start_over(&mut self) {
+        self.next = self.unacknowledged;
+        self.timed = None;
+    }
+
+    /// A frame at `from` and all after it did not reach the tap.
+    pub fn not_sent(&mut self, from: Seq) {
+        self.next = from;
+        self.timed = None;
+    }
+
+    /// Data waits but the window is closed and nothing is in flight: probes are due.
+    pub fn blocked(&mut self, now: Instant) {
+        if self.in_flight() == 0 && self.deadline.is_none() {
+            self.deadline = Some(now + self.rto.current());
+        }
+    }
+
+    /// Nothing waits: no probes.
+    pub fn unblocked(&mut self) {
+        if self.in_flight() == 0 {
+            self.deadline = None;
+        }
+    }
+
+    fn arm(&mut self, now: Instant) {
+        if self.in_flight() == 0 {
+            self.deadline = None;
+        } else if self.deadline.is_none() {
+            self.deadline = Some(now + self.rto.current());
+        }
+    }
+
+    /// When [`Sender::expire`] wants to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Says what the passing of the deadline asks for; `None` if it has not passed.
+    pub fn expire(&mut self, now: Instant) -> Option<Expired> {
+        if now < self.deadline? {
+            return None;
+        }
+        let expired = if self.in_flight() == 0 {
+            Expired::Probe
+        } else if self.window == 0 {
+            // The namespace has taken its window back and with it what was in flight: no sign that
+            // it is gone. Sending starts over when the window opens.
+            self.start_over();
+            Expired::Probe
+        } else if self.rto.expirations() >= MAX_EXPIRATIONS {
+            Expired::GiveUp
+        } else {
+            self.start_over();
+            self.recovering_until = Some(self.highest);
+            Expired::Repeat
+        };
+        self.rto.expired();
+        self.deadline = Some(now + self.rto.current());
+        Some(expired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const THEIRS: Seq = Seq::const_from(1000);
+
+    fn open(window: u32) -> Sender {
+        let mut sender = Sender::new(Seq::from(u32::MAX - 5), window);
+        sender.syn_sent(Instant::START);
+        let ack = sender.highest();
+        assert_eq!(
+            sender.acknowledge(Instant::START, THEIRS, 0, ack, window),
+            Acknowledged::Progress
+        );
+        sender.established(THEIRS, window);
+        sender
+    }
+
+    fn ack(sender: &mut Sender, octets: u32, window: u32) -> Acknowledged {
+        let number = sender.unacknowledged() + octets;
+        sender.acknowledge(Instant::START, THEIRS, 0, number, window)
+    }
+
+    #[test]
+    fn allowance_is_the_rest_of_the_window_and_small_rests_wait() {
+        let mut s = open(10_000);
+        assert_eq!(s.allowance(1460), 10_000);
+        s.sent(Instant::START, 9_000);
+        assert_eq!(s.allowance(1460), 0, "1000 left are less than a segment");
+        ack(&mut s, 9_000, 1_000);
+        assert_eq!(s.allowance(1460), 1_000, "but nothing is in flight any more");
+    }
+
+    #[test]
+    fn acknowledged_octets_are_consumable_once_and_fin_is_not_an_octet() {
+        let mut s = open(10_000);
+        s.sent(Instant::START, 500);
+        s.fin_sent(Instant::START);
+        ack(&mut s, 501, 10_000);
+        assert_eq!(s.take_consumable(Consume::InBulk), 0, "put off");
+        assert_eq!(s.take_consumable(Consume::All), 500);
+        assert_eq!(s.take_consumable(Consume::All), 0);
+        assert!(s.fin_acknowledged());
+        assert_eq!(s.deadline(), None);
+    }
+
+    #[test]
+    fn third_duplicate_starts_over_once_for_each_loss() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 50_000);
+        let start = s.unacknowledged();
+        assert_eq!(ack(&mut s, 0, 100_000), Acknowledged::Nothing);
+        assert_eq!(ack(&mut s, 0, 100_000), Acknowledged::Nothing);
+        assert_eq!(ack(&mut s, 0, 100_000), Acknowledged::Loss);
+        assert_eq!((s.next(), s.peek_offset()), (start, 0));
+        for _ in 0..10 {
+            assert_eq!(ack(&mut s, 0, 100_000), Acknowledged::Nothing);
+        }
+        s.sent(Instant::START, 50_000);
+        assert_eq!(ack(&mut s, 50_000, 100_000), Acknowledged::Progress);
+    }
+
+    #[test]
+    fn window_update_and_data_are_no_duplicates() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 50_000);
+        for n in 0..5 {
+            assert_eq!(ack(&mut s, 0, 90_000 + n), Acknowledged::Nothing);
+            let number = s.unacknowledged();
+            let data = s.acknowledge(Instant::START, THEIRS, 10, number, 90_000 + n);
+            assert_eq!(data, Acknowledged::Nothing);
+        }
+        assert_eq!(s.peek_offset(), 50_000);
+    }
+
+    #[test]
+    fn acknowledgement_beyond_what_was_sent_is_invalid() {
+        let mut s = open(1000);
+        assert_eq!(ack(&mut s, 1, 1000), Acknowledged::Invalid);
+    }
+
+    #[test]
+    fn acknowledgement_during_repetition_of_what_was_sent_before_moves_on() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 30_000);
+        let due = s.deadline().unwrap();
+        assert_eq!(s.expire(due), Some(Expired::Repeat));
+        assert_eq!(s.peek_offset(), 0);
+        assert_eq!(ack(&mut s, 30_000, 100_000), Acknowledged::Progress);
+        assert_eq!((s.take_consumable(Consume::InBulk), s.peek_offset()), (30_000, 0));
+        assert_eq!(s.in_flight(), 0);
+    }
+
+    #[test]
+    fn silent_namespace_is_given_up_after_doubling_waits() {
+        let mut s = open(1000);
+        s.sent(Instant::START, 100);
+        let mut repeats = 0;
+        loop {
+            match s.expire(s.deadline().unwrap()).unwrap() {
+                Expired::Repeat => repeats += 1,
+                Expired::GiveUp => break,
+                Expired::Probe => panic!("something is in flight"),
+            }
+            s.sent(Instant::START, 100);
+        }
+        assert_eq!(repeats, MAX_EXPIRATIONS);
+    }
+
+    #[test]
+    fn rest_of_a_large_buffer_is_never_left_in_the_queue() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 65_000);
+        ack(&mut s, 60_000, 100_000);
+        assert_eq!(s.take_consumable(Consume::InBulk), 60_000);
+        ack(&mut s, 1000, 100_000);
+        assert_eq!(s.take_consumable(Consume::InBulk), 1000);
+        ack(&mut s, 4000, 100_000);
+        assert_eq!(s.take_consumable(Consume::InBulk), 4000);
+        s.sent(Instant::START, 100);
+        ack(&mut s, 100, 100_000);
+        assert_eq!(s.take_consumable(Consume::InBulk), 0, "a small message of its own");
+    }
+
+    #[test]
+    fn repeated_segment_leaves_into_a_small_window() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 90_000);
+        ack(&mut s, 0, 1000);
+        assert_eq!(s.expire(s.deadline().unwrap()), Some(Expired::Repeat));
+        assert_eq!(s.allowance(65_480), 1000);
+    }
+
+    #[test]
+    fn window_that_is_taken_back_is_probed_and_not_given_up() {
+        let mut s = open(1000);
+        s.sent(Instant::START, 1000);
+        ack(&mut s, 0, 0);
+        for _ in 0..50 {
+            assert_eq!(s.expire(s.deadline().unwrap()), Some(Expired::Probe));
+        }
+        ack(&mut s, 0, 1000);
+        assert_eq!((s.allowance(1460), s.peek_offset()), (1000, 0));
+    }
+
+    #[test]
+    fn closed_window_is_probed_without_end() {
+        let mut s = open(1000);
+        s.sent(Instant::START, 1000);
+        ack(&mut s, 1000, 0);
+        let mut now = Instant::START;
+        s.blocked(now);
+        for _ in 0..50 {
+            now = s.deadline().unwrap();
+            assert_eq!(s.expire(now), Some(Expired::Probe));
+        }
+        assert!(now.since(Instant::START) > Duration::from_secs(600));
+    }
+}

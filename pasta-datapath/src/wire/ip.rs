@@ -1,0 +1,269 @@
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers, reduced to what a packet is asked for.
+
+use super::checksum::Sum;
+use super::{Malformed, take_u16};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Length of the IPv4 header that we write: without options.
+pub const IPV4_LEN: usize = 20;
+/// Length of the IPv6 header that we write: without extension headers.
+pub const IPV6_LEN: usize = 40;
+
+/// Protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
+/// Protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// Protocol number of UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+/// Protocol number of ICMPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
+
+/// Hop limit of the packets we make, for which neighbour discovery asks (RFC 4861, section 7.1.1).
+pub const HOP_LIMIT: u8 = 255;
+
+/// Most extension headers skipped in one packet; chosen: more than any sender has a use for.
+const MAX_EXTENSIONS: usize = 8;
+
+/// A packet, read: addresses, protocol, and the transport's octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address; of the same family.
+    pub destination: IpAddr,
+    /// What `payload` is, extension headers skipped.
+    pub protocol: u8,
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+    /// The transport header and what follows, without link padding.
+    pub payload: &'a [u8],
+}
+
+/// Why octets are not a packet we take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketError {
+    /// Lengths or checksum are wrong.
+    Malformed,
+    /// A fragment of a larger packet.
+    Fragment,
+    /// Too many extension headers.
+    TooManyExtensions,
+}
+
+impl From<Malformed> for PacketError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Reads an IPv4 packet. Options are skipped, trailing padding is cut off.
+///
+/// # Errors
+///
+/// [`PacketError`].
+pub fn parse_ipv4(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
+    let (
+        &[
+            version_ihl,
+            _tos,
+            l0,
+            l1,
+            _,
+            _,
+            f0,
+            f1,
+            hop_limit,
+            protocol,
+            _,
+            _,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
+        ],
+        _,
+    ) = octets.split_first_chunk::<IPV4_LEN>().ok_or(PacketError::Malformed)?;
+    let header_len = usize::from(version_ihl & 0x0f) * 4;
+    let total = usize::from(u16::from_be_bytes([l0, l1]));
+    if version_ihl >> 4 != 4 || header_len < IPV4_LEN {
+        return Err(PacketError::Malformed);
+    }
+    let packet = octets.get(..total).ok_or(PacketError::Malformed)?;
+    let (header, payload) = packet.split_at_checked(header_len).ok_or(PacketError::Malformed)?;
+    if Sum::default().octets(header).folded() != 0xffff {
+        return Err(PacketError::Malformed);
+    }
+    // More fragments to come, or not the first one; the don't-fragment bit is of no interest.
+    if u16::from_be_bytes([f0, f1]) & 0x3fff != 0 {
+        return Err(PacketError::Fragment);
+    }
+    Ok(Packet {
+        source: Ipv4Addr::new(s0, s1, s2, s3).into(),
+        destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
+        protocol,
+        hop_limit,
+        payload,
+    })
+}
+
+/// Reads an IPv6 packet. Extension headers are skipped, trailing padding is cut off.
+///
+/// # Errors
+///
+/// [`PacketError`].
+pub fn parse_ipv6(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
+    let (header, rest) = octets.split_first_chunk::<IPV6_LEN>().ok_or(PacketError::Malformed)?;
+    let (&[version, _, _, _, l0, l1, mut protocol, hop_limit], addresses) =
+        header.split_first_chunk::<8>().ok_or(PacketError::Malformed)?;
+    let (source, destination) =
+        addresses.split_first_chunk::<16>().ok_or(PacketError::Malformed)?;
+    let destination = <[u8; 16]>::try_from(destination).map_err(|_| PacketError::Malformed)?;
+    if version >> 4 != 6 {
+        return Err(PacketError::Malformed);
+    }
+    let len = usize::from(u16::from_be_bytes([l0, l1]));
+    let mut payload = rest.get(..len).ok_or(PacketError::Malformed)?;
+    for _ in 0..=MAX_EXTENSIONS {
+        match protocol {
+            // Hop-by-hop, routing, destination options: length in units of 8 octets, first not counted.
+            0 | 43 | 60 => (protocol, payload) = skip_extension(payload, 8, 8)?,
+            // Authentication header: units of 4 octets, two of them not counted (RFC 4302).
+            51 => (protocol, payload) = skip_extension(payload, 4, 8)?,
+            44 => return Err(PacketError::Fragment),
+            _ => {
+                return Ok(Packet {
+                    source: Ipv6Addr::from(*source).into(),
+                    destination: Ipv6Addr::from(destination).into(),
+                    protocol,
+                    hop_limit,
+                    payload,
+                });
+            }
+        }
+    }
+    Err(PacketError::TooManyExtensions)
+}
+
+/// Takes one extension header off: next protocol, then a length in `unit`s beyond `base` octets.
+fn skip_extension(octets: &[u8], unit: usize, base: usize) -> Result<(u8, &[u8]), PacketError> {
+    let (&[next, len], _) = octets.split_first_chunk::<2>().ok_or(PacketError::Malformed)?;
+    let len = usize::from(len) * unit + base;
+    let (_, rest) = octets.split_at_checked(len).ok_or(PacketError::Malformed)?;
+    Ok((next, rest))
+}
+
+/// An IPv4 header: don't fragment, identification 0 (RFC 6864), checksum complete.
+pub fn ipv4_header(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    payload_len: u16,
+) -> [u8; IPV4_LEN] {
+    let [l0, l1] = payload_len.saturating_add(IPV4_LEN as u16).to_be_bytes();
+    let [s0, s1, s2, s3] = source.octets();
+    let [d0, d1, d2, d3] = destination.octets();
+    let mut octets =
+        [0x45, 0, l0, l1, 0, 0, 0x40, 0, HOP_LIMIT, protocol, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+    let [c0, c1] = Sum::default().octets(&octets).checksum().to_be_bytes();
+    (octets[10], octets[11]) = (c0, c1);
+    octets
+}
+
+/// An IPv6 header: traffic class and flow label 0.
+pub fn ipv6_header(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    protocol: u8,
+    payload_len: u16,
+) -> [u8; IPV6_LEN] {
+    let mut octets = [0; IPV6_LEN];
+    let [l0, l1] = payload_len.to_be_bytes();
+    let (head, addresses) = octets.split_at_mut(8);
+    head.copy_from_slice(&[0x60, 0, 0, 0, l0, l1, protocol, HOP_LIMIT]);
+    let (from, to) = addresses.split_at_mut(16);
+    from.copy_from_slice(&source.octets());
+    to.copy_from_slice(&destination.octets());
+    octets
+}
+
+/// The addresses and ports of the packet that an ICMP error quotes; `None` where too little of it is
+/// quoted.
+pub fn quoted_ports(transport: &[u8]) -> Option<(u16, u16)> {
+    let (source, rest) = take_u16(transport)?;
+    let (destination, _) = take_u16(rest)?;
+    Some((source, destination))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+    const A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
+    const B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+
+    fn v4(payload: &[u8]) -> Vec<u8> {
+        let mut octets = ipv4_header(A, B, PROTOCOL_UDP, payload.len() as u16).to_vec();
+        octets.extend(payload);
+        octets
+    }
+
+    #[test]
+    fn ipv4_header_reads_back_and_padding_is_cut_off() {
+        let mut octets = v4(&[1, 2, 3]);
+        octets.extend([0; 20]);
+        let packet = parse_ipv4(&octets).unwrap();
+        assert_eq!((packet.source, packet.destination), (A.into(), B.into()));
+        assert_eq!((packet.protocol, packet.payload), (PROTOCOL_UDP, &[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn ipv4_with_any_header_bit_flipped_is_refused_or_a_fragment() {
+        let good = v4(&[1, 2, 3]);
+        for bit in 0..IPV4_LEN * 8 {
+            let mut octets = good.clone();
+            octets[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse_ipv4(&octets).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn ipv4_options_are_skipped() {
+        let mut octets = v4(&[9, 9]);
+        octets[0] = 0x46;
+        octets[3] += 4;
+        octets.splice(20..20, [1, 1, 1, 0]);
+        octets[10..12].fill(0);
+        let sum = Sum::default().octets(&octets[..24]).checksum();
+        octets[10..12].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(parse_ipv4(&octets).unwrap().payload, [9, 9]);
+    }
+
+    #[test]
+    fn ipv6_header_reads_back_and_extensions_are_skipped() {
+        let payload = [43, 0, 1, 4, 0, 0, 0, 0, 58, 0, 0, 0, 0, 0, 0, 0, 7, 7];
+        let mut octets = ipv6_header(A6, B6, 0, payload.len() as u16).to_vec();
+        octets.extend(payload);
+        let packet = parse_ipv6(&octets).unwrap();
+        assert_eq!((packet.protocol, packet.payload), (PROTOCOL_ICMPV6, &[7, 7][..]));
+        assert_eq!((packet.source, packet.destination), (A6.into(), B6.into()));
+    }
+
+    #[test]
+    fn ipv6_fragments_endless_extensions_and_cut_packets_are_refused() {
+        let fragment = ipv6_header(A6, B6, 44, 0);
+        assert_eq!(parse_ipv6(&fragment), Err(PacketError::Fragment));
+        let mut octets = ipv6_header(A6, B6, 60, 128).to_vec();
+        octets.extend([60, 0, 0, 0, 0, 0, 0, 0].repeat(16));
+        assert_eq!(parse_ipv6(&octets), Err(PacketError::TooManyExtensions));
+        octets.truncate(100);
+        assert_eq!(parse_ipv6(&octets), Err(PacketError::Malformed));
+        let cut = ipv6_header(A6, B6, 60, 0);
+        assert_eq!(parse_ipv6(&cut), Err(PacketError::Malformed));
+    }
+}

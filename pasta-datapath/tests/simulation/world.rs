@@ -1,0 +1,692 @@
+//! The models: a namespace's TCP, a host socket, the link between, and a run of all of them.
+
+use pasta_datapath::tcp::connection::Connection;
+use pasta_datapath::tcp::mapping::{Fate, HostSocket, Mapping, Parking, ToTap};
+use pasta_datapath::tcp::seq::Seq;
+use pasta_datapath::tcp::to_socket::Room;
+use pasta_datapath::time::Instant;
+use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::Duration;
+
+const OUR_MSS: u16 = 65_480;
+const TRIP: Duration = Duration::from_micros(50);
+const PEER_RTO: Duration = Duration::from_millis(250);
+/// No scenario needs more virtual time; reaching it is a stuck flow.
+const END_OF_TIME: Duration = Duration::from_secs(3600);
+
+/// Deterministic octets.
+pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = Random(seed | 1);
+    (0..len).map(|_| random.next() as u8).collect()
+}
+
+/// xorshift64: small, fixed, good enough to shuffle events.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn percent(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+/// What the link does to each segment, in per cent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) loss: u64,
+    pub(crate) duplication: u64,
+    pub(crate) reordering: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both ends have everything and have closed.
+    Orderly,
+    PeerWasReset,
+    BrokenOffByPeer,
+    /// The mapping gave the namespace up.
+    GaveUp,
+    /// The time the scenario runs for has passed.
+    StillOpen,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    pub(crate) took: Duration,
+    pub(crate) repeated_by_us: usize,
+    pub(crate) repeated_by_peer: usize,
+    pub(crate) most_parked: usize,
+    pub(crate) largest_flight_of_ours: u32,
+}
+
+/// What is to happen.
+pub(crate) struct Scenario {
+    link: Link,
+    seed: u64,
+    pub(crate) upload: Vec<u8>,
+    pub(crate) download: Vec<u8>,
+    pub(crate) our_iss: u32,
+    pub(crate) peer_iss: u32,
+    pub(crate) peer_mss: u16,
+    pub(crate) peer_scales: bool,
+    pub(crate) send_buffer: usize,
+    /// What the far end takes from the socket's send buffer.
+    pub(crate) drain_per_ms: usize,
+    pub(crate) peer_stops_reading_at: Option<(usize, Duration)>,
+    pub(crate) window_update_is_lost: bool,
+    pub(crate) download_starts_after_upload: bool,
+    pub(crate) upload_starts_after_download: bool,
+    pub(crate) socket_fails_after: Option<usize>,
+    pub(crate) peer_resets_at: Option<usize>,
+    pub(crate) peer_vanishes_at: Option<usize>,
+    pub(crate) stays_open: Option<Duration>,
+}
+
+impl Scenario {
+    pub(crate) fn new(link: Link, seed: u64) -> Self {
+        Self {
+            link,
+            seed,
+            upload: Vec::new(),
+            download: Vec::new(),
+            our_iss: 1_000_000,
+            peer_iss: 5_000,
+            peer_mss: 1460,
+            peer_scales: true,
+            send_buffer: 400_000,
+            drain_per_ms: 1_000_000,
+            peer_stops_reading_at: None,
+            window_update_is_lost: false,
+            download_starts_after_upload: false,
+            upload_starts_after_download: false,
+            socket_fails_after: None,
+            peer_resets_at: None,
+            peer_vanishes_at: None,
+            stays_open: None,
+        }
+    }
+
+    pub(crate) fn run(self) -> Outcome {
+        World::new(self).run()
+    }
+}
+
+/// A segment on the link.
+#[derive(Clone, Debug)]
+struct Segment {
+    header: Header,
+    payload: Vec<u8>,
+}
+
+enum Event {
+    ToPeer(Segment),
+    ToUs(Segment),
+    PeerTimeout,
+    PeerReadsOn,
+    Drain,
+    Deadline,
+}
+
+/// The host's socket: a queue to read from, a buffer to write to.
+struct Socket {
+    /// Still to come from the far end, in full at the start.
+    queue: Vec<u8>,
+    ended: bool,
+    /// Written by the mapping, not yet taken by the far end.
+    buffered: usize,
+    received: Vec<u8>,
+    shut_down: bool,
+    size: usize,
+    /// A write came up short, or room was asked for: the next drain is an event.
+    wants_room: bool,
+    fail_after: Option<usize>,
+    consumed: usize,
+}
+
+impl HostSocket for Socket {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert!(!self.shut_down, "written after shutdown");
+        let mut accepted = 0;
+        let mut offered = 0;
+        for slice in slices {
+            offered += slice.len();
+            let fits = slice.len().min(self.size - self.buffered);
+            self.received.extend(&slice[..fits]);
+            self.buffered += fits;
+            accepted += fits;
+        }
+        self.wants_room |= accepted < offered;
+        if accepted == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(accepted) }
+    }
+
+    fn room(&mut self) -> Room {
+        Room { size: self.size as u32, queued: self.buffered as u32 }
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        if self.fail_after.is_some_and(|limit| self.consumed >= limit) {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        let offset = offset as usize;
+        let queue = &self.queue[self.consumed..];
+        assert!(offset <= queue.len(), "peeks behind the end");
+        let len = into.len().min(queue.len() - offset);
+        into[..len].copy_from_slice(&queue[offset..offset + len]);
+        match len {
+            0 if self.ended => Ok(0),
+            0 => Err(ErrorKind::WouldBlock.into()),
+            len => Ok(len),
+        }
+    }
+
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
+        self.consumed += octets as usize;
+        assert!(self.consumed <= self.queue.len(), "consumes what was never there");
+        Ok(())
+    }
+
+    fn shut_down_write(&mut self) {
+        self.shut_down = true;
+    }
+}
+
+/// Collects what the mapping sends.
+struct Wire {
+    sent: Vec<Segment>,
+}
+
+impl ToTap for Wire {
+    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
+        let header_of = |seq, flags| Header {
+            source: 80,
+            destination: 1024,
+            seq,
+            ack: header.ack,
+            flags,
+            window: header.window,
+            mss: header.syn.map(|syn| syn.mss),
+            window_scale: header.syn.and_then(|syn| syn.window_scale),
+        };
+        if payload.is_empty() {
+            self.sent
+                .push(Segment { header: header_of(header.seq, header.flags), payload: vec![] });
+        }
+        // Cut as the kernel would.
+        for (n, piece) in payload.chunks(usize::from(segment_size)).enumerate() {
+            let seq = header.seq + (n * usize::from(segment_size)) as u32;
+            self.sent
+                .push(Segment { header: header_of(seq, header.flags), payload: piece.to_vec() });
+        }
+        true
+    }
+
+    fn frame_payload(&self, segment_size: u16) -> usize {
+        65_495 / usize::from(segment_size) * usize::from(segment_size)
+    }
+}
+
+/// The namespace's TCP: go-back-N, a fixed time-out, no delayed acknowledgements.
+struct Peer {
+    out: Vec<u8>,
+    iss: Seq,
+    acked: u32,
+    sent: u32,
+    highest_sent: u32,
+    window: u32,
+    scale: u8,
+    duplicates: u32,
+    expected: Option<Seq>,
+    received: Vec<u8>,
+    fin_received: bool,
+    fin_allowed: bool,
+    paused: bool,
+    mss: u16,
+    timer: Option<Instant>,
+    repeated: usize,
+    vanished: bool,
+    reset: bool,
+}
+
+impl Peer {
+    /// Numbers on the wire count from the SYN; octet 0 has number iss + 1.
+    fn seq(&self, octets: u32) -> Seq {
+        self.iss + 1 + octets
+    }
+
+    fn len(&self) -> u32 {
+        self.out.len() as u32
+    }
+
+    fn is_done(&self) -> bool {
+        self.fin_received && self.acked == self.len() + 1
+    }
+
+    fn advertised(&self) -> u16 {
+        if self.paused { 0 } else { 60_000 }
+    }
+
+    fn ack(&self) -> Segment {
+        self.segment(self.seq(self.sent), Flags::ACK, &[])
+    }
+
+    fn segment(&self, seq: Seq, flags: Flags, payload: &[u8]) -> Segment {
+        let header = Header {
+            source: 1024,
+            destination: 80,
+            seq,
+            ack: self.expected.unwrap_or_default(),
+            flags,
+            window: self.advertised(),
+            mss: None,
+            window_scale: None,
+        };
+        Segment { header, payload: payload.to_vec() }
+    }
+
+    /// What the window and the data allow.
+    fn send(&mut self, now: Instant) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        if self.expected.is_none() || self.vanished {
+            return segments;
+        }
+        let edge = self.acked + self.window;
+        while self.sent < self.len() && self.sent < edge {
+            let end = self.len().min(edge).min(self.sent + u32::from(self.mss));
+            let payload = &self.out[self.sent as usize..end as usize];
+            segments.push(self.segment(self.seq(self.sent), Flags::ACK, payload));
+            if self.sent < self.highest_sent {
+                self.repeated += 1;
+            }
+            self.sent = end;
+        }
+        if self.sent == self.len() && self.fin_allowed {
+            segments.push(self.segment(self.seq(self.sent), Flags::ACK.with(Flags::FIN), &[]));
+            self.sent += 1;
+        }
+        self.highest_sent = self.highest_sent.max(self.sent);
+        if self.sent > self.acked && self.timer.is_none() {
+            self.timer = Some(now + PEER_RTO);
+        }
+        segments
+    }
+
+    fn receive(&mut self, now: Instant, segment: &Segment) -> Vec<Segment> {
+        if self.vanished || self.reset {
+            return Vec::new();
+        }
+        let header = &segment.header;
+        if header.flags.contains(Flags::RST) {
+            self.reset = true;
+            return Vec::new();
+        }
+        let mut answers = Vec::new();
+        let Some(expected) = self.expected else {
+            if header.flags.contains(Flags::SYN) {
+                self.expected = Some(header.seq + 1);
+                self.window = u32::from(header.window);
+                self.timer = None;
+                self.scale = header.window_scale.unwrap_or(0);
+                answers.push(self.ack());
+                answers.extend(self.send(now));
+            }
+            return answers;
+        };
+        let occupies = segment.payload.len() as u32
+            + u32::from(header.flags.contains(Flags::FIN))
+            + u32::from(header.flags.contains(Flags::SYN));
+        if header.seq.before(expected) && occupies == 0 {
+            // A probe; RFC 9293 wants an answer.
+            answers.push(self.ack());
+        }
+        let acked = header.ack.distance_from(self.seq(0));
+        let window = u32::from(header.window) << self.scale;
+        if header.ack.after(self.seq(self.acked)) {
+            self.acked = acked;
+            self.sent = self.sent.max(acked);
+            self.duplicates = 0;
+            self.timer = (self.sent > self.acked).then_some(now + PEER_RTO);
+        } else if acked == self.acked && occupies == 0 && window == self.window && self.sent > acked
+        {
+            self.duplicates += 1;
+            if self.duplicates == 3 {
+                self.sent = self.acked;
+            }
+        }
+        self.window = window;
+        if occupies > 0 {
+            if header.seq == expected && !self.paused {
+                self.received.extend(&segment.payload);
+                self.fin_received |= header.flags.contains(Flags::FIN);
+                self.expected = Some(expected + occupies);
+            }
+            answers.push(self.ack());
+        }
+        answers.extend(self.send(now));
+        answers
+    }
+
+    fn timeout(&mut self, now: Instant) -> Vec<Segment> {
+        match self.timer {
+            Some(due) if due <= now && self.expected.is_some() => {
+                self.sent = self.acked;
+                self.timer = Some(now + PEER_RTO);
+                self.repeated += 1;
+                self.send(now)
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+struct World {
+    scenario: Scenario,
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    count: u64,
+    random: Random,
+    mapping: Mapping,
+    socket: Socket,
+    peer: Peer,
+    parking: Parking,
+    highest_from_us: Option<Seq>,
+    outcome: Outcome,
+    gone: Option<Fate>,
+    updates_to_lose: u32,
+    /// Deadlines that an event is on its way for.
+    armed: Option<Instant>,
+    peer_armed: Option<Instant>,
+}
+
+impl World {
+    fn new(scenario: Scenario) -> Self {
+        let syn = Header {
+            source: 1024,
+            destination: 80,
+            seq: Seq::from(scenario.peer_iss),
+            ack: Seq::default(),
+            flags: Flags::SYN,
+            window: 60_000,
+            mss: Some(scenario.peer_mss),
+            window_scale: scenario.peer_scales.then_some(0),
+        };
+        let iss = Seq::from(scenario.our_iss);
+        let connection = Connection::from_syn(Instant::START, &syn, iss, OUR_MSS);
+        let later = scenario.upload_starts_after_download;
+        let peer = Peer {
+            out: if later { Vec::new() } else { scenario.upload.clone() },
+            iss: syn.seq,
+            acked: 0,
+            sent: 0,
+            highest_sent: 0,
+            window: 0,
+            scale: 0,
+            duplicates: 0,
+            expected: None,
+            received: Vec::new(),
+            fin_received: false,
+            fin_allowed: !later && scenario.stays_open.is_none(),
+            paused: false,
+            mss: 1460,
+            timer: None,
+            repeated: 0,
+            vanished: false,
+            reset: false,
+        };
+        let later = scenario.download_starts_after_upload;
+        let socket = Socket {
+            queue: if later { Vec::new() } else { scenario.download.clone() },
+            ended: !later && scenario.stays_open.is_none(),
+            buffered: 0,
+            received: Vec::new(),
+            shut_down: false,
+            size: scenario.send_buffer,
+            wants_room: false,
+            fail_after: scenario.socket_fails_after,
+            consumed: 0,
+        };
+        let outcome = Outcome {
+            end: End::StillOpen,
+            took: Duration::ZERO,
+            repeated_by_us: 0,
+            repeated_by_peer: 0,
+            most_parked: 0,
+            largest_flight_of_ours: 0,
+        };
+        let mut mapping = Mapping::new(connection);
+        mapping.connected();
+        if socket.ended {
+            mapping.ended();
+        }
+        Self {
+            random: Random(scenario.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            updates_to_lose: u32::from(scenario.window_update_is_lost),
+            scenario,
+            now: Instant::START,
+            events: BTreeMap::new(),
+            count: 0,
+            mapping,
+            socket,
+            peer,
+            parking: Parking::new(64 << 20),
+            highest_from_us: None,
+            outcome,
+            gone: None,
+            armed: None,
+            peer_armed: None,
+        }
+    }
+
+    fn at(&mut self, when: Instant, event: Event) {
+        self.count += 1;
+        self.events.insert((when, self.count), event);
+    }
+
+    /// Puts `segment` on the link, which may lose, repeat or delay it.
+    fn transmit(&mut self, segment: Segment, deliver: fn(Segment) -> Event) {
+        let link = self.scenario.link;
+        if self.random.percent(link.loss) {
+            return;
+        }
+        let late = if self.random.percent(link.reordering) { TRIP * 5 } else { Duration::ZERO };
+        if self.random.percent(link.duplication) {
+            self.at(self.now + TRIP, deliver(segment.clone()));
+        }
+        self.at(self.now + TRIP + late, deliver(segment));
+    }
+
+    fn run_mapping(&mut self, payload: &[u8]) {
+        if self.gone.is_some() {
+            return;
+        }
+        let mut wire = Wire { sent: Vec::new() };
+        let mut scratch = vec![0; 200_000];
+        let slices = [IoSlice::new(payload)];
+        let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
+        let Self { mapping, socket, parking, .. } = self;
+        let mut fate = mapping.run(self.now, socket, slices, &mut wire, &mut scratch, parking);
+        while fate == Fate::Hungry {
+            fate = mapping.run(self.now, socket, &[], &mut wire, &mut scratch, parking);
+        }
+        self.socket.wants_room |= self.mapping.take_write_event_wanted();
+        self.outcome.most_parked = self.outcome.most_parked.max(self.parking.used());
+        for segment in wire.sent {
+            self.note_sent(&segment);
+            self.transmit(segment, Event::ToPeer);
+        }
+        match fate {
+            Fate::Over | Fate::BrokenOff => self.gone = Some(fate),
+            Fate::Alive | Fate::Hungry => {
+                if let Some(due) = self.mapping.deadline()
+                    && self.armed != Some(due)
+                {
+                    self.armed = Some(due);
+                    self.at(due.max(self.now), Event::Deadline);
+                }
+            }
+        }
+    }
+
+    fn note_sent(&mut self, segment: &Segment) {
+        let end = segment.header.seq + segment.payload.len() as u32;
+        if segment.payload.is_empty() {
+            return;
+        }
+        match self.highest_from_us {
+            Some(highest) if !end.after(highest) => self.outcome.repeated_by_us += 1,
+            _ => self.highest_from_us = Some(end),
+        }
+        if let Some(expected) = self.peer.expected {
+            let flight = end.distance_from(expected);
+            self.outcome.largest_flight_of_ours = self.outcome.largest_flight_of_ours.max(flight);
+        }
+    }
+
+    fn run(mut self) -> Outcome {
+        let limit = self.scenario.stays_open.unwrap_or(END_OF_TIME);
+        self.run_mapping(&[]);
+        self.at(Instant::START + Duration::from_millis(1), Event::Drain);
+        while let Some(((when, _), event)) = self.events.pop_first() {
+            if when > Instant::START + limit {
+                assert!(self.scenario.stays_open.is_some(), "stuck: {:?}", self.mapping);
+                break;
+            }
+            self.now = when;
+            self.handle(event);
+            self.script();
+            if let Some(end) = self.ended() {
+                self.outcome.end = end;
+                break;
+            }
+        }
+        self.outcome.took = self.now - Instant::START;
+        self.outcome.repeated_by_peer = self.peer.repeated;
+        if self.outcome.end == End::Orderly {
+            assert!(self.peer.received == self.scenario.download, "download differs");
+            assert!(self.socket.received == self.scenario.upload, "upload differs");
+            assert_eq!(self.parking.used(), 0, "parked octets are given back");
+        }
+        self.outcome
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::ToPeer(segment) => {
+                let answers = self.peer.receive(self.now, &segment);
+                self.put_on_link(answers);
+            }
+            Event::ToUs(segment) => {
+                let Segment { header, payload } = segment;
+                if self.gone.is_none() {
+                    let taken = self.mapping.segment(self.now, &header, payload.len());
+                    self.run_mapping(&payload[taken]);
+                }
+            }
+            Event::PeerTimeout => {
+                let segments = self.peer.timeout(self.now);
+                self.put_on_link(segments);
+            }
+            Event::PeerReadsOn => {
+                self.peer.paused = false;
+                let update = self.peer.ack();
+                if self.updates_to_lose > 0 {
+                    self.updates_to_lose -= 1;
+                } else {
+                    self.put_on_link(vec![update]);
+                }
+            }
+            Event::Drain => {
+                let socket = &mut self.socket;
+                socket.buffered -= socket.buffered.min(self.scenario.drain_per_ms);
+                // As the kernel: an event once half of what is queued would fit again.
+                if socket.wants_room && socket.size - socket.buffered >= socket.buffered / 2 {
+                    socket.wants_room = false;
+                    self.mapping.writable();
+                    self.run_mapping(&[]);
+                }
+                self.at(self.now + Duration::from_millis(1), Event::Drain);
+            }
+            Event::Deadline => {
+                if self.gone.is_none() {
+                    self.mapping.tick(self.now);
+                    self.run_mapping(&[]);
+                }
+            }
+        }
+    }
+
+    fn put_on_link(&mut self, segments: Vec<Segment>) {
+        for segment in segments {
+            self.transmit(segment, Event::ToUs);
+        }
+        if let Some(due) = self.peer.timer
+            && self.peer_armed != Some(due)
+        {
+            self.peer_armed = Some(due);
+            self.at(due.max(self.now), Event::PeerTimeout);
+        }
+    }
+
+    /// What the scenario wants to happen once something has come about.
+    fn script(&mut self) {
+        let received = self.peer.received.len();
+        if let Some((octets, pause)) = self.scenario.peer_stops_reading_at
+            && received >= octets
+        {
+            self.scenario.peer_stops_reading_at = None;
+            self.peer.paused = true;
+            self.at(self.now + pause, Event::PeerReadsOn);
+        }
+        if self.scenario.download_starts_after_upload && self.socket.shut_down {
+            self.scenario.download_starts_after_upload = false;
+            self.socket.queue = self.scenario.download.clone();
+            self.socket.ended = true;
+            self.mapping.ended();
+            self.run_mapping(&[]);
+        }
+        if self.scenario.upload_starts_after_download && self.peer.fin_received {
+            self.scenario.upload_starts_after_download = false;
+            self.peer.out = self.scenario.upload.clone();
+            self.peer.fin_allowed = true;
+            let segments = self.peer.send(self.now);
+            self.put_on_link(segments);
+        }
+        if self.scenario.peer_resets_at.is_some_and(|octets| received >= octets) {
+            self.scenario.peer_resets_at = None;
+            let seq = self.peer.seq(self.peer.sent);
+            let reset = self.peer.segment(seq, Flags::RST.with(Flags::ACK), &[]);
+            self.peer.vanished = true;
+            self.transmit(reset, Event::ToUs);
+        }
+        if self.scenario.peer_vanishes_at.is_some_and(|octets| received >= octets)
+            && self.peer.expected.is_some()
+        {
+            self.peer.vanished = true;
+        }
+    }
+
+    fn ended(&self) -> Option<End> {
+        if self.peer.reset {
+            return Some(End::PeerWasReset);
+        }
+        match self.gone? {
+            Fate::BrokenOff if self.scenario.peer_vanishes_at.is_some() => Some(End::GaveUp),
+            Fate::BrokenOff if self.peer.vanished => Some(End::BrokenOffByPeer),
+            Fate::Over if self.peer.is_done() => Some(End::Orderly),
+            // Our last acknowledgement of the peer's FIN was lost: it hears a reset for it in the
+            // end, having received everything.
+            Fate::Over if self.peer.fin_received && self.peer.acked == self.peer.len() => {
+                Some(End::Orderly)
+            }
+            _ => None,
+        }
+    }
+}
