@@ -1,0 +1,182 @@
+use super::*;
+use crate::value::AddressValue;
+use pasta_ipc::types::IfName;
+use std::net::Ipv4Addr;
+
+fn read(line: &str) -> Result<Line, Stop> {
+    parse(line.split(' ').map(OsString::from))
+}
+
+fn settings(line: &str) -> Vec<Setting> {
+    read(line).unwrap().settings
+}
+
+fn words(line: &str) -> Vec<String> {
+    let words = read(line).unwrap().words;
+    words.into_iter().map(|word| word.into_string().unwrap()).collect()
+}
+
+/// The first line of a refusal.
+fn refusal(line: &str) -> String {
+    match read(line) {
+        Err(Stop::Refused(text)) => text.lines().next().unwrap().to_owned(),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn v4(octets: [u8; 4], len: Option<u8>) -> Setting {
+    Setting::Address(AddressValue::V4(Ipv4Addr::from(octets), len))
+}
+
+#[test]
+fn the_parser_finds_no_fault_with_the_table() {
+    grammar().debug_assert();
+}
+
+#[test]
+fn a_value_is_written_in_four_ways() {
+    for line in ["pasta -m 1500", "pasta -m1500", "pasta --mtu 1500", "pasta --mtu=1500"] {
+        assert_eq!(settings(line), [Setting::Mtu(1500)], "{line}");
+    }
+}
+
+#[test]
+fn short_options_are_grouped_and_the_last_may_take_a_value() {
+    let wanted = [Setting::Foreground, Setting::Ipv4Only, Setting::Mtu(1400)];
+    assert_eq!(settings("pasta -f4m1400"), wanted);
+    assert_eq!(settings("pasta -f4m 1400"), wanted);
+}
+
+#[test]
+fn a_unique_prefix_is_as_good_as_the_name() {
+    assert_eq!(settings("pasta --config"), [Setting::ConfigureNamespace]);
+    assert_eq!(settings("pasta --addr=10.0.0.1/8"), [v4([10, 0, 0, 1], Some(8))]);
+    assert!(matches!(settings("pasta --map-guest none")[..], [Setting::MapGuestAddress(_)]));
+}
+
+#[test]
+fn options_come_in_the_order_in_which_they_were_given() {
+    let wanted =
+        [v4([10, 0, 0, 1], None), Setting::Netmask(24), v4([10, 0, 0, 2], None), Setting::Quiet];
+    assert_eq!(settings("pasta -a 10.0.0.1 -n 24 -a 10.0.0.2 -q"), wanted);
+    assert_eq!(settings("pasta -4 -6 -4"), [Setting::Ipv6Only, Setting::Ipv4Only]);
+}
+
+#[test]
+fn options_of_the_command_are_never_eaten() {
+    for line in [
+        "pasta sh -c --version",
+        "pasta -- sh -c --version",
+        "pasta --config-net sh -c --version",
+        "pasta --config-net -- sh -c --version",
+    ] {
+        assert_eq!(words(line), ["sh", "-c", "--version"], "{line}");
+    }
+    assert_eq!(words("pasta ls -- -d"), ["ls", "--", "-d"]);
+    assert_eq!(words("pasta -- --mtu"), ["--mtu"]);
+    assert_eq!(words("pasta --config-net"), [""; 0]);
+}
+
+#[test]
+fn a_value_may_look_like_an_option() {
+    assert_eq!(refusal("pasta -a -4"), "pasta: invalid address: '-4'");
+    assert_eq!(refusal("pasta -a --"), "pasta: invalid address: '--'");
+    let name = IfName::try_from("--version".to_owned()).unwrap();
+    assert_eq!(settings("pasta -I --version"), [Setting::TapName(name)]);
+}
+
+#[test]
+fn errors_have_the_words_that_callers_look_for() {
+    for (line, wanted) in [
+        ("pasta --nonsense", "pasta: unrecognized option '--nonsense'"),
+        ("/usr/bin/pasta --nonsense=5 -4", "/usr/bin/pasta: unrecognized option '--nonsense'"),
+        ("pasta --config-net --nonsense -- ls", "pasta: unrecognized option '--nonsense'"),
+        ("pasta -x", "pasta: invalid option -- 'x'"),
+        ("pasta -4x", "pasta: invalid option -- 'x'"),
+        ("pasta -m", "pasta: option '--mtu' requires an argument"),
+        ("pasta --map-guest-addr", "pasta: option '--map-guest-addr' requires an argument"),
+        ("pasta --debug=1", "pasta: option '--debug' doesn't allow an argument"),
+        (
+            "pasta --ipv",
+            "pasta: option '--ipv' is ambiguous; possibilities: '--ipv4-only' '--ipv6-only'",
+        ),
+        ("pasta -m 70000", "pasta: MTU 70000 too large (largest is 65521)"),
+        ("pasta --mtu=", "pasta: invalid MTU: ''"),
+        ("pasta -a 10.0.0.1/40", "pasta: invalid prefix length in address: '10.0.0.1/40'"),
+        (
+            "pasta -I sixteen-chars-xx",
+            "pasta: invalid interface name: 'sixteen-chars-xx': not an interface name (1 to 15 characters, no blank, '/' or ':')",
+        ),
+    ] {
+        assert_eq!(refusal(line), wanted, "{line}");
+    }
+}
+
+#[test]
+fn usage_follows_an_unknown_option() {
+    let Err(Stop::Refused(text)) = read("pasta --nonsense") else { panic!() };
+    assert!(text.contains("Usage: pasta [OPTIONS] [--] [COMMAND [ARG...]]"), "{text}");
+    assert!(text.ends_with('\n'));
+}
+
+#[test]
+fn options_of_later_versions_are_known_by_name() {
+    for (line, name) in [
+        ("pasta -t 8000 -- ls", "tcp-ports"),
+        ("pasta -tnone", "tcp-ports"),
+        ("pasta --udp-ports=auto", "udp-ports"),
+        ("pasta -P /run/x.pid", "pid"),
+        ("pasta --no-tcp", "no-tcp"),
+        ("pasta --splice", "splice-only"),
+        ("pasta --strict-sandbox", "strict-sandbox"),
+        ("pasta --strict-sandbox=abi:6", "strict-sandbox"),
+        ("pasta --host-lo-to-ns-lo --version", "host-lo-to-ns-lo"),
+    ] {
+        let wanted = format!("pasta: option '--{name}' is not supported by this version");
+        assert_eq!(refusal(line), wanted, "{line}");
+    }
+}
+
+#[test]
+fn attaching_and_the_other_mode_are_refused_by_name() {
+    let wanted =
+        "pasta: option '--netns': attaching to a namespace is not supported in this version";
+    assert_eq!(refusal("pasta --config-net --netns /run/netns/x"), wanted);
+    assert_eq!(refusal("pasta -1"), "pasta: option '--one-off' is for passt mode only");
+    assert_eq!(
+        refusal("pasta --vhost-user"),
+        "pasta: option '--vhost-user' is for passt mode only"
+    );
+}
+
+#[test]
+fn version_is_told_at_once_but_not_past_an_error() {
+    let wanted = Stop::Answer(format!("pasta {}\n", env!("CARGO_PKG_VERSION")));
+    for line in [
+        "pasta --version",
+        "pasta --vers --nonsense",
+        "pasta --config-net -a 10.0.0.1/24 -n 8 --version",
+        "pasta -fd --version -- ls",
+    ] {
+        assert_eq!(read(line), Err(wanted.clone()), "{line}");
+    }
+    assert_eq!(refusal("pasta --nonsense --version"), "pasta: unrecognized option '--nonsense'");
+    assert_eq!(refusal("pasta -m x --version"), "pasta: invalid MTU: 'x'");
+}
+
+#[test]
+fn help_shows_what_works_and_nothing_else() {
+    let (Err(Stop::Answer(help)), Err(Stop::Answer(short))) =
+        (read("pasta --help"), read("pasta -h"))
+    else {
+        panic!()
+    };
+    assert_eq!(help, short);
+    for entry in TABLE {
+        let shown = help
+            .lines()
+            .any(|line| line.split([' ', ',']).any(|word| word == format!("--{}", entry.long)));
+        assert_eq!(shown, !matches!(entry.kind, Kind::Refused(..)), "{}", entry.long);
+        assert_eq!(entry.help.is_empty(), matches!(entry.kind, Kind::Refused(..)));
+    }
+}

@@ -1,0 +1,199 @@
+//! Finding and starting the two helpers.
+//!
+//! Each is executed by a descriptor opened beforehand, so that a user whom root becomes needs no
+//! way to the directory. It gets `/dev/null` three times, its channels at fixed numbers, no
+//! environment and no argument; all else it is told by message.
+
+use crate::identity::Identity;
+use crate::log::Helper;
+use crate::sys::{self, Child, Cloned};
+use crate::tun;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Uid, chdir, execveat};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where packages put the helpers; the environment of the build decides.
+const LIBEXEC_DIR: &str = match option_env!("PASTA_LIBEXECDIR") {
+    Some(directory) => directory,
+    None => "/usr/libexec/pasta",
+};
+
+/// The number of the first descriptor that a helper gets besides standard input, output and error.
+const FIRST_DESCRIPTOR: i32 = 3;
+
+/// Descriptors are moved above this before any is put in its place. Chosen: above all places.
+const OUT_OF_THE_WAY: i32 = 16;
+
+/// Why a helper cannot be found.
+#[derive(Debug)]
+pub(crate) enum FindError {
+    /// Neither beside us nor in the directory fixed at build time. The cause is of the latter.
+    Missing { name: &'static str, beside: PathBuf, cause: io::Error },
+    /// It is beside us only, where somebody else could have put it.
+    Untrusted { name: &'static str, beside: PathBuf },
+    /// We do not know where we are ourselves.
+    OwnPath(io::Error),
+}
+
+impl fmt::Display for FindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { name, beside, .. } => {
+                write!(f, "cannot find {name} in {} or {LIBEXEC_DIR}", beside.display())
+            }
+            Self::Untrusted { name, beside } => write!(
+                f,
+                "{name} in {} is not used: it or the directory is writable by all, or belongs to \
+                 another user",
+                beside.display()
+            ),
+            Self::OwnPath(_) => f.write_str("cannot read /proc/self/exe"),
+        }
+    }
+}
+
+impl std::error::Error for FindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Missing { cause, .. } | Self::OwnPath(cause) => Some(cause),
+            Self::Untrusted { .. } => None,
+        }
+    }
+}
+
+/// The helpers' programs, opened for execution only.
+#[derive(Debug)]
+pub(crate) struct Executables {
+    /// `pasta-monitor`
+    pub(crate) monitor: OwnedFd,
+    /// `pasta-datapath`
+    pub(crate) datapath: OwnedFd,
+}
+
+impl Executables {
+    /// Opens both, beside our own program or in the directory fixed at build time.
+    ///
+    /// The directory beside us counts only if nobody else can have put something there: it and the
+    /// helper belong to root, to the caller, or to whom our own program belongs, and are not
+    /// writable by all.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError`].
+    pub(crate) fn find() -> Result<Self, FindError> {
+        let own = std::fs::read_link("/proc/self/exe").map_err(FindError::OwnPath)?;
+        let owner = open_path(Path::new("/proc/self/exe"))
+            .and_then(|program| fstat(&program))
+            .map_err(|errno| FindError::OwnPath(errno.into()))?
+            .st_uid;
+        let trusted = [0, Uid::current().as_raw(), owner];
+        let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
+        let find = |helper: Helper| {
+            let name = helper.name();
+            open_trusted(&beside, name, &trusted).or_else(|near| {
+                let far = open_path(&Path::new(LIBEXEC_DIR).join(name));
+                far.map_err(|cause| match near {
+                    Errno::EPERM => FindError::Untrusted { name, beside: beside.clone() },
+                    _ => FindError::Missing { name, beside: beside.clone(), cause: cause.into() },
+                })
+            })
+        };
+        Ok(Self { monitor: find(Helper::Monitor)?, datapath: find(Helper::Datapath)? })
+    }
+}
+
+fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
+    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn open_trusted(directory: &Path, name: &str, trusted: &[u32]) -> Result<OwnedFd, Errno> {
+    let directory_fd = open_path(directory)?;
+    let program = open_path(&directory.join(name))?;
+    for fd in [directory_fd.as_fd(), program.as_fd()] {
+        let stat = fstat(fd)?;
+        if !trusted.contains(&stat.st_uid) || stat.st_mode & 0o002 != 0 {
+            return Err(Errno::EPERM);
+        }
+    }
+    Ok(program)
+}
+
+/// How a helper is to be started.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    /// Which one.
+    pub(crate) helper: Helper,
+    /// Its program.
+    pub(crate) program: BorrowedFd<'a>,
+    /// `/dev/null`, open for reading and writing.
+    pub(crate) null: BorrowedFd<'a>,
+    /// What it gets from number 3 on.
+    pub(crate) descriptors: &'a [BorrowedFd<'a>],
+    /// Whom it becomes first; none: it stays what we are.
+    pub(crate) identity: Option<Identity>,
+    /// Whether it needs a device file of its own.
+    pub(crate) tun: tun::Access,
+}
+
+/// Starts a helper. What goes wrong in the new process before it is the helper is said by `fail`,
+/// over the helper's own channel.
+///
+/// # Errors
+///
+/// If there can be no new process.
+pub(crate) fn spawn(start: &Start<'_>, fail: impl Fn(OwnedFd, &str)) -> io::Result<Child> {
+    match sys::clone_process(0)? {
+        Cloned::Parent(child) => Ok(child),
+        Cloned::Child => {
+            let Err(error) = become_helper(start);
+            if let Some(channel) = start.descriptors.first()
+                && let Ok(channel) = channel.try_clone_to_owned()
+            {
+                fail(channel, &format!("cannot start {}: {error}", start.helper.name()));
+            }
+            sys::exit_now(1)
+        }
+    }
+}
+
+fn become_helper(start: &Start<'_>) -> io::Result<Infallible> {
+    if start.tun == tun::Access::OwnDevice {
+        tun::provide_device()?;
+    }
+    if let Some(identity) = start.identity {
+        identity.assume()?;
+    }
+    // Until it sets this itself; the channel's end tells it too.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let program = move_up(start.program)?;
+    let null = move_up(start.null)?;
+    let descriptors =
+        start.descriptors.iter().map(|fd| move_up(*fd)).collect::<io::Result<Vec<_>>>()?;
+    for number in 0..FIRST_DESCRIPTOR {
+        sys::place(null.as_fd(), number)?;
+    }
+    for (number, fd) in (FIRST_DESCRIPTOR..).zip(&descriptors) {
+        sys::place(fd.as_fd(), number)?;
+    }
+    SigSet::empty().thread_set_mask()?;
+    sys::default_disposition(Signal::SIGPIPE)?;
+    chdir("/")?;
+    let name = CString::new(start.helper.name())?;
+    // Every other descriptor closes by itself.
+    Ok(execveat(program, c"", &[name], &[] as &[CString], AtFlags::AT_EMPTY_PATH)?)
+}
+
+/// A duplicate above all places, closed by exec.
+fn move_up(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(OUT_OF_THE_WAY))?;
+    sys::own_new(number)
+}

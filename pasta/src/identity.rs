@@ -1,0 +1,180 @@
+//! Who we are, and whom root becomes before any namespace is made.
+
+use crate::value::{NameOrId, RunAs};
+use nix::sys::prctl;
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgroups, setresgid, setresuid};
+use std::fmt;
+use std::io;
+
+/// Whom root becomes unless `--runas` says otherwise.
+const DEFAULT_USER: &str = "nobody";
+
+/// What `nobody` is where the password file does not say.
+const OVERFLOW_ID: u32 = 65534;
+
+/// A user and a group to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The user.
+    pub(crate) uid: Uid,
+    /// The group; no others are kept.
+    pub(crate) gid: Gid,
+}
+
+impl Identity {
+    /// Becomes this for good; with another user than root all capabilities go. The kernel makes a
+    /// process that changes its user dumpable as the administrator has it, so that is undone.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if we are not root.
+    pub(crate) fn assume(self) -> io::Result<()> {
+        setgroups(&[])?;
+        setresgid(self.gid, self.gid, self.gid)?;
+        setresuid(self.uid, self.uid, self.uid)?;
+        prctl::set_dumpable(false)?;
+        Ok(())
+    }
+}
+
+/// What this process may do, as far as start-up differs by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing special: an ordinary user, or uid 0 of a user namespace that is not the first one.
+    Ordinary,
+    /// Root of the machine, to become this user.
+    Root(Identity),
+}
+
+/// Why it cannot be found out whom to become.
+#[derive(Debug)]
+pub(crate) enum IdentityError {
+    /// `/proc/self/uid_map` cannot be read.
+    UidMap(io::Error),
+    /// The password or group file cannot be read.
+    Lookup(String, nix::errno::Errno),
+    /// No such user.
+    NoUser(String),
+    /// No such group.
+    NoGroup(String),
+    /// The login is another name of root.
+    RootByName(String),
+    /// Only root can become another user.
+    NotRoot(Identity),
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UidMap(_) => f.write_str("cannot read /proc/self/uid_map"),
+            Self::Lookup(name, _) => write!(f, "cannot look up '{name}'"),
+            Self::NoUser(name) => write!(f, "no such user: '{name}'"),
+            Self::NoGroup(name) => write!(f, "no such group: '{name}'"),
+            Self::RootByName(name) => {
+                write!(f, "user '{name}' is root, which --runas takes as a number only")
+            }
+            Self::NotRoot(identity) => write!(
+                f,
+                "cannot run as user {}, group {}: only root can change its user",
+                identity.uid, identity.gid
+            ),
+        }
+    }
+}
+
+impl std::error::Error for IdentityError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::UidMap(error) => Some(error),
+            Self::Lookup(_, errno) => Some(errno),
+            _ => None,
+        }
+    }
+}
+
+/// Finds out what we are and, for root, whom to become.
+///
+/// # Errors
+///
+/// [`IdentityError`].
+pub(crate) fn standing(run_as: Option<&RunAs>) -> Result<Standing, IdentityError> {
+    let (uid, gid) = (geteuid(), getegid());
+    let root = uid.is_root() && {
+        let map = std::fs::read_to_string("/proc/self/uid_map").map_err(IdentityError::UidMap)?;
+        is_initial_map(&map)
+    };
+    let wanted = run_as.map(resolve).transpose()?;
+    match (root, wanted) {
+        (true, Some(identity)) => Ok(Standing::Root(identity)),
+        (true, None) => default_identity().map(Standing::Root),
+        (false, None) => Ok(Standing::Ordinary),
+        (false, Some(identity)) if identity == (Identity { uid, gid }) => Ok(Standing::Ordinary),
+        (false, Some(identity)) => Err(IdentityError::NotRoot(identity)),
+    }
+}
+
+/// Whether this is the map of the first user namespace: every id is itself.
+fn is_initial_map(map: &str) -> bool {
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
+fn default_identity() -> Result<Identity, IdentityError> {
+    let found = User::from_name(DEFAULT_USER)
+        .map_err(|errno| IdentityError::Lookup(DEFAULT_USER.into(), errno))?;
+    Ok(match found {
+        Some(user) if !user.uid.is_root() => Identity { uid: user.uid, gid: user.gid },
+        _ => Identity { uid: Uid::from_raw(OVERFLOW_ID), gid: Gid::from_raw(OVERFLOW_ID) },
+    })
+}
+
+fn resolve(run_as: &RunAs) -> Result<Identity, IdentityError> {
+    let (uid, own_group) = match &run_as.user {
+        NameOrId::Id(id) => (Uid::from_raw(*id), Gid::from_raw(*id)),
+        NameOrId::Name(name) => {
+            let user = User::from_name(name)
+                .map_err(|errno| IdentityError::Lookup(name.clone(), errno))?
+                .ok_or_else(|| IdentityError::NoUser(name.clone()))?;
+            if user.uid.is_root() {
+                return Err(IdentityError::RootByName(name.clone()));
+            }
+            (user.uid, user.gid)
+        }
+    };
+    let gid = match &run_as.group {
+        None => own_group,
+        Some(NameOrId::Id(id)) => Gid::from_raw(*id),
+        Some(NameOrId::Name(name)) => {
+            Group::from_name(name)
+                .map_err(|errno| IdentityError::Lookup(name.clone(), errno))?
+                .ok_or_else(|| IdentityError::NoGroup(name.clone()))?
+                .gid
+        }
+    };
+    Ok(Identity { uid, gid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_identity_map_is_the_first_user_namespace() {
+        assert!(is_initial_map("         0          0 4294967295\n"));
+        assert!(!is_initial_map("0 1000 1\n"));
+        assert!(!is_initial_map("0 0 4294967294\n"));
+        assert!(!is_initial_map("0 0 4294967295\n1 1 1\n"));
+        assert!(!is_initial_map(""));
+    }
+
+    #[test]
+    fn number_alone_is_its_own_group_and_root_by_name_is_refused() {
+        let id = |uid, gid| Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) };
+        let run_as = |text| resolve(&crate::value::run_as(text).unwrap());
+        assert_eq!(run_as("1234").unwrap(), id(1234, 1234));
+        assert_eq!(run_as("0").unwrap(), id(0, 0));
+        assert_eq!(run_as("1234:root").unwrap(), id(1234, 0));
+        assert!(matches!(run_as("root"), Err(IdentityError::RootByName(_))));
+        assert!(matches!(run_as("no-such-user-here"), Err(IdentityError::NoUser(_))));
+        assert!(matches!(run_as("1:no-such-group-here"), Err(IdentityError::NoGroup(_))));
+    }
+}

@@ -1,0 +1,220 @@
+//! The one writer of the log. Everything goes to standard error.
+//!
+//! Lines of the helpers are another process's words: control characters in them are shown escaped,
+//! so that they can neither forge a line nor steer a terminal, and each helper may only say so much
+//! in a second. A log that cannot be written (closed pipe, full disk) is lost; nothing else is.
+
+use pasta_ipc::types::{LogLevel, LogRecord};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+/// Most lines that a helper may have written in [`WINDOW`]. Chosen: far above what warnings need
+/// (5 per second and place), far below what would fill a disk unnoticed.
+const LINES_PER_WINDOW: u32 = 100;
+
+/// As [`LINES_PER_WINDOW`], when lines for every flow or frame were asked for.
+const LINES_PER_WINDOW_DEBUG: u32 = 20_000;
+
+/// How long a helper's allowance lasts.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Which helper a line is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Helper {
+    /// `pasta-monitor`
+    Monitor,
+    /// `pasta-datapath`
+    Datapath,
+}
+
+impl Helper {
+    /// The program's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Monitor => "pasta-monitor",
+            Self::Datapath => "pasta-datapath",
+        }
+    }
+}
+
+/// Writes lines at least as important as a level to standard error.
+#[derive(Debug)]
+pub(crate) struct Log {
+    level: LogLevel,
+    start: Instant,
+    monitor: Allowance,
+    datapath: Allowance,
+}
+
+impl Log {
+    /// A log that counts its timestamps from now.
+    pub(crate) fn new(level: LogLevel) -> Self {
+        let start = Instant::now();
+        let allowance = Allowance::new(start, limit(level));
+        Self { level, start, monitor: allowance, datapath: allowance }
+    }
+
+    /// Writes one line of our own.
+    pub(crate) fn write(&mut self, level: LogLevel, text: &str) {
+        if level <= self.level {
+            let elapsed = self.start.elapsed();
+            emit(&line(self.level, elapsed, level, text));
+        }
+    }
+
+    /// As [`Log::write`].
+    pub(crate) fn error(&mut self, text: &str) {
+        self.write(LogLevel::Error, text);
+    }
+
+    /// As [`Log::write`].
+    pub(crate) fn warn(&mut self, text: &str) {
+        self.write(LogLevel::Warn, text);
+    }
+
+    /// As [`Log::write`].
+    pub(crate) fn debug(&mut self, text: &str) {
+        self.write(LogLevel::Debug, text);
+    }
+
+    /// Writes a helper's line, or counts it if the helper has had its share.
+    pub(crate) fn relay(&mut self, from: Helper, record: &LogRecord) {
+        if record.level > self.level {
+            return;
+        }
+        let now = Instant::now();
+        let allowance = match from {
+            Helper::Monitor => &mut self.monitor,
+            Helper::Datapath => &mut self.datapath,
+        };
+        let Verdict { withheld_before, write } = allowance.take(now);
+        if withheld_before > 0 {
+            let text = format!("{withheld_before} lines of {} withheld", from.name());
+            self.warn(&text);
+        }
+        if write {
+            self.write(record.level, &format!("{}: {}", from.name(), record.text));
+        }
+    }
+}
+
+/// Writes `text` to standard error as it is, and forgets about it if that fails.
+pub(crate) fn emit(text: &str) {
+    // Nobody is left to be told.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn limit(level: LogLevel) -> u32 {
+    if level >= LogLevel::Debug { LINES_PER_WINDOW_DEBUG } else { LINES_PER_WINDOW }
+}
+
+/// One line with its end. With debugging it begins with the time since the start, in seconds and
+/// ten thousandths; without, with the program's name, as errors on a terminal do.
+fn line(threshold: LogLevel, elapsed: Duration, level: LogLevel, text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 32);
+    if threshold >= LogLevel::Debug {
+        let (seconds, fraction) = (elapsed.as_secs(), elapsed.subsec_micros() / 100);
+        // Writing to a String cannot fail.
+        let _ = write!(line, "{seconds}.{fraction:04}: ");
+    } else {
+        line.push_str("pasta: ");
+    }
+    line.push_str(match level {
+        LogLevel::Error => "",
+        LogLevel::Warn => "warning: ",
+        LogLevel::Info => "info: ",
+        LogLevel::Debug => "debug: ",
+        LogLevel::Trace => "trace: ",
+    });
+    escape(text, &mut line);
+    line.push('\n');
+    line
+}
+
+/// Appends `text`, with control characters (and what turns the direction of text) as `\u{..}`.
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+}
+
+/// How much a helper may still say in the current window.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    limit: u32,
+    since: Instant,
+    written: u32,
+    withheld: u32,
+}
+
+/// What to do with one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Verdict {
+    /// This many were left out before it, which has not been said yet.
+    withheld_before: u32,
+    write: bool,
+}
+
+impl Allowance {
+    fn new(now: Instant, limit: u32) -> Self {
+        Self { limit, since: now, written: 0, withheld: 0 }
+    }
+
+    fn take(&mut self, now: Instant) -> Verdict {
+        let mut withheld_before = 0;
+        if now.saturating_duration_since(self.since) >= WINDOW {
+            withheld_before = self.withheld;
+            *self = Self::new(now, self.limit);
+        }
+        let write = self.written < self.limit;
+        if write {
+            self.written += 1;
+        } else {
+            self.withheld = self.withheld.saturating_add(1);
+        }
+        Verdict { withheld_before, write }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_cannot_forge_a_line() {
+        let shown =
+            line(LogLevel::Warn, Duration::ZERO, LogLevel::Warn, "a\nb\x1b[2J\u{202e}é\u{9b}");
+        assert_eq!(shown, "pasta: warning: a\\nb\\u{1b}[2J\\u{202e}é\\u{9b}\n");
+    }
+
+    #[test]
+    fn debugging_brings_timestamps_in_ten_thousandths() {
+        let elapsed = Duration::from_micros(12_034_599);
+        assert_eq!(line(LogLevel::Debug, elapsed, LogLevel::Error, "x"), "12.0345: x\n");
+        assert_eq!(line(LogLevel::Trace, elapsed, LogLevel::Debug, "x"), "12.0345: debug: x\n");
+    }
+
+    #[test]
+    fn errors_have_the_programs_name_only() {
+        assert_eq!(line(LogLevel::Warn, Duration::ZERO, LogLevel::Error, "x"), "pasta: x\n");
+    }
+
+    #[test]
+    fn lines_over_the_allowance_are_counted_and_told_in_the_next_window() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start, 2);
+        let said = |n, write| Verdict { withheld_before: n, write };
+        assert_eq!(allowance.take(start), said(0, true));
+        assert_eq!(allowance.take(start), said(0, true));
+        assert_eq!(allowance.take(start), said(0, false));
+        assert_eq!(allowance.take(start + WINDOW / 2), said(0, false));
+        assert_eq!(allowance.take(start + WINDOW), said(2, true));
+        assert_eq!(allowance.take(start + WINDOW), said(0, true));
+    }
+}

@@ -1,0 +1,465 @@
+//! What the command line asks for, as one checked value, and how it is told to the helpers.
+
+use crate::cli::{Line, Setting};
+use crate::following::{Wish, following};
+use crate::value::{self, AddressOrNone, AddressValue, RunAs};
+use pasta_ipc::types::{
+    Bounded, Configure, DatapathStart, FamilyPolicy, Follow, Following, HostLoopback, IfName,
+    Ipv4Net, Ipv6Net, LogLevel, MacAddr, MonitorStart, Mtu, MtuSource, Service, TapInfo,
+};
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStringExt;
+
+/// Smallest MTU that IPv6 works with (RFC 8200, section 5).
+const MIN_IPV6_MTU: u16 = 1280;
+
+/// One value for each address family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PerFamily<Four, Six> {
+    /// For IPv4.
+    pub(crate) ipv4: Four,
+    /// For IPv6.
+    pub(crate) ipv6: Six,
+}
+
+impl PerFamily<Option<Ipv4Addr>, Option<Ipv6Addr>> {
+    fn set(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.ipv4 = Some(address),
+            IpAddr::V6(address) => self.ipv6 = Some(address),
+        }
+    }
+
+    fn set_or_clear(&mut self, value: AddressOrNone) {
+        match value {
+            AddressOrNone::Address(address) => self.set(address),
+            AddressOrNone::None => *self = Self::default(),
+        }
+    }
+}
+
+type Addresses = PerFamily<Option<Ipv4Addr>, Option<Ipv6Addr>>;
+
+/// Which address families were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Families {
+    /// Whichever the kernel has.
+    Both,
+    /// `-4`
+    Ipv4Only,
+    /// `-6`
+    Ipv6Only,
+}
+
+/// Which address families the host's kernel has sockets for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KernelHas {
+    /// IPv4.
+    pub(crate) ipv4: bool,
+    /// IPv6.
+    pub(crate) ipv6: bool,
+}
+
+/// The program to run in the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Path, or name to look up in `PATH`.
+    pub(crate) path: CString,
+    /// Its arguments, the first being its name for itself.
+    pub(crate) args: Vec<CString>,
+}
+
+/// Whether `--sandbox-report` was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SandboxReport {
+    /// The audit of each helper is printed before COMMAND starts.
+    Print,
+    /// It is only checked.
+    CheckOnly,
+}
+
+/// All that the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// COMMAND, or a login shell.
+    pub(crate) program: Program,
+    /// Whom to become when started by root.
+    pub(crate) run_as: Option<RunAs>,
+    /// Lines less important than this are not written.
+    pub(crate) log_level: LogLevel,
+    /// `--sandbox-report`
+    pub(crate) sandbox_report: SandboxReport,
+    /// What was accepted but deserves a word; one line each.
+    pub(crate) warnings: Vec<String>,
+    families: Families,
+    configure: Configure,
+    template: Option<IfName>,
+    tap_name: Option<IfName>,
+    addresses: PerFamily<Vec<Ipv4Net>, Vec<Ipv6Net>>,
+    gateway: Addresses,
+    mtu: Option<Mtu>,
+    following: Following,
+    our_mac: MacAddr,
+    tap_mac: Option<MacAddr>,
+    outbound: Addresses,
+    host_loopback: PerFamily<HostLoopback<Ipv4Addr>, HostLoopback<Ipv6Addr>>,
+    guest_address: Addresses,
+    dns_forward: Addresses,
+    dns_host: Addresses,
+}
+
+/// Options that are right one by one, but not together. The text is a whole line without the
+/// program's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidOptions(String);
+
+impl fmt::Display for InvalidOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InvalidOptions {}
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, InvalidOptions> {
+    Err(InvalidOptions(why.into()))
+}
+
+/// What the settings add up to, before their last checks.
+#[derive(Debug, Default)]
+struct Sum {
+    families: Option<Families>,
+    configure: bool,
+    template: Option<IfName>,
+    tap_name: Option<IfName>,
+    ipv4: Vec<PendingAddress>,
+    ipv6: Vec<Ipv6Net>,
+    early_netmask: Option<u8>,
+    gateway: Addresses,
+    mtu: Option<u16>,
+    wishes: Vec<Wish>,
+    our_mac: Option<MacAddr>,
+    tap_mac: Option<MacAddr>,
+    outbound: Addresses,
+    map_host_loopback: Addresses,
+    no_map_gateway: bool,
+    guest_address: Addresses,
+    dns_forward: Addresses,
+    dns_host: Addresses,
+    log_level: Option<LogLevel>,
+    run_as: Option<RunAs>,
+    sandbox_report: bool,
+    warnings: Vec<String>,
+}
+
+/// An IPv4 address of `-a` and the `-n` that came with it.
+#[derive(Clone, Copy, Debug)]
+struct PendingAddress {
+    address: Ipv4Addr,
+    len: Option<u8>,
+    netmask: Option<u8>,
+}
+
+impl Options {
+    /// Adds up the settings of `line`, checks them against each other and finds what to run.
+    /// `shell` is the value of `SHELL`, for when there is no COMMAND.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOptions`], with the line to print.
+    pub(crate) fn from_line(line: Line, shell: Option<OsString>) -> Result<Self, InvalidOptions> {
+        let program = program(line.words, shell)?;
+        let mut sum = Sum::default();
+        for setting in line.settings {
+            sum.add(setting);
+        }
+        sum.finish(program)
+    }
+
+    /// Which families are served on a kernel that has `has`, and a warning for each that is not
+    /// although it was not switched off.
+    ///
+    /// # Errors
+    ///
+    /// If a family was asked for by `-4` or `-6` and is missing, or nothing is left.
+    pub(crate) fn services(
+        &self,
+        has: KernelHas,
+    ) -> Result<(PerFamily<Service, Service>, Vec<String>), InvalidOptions> {
+        let missing = |family: &str| format!("this kernel has no {family}: it is switched off");
+        let on = |has: bool| if has { Service::On } else { Service::Off };
+        match (self.families, has) {
+            (Families::Ipv4Only, KernelHas { ipv4: false, .. }) => {
+                refuse("-4 was given, but this kernel has no IPv4")
+            }
+            (Families::Ipv6Only, KernelHas { ipv6: false, .. }) => {
+                refuse("-6 was given, but this kernel has no IPv6")
+            }
+            (Families::Both, KernelHas { ipv4: false, ipv6: false }) => {
+                refuse("this kernel has neither IPv4 nor IPv6")
+            }
+            (Families::Ipv4Only, _) => {
+                Ok((PerFamily { ipv4: Service::On, ipv6: Service::Off }, Vec::new()))
+            }
+            (Families::Ipv6Only, _) => {
+                Ok((PerFamily { ipv4: Service::Off, ipv6: Service::On }, Vec::new()))
+            }
+            (Families::Both, KernelHas { ipv4, ipv6 }) => {
+                let gone = [("IPv4", ipv4), ("IPv6", ipv6)].into_iter().filter(|(_, has)| !has);
+                let warnings = gone.map(|(family, _)| missing(family)).collect();
+                Ok((PerFamily { ipv4: on(ipv4), ipv6: on(ipv6) }, warnings))
+            }
+        }
+    }
+
+    /// What of the host's loopback the namespace can reach, in words, for each family that is
+    /// served.
+    pub(crate) fn exposure(&self, services: &PerFamily<Service, Service>) -> Vec<String> {
+        let mut lines = Vec::new();
+        if services.ipv4 == Service::On {
+            lines.push(format!("127.0.0.1 of the host: {}", leads_there(self.host_loopback.ipv4)));
+        }
+        if services.ipv6 == Service::On {
+            lines.push(format!("::1 of the host: {}", leads_there(self.host_loopback.ipv6)));
+        }
+        lines
+    }
+
+    /// Whether the namespace is changed after start, which is what the monitor needs its capability
+    /// for.
+    pub(crate) fn changes_namespace(&self) -> bool {
+        self.configure == Configure::Namespace && self.following.follow != Follow::Off
+    }
+
+    /// What the monitor is told.
+    pub(crate) fn monitor_start(&self, services: &PerFamily<Service, Service>) -> MonitorStart {
+        MonitorStart {
+            ipv4: services.ipv4,
+            ipv6: services.ipv6,
+            configure: self.configure,
+            template: self.template.clone(),
+            tap_name: self.tap_name.clone(),
+            mtu: self.mtu,
+            tap_mac: self.tap_mac,
+            // `from_line` has refused longer lists.
+            ipv4_addresses: Bounded::truncated(self.addresses.ipv4.iter().copied()).0,
+            ipv6_addresses: Bounded::truncated(self.addresses.ipv6.iter().copied()).0,
+            ipv4_gateway: self.gateway.ipv4,
+            ipv6_gateway: self.gateway.ipv6,
+            following: self.following,
+            log_level: self.log_level,
+        }
+    }
+
+    /// What the datapath is told, once the tap is there.
+    pub(crate) fn datapath_start(
+        &self,
+        services: &PerFamily<Service, Service>,
+        tap: TapInfo,
+    ) -> DatapathStart {
+        DatapathStart {
+            our_mac: self.our_mac,
+            tap,
+            ipv4: FamilyPolicy {
+                service: services.ipv4,
+                host_loopback: self.host_loopback.ipv4,
+                guest_address: self.guest_address.ipv4,
+                dns_forward: self.dns_forward.ipv4,
+                dns_host: self.dns_host.ipv4,
+                outbound: self.outbound.ipv4,
+            },
+            ipv6: FamilyPolicy {
+                service: services.ipv6,
+                host_loopback: self.host_loopback.ipv6,
+                guest_address: self.guest_address.ipv6,
+                dns_forward: self.dns_forward.ipv6,
+                dns_host: self.dns_host.ipv6,
+                outbound: self.outbound.ipv6,
+            },
+            log_level: self.log_level,
+        }
+    }
+}
+
+/// What to run: COMMAND, or the caller's shell as a login shell. A single word of digits would be
+/// the PID of a process to attach to.
+fn program(words: Vec<OsString>, shell: Option<OsString>) -> Result<Program, InvalidOptions> {
+    if let [word] = words.as_slice() {
+        let text = word.to_string_lossy();
+        if !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit()) {
+            return match text.parse::<i32>() {
+                Ok(_) => {
+                    refuse(format!("attaching to process {text} is not supported in this version"))
+                }
+                Err(_) => refuse(format!("Invalid PID: {text}")),
+            };
+        }
+    }
+    let c_string = |word: OsString| {
+        CString::new(word.into_vec())
+            .map_err(|_| InvalidOptions("a word of the command holds a NUL".into()))
+    };
+    let args = words.into_iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = args.first() {
+        return Ok(Program { path: path.clone(), args });
+    }
+    let shell = shell.filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
+    // A dash in front of its name tells a shell that it is a login shell.
+    let mut name = OsString::from("-");
+    name.push(&shell);
+    Ok(Program { path: c_string(shell)?, args: vec![c_string(name)?] })
+}
+
+impl Sum {
+    fn add(&mut self, setting: Setting) {
+        match setting {
+            Setting::Ipv4Only => self.families = Some(Families::Ipv4Only),
+            Setting::Ipv6Only => self.families = Some(Families::Ipv6Only),
+            Setting::Template(name) => self.template = Some(name),
+            Setting::TapName(name) => self.tap_name = Some(name),
+            Setting::Address(AddressValue::V4(address, len)) => {
+                let netmask = self.early_netmask.take();
+                self.ipv4.push(PendingAddress { address, len, netmask });
+            }
+            Setting::Address(AddressValue::V6(net)) => self.ipv6.push(net),
+            Setting::Netmask(len) => match self.ipv4.last_mut() {
+                Some(pending) => pending.netmask = Some(len),
+                None => self.early_netmask = Some(len),
+            },
+            Setting::Gateway(address) => self.gateway.set(address),
+            Setting::Mtu(octets) => {
+                self.mtu = Some(octets);
+                self.wishes.push(Wish::Mtu(MtuSource::Fixed));
+            }
+            Setting::Following(wish) => self.wishes.push(wish),
+            Setting::OurMac(mac) => self.our_mac = Some(mac),
+            Setting::TapMac(mac) => self.tap_mac = Some(mac),
+            Setting::Outbound(address) => self.outbound.set(address),
+            Setting::MapHostLoopback(value) => {
+                self.no_map_gateway |= value == AddressOrNone::None;
+                self.map_host_loopback.set_or_clear(value);
+            }
+            Setting::NoMapGateway => self.no_map_gateway = true,
+            Setting::MapGuestAddress(value) => self.guest_address.set_or_clear(value),
+            Setting::DnsForward(address) => self.dns_forward.set(address),
+            Setting::DnsHost(address) => self.dns_host.set(address),
+            Setting::ConfigureNamespace => self.configure = true,
+            // The more talkative of the two stays, whichever comes last.
+            Setting::Debug => self.log_level = self.log_level.max(Some(LogLevel::Debug)),
+            Setting::Trace => self.log_level = Some(LogLevel::Trace),
+            Setting::Quiet => self.log_level = None,
+            // With a command pasta is never anywhere else.
+            Setting::Foreground => {}
+            Setting::Stderr => {
+                self.warnings.push("option '--stderr' is deprecated and has no effect".into());
+            }
+            Setting::RunAs(run_as) => self.run_as = Some(run_as),
+            Setting::SandboxReport => self.sandbox_report = true,
+        }
+    }
+
+    fn finish(mut self, program: Program) -> Result<Options, InvalidOptions> {
+        let families = self.families.unwrap_or(Families::Both);
+        let ipv4 = self.ipv4.iter().map(|pending| pending.net()).collect::<Result<Vec<_>, _>>()?;
+        let addresses = PerFamily { ipv4, ipv6: self.ipv6 };
+        if Bounded::<_, 64>::try_from(addresses.ipv4.clone()).is_err()
+            || Bounded::<_, 64>::try_from(addresses.ipv6.clone()).is_err()
+        {
+            return refuse("more than 64 addresses of one family");
+        }
+        if self.early_netmask.is_some() {
+            return refuse("a netmask (-n) needs an IPv4 address (-a)");
+        }
+        let mtu = checked_mtu(self.mtu, families, &mut self.warnings);
+        let following = following(&self.wishes, self.template.is_some());
+        let loopback = &self.map_host_loopback;
+        let otherwise = self.no_map_gateway;
+        Ok(Options {
+            program,
+            run_as: self.run_as,
+            log_level: self.log_level.unwrap_or(LogLevel::Warn),
+            sandbox_report: match self.sandbox_report {
+                true => SandboxReport::Print,
+                false => SandboxReport::CheckOnly,
+            },
+            warnings: self.warnings,
+            families,
+            configure: match self.configure {
+                true => Configure::Namespace,
+                false => Configure::LoopbackOnly,
+            },
+            template: self.template,
+            tap_name: self.tap_name,
+            addresses,
+            gateway: self.gateway,
+            mtu,
+            following,
+            our_mac: self.our_mac.unwrap_or(MacAddr::OURS_BY_DEFAULT),
+            tap_mac: self.tap_mac,
+            outbound: self.outbound,
+            host_loopback: PerFamily {
+                ipv4: host_loopback(loopback.ipv4, otherwise),
+                ipv6: host_loopback(loopback.ipv6, otherwise),
+            },
+            guest_address: self.guest_address,
+            dns_forward: self.dns_forward,
+            dns_host: self.dns_host,
+        })
+    }
+}
+
+impl PendingAddress {
+    /// The address with the prefix that it was given, or that of its class.
+    fn net(self) -> Result<Ipv4Net, InvalidOptions> {
+        let prefix = match (self.len, self.netmask) {
+            (Some(len), Some(_)) => {
+                return refuse(format!(
+                    "address {}/{len} has a prefix length already, and -n gives another",
+                    self.address
+                ));
+            }
+            (Some(len), None) | (None, Some(len)) => len,
+            (None, None) => value::class_prefix(self.address),
+        };
+        value::ipv4_net(self.address, prefix).map_err(|error| InvalidOptions(error.0))
+    }
+}
+
+fn host_loopback<A>(explicit: Option<A>, no_map_gateway: bool) -> HostLoopback<A> {
+    match (explicit, no_map_gateway) {
+        (Some(address), _) => HostLoopback::Address(address),
+        (None, true) => HostLoopback::None,
+        (None, false) => HostLoopback::Gateway,
+    }
+}
+
+fn leads_there<A: fmt::Display>(loopback: HostLoopback<A>) -> String {
+    match loopback {
+        HostLoopback::Gateway => "reachable at the gateway's address".into(),
+        HostLoopback::Address(address) => format!("reachable at {address}"),
+        HostLoopback::None => "not reachable".into(),
+    }
+}
+
+/// What to tell the monitor for `-m`: nothing given is the default, zero leaves the kernel's.
+fn checked_mtu(given: Option<u16>, families: Families, warnings: &mut Vec<String>) -> Option<Mtu> {
+    let octets = match given {
+        None => return Some(Mtu::DEFAULT),
+        Some(0) => return None,
+        Some(octets) => octets,
+    };
+    if octets < Mtu::MIN {
+        warnings.push(format!(
+            "MTU {octets} is too small to be set (smallest is {}): it is left alone",
+            Mtu::MIN
+        ));
+    } else if octets < MIN_IPV6_MTU && families != Families::Ipv4Only {
+        warnings.push(format!("MTU {octets} is too small for IPv6 (smallest is {MIN_IPV6_MTU})"));
+    }
+    Mtu::try_from(octets).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+use super::*;
+use pasta_ipc::types::TapOffloads;
+
+fn options(line: &str) -> Result<Options, InvalidOptions> {
+    let line = crate::cli::parse(line.split(' ').map(OsString::from)).unwrap();
+    Options::from_line(line, Some("/bin/zsh".into()))
+}
+
+fn refusal(line: &str) -> String {
+    options(line).unwrap_err().to_string()
+}
+
+const SERVED: PerFamily<Service, Service> = PerFamily { ipv4: Service::On, ipv6: Service::On };
+
+fn monitor(line: &str) -> MonitorStart {
+    options(line).unwrap().monitor_start(&SERVED)
+}
+
+fn datapath(line: &str) -> DatapathStart {
+    let tap = TapInfo {
+        name: "tap0".to_owned().try_into().unwrap(),
+        mac: MacAddr::OURS_BY_DEFAULT,
+        offloads: TapOffloads::Tcp,
+    };
+    options(line).unwrap().datapath_start(&SERVED, tap)
+}
+
+fn shown<T: fmt::Display>(items: &[T]) -> Vec<String> {
+    items.iter().map(T::to_string).collect()
+}
+
+#[test]
+fn without_a_command_it_is_the_callers_shell_as_a_login_shell() {
+    let program = options("pasta --config-net").unwrap().program;
+    assert_eq!(program.path.to_str(), Ok("/bin/zsh"));
+    assert_eq!(program.args, [c"-/bin/zsh".to_owned()]);
+    for shell in [None, Some("".into())] {
+        let line = Line { settings: Vec::new(), words: Vec::new() };
+        let program = Options::from_line(line, shell).unwrap().program;
+        assert_eq!(program.args, [c"-/bin/sh".to_owned()]);
+    }
+}
+
+#[test]
+fn a_single_number_is_a_process_to_attach_to() {
+    let wanted = "attaching to process 12 is not supported in this version";
+    assert_eq!(refusal("pasta 12"), wanted);
+    assert_eq!(refusal("pasta -- 12"), wanted);
+    assert_eq!(refusal("pasta 2147483648"), "Invalid PID: 2147483648");
+    assert_eq!(options("pasta 12 x").unwrap().program.path.to_str(), Ok("12"));
+    assert_eq!(options("pasta 0x10").unwrap().program.path.to_str(), Ok("0x10"));
+}
+
+#[test]
+fn netmask_belongs_to_the_ipv4_address_before_it() {
+    let start = monitor("pasta -a 10.0.0.1 -n 24 -a 2001:db8::1 -a 192.0.2.7 -a 10.0.0.9/30");
+    let wanted = ["10.0.0.1/24", "192.0.2.7/24", "10.0.0.9/30"];
+    assert_eq!(shown(start.ipv4_addresses.as_slice()), wanted);
+    assert_eq!(shown(start.ipv6_addresses.as_slice()), ["2001:db8::1/64"]);
+    let start = monitor("pasta -a 10.0.0.1 -a 2001:db8::1/112 -n 255.255.0.0");
+    assert_eq!(shown(start.ipv4_addresses.as_slice()), ["10.0.0.1/16"]);
+    assert_eq!(shown(start.ipv6_addresses.as_slice()), ["2001:db8::1/112"]);
+}
+
+#[test]
+fn netmask_before_the_only_address_means_that_one() {
+    let start = monitor("pasta -n 20 -a 10.0.0.1");
+    assert_eq!(shown(start.ipv4_addresses.as_slice()), ["10.0.0.1/20"]);
+}
+
+#[test]
+fn address_without_length_or_netmask_has_the_prefix_of_its_class() {
+    let start = monitor("pasta -a 10.0.2.100 -a 172.16.0.1 -a 192.168.1.1");
+    let wanted = ["10.0.2.100/8", "172.16.0.1/16", "192.168.1.1/24"];
+    assert_eq!(shown(start.ipv4_addresses.as_slice()), wanted);
+}
+
+#[test]
+fn two_prefixes_for_one_address_are_refused_in_either_order() {
+    let wanted = "address 10.0.0.1/24 has a prefix length already, and -n gives another";
+    assert_eq!(refusal("pasta -a 10.0.0.1/24 -n 24"), wanted);
+    assert_eq!(refusal("pasta -n 24 -a 10.0.0.1/24"), wanted);
+    assert_eq!(refusal("pasta -n 24"), "a netmask (-n) needs an IPv4 address (-a)");
+}
+
+#[test]
+fn values_are_kept_for_each_family_and_the_last_wins() {
+    let start = monitor("pasta -g 10.0.0.1 -g fe80::1 -g 10.0.0.2");
+    assert_eq!(start.ipv4_gateway, Some(Ipv4Addr::new(10, 0, 0, 2)));
+    assert_eq!(start.ipv6_gateway, "fe80::1".parse().ok());
+    let start = datapath("pasta -o 127.0.0.1 -o 2001:db8::1 --dns-host ::1");
+    assert_eq!(start.ipv4.outbound, Some(Ipv4Addr::LOCALHOST));
+    assert_eq!(start.ipv6.outbound, "2001:db8::1".parse().ok());
+    assert_eq!((start.ipv4.dns_host, start.ipv6.dns_host), (None, Some(Ipv6Addr::LOCALHOST)));
+}
+
+#[test]
+fn gateway_leads_to_loopback_unless_something_else_was_said() {
+    let loopback = |line| {
+        let start = datapath(line);
+        (start.ipv4.host_loopback, start.ipv6.host_loopback)
+    };
+    let four = HostLoopback::Address(Ipv4Addr::new(10, 0, 0, 9));
+    let none = (HostLoopback::None, HostLoopback::None);
+    assert_eq!(loopback("pasta"), (HostLoopback::Gateway, HostLoopback::Gateway));
+    assert_eq!(loopback("pasta --no-map-gw"), none);
+    assert_eq!(loopback("pasta --map-host-loopback none"), none);
+    assert_eq!(loopback("pasta --map-host-loopback 10.0.0.9"), (four, HostLoopback::Gateway));
+    let line = "pasta --map-host-loopback 10.0.0.9 --no-map-gw";
+    assert_eq!(loopback(line), (four, HostLoopback::None));
+    let line = "pasta --map-host-loopback 10.0.0.9 --map-host-loopback none";
+    assert_eq!(loopback(line), none);
+    let line = "pasta --map-host-loopback none --map-host-loopback 10.0.0.9";
+    assert_eq!(loopback(line), (four, HostLoopback::None));
+}
+
+#[test]
+fn exposure_names_the_address_that_leads_to_loopback() {
+    let exposure = |line| options(line).unwrap().exposure(&SERVED);
+    let wanted = ["127.0.0.1 of the host: reachable at 10.0.0.9", "::1 of the host: not reachable"];
+    assert_eq!(exposure("pasta --no-map-gw --map-host-loopback 10.0.0.9"), wanted);
+    assert!(exposure("pasta")[1].ends_with("reachable at the gateway's address"));
+}
+
+#[test]
+fn guest_address_map_is_cleared_for_both_families_by_none() {
+    let line = "pasta --map-guest-addr 10.0.0.9 --map-guest-addr fd00::9";
+    let start = datapath(line);
+    assert!(start.ipv4.guest_address.is_some() && start.ipv6.guest_address.is_some());
+    let start = datapath(&format!("{line} --map-guest-addr none"));
+    assert_eq!((start.ipv4.guest_address, start.ipv6.guest_address), (None, None));
+}
+
+#[test]
+fn mtu_is_the_default_the_kernels_or_what_was_asked_for() {
+    let mtu = |line| {
+        let options = options(line).unwrap();
+        (options.mtu.map(Mtu::get), options.warnings)
+    };
+    assert_eq!(mtu("pasta"), (Some(65520), vec![]));
+    assert_eq!(mtu("pasta -m 0"), (None, vec![]));
+    assert_eq!(mtu("pasta -m 1280"), (Some(1280), vec![]));
+    let warning = "MTU 1279 is too small for IPv6 (smallest is 1280)".to_owned();
+    assert_eq!(mtu("pasta -m 1279"), (Some(1279), vec![warning]));
+    assert_eq!(mtu("pasta -4 -m 1279"), (Some(1279), vec![]));
+    let warning = "MTU 67 is too small to be set (smallest is 68): it is left alone".to_owned();
+    assert_eq!(mtu("pasta -m 67"), (None, vec![warning]));
+}
+
+#[test]
+fn last_of_the_families_wins_and_a_missing_one_is_an_error_only_if_asked_for() {
+    let services = |line, ipv4, ipv6| {
+        options(line)
+            .unwrap()
+            .services(KernelHas { ipv4, ipv6 })
+            .map(|(services, warnings)| (services.ipv4, services.ipv6, warnings.len()))
+    };
+    let (on, off) = (Service::On, Service::Off);
+    assert_eq!(services("pasta", true, true), Ok((on, on, 0)));
+    assert_eq!(services("pasta", true, false), Ok((on, off, 1)));
+    assert_eq!(services("pasta -4", true, false), Ok((on, off, 0)));
+    assert_eq!(services("pasta -4 -6", true, true), Ok((off, on, 0)));
+    assert!(services("pasta -6", true, false).is_err());
+    assert!(services("pasta -4", false, true).is_err());
+    assert!(services("pasta", false, false).is_err());
+}
+
+#[test]
+fn last_of_debug_and_quiet_wins() {
+    for (line, level) in [
+        ("pasta", LogLevel::Warn),
+        ("pasta -q", LogLevel::Warn),
+        ("pasta -d", LogLevel::Debug),
+        ("pasta -q -d", LogLevel::Debug),
+        ("pasta -d -q", LogLevel::Warn),
+        ("pasta --trace -d", LogLevel::Trace),
+        ("pasta --trace -q", LogLevel::Warn),
+        ("pasta --trace -q -d", LogLevel::Debug),
+    ] {
+        let options = options(line).unwrap();
+        assert_eq!(options.log_level, level, "{line}");
+        assert_eq!(options.monitor_start(&SERVED).log_level, level, "{line}");
+    }
+}
+
+#[test]
+fn deprecated_option_is_accepted_with_a_word() {
+    let warnings = options("pasta -e --config-net").unwrap().warnings;
+    assert_eq!(warnings, ["option '--stderr' is deprecated and has no effect"]);
+}
+
+#[test]
+fn what_rootlesskit_asks_for_reaches_the_helpers() {
+    let line = "pasta --stderr --ns-ifname=tap0 --mtu=65520 --config-net --address=10.0.2.100 \
+                --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 --no-map-gw --ipv4-only ls";
+    let start = monitor(line);
+    assert_eq!(start.configure, Configure::Namespace);
+    assert_eq!(start.tap_name.as_ref().map(IfName::as_str), Some("tap0"));
+    assert_eq!(shown(start.ipv4_addresses.as_slice()), ["10.0.2.100/24"]);
+    assert_eq!(start.ipv4_gateway, Some(Ipv4Addr::new(10, 0, 2, 2)));
+    let start = datapath(line);
+    assert_eq!(start.ipv4.dns_forward, Some(Ipv4Addr::new(10, 0, 2, 3)));
+    assert_eq!(start.ipv4.host_loopback, HostLoopback::None);
+}
+
+#[test]
+fn more_addresses_than_a_message_holds_are_refused() {
+    let many = (1..66).fold("pasta".to_owned(), |line, n| format!("{line} -a 10.0.0.{n}/8"));
+    assert_eq!(refusal(&many), "more than 64 addresses of one family");
+}

@@ -1,0 +1,170 @@
+//! Which message of a helper is allowed when.
+//!
+//! | message | allowed |
+//! | --- | --- |
+//! | `Hello` | first, once, with our version |
+//! | `TapReady` (monitor) | once, after it was told to start |
+//! | `Ready` (monitor) | once, after `TapReady` |
+//! | `Ready` (datapath) | once, after it was told to start |
+//! | `Log`, `Failed` | at any time after `Hello` |
+
+use pasta_ipc::channel::expect_hello;
+use pasta_ipc::message::Hello;
+use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor};
+
+/// How far the talk with a helper has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Talk {
+    /// The last step that the helper has made.
+    heard: Heard,
+    /// Whether it has been told to start.
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Heard {
+    #[default]
+    Nothing,
+    Hello,
+    Tap,
+    Ready,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Nothing,
+    Start,
+}
+
+/// What matters of a message for the order.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Hello(Hello),
+    Tap,
+    Ready,
+    Words,
+}
+
+impl Talk {
+    /// Notes that the helper has been told to start.
+    pub(crate) fn started(&mut self) {
+        self.told = Told::Start;
+    }
+
+    /// Takes a message of the monitor.
+    ///
+    /// # Errors
+    ///
+    /// The violation, in words for the log.
+    pub(crate) fn monitor(&mut self, message: &MonitorToSupervisor) -> Result<(), String> {
+        let step = match message {
+            MonitorToSupervisor::Hello(hello) => Step::Hello(*hello),
+            MonitorToSupervisor::TapReady(_) => Step::Tap,
+            MonitorToSupervisor::Ready(_) => Step::Ready,
+            MonitorToSupervisor::Log(_) | MonitorToSupervisor::Failed(_) => Step::Words,
+        };
+        self.take(step, Heard::Tap)
+    }
+
+    /// Takes a message of the datapath.
+    ///
+    /// # Errors
+    ///
+    /// As [`Talk::monitor`].
+    pub(crate) fn datapath(&mut self, message: &DatapathToSupervisor) -> Result<(), String> {
+        let step = match message {
+            DatapathToSupervisor::Hello(hello) => Step::Hello(*hello),
+            DatapathToSupervisor::Ready(_) => Step::Ready,
+            DatapathToSupervisor::Log(_) | DatapathToSupervisor::Failed(_) => Step::Words,
+        };
+        self.take(step, Heard::Hello)
+    }
+
+    /// `before_ready` is what must have been heard last when `Ready` comes.
+    fn take(&mut self, step: Step, before_ready: Heard) -> Result<(), String> {
+        let heard = match (step, self.heard, self.told) {
+            (Step::Hello(hello), Heard::Nothing, _) => {
+                expect_hello(Some(hello)).map_err(|error| error.to_string())?;
+                Heard::Hello
+            }
+            (_, Heard::Nothing, _) => return Err("first message is not Hello".into()),
+            (Step::Words, heard, _) => heard,
+            (Step::Tap, Heard::Hello, Told::Start) => Heard::Tap,
+            (Step::Ready, heard, Told::Start) if heard == before_ready => Heard::Ready,
+            (step, heard, told) => {
+                return Err(format!("{step:?} out of turn (heard: {heard:?}, told: {told:?})"));
+            }
+        };
+        self.heard = heard;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pasta_ipc::types::{AuditReport, LogLevel, LogRecord, MacAddr, TapInfo, TapOffloads, Text};
+
+    fn tap() -> MonitorToSupervisor {
+        MonitorToSupervisor::TapReady(TapInfo {
+            name: "tap0".to_owned().try_into().unwrap(),
+            mac: MacAddr::OURS_BY_DEFAULT,
+            offloads: TapOffloads::Tcp,
+        })
+    }
+
+    fn ready() -> MonitorToSupervisor {
+        MonitorToSupervisor::Ready(Box::<AuditReport>::default())
+    }
+
+    fn words() -> MonitorToSupervisor {
+        let text = Text::truncated("x");
+        MonitorToSupervisor::Log(LogRecord { level: LogLevel::Info, text })
+    }
+
+    const HELLO: MonitorToSupervisor = MonitorToSupervisor::Hello(Hello::OURS);
+
+    #[test]
+    fn monitor_says_hello_then_tap_then_ready() {
+        let mut talk = Talk::default();
+        assert!(talk.monitor(&HELLO).is_ok());
+        assert!(talk.monitor(&words()).is_ok());
+        talk.started();
+        for message in [tap(), words(), ready(), words()] {
+            assert!(talk.monitor(&message).is_ok(), "{message:?}");
+        }
+        for message in [HELLO, tap(), ready()] {
+            assert!(talk.monitor(&message).is_err(), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_comes_before_hello_and_no_tap_before_start() {
+        for message in [words(), tap(), ready()] {
+            assert!(Talk::default().monitor(&message).is_err(), "{message:?}");
+        }
+        let mut talk = Talk::default();
+        talk.monitor(&HELLO).unwrap();
+        assert!(talk.monitor(&tap()).is_err());
+        talk.started();
+        assert!(talk.monitor(&ready()).is_err());
+    }
+
+    #[test]
+    fn datapath_is_ready_once_and_only_after_start() {
+        let ready = DatapathToSupervisor::Ready(Box::<AuditReport>::default());
+        let mut talk = Talk::default();
+        talk.datapath(&DatapathToSupervisor::Hello(Hello::OURS)).unwrap();
+        assert!(talk.datapath(&ready).is_err());
+        talk.started();
+        assert!(talk.datapath(&ready).is_ok());
+        assert!(talk.datapath(&ready).is_err());
+    }
+
+    #[test]
+    fn other_version_is_refused() {
+        let hello = MonitorToSupervisor::Hello(Hello { version: 999 });
+        assert!(Talk::default().monitor(&hello).unwrap_err().contains("999"));
+    }
+}
