@@ -1,0 +1,145 @@
+//! How fast the whole program is: against the bare network and against Debian's `pasta`.
+//!
+//! `cargo bench -p tests --bench system [-- --rounds N] [--seconds S] [--ipv6] [MEASURE...]`
+//!
+//! Every round measures everything for every contender, one after the other, so that whatever
+//! disturbs the machine disturbs all of them: the workspace's `pasta`, the client on the host
+//! without any `pasta` ("bare"), and the `pasta` found on the search path ("upstream"). What counts
+//! are the ratios of the medians; the raw numbers go to `target/bench`. Nothing is asserted.
+
+mod measure;
+mod table;
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use measure::{Bench, Contender, MEASURES};
+use table::Results;
+use tests::Outcome;
+use tests::lab::programs::{self, Programs};
+use tests::lab::{Family, Lab};
+
+/// What the command line asks for.
+#[derive(Debug)]
+struct Options {
+    /// How often everything is measured.
+    rounds: usize,
+    /// How long traffic runs for one number.
+    time: Duration,
+    family: Family,
+    /// Parts of the names of the measures that are wanted; all when empty.
+    filters: Vec<String>,
+}
+
+impl Options {
+    fn parse(words: impl IntoIterator<Item = String>) -> Outcome<Self> {
+        let mut options = Self {
+            rounds: env::var("PASTA_BENCH_ROUNDS").map_or(Ok(5), |text| text.parse())?,
+            time: Duration::from_secs(2),
+            family: Family::V4,
+            filters: Vec::new(),
+        };
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--rounds" => options.rounds = value()?.parse()?,
+                "--seconds" => options.time = Duration::from_secs_f64(value()?.parse()?),
+                "--ipv6" => options.family = Family::V6,
+                "--bench" => {}
+                _ if word.starts_with('-') => return Err(format!("unknown option {word}").into()),
+                _ => options.filters.push(word),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints for people.
+fn say(text: &str) {
+    let mut output = io::stdout().lock();
+    // A closed standard output leaves nobody to tell.
+    let _ = output.write_all(text.as_bytes());
+    let _ = output.flush();
+}
+
+fn run() -> Outcome {
+    let options = Options::parse(env::args().skip(1))?;
+    let client = Path::new(env!("CARGO_BIN_EXE_lab-client"));
+    programs::build(client)?;
+    // Opened while the build directory is sure to be in sight.
+    let (path, mut raw) = raw_file(client)?;
+    let upstream = upstream();
+    let mut contenders = vec![Contender::Bare, Contender::Ours];
+    let mut also = Vec::new();
+    match upstream {
+        Some(pasta) => {
+            contenders.push(Contender::Upstream);
+            let files = programs::with_companions(&pasta).into_iter();
+            also.extend(files.map(|file| (measure::UPSTREAM, file)));
+        }
+        None => say("no pasta on the search path: no comparison with upstream\n"),
+    }
+
+    let lab = Lab::build(&Programs::find(client)?, &also)?;
+    let bench = Bench::new(&lab, options.family, options.time)?;
+    let wanted = |name: &str| {
+        options.filters.is_empty() || options.filters.iter().any(|part| name.contains(part))
+    };
+    let mut results = Results::default();
+    for round in 1..=options.rounds {
+        say(&format!("round {round} of {} ({})\n", options.rounds, options.family.name()));
+        for measure in MEASURES.iter().filter(|measure| wanted(measure.name)) {
+            for &contender in &contenders {
+                if contender == Contender::Bare && !measure.has_bare {
+                    continue;
+                }
+                match bench.run(measure, contender) {
+                    Ok(value) => {
+                        results.add(measure, contender, value);
+                        let (name, unit) = (measure.name, measure.unit);
+                        writeln!(raw, "{round},{name},{},{value},{unit}", contender.name())?;
+                    }
+                    Err(error) => {
+                        say(&format!("  {} of {}: {error}\n", measure.name, contender.name()))
+                    }
+                }
+            }
+        }
+    }
+    say(&format!("\n{}\nraw numbers: {}\n", results.table(), path.display()));
+    Ok(())
+}
+
+/// A new file for the raw numbers in the build directory, with its heading written.
+fn raw_file(client: &Path) -> Outcome<(PathBuf, File)> {
+    let target = client.parent().and_then(Path::parent).ok_or("no build directory")?;
+    let directory = target.join("bench");
+    fs::create_dir_all(&directory)?;
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let path = directory.join(format!("system-{seconds}.csv"));
+    let mut file = File::create(&path)?;
+    writeln!(file, "round,measure,contender,value,unit")?;
+    Ok((path, file))
+}
+
+/// The `pasta` of the machine, if it has one.
+fn upstream() -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    // Not resolved any further: Debian's is a link to `passt`, which goes by the name it is called by.
+    env::split_paths(&path).map(|directory| directory.join("pasta")).find(|file| file.is_file())
+}

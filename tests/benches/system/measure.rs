@@ -1,0 +1,379 @@
+//! What is measured, and how.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tests::Outcome;
+use tests::client::life::monotonic;
+use tests::client::protocol::{Line, read_line};
+use tests::lab::service::{CHUNK, Service};
+use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
+
+/// Directory of the upstream program below the lab's programs.
+pub(crate) const UPSTREAM: &str = "upstream";
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contender {
+    /// The client on the host, without any `pasta`.
+    Bare,
+    /// This workspace's `pasta`.
+    Ours,
+    /// The `pasta` of the machine.
+    Upstream,
+}
+
+impl Contender {
+    /// Its name in the table and in the raw numbers.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Ours => "ours",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// Something to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measure {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The unit of its numbers.
+    pub(crate) unit: &'static str,
+    /// Whether there is such a number without `pasta`.
+    pub(crate) has_bare: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Tcp(Direction),
+    /// Processor time of `pasta`'s own processes.
+    Processor(Direction),
+    Exchanges,
+    Connections,
+    UdpOut(usize),
+    UdpIn(usize),
+    Start,
+    End,
+    Memory,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Out,
+    In,
+}
+
+/// A bulk transfer that took place.
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    octets: f64,
+    seconds: f64,
+    /// Processor time of the program under test, in seconds.
+    processor: f64,
+}
+
+const fn measure(name: &'static str, unit: &'static str, kind: Kind) -> Measure {
+    let has_bare = !matches!(kind, Kind::Processor(_) | Kind::Memory);
+    Measure { name, unit, has_bare, kind }
+}
+
+/// Everything that is measured, in the order of the table.
+pub(crate) const MEASURES: &[Measure] = &[
+    measure("tcp-out", "Gbit/s", Kind::Tcp(Direction::Out)),
+    measure("tcp-in", "Gbit/s", Kind::Tcp(Direction::In)),
+    measure("cpu-out", "s/GB", Kind::Processor(Direction::Out)),
+    measure("cpu-in", "s/GB", Kind::Processor(Direction::In)),
+    measure("tcp-request-response", "1/s", Kind::Exchanges),
+    measure("tcp-connect-request-close", "1/s", Kind::Connections),
+    measure("udp-out-1400", "1/s", Kind::UdpOut(1400)),
+    measure("udp-in-1400", "1/s", Kind::UdpIn(1400)),
+    measure("udp-out-64", "1/s", Kind::UdpOut(64)),
+    measure("udp-in-64", "1/s", Kind::UdpIn(64)),
+    measure("start-to-command", "ms", Kind::Start),
+    measure("command-end-to-our-end", "ms", Kind::End),
+    measure("idle-memory", "MiB", Kind::Memory),
+];
+
+/// How many starts make one number.
+const STARTS: usize = 9;
+
+/// How long traffic runs before it counts, in milliseconds: autotuning has then settled.
+const WARM_UP: &str = "200";
+
+/// The services, and what to do with them.
+pub(crate) struct Bench<'lab> {
+    lab: &'lab Lab,
+    time: Duration,
+    sink: (Service, Arc<AtomicU64>),
+    source: Service,
+    talker: SocketAddr,
+    greeter: SocketAddr,
+    datagram_sink: (SocketAddr, Arc<AtomicU64>),
+    datagram_source: Service,
+}
+
+impl<'lab> Bench<'lab> {
+    /// Starts the services on the remote machine.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused.
+    pub(crate) fn new(lab: &'lab Lab, family: Family, time: Duration) -> Outcome<Self> {
+        let (remote, server) = (lab.remote(), family.internet());
+        let arrived = Arc::new(AtomicU64::new(0));
+        let any_port = SocketAddr::new(server, 0);
+        Ok(Self {
+            lab,
+            time,
+            sink: (remote.tcp(server, count_octets(Arc::clone(&arrived)))?, arrived),
+            source: remote.tcp(server, send_octets)?,
+            talker: serve(lab, any_port, |stream| while talk(&stream).is_ok() {})?,
+            greeter: serve(lab, any_port, |stream| drop(talk(&stream)))?,
+            datagram_sink: count_datagrams(lab, any_port)?,
+            datagram_source: remote.udp_at(any_port, send_datagrams)?,
+        })
+    }
+
+    /// Measures once.
+    ///
+    /// # Errors
+    ///
+    /// When the contender does not do what it should.
+    pub(crate) fn run(&self, measure: &Measure, contender: Contender) -> Outcome<f64> {
+        let value = self.measure(measure, contender)?;
+        // Whatever is still ending would be part of the next number.
+        process::wait_until_none_left()?;
+        Ok(value)
+    }
+
+    fn measure(&self, measure: &Measure, contender: Contender) -> Outcome<f64> {
+        let milliseconds = self.time.as_millis().to_string();
+        let traffic = |words: &[&str]| -> Outcome<(f64, f64)> {
+            let mut session = self.session(contender)?;
+            session.must([&["traffic"], words, &[WARM_UP]].concat())?;
+            counted(&session.must([&["traffic"], words, &[&milliseconds]].concat())?)
+        };
+        match measure.kind {
+            Kind::Tcp(direction) => {
+                let transfer = self.transfer(contender, direction)?;
+                Ok(transfer.octets * 8.0 / 1e9 / transfer.seconds)
+            }
+            Kind::Processor(direction) => {
+                let transfer = self.transfer(contender, direction)?;
+                Ok(transfer.processor / (transfer.octets / 1e9))
+            }
+            Kind::Exchanges => traffic(&["exchange", &endpoint(self.talker)]).map(rate),
+            Kind::Connections => traffic(&["connections", &endpoint(self.greeter)]).map(rate),
+            Kind::UdpOut(size) => {
+                let (address, arrived) = &self.datagram_sink;
+                let mut session = self.session(contender)?;
+                let before = arrived.load(Ordering::Relaxed);
+                let words = ["traffic", "udp-out", &endpoint(*address), &size.to_string()];
+                let facts = session.must([&words[..], &[&milliseconds]].concat())?;
+                // What counts is what arrived, in the time that was sent.
+                let (_, seconds) = counted(&facts)?;
+                Ok((arrived.load(Ordering::Relaxed) - before) as f64 / seconds)
+            }
+            Kind::UdpIn(size) => {
+                let source = self.datagram_source.endpoint();
+                let mut session = self.session(contender)?;
+                let words = ["traffic", "udp-in", &source, &size.to_string(), &milliseconds];
+                counted(&session.must(words)?).map(rate)
+            }
+            Kind::Start => self.median_of_starts(contender, |(start, _)| start),
+            Kind::End => self.median_of_starts(contender, |(_, end)| end),
+            Kind::Memory => {
+                let _session = self.session(contender)?;
+                let processes = program_processes()?;
+                let memory = processes.iter().map(process::Process::memory);
+                Ok(memory.sum::<Outcome<u64>>()? as f64 / f64::from(1 << 20))
+            }
+        }
+    }
+
+    fn pasta(&self, contender: Contender) -> Pasta<'lab> {
+        match contender {
+            // Neither scans ports: ours does not yet, and the other's scans would be noise.
+            Contender::Upstream => {
+                let program = self.lab.program(UPSTREAM).join("pasta");
+                let quiet = ["-t", "none", "-u", "none", "-T", "none", "-U", "none", "-q"];
+                Pasta::new(self.lab, program).configured().with(quiet)
+            }
+            _ => self.lab.pasta().configured().with(["-q"]),
+        }
+    }
+
+    fn session(&self, contender: Contender) -> Outcome<Session> {
+        match contender {
+            Contender::Bare => pasta::bare_session(self.lab),
+            _ => self.pasta(contender).session(),
+        }
+    }
+
+    /// A transfer to the remote machine or from it.
+    fn transfer(&self, contender: Contender, direction: Direction) -> Outcome<Transfer> {
+        let milliseconds = self.time.as_millis().to_string();
+        let (sink, arrived) = &self.sink;
+        let (question, service) = match direction {
+            Direction::Out => ("out", sink),
+            Direction::In => ("in", &self.source),
+        };
+        let words = ["traffic", question, &service.endpoint()];
+        let mut session = self.session(contender)?;
+        session.must([&words[..], &[WARM_UP]].concat())?;
+        let used = || -> Outcome<u64> {
+            program_processes()?.iter().map(process::Process::processor_time).sum()
+        };
+        let (used_before, arrived_before) = (used()?, arrived.load(Ordering::Relaxed));
+        let (read, seconds) = counted(&session.must([&words[..], &[&milliseconds]].concat())?)?;
+        // What was written may still be anywhere: of that, only what arrived counts.
+        let octets = match direction {
+            Direction::Out => (arrived.load(Ordering::Relaxed) - arrived_before) as f64,
+            Direction::In => read,
+        };
+        Ok(Transfer { octets, seconds, processor: (used()? - used_before) as f64 / 1e9 })
+    }
+
+    /// Starts a COMMAND that tells the time and ends; gives the milliseconds from our call to its
+    /// first instruction and from its last one to our end.
+    fn start(&self, contender: Contender) -> Outcome<(f64, f64)> {
+        let words = ["lab-client", "clock"];
+        let mut command: Command = match contender {
+            Contender::Bare => pasta::bare_command(self.lab, words.into_iter().skip(1)),
+            _ => self.pasta(contender).command(words),
+        };
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let before = monotonic()?;
+        let output = command.output()?;
+        let after = monotonic()?;
+        let text = String::from_utf8(output.stdout)?;
+        let told = text.lines().find_map(|line| match read_line(line) {
+            Line::Fact(fact) => fact.parse::<u64>().ok(),
+            _ => None,
+        });
+        let told = told.ok_or_else(|| format!("no time told: {:?} {text}", output.status))?;
+        Ok(((told - before) as f64 / 1e6, (after - told) as f64 / 1e6))
+    }
+
+    fn median_of_starts(
+        &self,
+        contender: Contender,
+        which: impl Fn((f64, f64)) -> f64,
+    ) -> Outcome<f64> {
+        let mut times = Vec::new();
+        for _ in 0..STARTS {
+            times.push(which(self.start(contender)?));
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[STARTS / 2])
+    }
+}
+
+/// The processes of the program under test: all but the client.
+fn program_processes() -> Outcome<Vec<process::Process>> {
+    let all = process::all()?.into_iter();
+    Ok(all.filter(|process| process.name != "lab-client").collect())
+}
+
+fn endpoint(address: SocketAddr) -> String {
+    address::endpoint(address.ip(), address.port())
+}
+
+/// `count N nanoseconds T` as N and seconds.
+fn counted(facts: &[String]) -> Outcome<(f64, f64)> {
+    let words: Vec<&str> = facts.iter().flat_map(|fact| fact.split_whitespace()).collect();
+    match words[..] {
+        ["count", count, "nanoseconds", time] => Ok((count.parse()?, time.parse::<f64>()? / 1e9)),
+        _ => Err(format!("not a count: {facts:?}").into()),
+    }
+}
+
+fn rate((count, seconds): (f64, f64)) -> f64 {
+    count / seconds
+}
+
+/// A handler that counts the octets that arrive, of all connections together.
+fn count_octets(
+    counter: Arc<AtomicU64>,
+) -> impl Fn(&mut TcpStream) -> Outcome<String> + Send + Sync + 'static {
+    move |stream| {
+        let mut octets = vec![0; CHUNK];
+        loop {
+            match stream.read(&mut octets)? {
+                0 => return Ok(String::new()),
+                length => drop(counter.fetch_add(length as u64, Ordering::Relaxed)),
+            }
+        }
+    }
+}
+
+fn send_octets(stream: &mut TcpStream) -> Outcome<String> {
+    let octets = vec![0x5a; CHUNK];
+    loop {
+        stream.write_all(&octets)?;
+    }
+}
+
+/// Reads one octet and sends it back.
+fn talk(mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut octet = [0];
+    stream.read_exact(&mut octet)?;
+    stream.write_all(&octet)
+}
+
+/// A TCP service without threads for each connection: one is served after the other.
+fn serve(
+    lab: &Lab,
+    address: SocketAddr,
+    handle: impl Fn(TcpStream) + Send + 'static,
+) -> Outcome<SocketAddr> {
+    let listener = lab.remote().run(|| Ok(TcpListener::bind(address)?))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            if stream.set_nodelay(true).is_ok() {
+                handle(stream);
+            }
+        }
+    });
+    Ok(address)
+}
+
+/// A UDP service that counts what arrives.
+fn count_datagrams(lab: &Lab, address: SocketAddr) -> Outcome<(SocketAddr, Arc<AtomicU64>)> {
+    let socket = lab.remote().run(|| Ok(UdpSocket::bind(address)?))?;
+    let address = socket.local_addr()?;
+    let counter = Arc::new(AtomicU64::new(0));
+    let arrived = Arc::clone(&counter);
+    thread::spawn(move || {
+        let mut octets = vec![0; 65536];
+        while socket.recv(&mut octets).is_ok() {
+            arrived.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    Ok((address, counter))
+}
+
+/// Sends datagrams for as long as it was asked to: `SIZE MILLISECONDS`.
+fn send_datagrams(socket: &UdpSocket, peer: SocketAddr, question: &[u8]) -> Outcome<String> {
+    let question = std::str::from_utf8(question)?;
+    let (size, time) = question.split_once(' ').ok_or("not a question")?;
+    let octets = vec![0x5a; size.parse()?];
+    let end = Instant::now() + Duration::from_millis(time.parse()?);
+    let mut count = 0_u64;
+    while Instant::now() < end {
+        for _ in 0..16 {
+            // A full queue, or a client that has gone, costs datagrams and nothing else.
+            count += u64::from(socket.send_to(&octets, peer).is_ok());
+        }
+    }
+    Ok(count.to_string())
+}

@@ -1,0 +1,31 @@
+//! The client that the tests run inside the namespace of `pasta`; see `tests::client`.
+//!
+//! It starts without the runtime of std, which would set the disposition of SIGPIPE to "ignore"
+//! before anybody could see with which one `pasta` had started it.
+
+#![no_main]
+
+mod sys;
+
+use std::io::{self, Write};
+
+use tests::client::{Client, protocol};
+
+/// Does what the command line asks; tells whether that worked.
+fn run() -> bool {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut client = Client::default();
+    if words == ["serve"] {
+        return client.serve(io::stdin().lock(), io::stdout()).is_ok();
+    }
+    let answer = if words.is_empty() {
+        // Started as a login shell is: the name it was called by is all it was told.
+        Ok(std::env::args().take(1).map(|name| format!("called {name}")).collect())
+    } else {
+        client.answer(&words)
+    };
+    let worked = answer.is_ok();
+    let told = io::stdout().write_all(protocol::write_answer(answer).as_bytes());
+    worked && told.is_ok()
+}

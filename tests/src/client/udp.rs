@@ -1,0 +1,91 @@
+//! UDP questions.
+//!
+//! | question | does |
+//! | --- | --- |
+//! | `udp echo ENDPOINT SIZE...` | sends datagrams of these sizes, one after the other, and wants each back unchanged |
+//! | `udp provoke ENDPOINT` | sends one datagram and gives the error that comes back |
+//! | `udp silence ENDPOINT MS` | sends one datagram and succeeds when nothing comes back in that time |
+//! | `udp from PORT ENDPOINT` | the echo of a small datagram from this source port |
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::{Arguments, Facts, TIME_LIMIT};
+use crate::Outcome;
+use crate::pattern::Pattern;
+
+/// Answers a question about UDP.
+///
+/// # Errors
+///
+/// What the socket reports; a text for an answer that is wrong.
+pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
+    match arguments.word("question")? {
+        "echo" => {
+            let socket = connected(0, arguments.endpoint()?)?;
+            let mut facts = Facts::new();
+            while !arguments.is_empty() {
+                let size = arguments.value("size")?;
+                echo(&socket, size)?;
+                facts.push(format!("echoed {size}"));
+            }
+            Ok(facts)
+        }
+        "from" => {
+            let port = arguments.value("port")?;
+            echo(&connected(port, arguments.endpoint()?)?, 32)?;
+            Ok(Facts::new())
+        }
+        "provoke" => {
+            let endpoint = arguments.endpoint()?;
+            let socket = connected(0, endpoint)?;
+            // Without this an application hears of closed ports and of nothing else (ip(7)).
+            match endpoint {
+                SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+                SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+            }
+            socket.send(b"anybody?")?;
+            socket.recv(&mut [0; 64])?;
+            Ok(Facts::new())
+        }
+        "silence" => {
+            let socket = connected(0, arguments.endpoint()?)?;
+            let limit = Duration::from_millis(arguments.value("number of milliseconds")?);
+            socket.set_read_timeout(Some(limit))?;
+            socket.send(b"anybody?")?;
+            match socket.recv(&mut [0; 64]) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Facts::new()),
+                Err(error) => Err(error.into()),
+                Ok(length) => Err(format!("{length} octets instead of silence").into()),
+            }
+        }
+        other => Err(format!("no UDP question {other}").into()),
+    }
+}
+
+/// A socket with source port `port` (0: any) that talks to `endpoint` alone.
+pub(super) fn connected(port: u16, endpoint: SocketAddr) -> Outcome<UdpSocket> {
+    let socket = match endpoint {
+        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?,
+        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))?,
+    };
+    socket.connect(endpoint)?;
+    socket.set_read_timeout(Some(TIME_LIMIT))?;
+    Ok(socket)
+}
+
+fn echo(socket: &UdpSocket, size: usize) -> Outcome {
+    let sent = Pattern::new(size as u64).octets(size);
+    if socket.send(&sent)? != size {
+        return Err("the datagram was cut short".into());
+    }
+    let mut received = vec![0; size + 1];
+    let length = socket.recv(&mut received)?;
+    if received[..length] == sent {
+        Ok(())
+    } else {
+        Err(format!("{length} octets came back for {size}, or other ones").into())
+    }
+}

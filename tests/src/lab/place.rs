@@ -1,0 +1,64 @@
+//! A network namespace of the lab, and running code in it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::Outcome;
+
+/// A network namespace of the lab.
+#[derive(Debug)]
+pub struct Place {
+    namespace: File,
+}
+
+impl Place {
+    /// The calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` cannot be read.
+    pub fn here() -> io::Result<Self> {
+        Ok(Self { namespace: File::open("/proc/thread-self/ns/net")? })
+    }
+
+    /// A new, empty network namespace.
+    ///
+    /// # Errors
+    ///
+    /// What `unshare(2)` reports.
+    pub fn new() -> Outcome<Self> {
+        in_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok(Self::here()?)
+        })
+    }
+
+    /// Runs `step` in this namespace and gives its result. A socket made there stays there, whoever
+    /// uses it afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered, and what `step` gives.
+    pub fn run<T: Send>(&self, step: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+        in_thread(|| {
+            setns(&self.namespace, CloneFlags::CLONE_NEWNET)?;
+            step()
+        })
+    }
+}
+
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+}
+
+/// Runs `step` in a thread of its own, whose namespace ends with it.
+fn in_thread<T: Send>(step: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    thread::scope(|scope| scope.spawn(step).join())
+        .unwrap_or_else(|_| Err("a step in a network namespace panicked".into()))
+}

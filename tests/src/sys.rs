@@ -1,0 +1,134 @@
+#![allow(unsafe_code)]
+//! The system calls that no safe wrapper covers.
+//!
+//! Everything here is for processes of one thread (a test before it starts its lab, a child between
+//! `fork` and `exec`) or for one socket; nothing keeps a pointer.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::{ForkResult, fork};
+
+/// Splits this process in two.
+///
+/// # Errors
+///
+/// What `fork(2)` reports, and `EINVAL` when the process has more than one thread: the child would
+/// run with locks held by threads that do not exist in it.
+pub fn fork_single_threaded() -> io::Result<ForkResult> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: the process has one thread (counted above, and only this thread could start another),
+    // so no lock is held by a thread that the child lacks, and the child may do anything.
+    unsafe { fork() }.map_err(io::Error::from)
+}
+
+/// Gives the signals that end a program their default meaning again: what started the tests may
+/// ignore some of them (nohup, a job in the background), and programs inherit that.
+///
+/// # Errors
+///
+/// What `sigaction(2)` reports; it has no reason to.
+pub fn reset_deadly_signals() -> io::Result<()> {
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    }
+    Ok(())
+}
+
+/// Makes `command` start in a session of its own with `terminal` as its controlling terminal and
+/// its standard streams, as a shell window would start it.
+///
+/// # Errors
+///
+/// Fails when `terminal` cannot be duplicated.
+pub fn attach_to_terminal(command: &mut Command, terminal: &OwnedFd) -> io::Result<()> {
+    command
+        .stdin(terminal.try_clone()?)
+        .stdout(terminal.try_clone()?)
+        .stderr(terminal.try_clone()?);
+    let start_session = || {
+        nix::unistd::setsid()?;
+        // SAFETY: TIOCSCTTY takes an int by value and no pointer; descriptor 0 is the terminal,
+        // since `Command` sets the standard streams before it runs this closure.
+        if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls, allocates nothing, takes no
+    // lock and touches no memory shared with the parent.
+    unsafe { command.pre_exec(start_session) };
+    Ok(())
+}
+
+/// Opens a packet socket bound to the link with index `link`: whatever is sent goes out as a whole
+/// Ethernet frame, and whatever arrives is received as one (packet(7)).
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_RAW` over the network namespace, `ENODEV` for an unknown index.
+pub fn packet_socket(link: u32) -> io::Result<OwnedFd> {
+    let every_protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: takes three integers.
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_PACKET,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::c_int::from(every_protocol),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just returned by the kernel and has no other owner.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `sockaddr_ll` is plain integers and an array of them, for which all zeroes is valid.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = every_protocol;
+    address.sll_ifindex = i32::try_from(link).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` octets at `address`, which lives on this stack frame until
+    // the call returns, and keeps no pointer. `socket` is open.
+    let rc = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// Has this process killed when its parent ends (`PR_SET_PDEATHSIG`).
+///
+/// # Errors
+///
+/// What `prctl(2)` reports.
+pub fn die_with_parent() -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from)
+}
+
+/// Has every frame sent on the packet socket `socket` begin with a virtio-net header of ten octets
+/// (`PACKET_VNET_HDR`, linux/if_packet.h).
+///
+/// # Errors
+///
+/// What `setsockopt(2)` reports.
+pub fn expect_vnet_headers(socket: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` octets at `on`, which is exactly that long and lives until
+    // the call returns; it keeps no pointer. `socket` is open.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,172 @@
+//! What happens when a part fails or is ended, and what hostile frames achieve: nothing.
+
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use tests::harness::{self, Case};
+use tests::lab::service::{self, Service};
+use tests::lab::{DATAPATH, Family, Lab, MONITOR, Session, UPLINK, process};
+use tests::{Outcome, case};
+
+fn main() -> ExitCode {
+    let cases: &[Case] = &[
+        case!(lab, command_outlives_the_datapath_and_keeps_its_exit_code),
+        case!(lab, traffic_outlives_the_monitor),
+        case!(lab, helpers_end_with_the_supervisor_and_the_command_goes_on),
+        case!(lab, killed_command_ends_everything),
+        case!(lab, killed_init_ends_everything),
+        case!(lab, command_outlives_the_tap_and_keeps_its_exit_code),
+        case!(lab, malformed_frames_end_no_process_and_stop_no_traffic),
+        case!(lab, malformed_super_frames_end_no_process_and_stop_no_traffic),
+        case!(lab, malformed_frames_do_not_disturb_an_open_connection),
+    ];
+    harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+/// How many damaged frames are sent with each seed.
+const FRAMES: &str = "100000";
+
+/// A TCP echo service of the remote machine.
+fn echo(lab: &Lab) -> Outcome<Service> {
+    lab.remote().tcp(Family::V4.internet(), service::echo)
+}
+
+fn command_outlives_the_datapath_and_keeps_its_exit_code(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let echo = echo(lab)?;
+    let mut inside = lab.session()?;
+    inside.must(["tcp", "echo", &echo.endpoint(), "1", "1000"])?;
+    let datapath = process::only(DATAPATH)?;
+
+    datapath.signal(Signal::SIGKILL)?;
+    datapath.wait_until_gone()?;
+
+    inside.must(["identity"])?;
+    let lost = inside.ask(["tcp", "connect-within", &echo.endpoint(), "1000"])?;
+    assert!(lost.result.is_err(), "there is a network without a datapath: {lost:?}");
+    let finished = inside.end(9)?.expect_code(9)?;
+    assert!(finished.errors.contains("datapath"), "nobody was told: {finished:?}");
+    process::wait_until_none_left()
+}
+
+fn traffic_outlives_the_monitor(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let echo = echo(lab)?;
+    let mut inside = lab.session()?;
+    inside.must(["tcp", "open", "old", &echo.endpoint()])?;
+    inside.must(["tcp", "exchange", "old", "1", "1000"])?;
+    let monitor = process::only(MONITOR)?;
+
+    monitor.signal(Signal::SIGKILL)?;
+    monitor.wait_until_gone()?;
+
+    inside.must(["tcp", "exchange", "old", "2", "100000"])?;
+    inside.must(["tcp", "echo", &echo.endpoint(), "1", "1000000"])?;
+    inside.must(["ping", "198.51.100.1", "1", "56"])?;
+    let finished = inside.end(9)?.expect_code(9)?;
+    assert!(finished.errors.contains("monitor"), "nobody was told: {finished:?}");
+    process::wait_until_none_left()
+}
+
+fn helpers_end_with_the_supervisor_and_the_command_goes_on(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let mut inside = lab.session()?;
+    let helpers = [process::only(DATAPATH)?, process::only(MONITOR)?];
+
+    inside.running().signal(Signal::SIGKILL)?;
+
+    for helper in helpers {
+        helper.wait_until_gone()?;
+    }
+    inside.must(["identity"])?;
+    Ok(())
+}
+
+/// The client that is COMMAND.
+fn command() -> Outcome<process::Process> {
+    process::only("lab-client")
+}
+
+fn killed_command_ends_everything(lab: &Lab) -> Outcome {
+    let mut running = lab.pasta().configured().start(["lab-client", "hold"])?;
+    running.wait_for_line("holding")?;
+
+    command()?.signal(Signal::SIGKILL)?;
+
+    assert_eq!(running.finish()?.code(), 128 + Signal::SIGKILL as i32);
+    process::wait_until_none_left()
+}
+
+fn killed_init_ends_everything(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let mut running = lab.pasta().configured().start(["lab-client", "hold"])?;
+    running.wait_for_line("holding")?;
+    let init = process::Process::read(command()?.parent).ok_or("COMMAND has no parent")?;
+    assert_ne!(init.pid, running.pid(), "COMMAND is a child of the supervisor itself");
+
+    init.signal(Signal::SIGKILL)?;
+
+    assert_eq!(running.finish()?.code(), 128 + Signal::SIGKILL as i32);
+    process::wait_until_none_left()
+}
+
+fn command_outlives_the_tap_and_keeps_its_exit_code(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let mut inside = lab.session()?;
+
+    inside.must(["link", "delete", UPLINK])?;
+
+    let shown = inside.must(["show"])?;
+    assert!(!shown.iter().any(|line| line.contains(UPLINK)), "{shown:#?}");
+    inside.end(9)?.expect_code(9)?;
+    process::wait_until_none_left()
+}
+
+/// Everything still works, and the processes are the ones that were there `before`.
+fn all_is_well(lab: &Lab, inside: &mut Session, before: &[process::Process]) -> Outcome {
+    for family in tests::lab::address::FAMILIES {
+        let tcp = lab.remote().tcp(family.internet(), service::echo)?;
+        let udp = lab.remote().udp_echo(family.internet())?;
+        inside.must(["tcp", "echo", &tcp.endpoint(), "1", "1000000"])?;
+        inside.must(["udp", "echo", &udp.endpoint(), "0", "1472", "9000"])?;
+        inside.must(["ping", &family.internet().to_string(), "1", "56"])?;
+    }
+    assert_eq!(process::all()?, before, "other processes than before");
+    Ok(())
+}
+
+fn malformed_frames_end_no_process_and_stop_no_traffic(lab: &Lab) -> Outcome {
+    let mut inside = lab.session()?;
+    let before = process::all()?;
+
+    for seed in ["1", "2", "3"] {
+        inside.must(["link", "frames", UPLINK, seed, FRAMES])?;
+        all_is_well(lab, &mut inside, &before).map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    inside.end(9)?.expect_code(9)?;
+    Ok(())
+}
+
+fn malformed_super_frames_end_no_process_and_stop_no_traffic(lab: &Lab) -> Outcome {
+    let mut inside = lab.session()?;
+    let before = process::all()?;
+
+    for seed in ["4", "5"] {
+        inside.must(["link", "super-frames", UPLINK, seed, FRAMES])?;
+        all_is_well(lab, &mut inside, &before).map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    inside.end(9)?.expect_code(9)?;
+    Ok(())
+}
+
+fn malformed_frames_do_not_disturb_an_open_connection(lab: &Lab) -> Outcome {
+    let echo = echo(lab)?;
+    let mut inside = lab.session()?;
+    inside.must(["tcp", "open", "old", &echo.endpoint()])?;
+    inside.must(["tcp", "exchange", "old", "1", "1000"])?;
+
+    inside.must(["link", "frames", UPLINK, "6", FRAMES])?;
+
+    inside.must(["tcp", "exchange", "old", "2", "100000"])?;
+    Ok(())
+}

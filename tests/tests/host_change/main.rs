@@ -1,0 +1,772 @@
+//! The namespace follows the host while it runs. Cases are named after the scenarios of the page on
+//! host changes; times are only deadlines, far beyond what the page promises.
+
+mod rtnetlink;
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use rtnetlink::{Admin, Inside, Way, index_of};
+use tests::harness::{self, Case};
+use tests::lab::address::prefix_length;
+use tests::lab::wait;
+use tests::lab::{Family, Lab, MONITOR, Session, UPLINK, process, service};
+use tests::netlink::Netlink;
+use tests::{Outcome, case};
+
+fn main() -> ExitCode {
+    let cases: &[Case] = &[
+        case!(lab, s01_a_host_without_network_gives_local_mode_at_once),
+        case!(families, s02_the_first_address_and_default_route_bind),
+        case!(families, s03_s04_a_named_interface_is_waited_for),
+        case!(families, s05_the_name_of_the_tap_has_no_influence_on_binding),
+        case!(families, s07_without_config_net_nothing_in_the_namespace_changes),
+        case!(families, s09_one_family_binds_late_and_leaves_the_other_alone),
+        case!(families, s10_a_default_route_that_comes_late_is_reproduced),
+        case!(families, s11_a_renewed_address_is_there_before_the_old_one_goes),
+        case!(families, s12_a_gap_between_two_addresses_is_held),
+        case!(families, s13_renumbering_within_a_subnet_loses_nothing),
+        case!(families, s14_a_better_uplink_is_taken_and_the_old_address_lingers),
+        case!(families, s16_a_lost_uplink_is_left_without_settling),
+        case!(families, s17_a_pulled_cable_moves_to_the_other_uplink),
+        case!(families, s18_a_sticky_template_is_waited_for),
+        case!(families, s19_a_short_interruption_leaves_the_namespace_untouched),
+        case!(lab, s20_a_default_route_that_vanishes_silently_is_noticed),
+        case!(families, s25_hold_over_gives_local_mode_and_the_way_back),
+        case!(families, s41_a_default_route_of_users_is_left_alone),
+        case!(families, s42_what_users_have_configured_stays_through_every_move),
+        case!(families, s43_an_address_that_users_deleted_stays_deleted),
+        case!(families, s44_the_tap_stays_down_and_is_complete_when_up_again),
+        case!(families, s47_values_of_the_command_line_are_not_followed),
+        case!(families, s52_a_change_in_the_middle_of_a_storm_is_applied),
+        case!(families, s53_lost_events_are_made_up_for),
+        case!(lab, s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name),
+        case!(families, s66_without_following_all_stays_as_at_start),
+        case!(families, s67_readiness_waits_for_a_network_if_asked_to),
+    ];
+    harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+/// Name of the second uplink, and of the remote machine's end of it.
+const SECOND: (&str, &str) = ("eth1", "uplink2");
+
+/// Host's address on the second uplink, its gateway there, and the length of the prefix.
+fn second(family: Family) -> (IpAddr, IpAddr, u8) {
+    match family {
+        Family::V4 => ([198, 18, 5, 2].into(), [198, 18, 5, 1].into(), 24),
+        Family::V6 => {
+            let (host, router) = ("2001:db8:5::2".parse(), "fe80::1".parse());
+            (host.expect("an address"), router.expect("an address"), 64)
+        }
+    }
+}
+
+/// Another address on the first uplink, in the same subnet.
+fn renewed(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [192, 0, 2, 60].into(),
+        Family::V6 => "2001:db8::60".parse().expect("an address"),
+    }
+}
+
+/// An address on the first uplink in another subnet.
+fn elsewhere(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [198, 18, 7, 9].into(),
+        Family::V6 => "2001:db8:7::9".parse().expect("an address"),
+    }
+}
+
+/// Does something as the administrator of the host.
+fn on_host<T: Send>(lab: &Lab, change: impl FnOnce(&Admin) -> Outcome<T> + Send) -> Outcome<T> {
+    lab.host().run(|| change(&Admin::open()?))
+}
+
+fn set_link(lab: &Lab, name: &str, up: bool) -> Outcome {
+    lab.on_host(|netlink| Ok(netlink.set_up(netlink.link(name)?.index, up)?))
+}
+
+/// The default route of the host through its first uplink, as the lab makes it.
+fn first_default(family: Family, metric: u32) -> Outcome<Way> {
+    Ok(Way::default(index_of(UPLINK)?, family.gateway(), metric))
+}
+
+/// Takes all addresses and routes of the first uplink away; the link stays up.
+fn go_offline(lab: &Lab, families: &[Family]) -> Outcome {
+    for family in families {
+        on_host(lab, |admin| {
+            let link = index_of(UPLINK)?;
+            // A default route of IPv6 does not go with the address.
+            let _ = admin.delete_route(first_default(*family, 0)?);
+            admin.delete_address(link, family.host(), prefix_length(*family))
+        })?;
+    }
+    Ok(())
+}
+
+/// Gives the first uplink its address back, and with `metric` a default route.
+fn come_online(lab: &Lab, family: Family, metric: Option<u32>) -> Outcome {
+    on_host(lab, |admin| {
+        admin.add_address(index_of(UPLINK)?, family.host(), prefix_length(family))?;
+        metric.map_or(Ok(()), |metric| admin.add_route(first_default(family, metric)?))
+    })
+}
+
+/// Makes a second uplink without addresses, and brings it up.
+fn add_second_uplink(lab: &Lab) -> Outcome {
+    use std::os::fd::AsFd;
+    lab.on_host(|netlink| Ok(netlink.add_veth(SECOND.0, SECOND.1, lab.remote().as_fd())?))?;
+    lab.remote().run(|| {
+        let netlink = Netlink::open()?;
+        let link = netlink.link(SECOND.1)?.index;
+        netlink.set_up(link, true)?;
+        for family in [Family::V4, Family::V6] {
+            let (_, gateway, len) = second(family);
+            netlink.add_address(link, gateway, len)?;
+        }
+        Ok(())
+    })?;
+    set_link(lab, SECOND.0, true)
+}
+
+/// Gives the second uplink its address, and with `metric` a default route.
+fn bring_second_online(lab: &Lab, family: Family, metric: Option<u32>) -> Outcome {
+    let (address, gateway, len) = second(family);
+    on_host(lab, |admin| {
+        let link = index_of(SECOND.0)?;
+        admin.add_address(link, address, len)?;
+        metric.map_or(Ok(()), |metric| admin.add_route(Way::default(link, gateway, metric)))
+    })
+}
+
+/// What is seen of one namespace.
+struct Watched {
+    session: Session,
+    inside: Inside,
+}
+
+impl Watched {
+    fn new(session: Session) -> Outcome<Self> {
+        let inside = Inside::of(&session)?;
+        Ok(Self { session, inside })
+    }
+
+    /// `pasta --config-net` with these options.
+    fn start(lab: &Lab, options: &[&str]) -> Outcome<Self> {
+        Self::new(lab.pasta().configured().with(options).session()?)
+    }
+
+    /// Waits until `address` is there or not.
+    fn wait_for_address(&self, address: IpAddr, there: bool) -> Outcome {
+        let start = format!("address {address}/");
+        self.wait_for(&start, there)
+    }
+
+    /// Waits until there is, or is not, a line with this beginning.
+    fn wait_for(&self, start: &str, there: bool) -> Outcome {
+        let what = format!("{start:?} {}", if there { "to come" } else { "to go" });
+        let waited = wait::until(&what, || self.has(start).ok().filter(|has| *has == there));
+        waited.map(drop).map_err(|error| format!("{error}: {:#?}", self.inside.show()).into())
+    }
+
+    fn has(&self, start: &str) -> Outcome<bool> {
+        Ok(self.inside.show()?.iter().any(|line| line.starts_with(start)))
+    }
+
+    /// Waits for the default route by way of `gateway`.
+    fn wait_for_default(&self, gateway: IpAddr) -> Outcome {
+        self.wait_for(&default_via(gateway), true)
+    }
+
+    /// Exchanges octets with a server beyond the router.
+    fn reach(&mut self, lab: &Lab, family: Family) -> Outcome {
+        let echo = lab.remote().tcp(family.internet(), service::echo)?;
+        self.session.must(["tcp", "echo", &echo.endpoint(), "1", "10000"])?;
+        Ok(())
+    }
+}
+
+fn default_route(gateway: IpAddr) -> &'static str {
+    if gateway.is_ipv6() { "route ::/0" } else { "route 0.0.0.0/0" }
+}
+
+fn default_via(gateway: IpAddr) -> String {
+    format!("{} via {gateway} ", default_route(gateway))
+}
+
+/// Asserts that of the changes in `lines` none took away something that begins like this.
+fn never_gone(lines: &[String], start: &str) {
+    let start = format!("- {start}");
+    assert!(!lines.iter().any(|line| line.starts_with(&start)), "{start:?} in {lines:#?}");
+}
+
+/// Where in the log of changes a line with this beginning is.
+fn place(lines: &[String], start: &str) -> usize {
+    let found = lines.iter().position(|line| line.starts_with(start));
+    found.unwrap_or_else(|| panic!("no {start:?} in {lines:#?}"))
+}
+
+fn s01_a_host_without_network_gives_local_mode_at_once(lab: &Lab) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let loopback = lab.host().tcp(Family::V4.loopback(), service::echo)?;
+    let mut watched = Watched::start(lab, &[])?;
+
+    watched.wait_for("address 169.254.2.1/16", true)?;
+    let gateway = format!("169.254.2.2:{}", loopback.port());
+    watched.session.must(["tcp", "echo", &gateway, "1", "1000"])?;
+    watched.session.end(7)?.expect_code(7)?;
+    Ok(())
+}
+
+fn s02_the_first_address_and_default_route_bind(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let mut watched = Watched::start(lab, &[])?;
+
+    come_online(lab, family, Some(0))?;
+
+    watched.wait_for_default(family.gateway())?;
+    watched.wait_for_address(family.host(), true)?;
+    if family == Family::V4 {
+        watched.wait_for("address 169.254.2.1/16", false)?;
+        watched.wait_for("route 0.0.0.0/0 via 169.254.2.2", false)?;
+    }
+    watched.reach(lab, family)?;
+    let udp = lab.remote().udp_echo(family.internet())?;
+    watched.session.must(["udp", "echo", &udp.endpoint(), "64"])?;
+    Ok(())
+}
+
+fn s03_s04_a_named_interface_is_waited_for(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    add_second_uplink(lab)?;
+    let watched = Watched::start(lab, &["-i", UPLINK])?;
+    let mut log = watched.inside.listen()?;
+
+    bring_second_online(lab, family, Some(0))?;
+    come_online(lab, family, None)?;
+
+    watched.wait_for_address(family.host(), true)?;
+    let (other, _, _) = second(family);
+    let seen = log.lines()?;
+    assert!(!seen.iter().any(|line| line.contains(&format!("{other}/"))), "{seen:#?}");
+    // The named interface has no default route, so there is none but local mode's while it lasts.
+    watched.wait_for(default_route(family.gateway()), false)
+}
+
+fn s05_the_name_of_the_tap_has_no_influence_on_binding(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let mut watched = Watched::start(lab, &["-I", "foo0"])?;
+
+    come_online(lab, family, Some(0))?;
+
+    watched.wait_for_address(family.host(), true)?;
+    watched.wait_for_default(family.gateway())?;
+    watched.inside.run(|| index_of("foo0"))?;
+    assert!(watched.inside.run(|| index_of(UPLINK)).is_err());
+    watched.reach(lab, family)
+}
+
+fn s07_without_config_net_nothing_in_the_namespace_changes(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let pasta = lab.pasta().with(["-d"]);
+    let mut watched = Watched::new(pasta.session()?)?;
+    let mut log = watched.inside.listen()?;
+
+    come_online(lab, family, Some(0))?;
+
+    // The log tells that the binding was made; the namespace has heard nothing of it.
+    let bound = format!("bound {UPLINK}");
+    wait::until("the binding", || {
+        watched.session.running().errors().contains(&bound).then_some(())
+    })?;
+    assert_eq!(log.lines()?, [] as [String; 0]);
+    assert_eq!(watched.inside.show()?, [] as [String; 0]);
+    assert_eq!(process::only(MONITOR)?.capabilities("CapEff")?, 0);
+    Ok(())
+}
+
+fn s09_one_family_binds_late_and_leaves_the_other_alone(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[family])?;
+    let mut watched = Watched::start(lab, &[])?;
+    let other = family.other();
+    watched.wait_for_address(other.host(), true)?;
+    let mut log = watched.inside.listen()?;
+
+    come_online(lab, family, Some(0))?;
+
+    watched.wait_for_address(family.host(), true)?;
+    watched.wait_for_default(family.gateway())?;
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|it| it.contains(&other.host().to_string())), "{lines:#?}");
+    never_gone(lines, default_route(other.gateway()));
+    watched.reach(lab, family)?;
+    watched.reach(lab, other)
+}
+
+fn s10_a_default_route_that_comes_late_is_reproduced(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    // An ordinary route makes the uplink a candidate where nothing leads everywhere.
+    come_online(lab, family, None)?;
+    let mut watched = Watched::start(lab, &["-i", UPLINK])?;
+    watched.wait_for_address(family.host(), true)?;
+    assert!(!watched.has(&default_via(family.gateway()))?);
+
+    on_host(lab, |admin| admin.add_route(first_default(family, 0)?))?;
+
+    watched.wait_for_default(family.gateway())?;
+    watched.reach(lab, family)
+}
+
+fn s11_a_renewed_address_is_there_before_the_old_one_goes(lab: &Lab, family: Family) -> Outcome {
+    let mut watched = Watched::start(lab, &[])?;
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    let mut log = watched.inside.listen()?;
+    let (old, new, len) = (family.host(), elsewhere(family), prefix_length(family));
+
+    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, new, len))?;
+    watched.wait_for_address(new, true)?;
+    watched.session.must(["tcp", "open", "kept", &echo.endpoint()])?;
+    on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        admin.delete_address(link, old, len)?;
+        let onward = Way::default(link, family.gateway(), 0);
+        // The kernel may have taken the default route of IPv4 along.
+        let _ = admin.add_route(onward);
+        Ok(())
+    })?;
+
+    watched.wait_for_address(old, false)?;
+    let lines = log.lines()?;
+    let added = place(lines, &format!("+ address {new}/"));
+    assert!(added < place(lines, &format!("- address {old}/")), "{lines:#?}");
+    assert!(watched.has(default_route(new))?, "{:#?}", watched.inside.show()?);
+    Ok(())
+}
+
+fn s12_a_gap_between_two_addresses_is_held(lab: &Lab, family: Family) -> Outcome {
+    let mut watched = Watched::start(lab, &["-d"])?;
+    let mut log = watched.inside.listen()?;
+    let (old, new, len) = (family.host(), renewed(family), prefix_length(family));
+
+    on_host(lab, |admin| admin.delete_address(index_of(UPLINK)?, old, len))?;
+    let held = format!("held {UPLINK}");
+    wait::until("the hold", || watched.session.running().errors().contains(&held).then_some(()))?;
+    assert!(watched.has(&format!("address {old}/"))?);
+    on_host(lab, |admin| {
+        admin.add_address(index_of(UPLINK)?, new, len)?;
+        let _ = admin.add_route(first_default(family, 0)?);
+        Ok(())
+    })?;
+
+    watched.wait_for_address(old, false)?;
+    watched.wait_for_address(new, true)?;
+    watched.wait_for_default(family.gateway())?;
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|line| line.contains("169.254.2.")), "{lines:#?}");
+    watched.reach(lab, family)
+}
+
+fn s13_renumbering_within_a_subnet_loses_nothing(lab: &Lab, family: Family) -> Outcome {
+    let mut watched = Watched::start(lab, &[])?;
+    let mut log = watched.inside.listen()?;
+    let (old, new, len) = (family.host(), renewed(family), prefix_length(family));
+    // The host keeps the new address when it removes the old one.
+    lab.host()
+        .run(|| Ok(std::fs::write("/proc/sys/net/ipv4/conf/all/promote_secondaries", "1")?))?;
+
+    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, new, len))?;
+    watched.wait_for_address(new, true)?;
+    on_host(lab, |admin| admin.delete_address(index_of(UPLINK)?, old, len))?;
+    watched.wait_for_address(old, false)?;
+
+    watched.wait_for_address(new, true)?;
+    let lines = log.lines()?;
+    never_gone(lines, &format!("address {new}/"));
+    never_gone(lines, default_route(new));
+    assert!(watched.has(&default_via(family.gateway()))?);
+    watched.reach(lab, family)
+}
+
+fn s14_a_better_uplink_is_taken_and_the_old_address_lingers(lab: &Lab, family: Family) -> Outcome {
+    on_host(lab, |admin| {
+        admin.delete_route(first_default(family, 0)?)?;
+        admin.add_route(first_default(family, 2600)?)
+    })?;
+    add_second_uplink(lab)?;
+    let mut watched = Watched::start(lab, &[])?;
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    watched.session.must(["tcp", "open", "before", &echo.endpoint()])?;
+    let mut log = watched.inside.listen()?;
+
+    bring_second_online(lab, family, Some(100))?;
+
+    let (new, gateway, _) = second(family);
+    watched.wait_for_address(new, true)?;
+    watched.wait_for_default(gateway)?;
+    let lingering = format!("address {}/{} deprecated", family.host(), prefix_length(family));
+    watched.wait_for(&lingering, true)?;
+    watched.wait_for(
+        &format!("{} via {} metric 2600", default_route(gateway), family.gateway()),
+        false,
+    )?;
+    watched.session.must(["tcp", "exchange", "before", "1", "100000"])?;
+    // The kernel announces addresses of IPv6 some time after they are there, so only the other
+    // family's log tells the order.
+    if family == Family::V4 {
+        let lines = log.lines()?;
+        let added = place(lines, &format!("+ address {new}/"));
+        assert!(added < place(lines, &format!("+ {lingering}")), "{lines:#?}");
+    }
+    Ok(())
+}
+
+fn s17_a_pulled_cable_moves_to_the_other_uplink(lab: &Lab, family: Family) -> Outcome {
+    add_second_uplink(lab)?;
+    bring_second_online(lab, family, Some(2600))?;
+    let watched = Watched::start(lab, &[])?;
+    watched.wait_for_address(family.host(), true)?;
+
+    // The far end going down is what a pulled cable looks like from here.
+    lab.remote().run(|| {
+        let netlink = Netlink::open()?;
+        Ok(netlink.set_up(netlink.link("uplink")?.index, false)?)
+    })?;
+
+    let (address, gateway, _) = second(family);
+    watched.wait_for_address(address, true)?;
+    watched.wait_for_default(gateway)?;
+    // Traffic itself follows the routes of the host, which are its own affair.
+    watched.wait_for_address(family.host(), false)
+}
+
+fn s19_a_short_interruption_leaves_the_namespace_untouched(lab: &Lab, family: Family) -> Outcome {
+    let mut watched = Watched::start(lab, &["-d"])?;
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    watched.session.must(["tcp", "open", "kept", &echo.endpoint()])?;
+    let mut log = watched.inside.listen()?;
+
+    set_link(lab, UPLINK, false)?;
+    let held = format!("{} held {UPLINK}", if family == Family::V4 { "IPv4" } else { "IPv6" });
+    wait::until("the hold", || watched.session.running().errors().contains(&held).then_some(()))?;
+    set_link(lab, UPLINK, true)?;
+    on_host(lab, |admin| {
+        // IPv4 addresses survive the interruption, IPv6 ones are added again.
+        admin
+            .add_address(index_of(UPLINK)?, family.host(), prefix_length(family))
+            .or_else(|error| if family == Family::V4 { Ok(()) } else { Err(error) })?;
+        admin.add_route(first_default(family, 0)?)
+    })?;
+    let again = "usable again";
+    wait::until("the return", || watched.session.running().errors().contains(again).then_some(()))?;
+
+    watched.session.must(["tcp", "exchange", "kept", "1", "100000"])?;
+    watched.reach(lab, family)?;
+    let lines = log.lines()?;
+    never_gone(lines, &format!("address {}/", family.host()));
+    never_gone(lines, default_route(family.gateway()));
+    Ok(())
+}
+
+fn s20_a_default_route_that_vanishes_silently_is_noticed(lab: &Lab) -> Outcome {
+    add_second_uplink(lab)?;
+    bring_second_online(lab, Family::V4, Some(2600))?;
+    let watched = Watched::start(lab, &["-4"])?;
+    watched.wait_for_address(Family::V4.host(), true)?;
+
+    set_link(lab, UPLINK, false)?;
+
+    let (address, gateway, _) = second(Family::V4);
+    watched.wait_for_address(address, true)?;
+    watched.wait_for_default(gateway)
+}
+
+fn s25_hold_over_gives_local_mode_and_the_way_back(lab: &Lab, family: Family) -> Outcome {
+    // The hold time is the default's ten seconds; the deadline is far beyond.
+    let mut watched = Watched::start(lab, &[])?;
+    let mut log = watched.inside.listen()?;
+
+    go_offline(lab, &[family])?;
+    watched.wait_for_address(family.host(), false)?;
+    watched.wait_for(&default_via(family.gateway()), false)?;
+    if family == Family::V4 {
+        let lines = log.lines()?;
+        let local = place(lines, "+ address 169.254.2.1/");
+        assert!(local < place(lines, &format!("- address {}/", family.host())), "{lines:#?}");
+    }
+    come_online(lab, family, Some(0))?;
+    watched.wait_for_address(family.host(), true)?;
+    watched.wait_for_default(family.gateway())?;
+    watched.reach(lab, family)
+}
+
+fn s41_a_default_route_of_users_is_left_alone(lab: &Lab, family: Family) -> Outcome {
+    let watched = Watched::start(lab, &[])?;
+    watched.wait_for_default(family.gateway())?;
+    let (theirs, new) = match family {
+        Family::V4 => ("192.0.2.77".parse()?, "192.0.2.9".parse()?),
+        Family::V6 => ("fe80::77".parse::<IpAddr>()?, "fe80::9".parse::<IpAddr>()?),
+    };
+    watched.inside.run(|| {
+        let (admin, tap) = (Admin::open()?, index_of(UPLINK)?);
+        let metric = if family == Family::V4 { 0 } else { 1024 };
+        admin.delete_route(Way::default(tap, family.gateway(), metric))?;
+        admin.add_route(Way::default(tap, theirs, metric))
+    })?;
+    watched.wait_for_default(theirs)?;
+    let mut log = watched.inside.listen()?;
+
+    // The gateway changes, and then something that shows when that has been dealt with.
+    on_host(lab, |admin| {
+        admin.delete_route(first_default(family, 0)?)?;
+        admin.add_route(Way::default(index_of(UPLINK)?, new, 0))?;
+        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
+    })?;
+    watched.wait_for_address(elsewhere(family), true)?;
+
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|line| line.contains(default_route(new))), "{lines:#?}");
+    assert!(watched.has(&default_via(theirs))?);
+    assert!(!watched.has(&default_via(new))?);
+    Ok(())
+}
+
+fn s42_what_users_have_configured_stays_through_every_move(lab: &Lab, family: Family) -> Outcome {
+    add_second_uplink(lab)?;
+    let watched = Watched::start(lab, &[])?;
+    watched.wait_for_address(family.host(), true)?;
+    let (address, len, to): (IpAddr, u8, IpAddr) = match family {
+        Family::V4 => ("203.0.113.5".parse()?, 32, "198.18.99.0".parse()?),
+        Family::V6 => ("2001:db8:113::5".parse()?, 128, "2001:db8:99::".parse()?),
+    };
+    let link_local: IpAddr = "fe80::55".parse()?;
+    let via = if family == Family::V4 { "203.0.113.9".parse()? } else { link_local };
+    watched.inside.run(|| {
+        let (admin, tap) = (Admin::open()?, index_of(UPLINK)?);
+        admin.add_address(tap, address, if family == Family::V4 { 24 } else { len })?;
+        let to = Some((to, if family == Family::V4 { 24 } else { 48 }));
+        admin.add_route(Way { to, ..Way::default(tap, via, 55) })
+    })?;
+    let mut log = watched.inside.listen()?;
+
+    bring_second_online(lab, family, Some(0))?;
+    go_offline(lab, &[family])?;
+    let (second_address, _, second_len) = second(family);
+    watched.wait_for_address(second_address, true)?;
+    watched.wait_for_address(family.host(), false)?;
+    on_host(lab, |admin| admin.delete_address(index_of(SECOND.0)?, second_address, second_len))?;
+    watched.wait_for_address(second_address, false)?;
+
+    let lines = log.lines()?;
+    never_gone(lines, &format!("address {address}/"));
+    never_gone(lines, &format!("route {to}/"));
+    assert!(watched.has(&format!("address {address}/"))?);
+    assert!(watched.has(&format!("route {to}/"))?);
+    Ok(())
+}
+
+fn s43_an_address_that_users_deleted_stays_deleted(lab: &Lab, family: Family) -> Outcome {
+    let watched = Watched::start(lab, &[])?;
+    watched.wait_for_address(family.host(), true)?;
+    let len = prefix_length(family);
+    watched.inside.run(|| Admin::open()?.delete_address(index_of(UPLINK)?, family.host(), len))?;
+    let mut log = watched.inside.listen()?;
+
+    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, elsewhere(family), len))?;
+    watched.wait_for_address(elsewhere(family), true)?;
+    let declined = format!("+ address {}/", family.host());
+    assert!(!log.lines()?.iter().any(|line| line.starts_with(&declined)));
+
+    // The host's side of it changes, so the decision of before is about something else.
+    on_host(lab, |admin| admin.delete_address(index_of(UPLINK)?, family.host(), len))?;
+    let mark = if family == Family::V4 { "198.18.7.10" } else { "2001:db8:7::10" };
+    let mark: IpAddr = mark.parse()?;
+    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, mark, len))?;
+    watched.wait_for_address(mark, true)?;
+    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, family.host(), len))?;
+    watched.wait_for_address(family.host(), true)
+}
+
+fn s44_the_tap_stays_down_and_is_complete_when_up_again(lab: &Lab, family: Family) -> Outcome {
+    let mut watched = Watched::start(lab, &[])?;
+    watched.wait_for_default(family.gateway())?;
+
+    watched.session.must(["link", "set", UPLINK, "down"])?;
+    // A change on the host is dealt with meanwhile: the tap stays down.
+    on_host(lab, |admin| {
+        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
+    })?;
+    assert!(!watched.inside.run(|| Ok(Netlink::open()?.link(UPLINK)?.up))?);
+    watched.session.must(["link", "set", UPLINK, "up"])?;
+
+    watched.wait_for_address(family.host(), true)?;
+    watched.wait_for_address(elsewhere(family), true)?;
+    watched.wait_for_default(family.gateway())?;
+    watched.reach(lab, family)
+}
+
+fn s47_values_of_the_command_line_are_not_followed(lab: &Lab, family: Family) -> Outcome {
+    let (address, gateway) = match family {
+        Family::V4 => ("192.0.2.99", "192.0.2.1"),
+        Family::V6 => ("2001:db8::99", "fe80::1"),
+    };
+    let watched = Watched::start(lab, &["-a", address, "-g", gateway])?;
+    watched.wait_for(&format!("address {address}/"), true)?;
+    let mut log = watched.inside.listen()?;
+
+    for family in [family, family.other()] {
+        on_host(lab, |admin| {
+            let link = index_of(UPLINK)?;
+            admin.add_address(link, elsewhere(family), prefix_length(family))?;
+            admin.delete_address(link, family.host(), prefix_length(family))
+        })?;
+    }
+
+    let other = family.other();
+    watched.wait_for_address(elsewhere(other), true)?;
+    watched.wait_for_address(other.host(), false)?;
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|it| it.contains(&elsewhere(family).to_string())), "{lines:#?}");
+    never_gone(lines, &format!("address {address}/"));
+    assert!(watched.has(&format!("{} via {gateway}", default_route(family.gateway())))?);
+    Ok(())
+}
+
+fn s52_a_change_in_the_middle_of_a_storm_is_applied(lab: &Lab, family: Family) -> Outcome {
+    let watched = Watched::start(lab, &[])?;
+    watched.wait_for_address(family.host(), true)?;
+
+    on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        let foreign = |n: u16| -> Outcome<Way> {
+            let to: IpAddr = match family {
+                Family::V4 => [10, 9, (n >> 8) as u8, n as u8].into(),
+                Family::V6 => format!("2001:db8:9::{n:x}").parse()?,
+            };
+            let len = if family == Family::V4 { 32 } else { 128 };
+            let to = Some((to, len));
+            Ok(Way { to, table: 77, ..Way::default(link, family.gateway(), 5) })
+        };
+        for n in 0..5000 {
+            admin.add_route(foreign(n)?)?;
+            if n == 2500 {
+                admin.add_address(link, elsewhere(family), prefix_length(family))?;
+            }
+            admin.delete_route(foreign(n)?)?;
+        }
+        Ok(())
+    })?;
+
+    watched.wait_for_address(elsewhere(family), true)
+}
+
+fn s53_lost_events_are_made_up_for(lab: &Lab, family: Family) -> Outcome {
+    let mut watched = Watched::start(lab, &["-d"])?;
+    watched.wait_for_address(family.host(), true)?;
+    let monitor = process::only(MONITOR)?;
+    let len = prefix_length(family);
+    let transient = renewed(family);
+
+    // While the monitor cannot read, more happens than its socket holds; three changes last.
+    monitor.signal(Signal::SIGSTOP)?;
+    let changed = on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        admin.add_address(link, elsewhere(family), len)?;
+        for _ in 0..2000 {
+            admin.add_address(link, transient, len)?;
+            admin.delete_address(link, transient, len)?;
+        }
+        admin.delete_address(link, family.host(), len)?;
+        let _ = admin.add_route(first_default(family, 700)?);
+        Ok(())
+    });
+    monitor.signal(Signal::SIGCONT)?;
+    changed?;
+
+    watched.wait_for_address(elsewhere(family), true)?;
+    watched.wait_for_address(family.host(), false)?;
+    wait::until("word of the overrun", || {
+        watched.session.running().errors().contains("overrun").then_some(())
+    })
+}
+
+fn s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name(lab: &Lab) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let watched = Watched::start(lab, &[])?;
+    watched.inside.run(|| index_of("tap0"))?;
+
+    come_online(lab, Family::V4, Some(0))?;
+
+    wait::until("the new name", || watched.inside.run(|| index_of(UPLINK)).ok())?;
+    // Between the two requests that this takes, the old name leads nowhere for a moment.
+    let by_old_name = || Ok(nix::net::if_::if_nametoindex("tap0")?);
+    let by_old_name = wait::until("the old name", || watched.inside.run(by_old_name).ok())?;
+    assert_eq!(by_old_name, watched.inside.run(|| index_of(UPLINK))?);
+    Ok(())
+}
+
+fn s16_a_lost_uplink_is_left_without_settling(lab: &Lab, family: Family) -> Outcome {
+    add_second_uplink(lab)?;
+    // Nothing moves by itself within an hour.
+    let watched = Watched::start(lab, &["--settle", "3600000"])?;
+    bring_second_online(lab, family, Some(0))?;
+
+    go_offline(lab, &[family])?;
+
+    let (address, gateway, _) = second(family);
+    watched.wait_for_address(address, true)?;
+    watched.wait_for_default(gateway)?;
+    watched.wait_for_address(family.host(), false)
+}
+
+fn s18_a_sticky_template_is_waited_for(lab: &Lab, family: Family) -> Outcome {
+    add_second_uplink(lab)?;
+    bring_second_online(lab, family, Some(2600))?;
+    let watched = Watched::start(lab, &["--follow", "sticky", "--hold", "0"])?;
+    watched.wait_for_address(family.host(), true)?;
+    let mut log = watched.inside.listen()?;
+
+    go_offline(lab, &[family])?;
+    watched.wait_for_address(family.host(), false)?;
+    come_online(lab, family, Some(0))?;
+
+    watched.wait_for_address(family.host(), true)?;
+    let (other, _, _) = second(family);
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|line| line.contains(&other.to_string())), "{lines:#?}");
+    Ok(())
+}
+
+fn s66_without_following_all_stays_as_at_start(lab: &Lab, family: Family) -> Outcome {
+    let mut watched = Watched::start(lab, &["--follow", "off"])?;
+    let before = watched.inside.show()?;
+    let mut log = watched.inside.listen()?;
+    // The monitor has nothing left that it could change anything with.
+    assert_eq!(process::only(MONITOR)?.capabilities("CapEff")?, 0);
+
+    let added = renewed(family);
+    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, added, prefix_length(family)))?;
+    watched.reach(lab, family)?;
+
+    assert_eq!(log.lines()?, [] as [String; 0]);
+    assert_eq!(watched.inside.show()?, before);
+    Ok(())
+}
+
+fn s67_readiness_waits_for_a_network_if_asked_to(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let pasta = lab.pasta().configured().with(["--bind-wait", "60000"]);
+    let running = pasta.start(["lab-client", "show"])?;
+    // The monitor is confined before it waits.
+    wait::until("the confined monitor", || {
+        let monitor = process::only(MONITOR).ok()?;
+        monitor.status("Seccomp").ok().filter(|mode| mode == "2")
+    })?;
+
+    come_online(lab, family, Some(0))?;
+
+    let finished = running.finish()?.expect_code(0)?;
+    let address = format!("- address {}/{} on", family.host(), prefix_length(family));
+    assert!(finished.output.iter().any(|line| line.starts_with(&address)), "{finished:?}");
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! Changing a network as its administrator does, and hearing what changes in it.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::thread;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::sched::{CloneFlags, setns};
+use tests::Outcome;
+use tests::lab::Session;
+use tests::lab::process;
+use tests::netlink::Netlink;
+
+/// Groups of links, addresses and routes (`RTNLGRP_*`, linux/rtnetlink.h).
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+
+/// What a network namespace has, or an event in it: one line each.
+///
+/// ```text
+/// address 192.0.2.2/24 deprecated on 2
+/// route 0.0.0.0/0 via 192.0.2.1 metric 100 on 2
+/// ```
+pub(crate) type Line = String;
+
+/// The network namespace of the client, as its administrator sees it.
+pub(crate) struct Inside(File);
+
+impl Inside {
+    /// The namespace that `session`'s client runs in.
+    pub(crate) fn of(_: &Session) -> Outcome<Self> {
+        let client = process::only("lab-client")?;
+        Ok(Self(File::open(format!("/proc/{}/ns/net", client.pid))?))
+    }
+
+    /// Runs `step` there.
+    pub(crate) fn run<T: Send>(&self, step: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+        let entered = || {
+            setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+            step()
+        };
+        thread::scope(|scope| scope.spawn(entered).join())
+            .unwrap_or_else(|_| Err("a step in the namespace panicked".into()))
+    }
+
+    /// All addresses and routes of table main, without those of the loopback and link-local ones.
+    pub(crate) fn show(&self) -> Outcome<Vec<Line>> {
+        self.run(|| Admin::open()?.show())
+    }
+
+    /// Hears from now on what changes there.
+    pub(crate) fn listen(&self) -> Outcome<Log> {
+        self.run(Log::open)
+    }
+}
+
+/// Changes what the calling thread's network namespace has.
+pub(crate) struct Admin(Socket);
+
+/// A route to be added or removed: default if `to` is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) to: Option<(IpAddr, u8)>,
+    pub(crate) via: IpAddr,
+    pub(crate) link: u32,
+    pub(crate) metric: u32,
+    pub(crate) table: u8,
+}
+
+impl Way {
+    /// A default route of table main.
+    pub(crate) fn default(link: u32, via: IpAddr, metric: u32) -> Self {
+        Self { to: None, via, link, metric, table: RouteHeader::RT_TABLE_MAIN }
+    }
+}
+
+impl Admin {
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self(socket))
+    }
+
+    pub(crate) fn add_address(&self, link: u32, address: IpAddr, prefix: u8) -> Outcome {
+        let message = address_message(link, address, prefix);
+        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_ACK | NLM_F_CREATE).map(drop)
+    }
+
+    pub(crate) fn delete_address(&self, link: u32, address: IpAddr, prefix: u8) -> Outcome {
+        let message = address_message(link, address, prefix);
+        self.request(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK).map(drop)
+    }
+
+    pub(crate) fn add_route(&self, way: Way) -> Outcome {
+        self.request(RouteNetlinkMessage::NewRoute(way.message()), NLM_F_ACK | NLM_F_CREATE)
+            .map(drop)
+    }
+
+    pub(crate) fn delete_route(&self, way: Way) -> Outcome {
+        let mut message = way.message();
+        // Whoever put it there.
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.scope = RouteScope::NoWhere;
+        self.request(RouteNetlinkMessage::DelRoute(message), NLM_F_ACK).map(drop)
+    }
+
+    fn show(&self) -> Outcome<Vec<Line>> {
+        let mut lines = Vec::new();
+        for what in [
+            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+            RouteNetlinkMessage::GetRoute(all_routes(AddressFamily::Inet)),
+            RouteNetlinkMessage::GetRoute(all_routes(AddressFamily::Inet6)),
+        ] {
+            let found = self.request(what, NLM_F_DUMP)?;
+            lines.extend(found.iter().filter_map(describe));
+        }
+        Ok(lines)
+    }
+
+    fn request(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Outcome<Vec<RouteNetlinkMessage>> {
+        let text = format!("{message:?}");
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.finalize();
+        let mut octets = vec![0; request.buffer_len()];
+        request.serialize(&mut octets);
+        self.0.send(&octets, 0)?;
+        let mut found = Vec::new();
+        loop {
+            for payload in receive(&self.0)? {
+                match payload {
+                    NetlinkPayload::Done(_) => return Ok(found),
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(found),
+                    NetlinkPayload::Error(error) => {
+                        return Err(format!("{text}: {}", error.to_io()).into());
+                    }
+                    NetlinkPayload::InnerMessage(message) => found.push(message),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// What has changed in a network namespace since it was opened.
+pub(crate) struct Log {
+    socket: Socket,
+    lines: Vec<Line>,
+}
+
+impl Log {
+    fn open() -> Outcome<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        for group in GROUPS {
+            socket.add_membership(group)?;
+        }
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket, lines: Vec::new() })
+    }
+
+    /// All changes so far, in order: `+` or `-` and what it is about.
+    pub(crate) fn lines(&mut self) -> Outcome<&[Line]> {
+        loop {
+            let payloads = match receive(&self.socket) {
+                Ok(payloads) => payloads,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(&self.lines),
+                Err(error) => return Err(error.into()),
+            };
+            for payload in payloads {
+                let NetlinkPayload::InnerMessage(message) = payload else { continue };
+                let gone = matches!(
+                    message,
+                    RouteNetlinkMessage::DelAddress(_) | RouteNetlinkMessage::DelRoute(_)
+                );
+                if let Some(line) = describe(&message) {
+                    self.lines.push(format!("{} {line}", if gone { "-" } else { "+" }));
+                }
+            }
+        }
+    }
+}
+
+fn receive(socket: &Socket) -> io::Result<Vec<NetlinkPayload<RouteNetlinkMessage>>> {
+    let (datagram, _) = socket.recv_from_full()?;
+    let mut payloads = Vec::new();
+    let mut rest = datagram.as_slice();
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
+        rest = &rest[length..];
+        payloads.push(message.payload);
+    }
+    Ok(payloads)
+}
+
+fn describe(message: &RouteNetlinkMessage) -> Option<Line> {
+    match message {
+        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+            let own = message.attributes.iter().find_map(|it| match it {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let any = message.attributes.iter().find_map(|it| match it {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            let address = own.or(any)?;
+            let link_local = matches!(address, IpAddr::V6(it) if it.is_unicast_link_local());
+            if address.is_loopback() || link_local {
+                return None;
+            }
+            let deprecated = message.header.flags.contains(AddressHeaderFlags::Deprecated);
+            let deprecated = if deprecated { " deprecated" } else { "" };
+            let header = &message.header;
+            Some(format!("address {address}/{}{deprecated} on {}", header.prefix_len, header.index))
+        }
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+            let header = &message.header;
+            let ordinary = header.kind == RouteType::Unicast
+                && header.table == RouteHeader::RT_TABLE_MAIN
+                && header.protocol != RouteProtocol::Kernel;
+            if !ordinary {
+                return None;
+            }
+            let v6 = header.address_family == AddressFamily::Inet6;
+            let (mut to, mut via, mut metric, mut link) = (None, String::new(), 0, 0);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(address) => to = ip_address(address),
+                    RouteAttribute::Gateway(address) => {
+                        via = ip_address(address).map(|it| format!(" via {it}"))?;
+                    }
+                    RouteAttribute::Priority(value) => metric = *value,
+                    RouteAttribute::Oif(index) => link = *index,
+                    _ => {}
+                }
+            }
+            let all = if v6 { "::" } else { "0.0.0.0" };
+            let to = to.map_or_else(|| all.to_owned(), |it| it.to_string());
+            let len = header.destination_prefix_length;
+            Some(format!("route {to}/{len}{via} metric {metric} on {link}"))
+        }
+        _ => None,
+    }
+}
+
+impl Way {
+    fn message(self) -> RouteMessage {
+        let mut message = all_routes(family(self.via));
+        let header = &mut message.header;
+        header.destination_prefix_length = self.to.map_or(0, |(_, len)| len);
+        header.table = self.table;
+        header.protocol = RouteProtocol::Static;
+        header.scope = RouteScope::Universe;
+        header.kind = RouteType::Unicast;
+        let attributes = &mut message.attributes;
+        attributes.extend(self.to.map(|(to, _)| RouteAttribute::Destination(route_address(to))));
+        attributes.push(RouteAttribute::Gateway(route_address(self.via)));
+        attributes.push(RouteAttribute::Oif(self.link));
+        attributes.push(RouteAttribute::Priority(self.metric));
+        message
+    }
+}
+
+fn all_routes(family: AddressFamily) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message
+}
+
+fn address_message(link: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link;
+    message.header.prefix_len = prefix;
+    message.header.family = family(address);
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
+    if address.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
+const fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
+}
+
+const fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// Index of the link called `name` in the calling thread's network namespace.
+pub(crate) fn index_of(name: &str) -> Outcome<u32> {
+    Ok(Netlink::open()?.link(name)?.index)
+}

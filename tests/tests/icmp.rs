@@ -1,0 +1,40 @@
+//! Echo requests of the namespace.
+
+use std::process::ExitCode;
+
+use tests::harness::{self, Case};
+use tests::lab::{Family, Lab, UPLINK, address};
+use tests::{Outcome, case};
+
+fn main() -> ExitCode {
+    let cases: &[Case] = &[
+        case!(families, echo_of_every_size_is_answered_unchanged),
+        case!(families, gateway_answers_an_echo),
+        case!(families, silent_host_does_not_answer_an_echo),
+    ];
+    harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+fn echo_of_every_size_is_answered_unchanged(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.session()?;
+
+    for size in ["0", "1", "56", "1400", "8000"] {
+        let facts = inside.must(["ping", &family.internet().to_string(), "3", size])?;
+        assert_eq!(facts, ["answered 3"]);
+    }
+    Ok(())
+}
+
+fn gateway_answers_an_echo(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.session()?;
+
+    inside.must(["ping", &address::zoned(family.gateway(), UPLINK), "3", "56"])?;
+    Ok(())
+}
+
+fn silent_host_does_not_answer_an_echo(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.session()?;
+
+    let silent = family.silent().to_string();
+    inside.ask(["ping", &silent, "1", "56", "500"])?.failure("ETIMEDOUT")
+}

@@ -1,0 +1,292 @@
+//! COMMAND's life: how it starts, what reaches it, how it ends, and that nothing is left.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use nix::pty::openpty;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use tests::harness::{self, Case};
+use tests::lab::pasta::Running;
+use tests::lab::{Lab, enter, process, wait};
+use tests::{Outcome, case, sys};
+
+fn main() -> ExitCode {
+    let cases: &[Case] = &[
+        case!(lab, exit_code_of_the_command_is_ours),
+        case!(lab, signal_that_kills_the_command_shows_in_our_exit_code),
+        case!(lab, command_that_cannot_be_executed_is_an_error),
+        case!(lab, command_is_root_in_its_namespace_and_otherwise_as_the_caller_left_it),
+        case!(lab, command_sees_the_callers_environment_and_streams),
+        case!(lab, words_of_the_command_are_not_taken_for_options),
+        case!(lab, login_shell_is_the_command_when_none_is_given),
+        case!(lab, deadly_signals_end_a_command_that_does_not_handle_them),
+        case!(lab, signals_reach_a_command_that_handles_them),
+        case!(lab, interrupt_at_the_terminal_ends_the_command),
+        case!(lab, interrupt_at_the_terminal_reaches_a_command_that_handles_it_and_nobody_else),
+        case!(lab, nothing_is_left_when_the_command_has_ended),
+        case!(lab, orphans_end_with_the_command),
+        case!(lab, failed_start_leaves_nothing),
+        case!(lab, version_and_help_are_told_without_a_network),
+        case!(lab, unknown_option_is_named),
+        case!(lab, quiet_run_says_nothing),
+        case!(lab, two_instances_do_not_disturb_each_other),
+    ];
+    harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+/// The client as COMMAND, asked one thing.
+fn client<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    [&["lab-client"], words].concat()
+}
+
+fn exit_code_of_the_command_is_ours(lab: &Lab) -> Outcome {
+    for code in [0, 7, 255] {
+        lab.pasta().configured().run(client(&["exit", &code.to_string()]))?.expect_code(code)?;
+    }
+    Ok(())
+}
+
+fn signal_that_kills_the_command_shows_in_our_exit_code(lab: &Lab) -> Outcome {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGPIPE] {
+        let number = signal as i32;
+        let words = client(&["kill-self", &number.to_string()]).join(" ");
+        let finished = lab.pasta().configured().run(words.split(' '))?;
+        finished.expect_code(128 + number).map_err(|error| format!("{signal}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn command_that_cannot_be_executed_is_an_error(lab: &Lab) -> Outcome {
+    let finished = lab.pasta().configured().run(["no-such-command"])?.expect_code(1)?;
+
+    assert!(finished.errors.contains("no-such-command"), "{finished:?}");
+    Ok(())
+}
+
+fn command_is_root_in_its_namespace_and_otherwise_as_the_caller_left_it(lab: &Lab) -> Outcome {
+    let before = umask(Mode::from_bits_truncate(0o027));
+    let mut inside = lab.session()?;
+    umask(before);
+
+    let facts = inside.must(["identity"])?;
+
+    let nothing = "0000000000000000";
+    for wanted in [
+        "Umask: 0027",
+        "Uid: 0 0 0 0",
+        "Gid: 0 0 0 0",
+        &format!("SigBlk: {nothing}"),
+        "NoNewPrivs: 0",
+        "Seccomp: 0",
+    ] {
+        assert!(facts.iter().any(|fact| fact == wanted), "no {wanted:?} in {facts:#?}");
+    }
+    // Signals 32 and 33 belong to the C library, through which nobody can set them to anything.
+    let ignored = facts.iter().find_map(|fact| fact.strip_prefix("SigIgn: "));
+    let ignored = u64::from_str_radix(ignored.ok_or("no SigIgn")?, 16)? & !(0b11 << 31);
+    assert_eq!(ignored, 0, "signals are ignored: {facts:#?}");
+    assert!(!facts.contains(&format!("CapEff: {nothing}")), "{facts:#?}");
+    assert!(!facts.contains(&"Pid: 1".to_owned()), "default signals do not end a process 1");
+    Ok(())
+}
+
+fn command_sees_the_callers_environment_and_streams(lab: &Lab) -> Outcome {
+    let mut command = lab.pasta().configured().command(client(&["environment", "MARK"]));
+    command.env("MARK", "left-by-the-caller");
+
+    let finished = Running::start(command)?.finish()?.expect_code(0)?;
+
+    assert_eq!(finished.output, ["- left-by-the-caller", "= ok"]);
+    Ok(())
+}
+
+fn words_of_the_command_are_not_taken_for_options(lab: &Lab) -> Outcome {
+    // Without `--` too: reading options ends at the first word that is none.
+    let words = ["lab-client", "--version"];
+    let finished = lab.pasta().configured().with(words).run([""; 0])?.expect_code(1)?;
+
+    assert_eq!(finished.output, ["= error no question --version"]);
+    Ok(())
+}
+
+fn login_shell_is_the_command_when_none_is_given(lab: &Lab) -> Outcome {
+    let shell = lab.program("lab-client");
+    let mut command = lab.pasta().configured().command([""; 0]);
+    command.env("SHELL", &shell);
+
+    let finished = Running::start(command)?.finish()?.expect_code(0)?;
+
+    assert_eq!(finished.output, [format!("- called -{}", shell.display()), "= ok".to_owned()]);
+    Ok(())
+}
+
+const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+
+fn deadly_signals_end_a_command_that_does_not_handle_them(lab: &Lab) -> Outcome {
+    for signal in FORWARDED {
+        let mut running = lab.pasta().configured().start(client(&["hold"]))?;
+        running.wait_for_line("holding")?;
+
+        running.signal(signal)?;
+
+        let code = running.finish()?.code();
+        assert_eq!(code, 128 + signal as i32, "{signal}");
+        process::wait_until_none_left().map_err(|error| format!("{signal}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn signals_reach_a_command_that_handles_them(lab: &Lab) -> Outcome {
+    for signal in FORWARDED {
+        let mut running = lab.pasta().configured().start(client(&["await-signal"]))?;
+        running.wait_for_line("waiting")?;
+
+        running.signal(signal)?;
+
+        let finished = running.finish()?.expect_code(0)?;
+        assert_eq!(finished.output, ["waiting", &format!("- {signal}"), "= ok"]);
+    }
+    Ok(())
+}
+
+/// `pasta` in a window of its own: what the window shows, and a way to type.
+struct Window {
+    child: std::process::Child,
+    keyboard: File,
+    screen: String,
+}
+
+impl Window {
+    fn open(lab: &Lab, words: &[&str]) -> Outcome<Self> {
+        let terminal = openpty(None, None)?;
+        let mut command = lab.pasta().configured().command(client(words));
+        sys::attach_to_terminal(&mut command, &terminal.slave)?;
+        let child = command.spawn()?;
+        Ok(Self { child, keyboard: terminal.master.into(), screen: String::new() })
+    }
+
+    /// Waits until the screen shows `text`.
+    fn wait_for(&mut self, text: &str) -> Outcome {
+        let mut octets = [0; 1024];
+        while !self.screen.contains(text) {
+            let length = self.keyboard.read(&mut octets)?;
+            self.screen += &String::from_utf8_lossy(&octets[..length]);
+        }
+        Ok(())
+    }
+
+    /// Presses Ctrl-C.
+    fn interrupt(&mut self) -> io::Result<()> {
+        self.keyboard.write_all(&[3])
+    }
+
+    /// Waits for the end of `pasta`; gives its exit code.
+    fn end(mut self) -> Outcome<i32> {
+        let child = &mut self.child;
+        let status = wait::until("the end of pasta", || child.try_wait().transpose())??;
+        Ok(enter::shell_code(status))
+    }
+}
+
+fn interrupt_at_the_terminal_ends_the_command(lab: &Lab) -> Outcome {
+    let mut window = Window::open(lab, &["hold"])?;
+    window.wait_for("holding")?;
+
+    window.interrupt()?;
+
+    assert_eq!(window.end()?, 128 + Signal::SIGINT as i32);
+    process::wait_until_none_left()
+}
+
+fn interrupt_at_the_terminal_reaches_a_command_that_handles_it_and_nobody_else(
+    lab: &Lab,
+) -> Outcome {
+    let mut window = Window::open(lab, &["serve"])?;
+    window.wait_for("ready")?;
+    window.keyboard.write_all(b"await-signal\n")?;
+    window.wait_for("waiting")?;
+
+    window.interrupt()?;
+
+    // COMMAND goes on, the network with it, and a second signal has not come after the first.
+    window.wait_for("SIGINT")?;
+    window.keyboard.write_all(b"ping 198.51.100.1 1 56\n")?;
+    window.wait_for("answered 1")?;
+    window.keyboard.write_all(b"exit 9\n")?;
+    assert_eq!(window.end()?, 9);
+    process::wait_until_none_left()
+}
+
+fn nothing_is_left_when_the_command_has_ended(lab: &Lab) -> Outcome {
+    let inside = lab.session()?;
+    assert!(!process::all()?.is_empty(), "no process to look at");
+
+    inside.end(0)?.expect_code(0)?;
+
+    process::wait_until_none_left()
+}
+
+fn orphans_end_with_the_command(lab: &Lab) -> Outcome {
+    let mut inside = lab.session()?;
+    inside.must(["orphan"])?;
+    let clients = || -> Outcome<usize> {
+        Ok(process::all()?.iter().filter(|process| process.name == "lab-client").count())
+    };
+    assert_eq!(clients()?, 2, "COMMAND and its orphan: {:?}", process::all()?);
+
+    inside.end(3)?.expect_code(3)?;
+
+    process::wait_until_none_left()
+}
+
+fn failed_start_leaves_nothing(lab: &Lab) -> Outcome {
+    let finished = lab.pasta().configured().with(["-a", "127.0.0.1"]).run(client(&["hold"]))?;
+
+    finished.expect_code(1)?;
+    process::wait_until_none_left()
+}
+
+fn version_and_help_are_told_without_a_network(lab: &Lab) -> Outcome {
+    lab.remove_uplink()?;
+
+    let version = lab.pasta().with(["--version"]).run([""; 0])?.expect_code(0)?;
+    assert!(version.output[0].starts_with("pasta "), "{version:?}");
+
+    let help = lab.pasta().with(["--help"]).run([""; 0])?.expect_code(0)?;
+    let text = help.output.join("\n");
+    assert!(text.contains("--config-net") && text.contains("--map-host-loopback"), "{text}");
+    Ok(())
+}
+
+fn unknown_option_is_named(lab: &Lab) -> Outcome {
+    let finished = lab.pasta().with(["--no-such-option"]).run(client(&["exit", "0"]))?;
+
+    let finished = finished.expect_code(1)?;
+    assert!(finished.errors.contains("unrecognized option '--no-such-option'"), "{finished:?}");
+    assert_eq!(finished.output, Vec::<String>::new());
+    Ok(())
+}
+
+fn quiet_run_says_nothing(lab: &Lab) -> Outcome {
+    let finished = lab.pasta().configured().with(["-q"]).run(client(&["exit", "0"]))?;
+
+    let finished = finished.expect_code(0)?;
+    assert_eq!((finished.output, finished.errors), (Vec::new(), String::new()));
+    Ok(())
+}
+
+fn two_instances_do_not_disturb_each_other(lab: &Lab) -> Outcome {
+    let mut first = lab.session()?;
+    let mut second = lab.session()?;
+
+    for inside in [&mut first, &mut second] {
+        inside.must(["ping", "198.51.100.1", "1", "56"])?;
+    }
+    first.end(1)?.expect_code(1)?;
+
+    second.must(["ping", "198.51.100.1", "1", "56"])?;
+    second.end(2)?.expect_code(2)?;
+    process::wait_until_none_left()
+}

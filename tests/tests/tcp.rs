@@ -1,0 +1,187 @@
+//! TCP between the namespace and the network, through the tap.
+
+use std::io::Read;
+use std::net::Shutdown;
+use std::process::ExitCode;
+
+use tests::harness::{self, Case};
+use tests::lab::service;
+use tests::lab::{Family, Lab, address};
+use tests::pattern::Pattern;
+use tests::{Outcome, case};
+
+/// Large against every buffer on the way, in octets.
+const LARGE: u64 = 64 << 20;
+
+/// A file of today, in octets; without optimisation it would take too long.
+const HUGE: u64 = if cfg!(debug_assertions) { LARGE } else { 1 << 30 };
+
+fn main() -> ExitCode {
+    let cases: &[Case] = &[
+        case!(families, large_download_arrives_unchanged),
+        case!(families, large_upload_arrives_unchanged),
+        case!(families, both_directions_carry_data_at_the_same_time),
+        case!(families, answer_arrives_after_the_namespace_has_finished_sending),
+        case!(families, octets_arrive_after_the_far_side_has_finished_sending),
+        case!(families, closed_port_is_refused),
+        case!(families, unreachable_host_is_reported_as_such),
+        case!(families, connection_to_a_silent_host_is_neither_refused_nor_accepted),
+        case!(families, reset_by_the_far_side_reaches_the_namespace),
+        case!(families, reset_by_the_namespace_reaches_the_far_side),
+        case!(families, thousand_flows_at_once_all_carry_their_own_octets),
+        case!(families, slow_reader_in_the_namespace_loses_nothing),
+        case!(families, slow_reader_at_the_far_side_loses_nothing),
+        case!(families, many_small_messages_keep_their_order),
+    ];
+    harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+fn large_download_arrives_unchanged(lab: &Lab, family: Family) -> Outcome {
+    let source = lab.remote().tcp(family.internet(), service::source(Pattern::new(1), HUGE))?;
+    let mut inside = lab.session()?;
+
+    let facts = inside.must(["tcp", "fetch", &source.endpoint(), "1", &HUGE.to_string()])?;
+
+    assert_eq!(facts, [format!("verified {HUGE}")]);
+    assert_eq!(source.next_peer()?.ip(), family.host(), "the far side sees the host's address");
+    Ok(())
+}
+
+fn large_upload_arrives_unchanged(lab: &Lab, family: Family) -> Outcome {
+    let sink = lab.remote().tcp(family.internet(), service::sink(Pattern::new(2)))?;
+    let mut inside = lab.session()?;
+
+    let facts = inside.must(["tcp", "send", &sink.endpoint(), "2", &HUGE.to_string()])?;
+
+    assert_eq!(facts, [format!("verified {HUGE}")]);
+    assert_eq!(sink.next_report()?, format!("verified {HUGE}"));
+    Ok(())
+}
+
+fn both_directions_carry_data_at_the_same_time(lab: &Lab, family: Family) -> Outcome {
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    let mut inside = lab.session()?;
+
+    inside.must(["tcp", "echo", &echo.endpoint(), "3", &LARGE.to_string()])?;
+    Ok(())
+}
+
+fn answer_arrives_after_the_namespace_has_finished_sending(lab: &Lab, family: Family) -> Outcome {
+    // Nothing is answered before the end of the question has come.
+    let late = lab.remote().tcp(family.internet(), |stream| {
+        let mut question = Vec::new();
+        stream.read_to_end(&mut question)?;
+        service::send_pattern(stream, Pattern::new(4), question.len() as u64)?;
+        stream.shutdown(Shutdown::Write)?;
+        Ok(question.len().to_string())
+    })?;
+    let mut inside = lab.session()?;
+
+    inside.must(["tcp", "echo", &late.endpoint(), "4", "3000000"])?;
+
+    assert_eq!(late.next_report()?, "3000000");
+    Ok(())
+}
+
+fn octets_arrive_after_the_far_side_has_finished_sending(lab: &Lab, family: Family) -> Outcome {
+    let brief = lab.remote().tcp(family.internet(), |stream| {
+        service::send_pattern(stream, Pattern::new(5), 1000)?;
+        stream.shutdown(Shutdown::Write)?;
+        Ok(service::verify_pattern(stream, Pattern::new(6))?.to_string())
+    })?;
+    let mut inside = lab.session()?;
+
+    let facts = inside.must(["tcp", "last-word", &brief.endpoint(), "6", "3000000"])?;
+
+    assert_eq!(facts, ["read 1000"]);
+    assert_eq!(brief.next_report()?, "3000000");
+    Ok(())
+}
+
+fn closed_port_is_refused(lab: &Lab, family: Family) -> Outcome {
+    let port = lab.remote().closed_port(family.internet())?;
+    let mut inside = lab.session()?;
+
+    let closed = address::endpoint(family.internet(), port);
+    inside.ask(["tcp", "connect", &closed])?.failure("ECONNREFUSED")
+}
+
+fn unreachable_host_is_reported_as_such(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.session()?;
+
+    let nowhere = address::endpoint(family.unreachable(), 80);
+    inside.ask(["tcp", "connect", &nowhere])?.failure(family.unreachable_error())
+}
+
+fn connection_to_a_silent_host_is_neither_refused_nor_accepted(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let mut inside = lab.session()?;
+
+    let silent = address::endpoint(family.silent(), 80);
+    inside.ask(["tcp", "connect-within", &silent, "1500"])?.failure("TimedOut")
+}
+
+fn reset_by_the_far_side_reaches_the_namespace(lab: &Lab, family: Family) -> Outcome {
+    let rude = lab.remote().tcp(family.internet(), service::reset)?;
+    let mut inside = lab.session()?;
+
+    inside.ask(["tcp", "provoke", &rude.endpoint()])?.failure("ECONNRESET")
+}
+
+fn reset_by_the_namespace_reaches_the_far_side(lab: &Lab, family: Family) -> Outcome {
+    let victim = lab.remote().tcp(family.internet(), |stream| {
+        let error = stream.read(&mut [0]).err().ok_or("no error")?;
+        Ok(format!("{:?}", error.kind()))
+    })?;
+    let mut inside = lab.session()?;
+    inside.must(["tcp", "open", "victim", &victim.endpoint()])?;
+
+    inside.must(["tcp", "drop", "victim", "reset"])?;
+
+    assert_eq!(victim.next_report()?, "ConnectionReset");
+    Ok(())
+}
+
+fn thousand_flows_at_once_all_carry_their_own_octets(lab: &Lab, family: Family) -> Outcome {
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    let mut inside = lab.session()?;
+
+    let facts = inside.must(["tcp", "flows", &echo.endpoint(), "1000", "20000"])?;
+
+    assert_eq!(facts, ["whole 1000"]);
+    Ok(())
+}
+
+fn slow_reader_in_the_namespace_loses_nothing(lab: &Lab, family: Family) -> Outcome {
+    let source = lab.remote().tcp(family.internet(), service::source(Pattern::new(7), LARGE))?;
+    let mut inside = lab.session()?;
+
+    inside.must(["tcp", "fetch", &source.endpoint(), "7", &LARGE.to_string(), "late"])?;
+    Ok(())
+}
+
+fn slow_reader_at_the_far_side_loses_nothing(lab: &Lab, family: Family) -> Outcome {
+    let slow = lab.remote().tcp(family.internet(), |stream| {
+        service::wait_until_filled(stream)?;
+        service::sink(Pattern::new(8))(stream)
+    })?;
+    let mut inside = lab.session()?;
+
+    inside.must(["tcp", "send", &slow.endpoint(), "8", &LARGE.to_string()])?;
+
+    assert_eq!(slow.next_report()?, format!("verified {LARGE}"));
+    Ok(())
+}
+
+fn many_small_messages_keep_their_order(lab: &Lab, family: Family) -> Outcome {
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    let mut inside = lab.session()?;
+    inside.must(["tcp", "open", "talk", &echo.endpoint()])?;
+
+    for length in (1..400).chain([1000, 1448, 1460, 4000, 65536]) {
+        inside.must(["tcp", "exchange", "talk", "9", &length.to_string()])?;
+    }
+    Ok(())
+}
