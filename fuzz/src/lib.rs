@@ -1,0 +1,18 @@
+//! What the fuzz targets check: one module for each target, and what they share.
+//!
+//! Each module has one function that takes any octets and panics if the program breaks a promise on
+//! them; a target in `fuzz_targets/` is one call of it. So the same checks run under libFuzzer, in
+//! `cargo test` here over the committed corpus, and wherever else octets come from.
+
+pub mod ethernet_frame;
+pub mod flow_table;
+pub mod forward_policy;
+pub mod frames;
+pub mod icmp_error;
+pub mod input;
+pub mod ipc_decode;
+pub mod ipv6_ext_headers;
+pub mod netlink_message;
+pub mod tcp_options;
+pub mod tcp_segment_stream;
+pub mod vnet_hdr;

@@ -1,0 +1,79 @@
+//! TCP headers and the options of a SYN, against a second reading of RFC 9293.
+
+use crate::input::Input;
+use pasta_datapath::tcp::seq::Seq;
+use pasta_datapath::wire::Malformed;
+use pasta_datapath::wire::tcp::{
+    Flags, LEN, MAX_WINDOW_SCALE, SYN_OPTIONS_LEN, SynOptions, ToSend, split,
+};
+
+/// Reads `octets` as a segment, then as the fields of a header to write and read back.
+///
+/// # Panics
+///
+/// If options are read otherwise than by [`options`], or a header does not read back.
+pub fn check(octets: &[u8]) {
+    let header_len = octets.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    let is_syn = octets.get(13).is_some_and(|flags| flags & 2 != 0);
+    let in_header = octets.get(LEN..header_len);
+    let expected = match in_header.ok_or(Malformed) {
+        Ok(read) if is_syn => options(read),
+        other => other.map(|_| (None, None)),
+    };
+    let read = split(octets);
+    assert_eq!(read.map(|(header, _)| (header.mss, header.window_scale)), expected);
+    if let Ok((header, payload)) = read {
+        assert_eq!(octets.get(header_len..), Some(payload));
+        assert!(header.window_scale.is_none_or(|shift| shift <= MAX_WINDOW_SCALE));
+    }
+    check_written(Input::new(octets));
+}
+
+/// MSS and shift count; the last of each counts.
+fn options(octets: &[u8]) -> Result<(Option<u16>, Option<u8>), Malformed> {
+    let (mut mss, mut shift) = (None, None);
+    let mut at = 0;
+    while let Some(&kind) = octets.get(at) {
+        let len = match kind {
+            0 => break,
+            1 => 1,
+            _ => match octets.get(at + 1) {
+                Some(&len) if len >= 2 && at + usize::from(len) <= octets.len() => usize::from(len),
+                _ => return Err(Malformed),
+            },
+        };
+        match octets.get(at..at + len) {
+            Some(&[2, _, high, low]) => mss = Some(u16::from_be_bytes([high, low])),
+            Some(&[3, _, count]) => shift = Some(count.min(MAX_WINDOW_SCALE)),
+            _ => {}
+        }
+        at += len;
+    }
+    Ok((mss, shift))
+}
+
+fn check_written(mut input: Input<'_>) {
+    let is_syn = input.bit();
+    let scales = input.bit();
+    let window_scale = scales.then(|| input.octet() % (MAX_WINDOW_SCALE + 1));
+    let flags = if is_syn { Flags::SYN.with(Flags::ACK) } else { Flags::ACK };
+    let header = ToSend {
+        seq: Seq::from(input.u32()),
+        ack: Seq::from(input.u32()),
+        flags,
+        window: input.u16(),
+        syn: is_syn.then(|| SynOptions { mss: input.u16(), window_scale }),
+    };
+    let (source, destination, checksum) = (input.u16(), input.u16(), input.u16());
+    let mut octets = [0xff; LEN + SYN_OPTIONS_LEN];
+    header.write(source, destination, checksum, &mut octets);
+    let len = LEN + if is_syn { SYN_OPTIONS_LEN } else { 0 };
+    let written = octets.get(..len).unwrap_or_default();
+    let Ok((read, payload)) = split(written) else { panic!("{header:?} does not read back") };
+    assert!(payload.is_empty());
+    assert_eq!((read.source, read.destination), (source, destination));
+    assert_eq!((read.seq, read.ack), (header.seq, header.ack));
+    assert_eq!((read.flags, read.window), (header.flags, header.window));
+    assert_eq!(read.mss, header.syn.map(|syn| syn.mss));
+    assert_eq!(read.window_scale, header.syn.and_then(|syn| syn.window_scale));
+}

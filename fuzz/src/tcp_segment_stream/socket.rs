@@ -1,0 +1,118 @@
+//! A host socket that does what the script says and checks what it is asked to do.
+
+use super::octet;
+use pasta_datapath::tcp::mapping::HostSocket;
+use pasta_datapath::tcp::to_socket::Room;
+use std::io::{self, ErrorKind, IoSlice};
+
+/// Both streams of the host's side.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// Octets that the far end has sent.
+    arrived: u32,
+    /// Whether the far end has sent FIN behind them.
+    pub(super) has_ended: bool,
+    /// Octets that the send buffer will accept.
+    pub(super) takes: usize,
+    /// What it says that it will accept, which need not be true.
+    pub(super) room: Room,
+    /// Most octets that one peek gives.
+    pub(super) peeks_at_most: usize,
+    /// Which calls fail: a bit each for send, peek and consume.
+    pub(super) fails: u8,
+    /// Octets accepted.
+    pub(super) accepted: u32,
+    /// Whether our direction was ended.
+    pub(super) is_shut_down: bool,
+    consumed: u32,
+    /// The end of what was peeked at, counted from the start of the stream.
+    peeked: u32,
+    /// Octets that the mapping has taken from the namespace, and whether they are all.
+    taken: (u32, bool),
+}
+
+impl Socket {
+    pub(super) fn new() -> Self {
+        Self {
+            arrived: 0,
+            has_ended: false,
+            takes: 1 << 16,
+            room: Room { size: 400_000, queued: 0 },
+            peeks_at_most: usize::MAX,
+            fails: 0,
+            accepted: 0,
+            is_shut_down: false,
+            consumed: 0,
+            peeked: 0,
+            taken: (0, false),
+        }
+    }
+
+    /// The far end sends so much more, unless it has sent FIN.
+    pub(super) fn arrives(&mut self, octets: u32) {
+        if !self.has_ended {
+            self.arrived += octets;
+        }
+    }
+
+    /// Says what the mapping has to write by now.
+    pub(super) fn expect(&mut self, taken: u32, all: bool) {
+        self.taken = (taken, all);
+    }
+}
+
+impl HostSocket for Socket {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert!(!self.is_shut_down, "written after the end");
+        if self.fails & 1 != 0 {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let mut written = 0;
+        for octets in slices {
+            for given in octets.iter().take(self.takes - written) {
+                assert_eq!(*given, octet(self.accepted), "at {} of the stream", self.accepted);
+                self.accepted += 1;
+                written += 1;
+            }
+        }
+        assert!(self.accepted <= self.taken.0, "more than was taken");
+        self.takes -= written;
+        let offered: usize = slices.iter().map(|octets| octets.len()).sum();
+        if written == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(written) }
+    }
+
+    fn room(&mut self) -> Room {
+        self.room
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        if self.fails & 2 != 0 {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        assert!(!into.is_empty(), "peeks at nothing, which looks like the end");
+        let from = self.consumed + offset;
+        assert!(from <= self.arrived, "peeks behind what has arrived");
+        let len = into.len().min((self.arrived - from) as usize).min(self.peeks_at_most);
+        (from..).zip(into.iter_mut()).take(len).for_each(|(place, to)| *to = octet(place));
+        // At most what has arrived.
+        self.peeked = self.peeked.max(from + len as u32);
+        if len == 0 && !self.has_ended { Err(ErrorKind::WouldBlock.into()) } else { Ok(len) }
+    }
+
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
+        if self.fails & 4 != 0 {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        assert!(octets > 0);
+        self.consumed += octets;
+        assert!(self.consumed <= self.peeked, "consumes what was never peeked at");
+        Ok(())
+    }
+
+    fn shut_down_write(&mut self) {
+        assert!(!self.is_shut_down, "ended twice");
+        let everything = (self.accepted, true);
+        assert_eq!(everything, self.taken, "ended before everything was written");
+        self.is_shut_down = true;
+    }
+}

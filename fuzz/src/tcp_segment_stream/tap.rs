@@ -1,0 +1,180 @@
+//! The way to the namespace: what it is sent is checked against all that it may rely on.
+
+use super::octet;
+use pasta_datapath::tcp::mapping::{Fate, ToTap};
+use pasta_datapath::tcp::seq::Seq;
+use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
+
+/// What one turn may move towards the namespace (`SHARE` in the mapping), and how many segments
+/// without payload it may send: an answer, a FIN, its repetition, an acknowledgement.
+const SHARE: usize = 512 * 1024;
+const BARE_SEGMENTS: usize = 4;
+
+/// What was promised to the namespace, and what it has promised.
+#[derive(Debug)]
+pub(super) struct Tap {
+    /// Segments that will not be taken.
+    pub(super) refuses: u32,
+    irs: Seq,
+    iss: Seq,
+    /// Shift counts of our windows and of the namespace's.
+    scale: u8,
+    their_scale: u8,
+    /// Most octets in one frame.
+    frame: usize,
+    /// The end of what was ever sent.
+    highest: Seq,
+    /// What the namespace has acknowledged of it.
+    acknowledged: Seq,
+    /// The namespace's window at its largest, and its end.
+    their_window: u32,
+    their_edge: Seq,
+    /// The number of our FIN.
+    fin: Option<Seq>,
+    /// The last acknowledgement number sent, and the largest that may be.
+    told: Option<Seq>,
+    acceptable: Seq,
+    /// The end of the window that was promised, at its largest.
+    edge: Option<Seq>,
+    /// Of this turn: octets, segments without, whether the last of all was a reset.
+    octets: usize,
+    bare: usize,
+    was_reset: bool,
+}
+
+impl Tap {
+    pub(super) fn new(irs: Seq, iss: Seq, scale: u8, their_scale: u8, frame: u16) -> Self {
+        Self {
+            refuses: 0,
+            irs,
+            iss,
+            scale,
+            their_scale,
+            frame: usize::from(frame),
+            highest: iss,
+            acknowledged: iss,
+            their_window: 0,
+            their_edge: iss + 1,
+            fin: None,
+            told: None,
+            acceptable: irs + 1,
+            edge: None,
+            octets: 0,
+            bare: 0,
+            was_reset: false,
+        }
+    }
+
+    /// The end of what was ever sent.
+    pub(super) fn highest(&self) -> Seq {
+        self.highest
+    }
+
+    /// What the namespace has acknowledged of it.
+    pub(super) fn acknowledged(&self) -> Seq {
+        self.acknowledged
+    }
+
+    /// The namespace sends a segment that may move its window: one that does not acknowledge more than
+    /// was sent. Segments come in any order, so that any window may count from any acknowledgement.
+    pub(super) fn hears(&mut self, header: &Header) {
+        let Header { ack, flags, window, .. } = *header;
+        if flags.contains(Flags::ACK) && !ack.after(self.highest) {
+            self.acknowledged = self.acknowledged.latest(ack);
+            self.their_window = self.their_window.max(u32::from(window) << self.their_scale);
+            self.their_edge = self.their_edge.latest(self.acknowledged + self.their_window);
+        }
+    }
+
+    /// The socket has accepted so many octets, and perhaps the end of the stream.
+    pub(super) fn accepted(&mut self, octets: u32, and_end: bool) {
+        self.acceptable = self.irs + 1 + octets + u32::from(and_end);
+        assert!(self.told.is_none_or(|ack| !ack.after(self.acceptable)), "not accepted yet");
+    }
+
+    /// A turn begins.
+    pub(super) fn turn(&mut self) {
+        (self.octets, self.bare, self.was_reset) = (0, 0, false);
+    }
+
+    /// A turn has ended so.
+    pub(super) fn check_turn(&self, fate: Fate) {
+        assert!(self.octets <= SHARE, "{} octets in one turn", self.octets);
+        assert!(self.bare <= BARE_SEGMENTS, "{} segments without payload", self.bare);
+        assert!(!self.was_reset || fate == Fate::BrokenOff, "sent a reset and goes on");
+    }
+
+    fn check_receiving_half(&mut self, header: &ToSend) {
+        if let Some(told) = self.told {
+            assert!(!header.ack.before(told), "acknowledgement went back");
+        }
+        self.told = Some(header.ack);
+        let is_syn = header.flags.contains(Flags::SYN);
+        let scale = if is_syn { 0 } else { self.scale };
+        let edge = header.ack + (u32::from(header.window) << scale);
+        // A SYN that is repeated cannot say more than its unscaled field.
+        if let Some(before) = self.edge.filter(|_| !is_syn) {
+            // A window is told in units: its end may be rounded down by less than one.
+            assert!(before.distance_from(edge) < 1 << self.scale, "promised window was taken back");
+        }
+        self.edge = Some(self.edge.map_or(edge, |before| before.latest(edge)));
+    }
+
+    fn check_payload(&self, seq: Seq, payload: &[u8]) {
+        let place = u32::try_from(seq - (self.iss + 1));
+        let Ok(place) = place else { panic!("payload before the stream") };
+        for (place, sent) in (place..).zip(payload) {
+            assert_eq!(*sent, octet(place), "at {place} of the stream");
+        }
+    }
+}
+
+impl ToTap for Tap {
+    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
+        assert!(!self.was_reset, "sent something behind a reset");
+        assert!(segment_size > 0);
+        self.octets += payload.len();
+        self.bare += usize::from(payload.is_empty());
+        let has = |flag| header.flags.contains(flag);
+        assert!(has(Flags::ACK));
+        if has(Flags::RST) {
+            self.was_reset = true;
+            assert!(payload.is_empty());
+            return self.takes();
+        }
+        self.check_receiving_half(header);
+        assert!(payload.len() <= self.frame_payload(segment_size));
+        if has(Flags::SYN) {
+            assert_eq!((header.seq, header.syn.is_some()), (self.iss, true));
+        } else if !payload.is_empty() || has(Flags::FIN) {
+            self.check_payload(header.seq, payload);
+        }
+        // Fits: checked against a frame's size.
+        let len = payload.len() as u32 + u32::from(has(Flags::SYN)) + u32::from(has(Flags::FIN));
+        let end = header.seq + len;
+        if len > 0 {
+            assert!(!end.after(self.their_edge), "sent behind the namespace's window");
+        }
+        if has(Flags::FIN) {
+            let fin = end - 1;
+            assert!(self.fin.is_none_or(|before| before == fin), "the stream's end has moved");
+            self.fin = Some(fin);
+        }
+        assert!(self.fin.is_none_or(|fin| !end.after(fin + 1)), "sent behind the stream's end");
+        self.highest = self.highest.latest(end);
+        self.takes()
+    }
+
+    fn frame_payload(&self, segment_size: u16) -> usize {
+        let segment_size = usize::from(segment_size);
+        (self.frame / segment_size * segment_size).max(segment_size)
+    }
+}
+
+impl Tap {
+    fn takes(&mut self) -> bool {
+        let takes = self.refuses == 0;
+        self.refuses = self.refuses.saturating_sub(1);
+        takes
+    }
+}
