@@ -47,6 +47,8 @@ reasons! {
     SocketFull = "socket full",
     /// The tap did not take a frame.
     TapFull = "tap full",
+    /// There is no tap.
+    NoTap = "no tap",
     /// A datagram from the host is larger than what the tap carries.
     TooLarge = "too large for tap",
     /// A segment or datagram for no flow, and none that opens one.

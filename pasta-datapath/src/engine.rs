@@ -657,15 +657,16 @@ impl Engine {
     }
 
     fn hear_supervisor(&mut self) -> Result<Option<Ended>, RunError> {
-        let Self { supervisor, forwarding, .. } = self;
+        let mut heard = Vec::new();
+        let result = self.supervisor.receive(|news| heard.push(news));
         let mut ended = None;
-        let heard = supervisor.receive(|news| match news {
-            News::Resolvers(snapshot) => forwarding.update_resolvers(&snapshot),
-            News::Shutdown => ended = Some(Ended::Asked),
-            // The supervisor says neither after start-up; its phases see to that.
-            News::Start(..) | News::Network(_) | News::MonitorGone => {}
-        });
-        match heard {
+        for news in heard {
+            match news {
+                News::Shutdown => ended = Some(Ended::Asked),
+                news => self.take_in(news),
+            }
+        }
+        match result {
             Ok(()) => Ok(ended),
             Err(ReceiveError::Closed) => Ok(Some(Ended::Asked)),
             Err(error) => Err(RunError::Peer("supervisor", error)),
@@ -673,28 +674,41 @@ impl Engine {
     }
 
     fn hear_monitor(&mut self) -> Result<(), RunError> {
-        let Self { monitor, forwarding, neighbours, mtu, supervisor, .. } = self;
-        let mut gone = false;
-        let heard = monitor.receive(|news| match news {
+        let mut heard = Vec::new();
+        let result = self.monitor.receive(|news| heard.push(news));
+        heard.into_iter().for_each(|news| self.take_in(news));
+        result.map_err(|error| RunError::Peer("monitor", error))
+    }
+
+    /// Makes what a peer has said count.
+    pub fn take_in(&mut self, news: News) {
+        match news {
             News::Network(snapshot) => {
-                forwarding.update_network(&snapshot);
-                neighbours.update(&snapshot);
-                *mtu = snapshot.mtu.unwrap_or(*mtu);
+                self.forwarding.update_network(&snapshot);
+                self.neighbours.update(&snapshot);
+                self.mtu = snapshot.mtu.unwrap_or(self.mtu);
             }
-            News::MonitorGone => gone = true,
-            News::Start(..) | News::Resolvers(_) | News::Shutdown => {}
-        });
-        if gone {
-            let line = || "monitor has gone; its last snapshot stays in force".to_owned();
-            supervisor.log(LogLevel::Warn, line);
+            News::Resolvers(snapshot) => self.forwarding.update_resolvers(&snapshot),
+            News::MonitorGone => {
+                let line = || "monitor has gone; its last snapshot stays in force".to_owned();
+                self.supervisor.log(LogLevel::Warn, line);
+            }
+            News::Forwards(_)
+            | News::Listeners(_)
+            | News::Ports(_)
+            | News::Sockets(..)
+            | News::Refused(..) => {}
+            // The first is over when there is an engine; the second is for the loop.
+            News::Start(..) | News::Shutdown => {}
         }
-        heard.map_err(|error| RunError::Peer("monitor", error))
     }
 }
 
 fn watch_fixed(tap: &Tap, supervisor: &Supervisor, monitor: &Monitor) -> io::Result<Poller> {
     let poller = Poller::new()?;
-    poller.add_level(tap.as_fd(), TOKEN_TAP)?;
+    if let Some(tap) = tap.as_fd() {
+        poller.add_level(tap, TOKEN_TAP)?;
+    }
     poller.add_level(supervisor.as_fd(), TOKEN_SUPERVISOR)?;
     if let Some(fd) = monitor.as_fd() {
         poller.add_level(fd, TOKEN_MONITOR)?;

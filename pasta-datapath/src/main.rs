@@ -11,7 +11,7 @@ use pasta_datapath::io::tap::Tap;
 use pasta_datapath::peer::{Monitor, News, Supervisor};
 use pasta_datapath::sys;
 use pasta_ipc::ReceiveError;
-use pasta_ipc::types::{DatapathStart, LogLevel, ResolverSnapshot};
+use pasta_ipc::types::{DatapathStart, LogLevel};
 use seccomp::{Confinement, Role};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -55,11 +55,11 @@ fn inherited() -> Option<(OwnedFd, OwnedFd)> {
 /// What is known and open when start-up is over.
 struct Begin {
     start: Box<DatapathStart>,
-    tap: OwnedFd,
+    tap: Option<OwnedFd>,
     monitor: Monitor,
     missing: Vec<String>,
-    /// Came right behind the options.
-    resolvers: Option<ResolverSnapshot>,
+    /// What was said before the options: resolvers, rules, listeners.
+    before: Vec<News>,
 }
 
 fn failed(what: &'static str) -> impl Fn(&dyn Display) -> String {
@@ -71,7 +71,7 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
     seccomp::harden_early().map_err(|e| failed("cannot harden the process")(&e))?;
     let missing = seccomp::isolate_datapath().map_err(|e| failed("cannot isolate")(&e))?;
     let monitor = Monitor::greet(monitor).map_err(|e| failed("monitor")(&e))?;
-    let (mut begin, mut resolvers) = (None, None);
+    let (mut begin, mut before) = (None, Vec::new());
     while begin.is_none() {
         let mut fds = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
@@ -81,10 +81,8 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
         let mut shutdown = false;
         let heard = supervisor.receive(|news| match news {
             News::Start(start, tap) => begin = Some((start, tap)),
-            News::Resolvers(snapshot) => resolvers = Some(snapshot),
             News::Shutdown => shutdown = true,
-            // Not said on this channel.
-            News::Network(_) | News::MonitorGone => {}
+            other => before.push(other),
         });
         match heard {
             Ok(()) if shutdown => return Ok(None),
@@ -93,17 +91,17 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
             Err(error) => return Err(failed("supervisor")(&error)),
         }
     }
-    Ok(begin.map(|(start, tap)| Begin { start, tap, monitor, missing, resolvers }))
+    Ok(begin.map(|(start, tap)| Begin { start, tap, monitor, missing, before }))
 }
 
 fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
-    let Begin { start, tap, monitor, missing, resolvers } = begin;
+    let Begin { start, tap, monitor, missing, before } = begin;
     supervisor.set_level(start.log_level);
-    let tap = Tap::new(tap, &start.tap, start.our_mac);
-    let mut forwarding = Forwarding::new(start.ipv4, start.ipv6);
-    if let Some(snapshot) = &resolvers {
-        forwarding.update_resolvers(snapshot);
-    }
+    let tap = match (tap, &start.tap) {
+        (Some(fd), Some(info)) => Tap::new(fd, info, start.our_mac),
+        _ => Tap::none(start.our_mac),
+    };
+    let forwarding = Forwarding::new(start.ipv4, start.ipv6);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
     let flows = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
     let flows = usize::try_from(flows).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
@@ -111,6 +109,7 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
         Ok(engine) => engine,
         Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
     };
+    before.into_iter().for_each(|news| engine.take_in(news));
     let what = Confinement { role: Role::Datapath, missing, keep_net_admin: false };
     let confined = seccomp::confine(what, Some(engine.supervisor().as_fd()));
     let (confined, report) = match confined {

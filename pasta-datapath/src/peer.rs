@@ -1,6 +1,9 @@
 //! The other two processes: what they may say when, and what we tell them.
 
 use pasta_ipc::channel::expect_hello;
+use pasta_ipc::forward::{
+    Direction, ForwardTable, ListenerAddress, PortSide, PortSnapshot, Refusal, RequestId, Transport,
+};
 use pasta_ipc::message::Hello;
 use pasta_ipc::types::{
     AuditReport, DatapathStart, Generation, LogLevel, LogRecord, NetworkSnapshot, ResolverSnapshot,
@@ -29,12 +32,22 @@ enum Phase {
 /// What a peer has told.
 #[derive(Debug)]
 pub enum News {
-    /// Options, and the tap.
-    Start(Box<DatapathStart>, OwnedFd),
+    /// Options, and the tap if there is one.
+    Start(Box<DatapathStart>, Option<OwnedFd>),
     /// What netlink knows.
     Network(Box<NetworkSnapshot>),
     /// What resolv.conf says.
     Resolvers(ResolverSnapshot),
+    /// What is to be forwarded.
+    Forwards(Box<ForwardTable>),
+    /// Listeners that were made for us.
+    Listeners(Vec<(ListenerAddress, OwnedFd)>),
+    /// Who listens.
+    Ports(Box<PortSnapshot>),
+    /// Sockets inside the namespace, as asked for.
+    Sockets(RequestId, Vec<OwnedFd>),
+    /// There are none.
+    Refused(RequestId, Refusal),
     /// The process is to end.
     Shutdown,
     /// The monitor has gone; what it said last stays in force.
@@ -46,7 +59,8 @@ pub enum News {
 pub struct Supervisor {
     channel: Channel<DatapathToSupervisor, SupervisorToDatapath>,
     phase: Phase,
-    generation: Generation,
+    resolvers: Generation,
+    forwards: [Generation; 2],
     level: LogLevel,
     withheld: u64,
 }
@@ -57,6 +71,8 @@ pub struct Monitor {
     channel: Option<Channel<DatapathToMonitor, MonitorToDatapath>>,
     phase: Phase,
     generation: Generation,
+    /// Of listening ports, by side and transport.
+    ports: [[Generation; 2]; 2],
 }
 
 impl Supervisor {
@@ -68,8 +84,14 @@ impl Supervisor {
     pub fn greet(fd: OwnedFd) -> Result<Self, SendError> {
         let channel = Channel::from(fd);
         channel.send(&DatapathToSupervisor::Hello(Hello::OURS))?;
-        let (phase, generation) = (Phase::New, Generation::default());
-        Ok(Self { channel, phase, generation, level: LogLevel::Info, withheld: 0 })
+        Ok(Self {
+            channel,
+            phase: Phase::New,
+            resolvers: Generation::default(),
+            forwards: <[Generation; 2]>::default(),
+            level: LogLevel::Info,
+            withheld: 0,
+        })
     }
 
     /// The descriptor, to wait for.
@@ -144,13 +166,26 @@ impl Supervisor {
                 Ok(None)
             }
             (Phase::Greeted, SupervisorToDatapath::Start(start)) => {
-                let tap = fds.pop().ok_or_else(|| violation("Start came without the tap"))?;
                 self.phase = Phase::Started;
-                Ok(Some(News::Start(start, tap)))
+                // The channel has checked that it came if it was to come.
+                Ok(Some(News::Start(start, fds.pop())))
             }
-            (Phase::Started, SupervisorToDatapath::Resolvers(snapshot)) => {
-                newer(&mut self.generation, snapshot.generation)?;
+            (Phase::Greeted, SupervisorToDatapath::Listeners(listeners)) => {
+                let listeners = listeners.as_slice().iter().cloned().zip(fds).collect();
+                Ok(Some(News::Listeners(listeners)))
+            }
+            (Phase::Greeted | Phase::Started, SupervisorToDatapath::Resolvers(snapshot)) => {
+                newer(&mut self.resolvers, snapshot.generation)?;
                 Ok(Some(News::Resolvers(snapshot)))
+            }
+            (Phase::Greeted | Phase::Started, SupervisorToDatapath::Forwards(table)) => {
+                let [inbound, outbound] = &mut self.forwards;
+                let last = match table.direction {
+                    Direction::Inbound => inbound,
+                    Direction::Outbound => outbound,
+                };
+                newer(last, table.generation)?;
+                Ok(Some(News::Forwards(table)))
             }
             (Phase::Started, SupervisorToDatapath::Shutdown) => Ok(Some(News::Shutdown)),
             (phase, message) => Err(untimely(phase, &message)),
@@ -168,7 +203,7 @@ impl Monitor {
         let channel = Channel::from(fd);
         channel.send(&DatapathToMonitor::Hello(Hello::OURS))?;
         let (phase, generation) = (Phase::New, Generation::default());
-        Ok(Self { channel: Some(channel), phase, generation })
+        Ok(Self { channel: Some(channel), phase, generation, ports: Default::default() })
     }
 
     /// The descriptor, to wait for; none once the monitor has gone.
@@ -184,7 +219,7 @@ impl Monitor {
     pub fn receive(&mut self, mut told: impl FnMut(News)) -> Result<(), ReceiveError> {
         for _ in 0..MESSAGES {
             let Some(channel) = &self.channel else { return Ok(()) };
-            let message = match channel.receive() {
+            let Received { message, fds } = match channel.receive() {
                 Err(ReceiveError::WouldBlock) => return Ok(()),
                 Err(ReceiveError::Closed | ReceiveError::Io(_)) => {
                     self.channel = None;
@@ -192,7 +227,7 @@ impl Monitor {
                     return Ok(());
                 }
                 Err(error) => return Err(error),
-                Ok(received) => received.message,
+                Ok(received) => received,
             };
             match (self.phase, message) {
                 (Phase::New, MonitorToDatapath::Hello(hello)) => {
@@ -202,6 +237,25 @@ impl Monitor {
                 (Phase::Greeted, MonitorToDatapath::Network(snapshot)) => {
                     newer(&mut self.generation, snapshot.generation)?;
                     told(News::Network(snapshot));
+                }
+                (Phase::Greeted, MonitorToDatapath::Ports(snapshot)) => {
+                    let [[host_tcp, host_udp], [tcp, udp]] = &mut self.ports;
+                    let last = match (snapshot.side, snapshot.transport) {
+                        (PortSide::Host, Transport::Tcp) => host_tcp,
+                        (PortSide::Host, Transport::Udp) => host_udp,
+                        (PortSide::Namespace, Transport::Tcp) => tcp,
+                        (PortSide::Namespace, Transport::Udp) => udp,
+                    };
+                    newer(last, snapshot.generation)?;
+                    told(News::Ports(snapshot));
+                }
+                (
+                    Phase::Greeted,
+                    MonitorToDatapath::Sockets { request, .. }
+                    | MonitorToDatapath::Listener { request },
+                ) => told(News::Sockets(request, fds)),
+                (Phase::Greeted, MonitorToDatapath::Refused { request, why }) => {
+                    told(News::Refused(request, why));
                 }
                 (phase, message) => return Err(untimely(phase, &message)),
             }
@@ -281,12 +335,35 @@ mod tests {
     }
 
     #[test]
-    fn supervisor_may_not_send_resolvers_before_start() {
+    fn supervisor_may_say_nothing_before_hello_and_repeat_no_generation() {
+        let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
+        let mut supervisor = Supervisor::greet(ours.into()).unwrap();
+        let snapshot = ResolverSnapshot { generation: Generation(1), servers: Bounded::default() };
+        let resolvers = SupervisorToDatapath::Resolvers(snapshot);
+        theirs.send(&SupervisorToDatapath::Hello(Hello::OURS)).unwrap();
+        theirs.send(&resolvers).unwrap();
+        assert!(supervisor.receive(|news| assert!(matches!(news, News::Resolvers(_)))).is_ok());
+        theirs.send(&resolvers).unwrap();
+        assert!(matches!(supervisor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+
+        let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
+        let mut supervisor = Supervisor::greet(ours.into()).unwrap();
+        theirs.send(&resolvers).unwrap();
+        assert!(matches!(supervisor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+    }
+
+    #[test]
+    fn each_direction_of_rules_counts_its_own_generations() {
         let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
         let mut supervisor = Supervisor::greet(ours.into()).unwrap();
         theirs.send(&SupervisorToDatapath::Hello(Hello::OURS)).unwrap();
-        let snapshot = ResolverSnapshot { generation: Generation(1), servers: Bounded::default() };
-        theirs.send(&SupervisorToDatapath::Resolvers(snapshot)).unwrap();
-        assert!(matches!(supervisor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            let (generation, rules) = (Generation(1), Bounded::default());
+            let table = ForwardTable { generation, direction, rules };
+            theirs.send(&SupervisorToDatapath::Forwards(Box::new(table))).unwrap();
+        }
+        let mut tables = 0;
+        supervisor.receive(|_| tables += 1).unwrap();
+        assert_eq!(tables, 2);
     }
 }

@@ -4,8 +4,9 @@
 //! travel beside it, and the death of one end is an end of file at the other.
 //!
 //! - [`message`] has one enum for each direction, the protocol version, and each direction's limits.
-//! - [`types`] has the payloads. They check themselves while they are decoded: a value that is out of
-//!   range cannot be held, so a receiver never has to clamp one.
+//! - [`types`] has the payloads, [`forward`] those that are about forwarded ports. They
+//!   check themselves while they are decoded: a value that is out of range cannot be held, so a
+//!   receiver never has to clamp one.
 //! - [`channel`] sends and receives; a [`Channel`] can send only what its own side may say.
 //! - [`codec`] turns messages into octets and back, and is the only caller of the encoding library.
 //!
@@ -15,6 +16,7 @@
 
 pub mod channel;
 pub mod codec;
+pub mod forward;
 pub mod message;
 pub mod types;
 

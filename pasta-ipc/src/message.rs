@@ -3,15 +3,19 @@
 //! Facts carry the whole state with a generation and replace what was said before; there are no
 //! deltas. Nothing the datapath can say names a link, an address, a route, a path or a program.
 
+use crate::forward::{
+    ForwardTable, ListenerAddress, MAX_LISTENERS, MAX_SOCKETS, NamespaceListener, PortSnapshot,
+    Refusal, RequestId, SocketCount, SocketKind, Watched,
+};
 use crate::types::{
-    AuditReport, DatapathStart, LogRecord, MonitorStart, NetworkSnapshot, ResolverSnapshot,
-    TapInfo, Text,
+    AuditReport, Bounded, DatapathStart, LogRecord, MonitorStart, NetworkSnapshot,
+    ResolverSnapshot, TapInfo, Text,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -45,7 +49,8 @@ pub enum SupervisorToMonitor {
     /// Always first. Once.
     Hello(Hello),
     /// Everything to start with. Once, after `Hello`. Descriptors: the target's user namespace, its
-    /// network namespace, the host rtnetlink socket for events, the one for dumps.
+    /// network namespace, the host rtnetlink socket for events, the one for dumps; where the host's
+    /// ports are watched, the host sock_diag socket.
     Start(Box<MonitorStart>),
     /// Asks for an orderly end. At any time after `Start`; the process ends.
     Shutdown,
@@ -56,9 +61,10 @@ pub enum SupervisorToMonitor {
 pub enum MonitorToSupervisor {
     /// Always first. Once.
     Hello(Hello),
-    /// The tap exists. Once, after `Start`. Descriptor: the tap, fully set up.
+    /// The tap exists. Once, after `Start`, unless that asked for none. Descriptor: the tap, fully set
+    /// up.
     TapReady(TapInfo),
-    /// The namespace is configured and the process confined. Once, after `TapReady`.
+    /// The namespace is configured and the process confined. Once, after `TapReady` if there is one.
     Ready(Box<AuditReport>),
     /// A line for the log. At any time after `Hello`.
     Log(LogRecord),
@@ -71,10 +77,16 @@ pub enum MonitorToSupervisor {
 pub enum SupervisorToDatapath {
     /// Always first. Once.
     Hello(Hello),
-    /// Everything to start with. Once, after `Hello`. Descriptor: the tap.
+    /// Everything else to start with. Once, after `Hello` and what is to be known or held from the
+    /// start. Descriptor: the tap, if there is one.
     Start(Box<DatapathStart>),
-    /// The host's resolvers. After `Start`, any number.
+    /// The host's resolvers. After `Hello`, any number.
     Resolvers(ResolverSnapshot),
+    /// The rules of one direction. After `Hello`, any number.
+    Forwards(Box<ForwardTable>),
+    /// Listeners of explicit rules, bound and listening. After `Hello` and before `Start`, any number.
+    /// Descriptors: one for each, in the same order.
+    Listeners(Bounded<ListenerAddress, MAX_LISTENERS>),
     /// Asks for an orderly end. At any time after `Start`; the process ends.
     Shutdown,
 }
@@ -99,21 +111,65 @@ pub enum MonitorToDatapath {
     Hello(Hello),
     /// All there is to know from netlink, replacing the one before. After `Hello`, any number.
     Network(Box<NetworkSnapshot>),
+    /// Who listens. After `Hello`, any number.
+    Ports(Box<PortSnapshot>),
+    /// Answers `SocketsWanted`. Descriptors: so many sockets, not connected.
+    Sockets {
+        /// Which request.
+        request: RequestId,
+        /// How many came; may be fewer than were asked for.
+        count: SocketCount,
+    },
+    /// Answers `ListenerWanted`. Descriptor: the socket, bound; of TCP, listening.
+    Listener {
+        /// Which request.
+        request: RequestId,
+    },
+    /// Answers either: there is no socket.
+    Refused {
+        /// Which request.
+        request: RequestId,
+        /// Why.
+        why: Refusal,
+    },
 }
 
 /// What the datapath may say to the monitor. Treated as hostile on arrival.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DatapathToMonitor {
-    /// Always first. Once. There is nothing else to say.
+    /// Always first. Once.
     Hello(Hello),
+    /// Asks for sockets that connect from inside the namespace. While fewer than
+    /// [`MAX_REQUESTS`] are not answered; `request` is greater than that of any before.
+    SocketsWanted {
+        /// Names the request.
+        request: RequestId,
+        /// What kind.
+        kind: SocketKind,
+        /// How many at most.
+        count: SocketCount,
+    },
+    /// Asks for a listener on the namespace's loopback. As `SocketsWanted`.
+    ListenerWanted {
+        /// Names the request.
+        request: RequestId,
+        /// Where.
+        listener: NamespaceListener,
+    },
 }
+
+/// Most requests of the datapath that are not answered.
+pub const MAX_REQUESTS: usize = 64;
 
 impl Message for SupervisorToMonitor {
     const LIMIT: usize = 32 * 1024;
-    const MAX_FDS: usize = 4;
+    const MAX_FDS: usize = 5;
 
     fn descriptors(&self) -> usize {
-        if matches!(self, Self::Start(_)) { 4 } else { 0 }
+        match self {
+            Self::Start(start) => 4 + usize::from(start.ports.host == Watched::Yes),
+            Self::Hello(_) | Self::Shutdown => 0,
+        }
     }
 }
 
@@ -128,10 +184,14 @@ impl Message for MonitorToSupervisor {
 
 impl Message for SupervisorToDatapath {
     const LIMIT: usize = 32 * 1024;
-    const MAX_FDS: usize = 1;
+    const MAX_FDS: usize = MAX_LISTENERS;
 
     fn descriptors(&self) -> usize {
-        usize::from(matches!(self, Self::Start(_)))
+        match self {
+            Self::Start(start) => usize::from(start.tap.is_some()),
+            Self::Listeners(listeners) => listeners.as_slice().len(),
+            Self::Hello(_) | Self::Resolvers(_) | Self::Forwards(_) | Self::Shutdown => 0,
+        }
     }
 }
 
@@ -146,10 +206,14 @@ impl Message for DatapathToSupervisor {
 
 impl Message for MonitorToDatapath {
     const LIMIT: usize = 64 * 1024;
-    const MAX_FDS: usize = 0;
+    const MAX_FDS: usize = MAX_SOCKETS as usize;
 
     fn descriptors(&self) -> usize {
-        0
+        match self {
+            Self::Sockets { count, .. } => usize::from(count.get()),
+            Self::Listener { .. } => 1,
+            Self::Hello(_) | Self::Network(_) | Self::Ports(_) | Self::Refused { .. } => 0,
+        }
     }
 }
 

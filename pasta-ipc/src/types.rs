@@ -3,6 +3,7 @@
 //! Rules that every type here keeps: no recursion, no element of size zero, no map, no float, no
 //! `usize` and no `char`; every list has its own bound.
 
+use crate::forward::{ForwardRule, LoopbackTarget, MAX_RULES, PortWatch, Splice};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -417,6 +418,8 @@ pub struct MonitorStart {
     pub ipv6: Service,
     /// Whether the namespace is configured (`--config-net`), or only `lo` is brought up.
     pub configure: Configure,
+    /// Whether there is a tap at all.
+    pub tap: TapUse,
     /// The host interface to imitate (`-i`); none: chosen by the state of the host.
     pub template: Option<IfName>,
     /// The name of the tap (`-I`); none: the template's, or `tap0`.
@@ -435,6 +438,13 @@ pub struct MonitorStart {
     pub ipv6_gateway: Option<Ipv6Addr>,
     /// How the host's network is followed while the program runs.
     pub following: Following,
+    /// What the datapath may listen on inside the namespace.
+    pub outbound: Bounded<ForwardRule, MAX_RULES>,
+    /// Whose listening ports are published.
+    pub ports: PortWatch,
+    /// Whether services on the namespace's loopback count among its listening ports: they do where
+    /// local connections are led there.
+    pub loopback: LoopbackTarget,
     /// Lines less important than this are not sent.
     pub log_level: LogLevel,
 }
@@ -537,6 +547,15 @@ pub enum Configure {
     LoopbackOnly,
 }
 
+/// Whether there is a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TapUse {
+    /// There is one.
+    Make,
+    /// There is none, and the namespace has its loopback only (`--splice-only`).
+    None,
+}
+
 /// What the tap turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TapInfo {
@@ -564,12 +583,16 @@ pub enum TapOffloads {
 pub struct DatapathStart {
     /// Link-layer address of our end of the tap (`-M`).
     pub our_mac: MacAddr,
-    /// The tap, which travels with this message.
-    pub tap: TapInfo,
+    /// The tap, which travels with this message; none: local connections only.
+    pub tap: Option<TapInfo>,
     /// Address translation for IPv4.
     pub ipv4: FamilyPolicy<Ipv4Addr>,
     /// Address translation for IPv6.
     pub ipv6: FamilyPolicy<Ipv6Addr>,
+    /// Whether local connections are joined socket to socket.
+    pub splice: Splice,
+    /// Where those go in the namespace that come in on a forwarded port.
+    pub loopback: LoopbackTarget,
     /// Lines less important than this are not sent.
     pub log_level: LogLevel,
 }

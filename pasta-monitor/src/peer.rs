@@ -99,9 +99,17 @@ impl DatapathPhase {
     pub fn after(self, message: &DatapathToMonitor) -> Result<Self, Unexpected> {
         match (self, message) {
             (Self::Greeting, DatapathToMonitor::Hello(hello)) => greeted(*hello, Self::Quiet),
-            (Self::Quiet, DatapathToMonitor::Hello(_)) => {
-                Err(Unexpected::Untimely { message: "Hello", phase: "serving" })
-            }
+            (phase, message) => Err(Unexpected::Untimely {
+                message: match message {
+                    DatapathToMonitor::Hello(_) => "Hello",
+                    DatapathToMonitor::SocketsWanted { .. } => "SocketsWanted",
+                    DatapathToMonitor::ListenerWanted { .. } => "ListenerWanted",
+                },
+                phase: match phase {
+                    Self::Greeting => "waiting for Hello",
+                    Self::Quiet => "serving",
+                },
+            }),
         }
     }
 }
@@ -113,13 +121,17 @@ fn greeted<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::types::{Bounded, Configure, Following, LogLevel, MonitorStart, Service};
+    use pasta_ipc::forward::{LoopbackTarget, PortWatch};
+    use pasta_ipc::types::{
+        Bounded, Configure, Following, LogLevel, MonitorStart, Service, TapUse,
+    };
 
     fn start() -> SupervisorToMonitor {
         SupervisorToMonitor::Start(Box::new(MonitorStart {
             ipv4: Service::On,
             ipv6: Service::On,
             configure: Configure::Namespace,
+            tap: TapUse::Make,
             template: None,
             tap_name: None,
             mtu: None,
@@ -129,6 +141,9 @@ mod tests {
             ipv4_gateway: None,
             ipv6_gateway: None,
             following: Following::default(),
+            outbound: Bounded::default(),
+            ports: PortWatch::default(),
+            loopback: LoopbackTarget::Address,
             log_level: LogLevel::Info,
         }))
     }

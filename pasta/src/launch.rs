@@ -359,19 +359,19 @@ impl<'a> Starting<'a> {
                 .map_err(|error| LaunchError::Send(Helper::Monitor, error))?;
             progress.log.debug("namespaces created");
 
-            let (info, tap) = progress.wait_for(|seen, _| seen.tap.take())?;
-            progress.log.debug(&format!("tap {} made", info.name));
             let to_datapath = |error| LaunchError::Send(Helper::Datapath, error);
-            let start = options.datapath_start(&services, info);
-            let start = SupervisorToDatapath::Start(Box::new(start));
-            progress.children.start_datapath(&start, &[tap.as_fd()]).map_err(to_datapath)?;
-
             let resolvers = resolvers.unwrap_or_else(|_| resolver::snapshot(Vec::new()));
             if resolvers.servers.as_slice().is_empty() {
                 progress.log.warn("Couldn't get any nameserver address");
             }
             let resolvers = SupervisorToDatapath::Resolvers(resolvers);
-            progress.children.tell_datapath(&resolvers).map_err(to_datapath)
+            progress.children.tell_datapath(&resolvers).map_err(to_datapath)?;
+
+            let (info, tap) = progress.wait_for(|seen, _| seen.tap.take())?;
+            progress.log.debug(&format!("tap {} made", info.name));
+            let start = options.datapath_start(&services, info);
+            let start = SupervisorToDatapath::Start(Box::new(start));
+            progress.children.start_datapath(&start, &[tap.as_fd()]).map_err(to_datapath)
         })?;
         Ok(Connected { progress, options, services })
     }

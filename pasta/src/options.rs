@@ -3,9 +3,10 @@
 use crate::cli::{Line, Setting};
 use crate::following::{Wish, following};
 use crate::value::{self, AddressOrNone, AddressValue, RunAs};
+use pasta_ipc::forward::{LoopbackTarget, PortWatch, Splice};
 use pasta_ipc::types::{
     Bounded, Configure, DatapathStart, FamilyPolicy, Follow, Following, HostLoopback, IfName,
-    Ipv4Net, Ipv6Net, LogLevel, MacAddr, MonitorStart, Mtu, MtuSource, Service, TapInfo,
+    Ipv4Net, Ipv6Net, LogLevel, MacAddr, MonitorStart, Mtu, MtuSource, Service, TapInfo, TapUse,
 };
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -239,6 +240,7 @@ impl Options {
             ipv4: services.ipv4,
             ipv6: services.ipv6,
             configure: self.configure,
+            tap: TapUse::Make,
             template: self.template.clone(),
             tap_name: self.tap_name.clone(),
             mtu: self.mtu,
@@ -249,6 +251,9 @@ impl Options {
             ipv4_gateway: self.gateway.ipv4,
             ipv6_gateway: self.gateway.ipv6,
             following: self.following,
+            outbound: Bounded::default(),
+            ports: PortWatch::default(),
+            loopback: LoopbackTarget::Address,
             log_level: self.log_level,
         }
     }
@@ -261,7 +266,7 @@ impl Options {
     ) -> DatapathStart {
         DatapathStart {
             our_mac: self.our_mac,
-            tap,
+            tap: Some(tap),
             ipv4: FamilyPolicy {
                 service: services.ipv4,
                 host_loopback: self.host_loopback.ipv4,
@@ -278,6 +283,8 @@ impl Options {
                 dns_host: self.dns_host.ipv6,
                 outbound: self.outbound.ipv6,
             },
+            splice: Splice::On,
+            loopback: LoopbackTarget::Address,
             log_level: self.log_level,
         }
     }

@@ -25,7 +25,8 @@ const MAX_HEADERS: usize = vnet::LEN + ethernet::LEN + IPV6_LEN + tcp::LEN + tcp
 /// The tap's descriptor and how it is spoken to.
 #[derive(Debug)]
 pub struct Tap {
-    fd: OwnedFd,
+    /// None where there are local connections only.
+    fd: Option<OwnedFd>,
     offloads: TapOffloads,
     our_mac: MacAddr,
     /// What became of frames.
@@ -144,12 +145,17 @@ impl Head {
 impl Tap {
     /// Takes over the tap that the monitor made; it is non-blocking.
     pub fn new(fd: OwnedFd, info: &TapInfo, our_mac: MacAddr) -> Self {
-        Self { fd, offloads: info.offloads, our_mac, counters: Counters::default() }
+        Self { fd: Some(fd), offloads: info.offloads, our_mac, counters: Counters::default() }
+    }
+
+    /// No tap at all: nothing can be read from it, and what is written is a counted drop.
+    pub fn none(our_mac: MacAddr) -> Self {
+        Self { fd: None, offloads: TapOffloads::None, our_mac, counters: Counters::default() }
     }
 
     /// The descriptor, to wait for.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// Our link-layer address.
@@ -176,8 +182,9 @@ impl Tap {
     ///
     /// [`ReadError`].
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
+        let Some(fd) = &self.fd else { return Err(ReadError::WouldBlock) };
         loop {
-            match nix::unistd::read(&self.fd, buffer) {
+            match nix::unistd::read(fd, buffer) {
                 Ok(len) => {
                     self.counters.from_tap += 1;
                     return Ok(len);
@@ -308,8 +315,12 @@ impl Tap {
     }
 
     fn write(&mut self, slices: &[IoSlice<'_>]) -> bool {
+        let Some(fd) = &self.fd else {
+            self.counters.drop(DropReason::NoTap);
+            return false;
+        };
         loop {
-            match writev(&self.fd, slices) {
+            match writev(fd, slices) {
                 Ok(_) => {
                     self.counters.to_tap += 1;
                     return true;

@@ -1,9 +1,11 @@
 use super::*;
 use crate::codec::{decode, encode};
+use crate::forward::*;
 use crate::types::*;
 use proptest::prelude::*;
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 fn name(text: &str) -> IfName {
     IfName::try_from(text.to_owned()).unwrap()
@@ -38,6 +40,7 @@ fn monitor_start() -> MonitorStart {
         ipv4: Service::On,
         ipv6: Service::Off,
         configure: Configure::Namespace,
+        tap: TapUse::Make,
         template: Some(name("eth0")),
         tap_name: None,
         mtu: Some(Mtu::DEFAULT),
@@ -49,6 +52,9 @@ fn monitor_start() -> MonitorStart {
         ipv4_gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
         ipv6_gateway: None,
         following: Following::default(),
+        outbound: vec![rule(8000)].try_into().unwrap(),
+        ports: PortWatch { namespace: Watched::Yes, host: Watched::No },
+        loopback: LoopbackTarget::Address,
         log_level: LogLevel::Info,
     }
 }
@@ -67,10 +73,57 @@ fn policy<A>(address: A) -> FamilyPolicy<A> {
 fn datapath_start() -> DatapathStart {
     DatapathStart {
         our_mac: MacAddr::OURS_BY_DEFAULT,
-        tap: tap(),
+        tap: Some(tap()),
         ipv4: policy(Ipv4Addr::new(192, 0, 2, 1)),
         ipv6: policy(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        splice: Splice::On,
+        loopback: LoopbackTarget::Loopback,
         log_level: LogLevel::Warn,
+    }
+}
+
+fn rule(port: u16) -> ForwardRule {
+    let v6 = |last| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last));
+    ForwardRule::try_from(RawRule {
+        transport: Transport::Udp,
+        listen: Some(v6(1)),
+        interface: Some(name("interface-name0")),
+        ports: PortRange::new(port, port + 1).unwrap(),
+        target: Some(v6(2)),
+        target_first: 60_000,
+        effort: Effort::Auto,
+    })
+    .unwrap()
+}
+
+fn table() -> ForwardTable {
+    ForwardTable {
+        generation: Generation(1),
+        direction: Direction::Inbound,
+        rules: Bounded::truncated((0..255).map(|n| rule(10_000 + n))).0,
+    }
+}
+
+fn port(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap()
+}
+
+fn listeners() -> Bounded<ListenerAddress, MAX_LISTENERS> {
+    let listener = |n| ListenerAddress {
+        transport: Transport::Tcp,
+        address: Some(IpAddr::V6(Ipv6Addr::from(u128::MAX))),
+        interface: Some(name("interface-name0")),
+        port: port(n),
+    };
+    Bounded::truncated((10_000..).take(MAX_LISTENERS).map(listener)).0
+}
+
+fn ports() -> PortSnapshot {
+    PortSnapshot {
+        generation: Generation(3),
+        side: PortSide::Host,
+        transport: Transport::Udp,
+        ports: (1..=u16::MAX).collect(),
     }
 }
 
@@ -138,6 +191,8 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(SupervisorToDatapath::Hello(hello));
     round_trip(SupervisorToDatapath::Start(Box::new(datapath_start())));
     round_trip(SupervisorToDatapath::Resolvers(resolvers()));
+    round_trip(SupervisorToDatapath::Forwards(Box::new(table())));
+    round_trip(SupervisorToDatapath::Listeners(listeners()));
     round_trip(SupervisorToDatapath::Shutdown);
     round_trip(DatapathToSupervisor::Hello(hello));
     round_trip(DatapathToSupervisor::Ready(Box::new(audit())));
@@ -145,28 +200,55 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(DatapathToSupervisor::Failed(line()));
     round_trip(MonitorToDatapath::Hello(hello));
     round_trip(MonitorToDatapath::Network(Box::new(full_snapshot())));
+    let request = RequestId(9);
+    round_trip(MonitorToDatapath::Ports(Box::new(ports())));
+    round_trip(MonitorToDatapath::Sockets { request, count: 32.try_into().unwrap() });
+    round_trip(MonitorToDatapath::Listener { request });
+    round_trip(MonitorToDatapath::Refused { request, why: Refusal::Failed(98) });
     round_trip(DatapathToMonitor::Hello(hello));
+    let (kind, listener) = (socket_kind(), namespace_listener());
+    round_trip(DatapathToMonitor::SocketsWanted { request, kind, count: 1.try_into().unwrap() });
+    round_trip(DatapathToMonitor::ListenerWanted { request, listener });
+}
+
+fn socket_kind() -> SocketKind {
+    SocketKind { ipv6: true, transport: Transport::Udp }
+}
+
+fn namespace_listener() -> NamespaceListener {
+    let (transport, family) = (Transport::Tcp, SocketFamily::Both);
+    NamespaceListener { transport, family, port: port(443) }
 }
 
 /// A change here is a change of the protocol: raise [`PROTOCOL_VERSION`] with it.
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 2);
+    assert_eq!(PROTOCOL_VERSION, 3);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0002");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0002");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0003");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0003");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
-    assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "03");
+    assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
         hex(&octets_of(&SupervisorToMonitor::Start(Box::new(monitor_start())))),
-        "010001000104657468300001fbf0ff0102000000000101c0000207180001c0000201000\
-         0fbe80301fb1027fb30750000000002"
+        "01000100000104657468300001fbf0ff0102000000000101c0000207180001c00002010\
+         000fbe80301fb1027fb3075000000000101010120010db80000000000000000000000010\
+         10f696e746572666163652d6e616d6530fb401ffb411f010120010db8000000000000000\
+         000000002fb60ea0200010002"
     );
     assert_eq!(
         hex(&octets_of(&MonitorToSupervisor::TapReady(tap()))),
         "01047461703002000000000102"
     );
+    let request = RequestId(9);
+    let wanted = DatapathToMonitor::ListenerWanted { request, listener: namespace_listener() };
+    assert_eq!(hex(&octets_of(&wanted)), "02090002fbbb01");
+    let count = 32.try_into().unwrap();
+    let wanted = DatapathToMonitor::SocketsWanted { request, kind: socket_kind(), count };
+    assert_eq!(hex(&octets_of(&wanted)), "0109010120");
+    let refused = MonitorToDatapath::Refused { request, why: Refusal::Failed(98) };
+    assert_eq!(hex(&octets_of(&refused)), "050902c4");
     let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0403776879");
 }
@@ -175,6 +257,14 @@ fn encodings_are_frozen() {
 fn full_messages_stay_below_their_limits() {
     assert!(round_trip(MonitorToDatapath::Network(Box::new(full_snapshot()))).len() < 16 * 1024);
     assert!(round_trip(SupervisorToDatapath::Resolvers(resolvers())).len() < 8 * 1024);
+    let rules = round_trip(SupervisorToDatapath::Forwards(Box::new(table())));
+    assert!(rules.len() < SupervisorToDatapath::LIMIT * 3 / 4);
+    assert!(round_trip(SupervisorToDatapath::Listeners(listeners())).len() < 8 * 1024);
+    assert!(round_trip(MonitorToDatapath::Ports(Box::new(ports()))).len() < 9 * 1024);
+    let outbound = table().rules;
+    let start = MonitorStart { outbound, ..monitor_start() };
+    let start = round_trip(SupervisorToMonitor::Start(Box::new(start)));
+    assert!(start.len() < SupervisorToMonitor::LIMIT * 3 / 4);
     assert!(round_trip(DatapathToSupervisor::Ready(Box::new(audit()))).len() < 8 * 1024);
 }
 
