@@ -4,7 +4,10 @@
 //! decides. What comes out is either an address that a mapping of the command line made, or the
 //! namespace's own destination after [`is_impossible`] refused what is not to be reached that way:
 //! loopback in all its spellings, unspecified, multicast, broadcast, and link-local IPv6, which
-//! means nothing outside its link.
+//! means nothing outside its link. Flows that come from the host's side pass [`inbound`] in the same
+//! way.
+
+pub mod inbound;
 
 use crate::classify::is_impossible;
 use pasta_ipc::types::{
@@ -54,6 +57,12 @@ struct Family<A> {
     host_primary: Option<A>,
     our_address: Option<A>,
     resolver: Option<Resolver>,
+    /// What the namespace was told to use, primary first.
+    assigned: Vec<A>,
+    /// All addresses that were read there.
+    present: Vec<A>,
+    /// The last source address of a flow that the namespace opened.
+    observed: Option<A>,
 }
 
 /// The address policy of both families as it is at the moment.
@@ -160,13 +169,24 @@ impl<A: Into<IpAddr>> Decision<A> {
 
 impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
     fn new(policy: FamilyPolicy<A>) -> Self {
-        Self { policy, gateway: None, host_primary: None, our_address: None, resolver: None }
+        Self {
+            policy,
+            gateway: None,
+            host_primary: None,
+            our_address: None,
+            resolver: None,
+            assigned: Vec::new(),
+            present: Vec::new(),
+            observed: None,
+        }
     }
 
     fn update(&mut self, snapshot: &FamilySnapshot<A>) {
         self.gateway = snapshot.gateway;
         self.host_primary = snapshot.host_primary;
         self.our_address = snapshot.our_address;
+        self.assigned = snapshot.assigned.as_slice().to_vec();
+        self.present = snapshot.present.as_slice().to_vec();
     }
 
     /// The address that leads to the host's loopback.

@@ -21,6 +21,7 @@ pub mod icmp_error;
 pub mod io;
 pub mod local;
 pub mod peer;
+pub mod rules;
 pub mod sys;
 pub mod tcp;
 pub mod time;

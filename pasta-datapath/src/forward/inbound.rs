@@ -1,0 +1,364 @@
+#![forbid(unsafe_code)]
+//! Where a connection or datagram that came to a forwarded port goes in the namespace, and from whom it
+//! comes there.
+//!
+//! **Destination**: the address that the rule names; else an address of the namespace that the monitor
+//! read there: the one that the namespace itself used last, or the first of those it was given. What was
+//! only seen in frames counts while nothing is known.
+//!
+//! **Source** (through the tap): the real peer's, unchanged. Addresses that would mean the namespace
+//! itself are replaced: the host's loopback by the address that leads there, the host's own by the one
+//! of `--map-guest-addr`, where there are such; else by ours. So nobody but the namespace is 127.0.0.1 or
+//! ::1 in there.
+//!
+//! **Splice**: only where the peer is the host's loopback and the rule names no address. Joining two
+//! sockets needs no common family: where the namespace has no address of the peer's, or nobody listens on
+//! it, the other family's serves.
+
+use super::{Family, Forwarding};
+use pasta_ipc::forward::{LoopbackTarget, Splice};
+use pasta_ipc::types::Service;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What the command line says of local connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalPolicy {
+    /// Whether they are joined socket to socket.
+    pub splice: Splice,
+    /// Where they go then.
+    pub loopback: LoopbackTarget,
+}
+
+/// Something that came to a listener on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// From where.
+    pub peer: SocketAddr,
+    /// The host's address that it came to.
+    pub local: IpAddr,
+    /// The address in the namespace that the rule names.
+    pub target: Option<IpAddr>,
+    /// The port in the namespace.
+    pub port: u16,
+}
+
+/// How it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As packets.
+    Tap {
+        /// From whom, as the namespace sees it.
+        source: SocketAddr,
+        /// Whether `source` is of our making, so that another port would do as well.
+        translated: bool,
+        /// To whom.
+        destination: SocketAddr,
+    },
+    /// Socket to socket.
+    Splice {
+        /// To whom.
+        destination: SocketAddr,
+        /// To whom instead if that one refuses.
+        otherwise: Option<SocketAddr>,
+    },
+}
+
+/// Why it goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The family is not served.
+    FamilyOff,
+    /// The namespace has no address to send it to, or we none to send it from.
+    NoAddress,
+}
+
+impl Forwarding {
+    /// Notes that the namespace has opened a flow from `source`.
+    pub fn observe(&mut self, source: IpAddr) {
+        match source {
+            IpAddr::V4(address) => self.ipv4.observed = Some(address),
+            IpAddr::V6(address) => self.ipv6.observed = Some(address),
+        }
+    }
+
+    /// Decides what becomes of `arrival`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn inbound(&self, policy: LocalPolicy, arrival: &Arrival) -> Result<Way, Refused> {
+        let Arrival { peer, local, target, port } = *arrival;
+        let (from, local) = (peer.ip().to_canonical(), local.to_canonical());
+        if policy.splice == Splice::On && from.is_loopback() && target.is_none() {
+            return self.spliced(policy.loopback, from, local, port);
+        }
+        if !self.serves(from) {
+            return Err(Refused::FamilyOff);
+        }
+        let to = match target {
+            Some(target) => target,
+            None => self.namespace_address(from.is_ipv4()).ok_or(Refused::NoAddress)?,
+        };
+        let translation = match from {
+            IpAddr::V4(from) => self.ipv4.translated(from, Ipv4Addr::LOCALHOST),
+            IpAddr::V6(from) => self.ipv6.translated(from, Ipv6Addr::LOCALHOST),
+        };
+        let (source, translated) = match translation {
+            Translation::Unchanged if from != to => (from, false),
+            Translation::To(source) if source != to => (source, true),
+            _ => {
+                (self.our_address(from).filter(|ours| *ours != to).ok_or(Refused::NoAddress)?, true)
+            }
+        };
+        let (source, destination) =
+            (SocketAddr::new(source, peer.port()), SocketAddr::new(to, port));
+        Ok(Way::Tap { source, translated, destination })
+    }
+
+    fn spliced(
+        &self,
+        loopback: LoopbackTarget,
+        from: IpAddr,
+        local: IpAddr,
+        port: u16,
+    ) -> Result<Way, Refused> {
+        if loopback == LoopbackTarget::Loopback && local.is_loopback() {
+            let destination = SocketAddr::new(local, port);
+            return Ok(Way::Splice { destination, otherwise: None });
+        }
+        let v4 = from.is_ipv4();
+        let addresses = [self.namespace_address(v4), self.namespace_address(!v4)];
+        let mut addresses = addresses.into_iter().flatten().map(|it| SocketAddr::new(it, port));
+        let destination = addresses.next().ok_or(Refused::NoAddress)?;
+        Ok(Way::Splice { destination, otherwise: addresses.next() })
+    }
+
+    /// The address of the namespace at which it is reached.
+    pub fn namespace_address(&self, v4: bool) -> Option<IpAddr> {
+        if v4 {
+            self.ipv4.namespace_address(|_| false).map(IpAddr::V4)
+        } else {
+            self.ipv6.namespace_address(Ipv6Addr::is_unicast_link_local).map(IpAddr::V6)
+        }
+    }
+}
+
+/// Another source in place of the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Translation {
+    Unchanged,
+    To(IpAddr),
+    /// One of ours.
+    Ours,
+}
+
+impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
+    fn translated(&self, from: A, localhost: A) -> Translation {
+        let address: IpAddr = from.into();
+        let map = if from == localhost {
+            self.loopback_map()
+        } else if Some(from) == self.host_primary {
+            self.policy.guest_address
+        } else if address.is_loopback() || address.is_unspecified() || self.present.contains(&from)
+        {
+            None
+        } else {
+            return Translation::Unchanged;
+        };
+        map.map_or(Translation::Ours, |map| Translation::To(map.into()))
+    }
+
+    /// `is_last_choice` are those that are taken only where there is no other.
+    fn namespace_address(&self, is_last_choice: impl Fn(&A) -> bool) -> Option<A> {
+        if self.policy.service == Service::Off {
+            return None;
+        }
+        let observed = self.observed.filter(|it| self.present.contains(it) && !is_last_choice(it));
+        let assigned = self.assigned.iter().find(|it| self.present.contains(it)).copied();
+        let present = self.present.iter().find(|it| !is_last_choice(it)).copied();
+        let seen = self.observed.filter(|_| self.present.is_empty());
+        let last = self.present.first().copied();
+        observed.or(assigned).or(present).or(seen).or(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pasta_ipc::types::{
+        Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
+        NetworkSnapshot,
+    };
+
+    const SPLICE: LocalPolicy =
+        LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Address };
+    const TAP: LocalPolicy = LocalPolicy { splice: Splice::Off, loopback: LoopbackTarget::Address };
+    const TO_LOOPBACK: LocalPolicy =
+        LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Loopback };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn policy<A>(change: impl FnOnce(&mut FamilyPolicy<A>)) -> FamilyPolicy<A> {
+        let mut policy = FamilyPolicy {
+            service: Service::On,
+            host_loopback: HostLoopback::Gateway,
+            guest_address: None,
+            dns_forward: None,
+            dns_host: None,
+            outbound: None,
+        };
+        change(&mut policy);
+        policy
+    }
+
+    fn family<A: std::str::FromStr<Err: std::fmt::Debug> + Clone>(
+        addresses: &[&str],
+        gateway: &str,
+        ours: &str,
+    ) -> FamilySnapshot<A> {
+        let all: Vec<A> = addresses.iter().map(|it| it.parse().unwrap()).collect();
+        let host_primary = all.first().cloned();
+        FamilySnapshot {
+            state: FamilyState::Bound,
+            assigned: Bounded::truncated(all.iter().take(1).cloned()).0,
+            present: Bounded::truncated(all).0,
+            gateway: Some(gateway.parse().unwrap()),
+            our_address: Some(ours.parse().unwrap()),
+            host_primary,
+        }
+    }
+
+    fn bound() -> NetworkSnapshot {
+        NetworkSnapshot {
+            generation: Generation(1),
+            ipv4: family(&["192.0.2.2", "203.0.113.5"], "192.0.2.1", "192.0.2.1"),
+            ipv6: family(&["2001:db8::2", "fe80::77"], "fe80::1", "fe80::1"),
+            mtu: None,
+            completeness: Completeness::Complete,
+        }
+    }
+
+    fn forwarding(change: impl FnOnce(&mut FamilyPolicy<Ipv4Addr>)) -> Forwarding {
+        let mut forwarding = Forwarding::new(policy(change), policy(|_| ()));
+        forwarding.update_network(&bound());
+        forwarding
+    }
+
+    fn way(forwarding: &Forwarding, policy: LocalPolicy, peer: &str, local: &str) -> String {
+        let peer = SocketAddr::new(ip(peer), 40_000);
+        let arrival = Arrival { peer, local: ip(local), target: None, port: 80 };
+        match forwarding.inbound(policy, &arrival) {
+            Ok(Way::Tap { source, destination, .. }) => {
+                assert_eq!((source.port(), destination.port()), (40_000, 80));
+                format!("{} > {}", source.ip(), destination.ip())
+            }
+            Ok(Way::Splice { destination, .. }) => format!("splice > {}", destination.ip()),
+            Err(refused) => format!("{refused:?}"),
+        }
+    }
+
+    #[test]
+    fn local_peers_are_spliced_to_the_namespaces_address_or_its_loopback() {
+        let f = forwarding(|_| ());
+        for (peer, address, loopback) in [
+            ("127.0.0.1", "192.0.2.2", "127.0.0.1"),
+            ("127.0.0.2", "192.0.2.2", "127.0.0.2"),
+            ("::1", "2001:db8::2", "::1"),
+        ] {
+            assert_eq!(way(&f, SPLICE, peer, peer), format!("splice > {address}"));
+            assert_eq!(way(&f, TO_LOOPBACK, peer, peer), format!("splice > {loopback}"));
+        }
+        assert_eq!(way(&f, TO_LOOPBACK, "127.0.0.1", "198.51.100.7"), "splice > 192.0.2.2");
+    }
+
+    #[test]
+    fn remote_peers_keep_their_address_and_are_never_spliced() {
+        let f = forwarding(|_| ());
+        for policy in [SPLICE, TAP, TO_LOOPBACK] {
+            let v4 = way(&f, policy, "198.51.100.1", "192.0.2.2");
+            assert_eq!(v4, "198.51.100.1 > 192.0.2.2");
+            let mapped = way(&f, policy, "::ffff:198.51.100.1", "::ffff:192.0.2.2");
+            assert_eq!(mapped, v4);
+            let v6 = way(&f, policy, "2001:db8:1::1", "2001:db8::2");
+            assert_eq!(v6, "2001:db8:1::1 > 2001:db8::2");
+        }
+    }
+
+    #[test]
+    fn hosts_own_addresses_show_as_what_leads_back_to_them() {
+        let f = forwarding(|_| ());
+        assert_eq!(way(&f, TAP, "127.0.0.1", "127.0.0.1"), "192.0.2.1 > 192.0.2.2");
+        assert_eq!(way(&f, TAP, "127.0.0.2", "127.0.0.2"), "192.0.2.1 > 192.0.2.2");
+        assert_eq!(way(&f, TAP, "::1", "::1"), "fe80::1 > 2001:db8::2");
+        for policy in [TAP, SPLICE] {
+            assert_eq!(way(&f, policy, "192.0.2.2", "192.0.2.2"), "192.0.2.1 > 192.0.2.2");
+            let v6 = way(&f, policy, "2001:db8::2", "2001:db8::2");
+            assert_eq!(v6, "fe80::1 > 2001:db8::2");
+        }
+        let none = forwarding(|policy| policy.host_loopback = HostLoopback::None);
+        assert_eq!(way(&none, TAP, "127.0.0.1", "127.0.0.1"), "192.0.2.1 > 192.0.2.2");
+        let mapped = forwarding(|policy| {
+            policy.host_loopback = HostLoopback::Address("192.0.2.77".parse().unwrap());
+            policy.guest_address = Some("192.0.2.78".parse().unwrap());
+        });
+        assert_eq!(way(&mapped, TAP, "127.0.0.1", "127.0.0.1"), "192.0.2.77 > 192.0.2.2");
+        assert_eq!(way(&mapped, TAP, "127.0.0.9", "127.0.0.9"), "192.0.2.1 > 192.0.2.2");
+        assert_eq!(way(&mapped, TAP, "192.0.2.2", "192.0.2.2"), "192.0.2.78 > 192.0.2.2");
+    }
+
+    #[test]
+    fn namespace_is_reached_at_the_address_it_used_last_if_it_has_that() {
+        let mut f = forwarding(|_| ());
+        f.observe(ip("203.0.113.5"));
+        assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "198.51.100.1 > 203.0.113.5");
+        f.observe(ip("10.9.9.9"));
+        assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "198.51.100.1 > 192.0.2.2");
+        f.observe(ip("fe80::77"));
+        assert_eq!(way(&f, TAP, "2001:db8:1::1", "::"), "2001:db8:1::1 > 2001:db8::2");
+    }
+
+    #[test]
+    fn what_was_observed_counts_while_nothing_is_known() {
+        let mut f = Forwarding::new(policy(|_| ()), policy(|_| ()));
+        assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "NoAddress");
+        f.observe(ip("10.9.9.9"));
+        assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "198.51.100.1 > 10.9.9.9");
+    }
+
+    #[test]
+    fn rule_with_an_address_goes_there_through_the_tap_whoever_asks() {
+        let f = forwarding(|_| ());
+        let target = Some(ip("10.89.0.7"));
+        for (peer, source) in [("127.0.0.1", "192.0.2.1"), ("198.51.100.1", "198.51.100.1")] {
+            let peer = SocketAddr::new(ip(peer), 4);
+            let arrival = Arrival { peer, local: ip("192.0.2.2"), target, port: 80 };
+            let way = f.inbound(TO_LOOPBACK, &arrival);
+            let translated = source == "192.0.2.1";
+            let (source, destination) =
+                (SocketAddr::new(ip(source), 4), SocketAddr::new(ip("10.89.0.7"), 80));
+            assert_eq!(way, Ok(Way::Tap { source, translated, destination }));
+        }
+    }
+
+    #[test]
+    fn splice_crosses_families_where_the_peers_has_no_address() {
+        let mut f = Forwarding::new(policy(|_| ()), policy(|_| ()));
+        let ipv6 = FamilySnapshot::off();
+        f.update_network(&NetworkSnapshot { ipv6, ..bound() });
+        assert_eq!(way(&f, SPLICE, "::1", "::1"), "splice > 192.0.2.2");
+        let f = forwarding(|_| ());
+        let peer = SocketAddr::new(ip("::1"), 4);
+        let arrival = Arrival { peer, local: ip("::1"), target: None, port: 80 };
+        let (destination, otherwise) =
+            (SocketAddr::new(ip("2001:db8::2"), 80), Some(SocketAddr::new(ip("192.0.2.2"), 80)));
+        assert_eq!(f.inbound(SPLICE, &arrival), Ok(Way::Splice { destination, otherwise }));
+    }
+
+    #[test]
+    fn family_that_is_off_takes_nothing() {
+        let f = forwarding(|policy| policy.service = Service::Off);
+        assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "FamilyOff");
+    }
+}
