@@ -1,5 +1,7 @@
 //! The shell around the logic: descriptors, system calls, buffers.
 
 pub mod epoll;
+pub mod listeners;
+pub mod pipes;
 pub mod sockets;
 pub mod tap;

@@ -22,6 +22,7 @@ pub mod io;
 pub mod local;
 pub mod peer;
 pub mod rules;
+pub mod splice;
 pub mod sys;
 pub mod tcp;
 pub mod time;

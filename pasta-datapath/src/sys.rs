@@ -6,7 +6,7 @@ use libc::{c_int, socklen_t};
 use std::cell::RefCell;
 use std::io;
 use std::mem::size_of;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -41,6 +41,85 @@ pub fn set_peek_offset(socket: impl AsFd, offset: u32) -> io::Result<()> {
 /// `ENOPROTOOPT` before Linux 5.0.
 pub fn set_udp_gro(socket: impl AsFd) -> io::Result<()> {
     set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Takes a connection off a listening socket, with the peer's address; it neither blocks nor survives
+/// exec (accept4(2)).
+///
+/// # Errors
+///
+/// As accept4(2), `EAGAIN` if nothing waits; `EAFNOSUPPORT` for a peer that is not of IP.
+pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    // SAFETY: an all-zero sockaddr_storage is a valid one (of family AF_UNSPEC).
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_storage>() as socklen_t;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let fd = listener.as_fd().as_raw_fd();
+    let pointer = (&raw mut storage).cast();
+    // SAFETY: the kernel writes at most `len` octets to `storage`, which is that long, and the length
+    // to `len`; both live until we return and nobody else sees them.
+    let accepted = unsafe { libc::accept4(fd, pointer, &raw mut len, flags) };
+    check(accepted as libc::ssize_t)?;
+    // SAFETY: accept4 has just made the descriptor, and nothing else owns it.
+    let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
+    socket_address(&storage)
+        .map(|peer| (accepted, peer))
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+/// The address that a socket is bound to (getsockname(2)).
+///
+/// # Errors
+///
+/// As getsockname(2); `EAFNOSUPPORT` where it is not of IP.
+pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
+    // SAFETY: an all-zero sockaddr_storage is a valid one (of family AF_UNSPEC).
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_storage>() as socklen_t;
+    let (fd, pointer) = (socket.as_fd().as_raw_fd(), (&raw mut storage).cast());
+    // SAFETY: as for accept(): `storage` is `len` octets long and ours alone until we return.
+    check(unsafe { libc::getsockname(fd, pointer, &raw mut len) } as libc::ssize_t)?;
+    socket_address(&storage).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+/// What the kernel wrote as an IP socket address; none for other families.
+fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that a sockaddr_in was written, and a sockaddr_storage is
+            // larger than one and aligned for it.
+            let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+            Some(SocketAddr::from((ip, u16::from_be(address.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+            let (port, scope) = (u16::from_be(address.sin6_port), address.sin6_scope_id);
+            Some(SocketAddrV6::new(ip, port, address.sin6_flowinfo, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// What kind of socket a descriptor is: domain, type and protocol (`SO_DOMAIN`, `SO_TYPE`,
+/// `SO_PROTOCOL`, socket(7)).
+///
+/// # Errors
+///
+/// `ENOTSOCK` where it is none.
+pub fn kind_of(socket: impl AsFd) -> io::Result<(c_int, c_int, c_int)> {
+    let get = |name| {
+        let mut value: c_int = 0;
+        let mut len = size_of::<c_int>() as socklen_t;
+        let (fd, pointer) = (socket.as_fd().as_raw_fd(), (&raw mut value).cast());
+        // SAFETY: the kernel writes at most `len` octets to `value`, which is that long, and the
+        // length to `len`; both live until we return.
+        let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, pointer, &raw mut len) };
+        check(result as libc::ssize_t).map(|_| value)
+    };
+    Ok((get(libc::SO_DOMAIN)?, get(libc::SO_TYPE)?, get(libc::SO_PROTOCOL)?))
 }
 
 /// What the send buffer of `socket` has room for (`SO_MEMINFO`, `net/core/sock.c`); nothing, if the
