@@ -1,5 +1,6 @@
 //! The shell around the logic: descriptors, system calls, buffers.
 
+pub mod envelope;
 pub mod epoll;
 pub mod listeners;
 pub mod pipes;

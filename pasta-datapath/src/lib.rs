@@ -21,6 +21,7 @@ pub mod icmp_error;
 pub mod io;
 pub mod local;
 pub mod peer;
+pub mod pool;
 pub mod rules;
 pub mod splice;
 pub mod sys;

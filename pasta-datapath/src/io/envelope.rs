@@ -1,0 +1,168 @@
+//! Datagrams of sockets that many peers talk to: from whom they come, and to which of our addresses.
+
+use super::sockets::ReadDatagrams;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// The two ends of a datagram on an unconnected socket, in the form of the socket: on one that takes
+/// both families, IPv4 is mapped into IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Envelope {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Our address.
+    pub local: IpAddr,
+}
+
+/// Reads one datagram, or several of one size that the kernel has joined, from a socket that was told
+/// to say where each came to (`IP_PKTINFO`, ip(7); `IPV6_RECVPKTINFO`, ipv6(7)).
+///
+/// # Errors
+///
+/// As recvmsg(2), `EAGAIN` if nothing is waiting; `EPROTO` where the kernel does not say.
+pub fn receive_from(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(ReadDatagrams, Envelope), Errno> {
+    let mut control = [0_u8; 128];
+    let message = loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        match recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+            Ok(message) => {
+                let (mut segment_size, mut local) = (None, None);
+                for record in message.cmsgs()? {
+                    match record {
+                        ControlMessageOwned::UdpGroSegments(size) => {
+                            segment_size = u16::try_from(size).ok().filter(|size| *size > 0);
+                        }
+                        ControlMessageOwned::Ipv4PacketInfo(info) => {
+                            let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                            local = Some(IpAddr::V4(address));
+                        }
+                        ControlMessageOwned::Ipv6PacketInfo(info) => {
+                            local = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
+                        }
+                        _ => {}
+                    }
+                }
+                let peer = message.address.as_ref().and_then(ip_address);
+                let len = message.bytes;
+                let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+                let segment_size = segment_size.filter(|size| usize::from(*size) < len);
+                break (ReadDatagrams { len, segment_size, truncated }, peer, local);
+            }
+        }
+    };
+    let (read, Some(peer), Some(local)) = message else { return Err(Errno::EPROTO) };
+    Ok((read, Envelope { peer, local }))
+}
+
+/// An IP address of the library's as one of ours.
+fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|it| SocketAddrV4::from(*it).into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddrV6::from(*it).into()))
+}
+
+/// Sends one datagram, gathered from `slices`, to the envelope's peer from its address; with
+/// `segment_size`, several of that size at once.
+///
+/// # Errors
+///
+/// As sendmsg(2); `EINVAL` or `EIO` where the path cannot segment.
+pub fn send_from(
+    fd: BorrowedFd<'_>,
+    envelope: &Envelope,
+    slices: &[IoSlice<'_>],
+    segment_size: Option<u16>,
+) -> Result<(), Errno> {
+    let to = SockaddrStorage::from(envelope.peer);
+    let (v4, v6);
+    let from = match envelope.local {
+        IpAddr::V4(address) => {
+            let unset = libc::in_addr { s_addr: 0 };
+            let source = libc::in_addr { s_addr: u32::from(address).to_be() };
+            v4 = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: unset };
+            ControlMessage::Ipv4PacketInfo(&v4)
+        }
+        IpAddr::V6(address) => {
+            // A link-local address means nothing without its link, which is the peer's.
+            let scope = match envelope.peer {
+                SocketAddr::V6(peer) if address.is_unicast_link_local() => peer.scope_id(),
+                _ => 0,
+            };
+            let source = libc::in6_addr { s6_addr: address.octets() };
+            v6 = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: scope };
+            ControlMessage::Ipv6PacketInfo(&v6)
+        }
+    };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let raw = fd.as_raw_fd();
+    loop {
+        let sent = match &segment_size {
+            Some(size) => {
+                let control = [from, ControlMessage::UdpGsoSegments(size)];
+                sendmsg(raw, slices, &control, flags, Some(&to))
+            }
+            None => sendmsg(raw, slices, &[from], flags, Some(&to)),
+        };
+        match sent {
+            Err(Errno::EINTR) => continue,
+            other => return other.map(drop),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::listeners::{self, Families};
+    use pasta_ipc::forward::{ListenerAddress, Transport};
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    #[test]
+    fn answer_leaves_from_the_address_that_was_asked_in_both_families() {
+        let port = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap().port();
+        let (transport, address, interface) = (Transport::Udp, None, None);
+        let at = ListenerAddress { transport, address, interface, port: port.try_into().unwrap() };
+        let listener = listeners::open(&at, Families::Both).unwrap();
+        listeners::prepare(&listener, Transport::Udp).unwrap();
+        for (ours, server) in [("127.0.0.1", "127.0.0.9"), ("::1", "::1")] {
+            let ours: IpAddr = ours.parse().unwrap();
+            let client = UdpSocket::bind((ours, 0)).unwrap();
+            client.connect((server.parse::<IpAddr>().unwrap(), port)).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.send(b"question").unwrap();
+
+            let mut buffer = [0; 100];
+            // Loopback delivers before send() returns.
+            let (read, envelope) = receive_from(listener.as_fd(), &mut buffer).unwrap();
+            assert_eq!(&buffer[..read.len], b"question");
+            assert_eq!(envelope.peer.ip().to_canonical(), ours);
+            assert_eq!(envelope.local.to_canonical(), server.parse::<IpAddr>().unwrap());
+
+            send_from(listener.as_fd(), &envelope, &[IoSlice::new(b"answer")], None).unwrap();
+            // A connected socket takes answers from the address it is connected to alone.
+            let len = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], b"answer");
+            let both = [IoSlice::new(b"fir"), IoSlice::new(b"sec")];
+            send_from(listener.as_fd(), &envelope, &both, Some(3)).unwrap();
+            for expected in [b"fir", b"sec"] {
+                let len = client.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..len], expected);
+            }
+        }
+        let nothing = receive_from(listener.as_fd(), &mut [0; 10]).unwrap_err();
+        assert_eq!(nothing, Errno::EAGAIN);
+    }
+}
