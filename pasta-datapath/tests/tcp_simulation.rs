@@ -5,7 +5,7 @@
 mod world;
 
 use std::time::Duration;
-use world::{End, Link, Scenario, pattern};
+use world::{End, Link, Opener, Scenario, pattern};
 
 const MIB: usize = 1024 * 1024;
 
@@ -24,6 +24,51 @@ fn both_ways(link: Link, seed: u64) {
 #[test]
 fn clean_link_carries_both_directions_and_closes_both() {
     both_ways(clean(), 1);
+}
+
+/// As [`both_ways`], opened by us or by both at once.
+fn both_ways_from(opener: Opener, link: Link, seed: u64) {
+    let mut scenario = Scenario::new(link, seed);
+    scenario.opener = opener;
+    scenario.upload = pattern(seed, MIB);
+    scenario.download = pattern(seed + 1, MIB);
+    assert_eq!(scenario.run().end, End::Orderly, "seed {seed}, {link:?}, {opener:?}");
+}
+
+#[test]
+fn connection_to_the_namespace_carries_both_directions() {
+    both_ways_from(Opener::Us, clean(), 1);
+    for seed in 1..=20 {
+        both_ways_from(Opener::Us, Link { loss: 3, duplication: 3, reordering: 5 }, seed);
+    }
+}
+
+#[test]
+fn connection_that_both_open_at_once_is_one() {
+    both_ways_from(Opener::Both, clean(), 1);
+    for seed in 1..=10 {
+        both_ways_from(Opener::Both, Link { duplication: 5, ..clean() }, seed);
+    }
+}
+
+#[test]
+fn older_connection_of_the_namespace_is_ended_and_the_new_one_opens() {
+    let mut scenario = Scenario::new(clean(), 1);
+    scenario.opener = Opener::Us;
+    scenario.peer_has_an_old_connection = true;
+    scenario.download = pattern(1, 1000);
+    let outcome = scenario.run();
+    assert_eq!(outcome.end, End::Orderly);
+    // Our SYN is repeated after its time-out.
+    assert!(outcome.took >= Duration::from_secs(1), "{:?}", outcome.took);
+}
+
+#[test]
+fn silent_namespace_is_not_waited_for_without_end() {
+    let mut scenario = Scenario::new(clean(), 1);
+    scenario.opener = Opener::Us;
+    scenario.peer_vanishes_from_the_start();
+    assert_eq!(scenario.run().end, End::GaveUp);
 }
 
 #[test]

@@ -23,6 +23,8 @@ const MIN_MSS: u16 = 88;
 /// Which events a connection has seen. Its directions close apart, so there is no single state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
+    /// The namespace's SYN; it is there from the beginning where it was the first.
+    syn_from_tap: bool,
     /// The host socket is connected and our SYN has left.
     answered: bool,
     /// The namespace has acknowledged our SYN.
@@ -33,11 +35,11 @@ struct Seen {
     fin_to_socket: bool,
 }
 
-/// A connection that the namespace opened.
+/// A connection with the namespace, opened by either side.
 #[derive(Clone, Debug)]
 pub struct Connection {
     seen: Seen,
-    /// Number of the namespace's SYN.
+    /// Number of the namespace's SYN, once that was seen.
     irs: Seq,
     receiver: Receiver,
     sender: Sender,
@@ -62,6 +64,11 @@ pub enum Verdict {
     Reset,
     /// The segment contradicts the connection: both sides are to be reset.
     Contradiction,
+    /// The segment belongs to an earlier connection between the same ends, which this answer ends.
+    Stray(ToSend),
+    /// The namespace opens the connection at the same time: what [`Connection::syn`] gives is due
+    /// again.
+    Crossed,
 }
 
 /// What a passed deadline asks for.
@@ -84,14 +91,31 @@ impl Connection {
     /// the tap.
     pub fn from_syn(now: Instant, syn: &Header, iss: Seq, our_mss: u16) -> Self {
         let scale = if syn.window_scale.is_some() { WINDOW_SCALE } else { 0 };
-        let their_mss = syn.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(our_mss.max(MIN_MSS));
         Self {
-            seen: Seen::default(),
+            seen: Seen { syn_from_tap: true, ..Seen::default() },
             irs: syn.seq,
             receiver: Receiver::new(syn.seq, scale, our_mss),
             sender: Sender::new(iss, u32::from(syn.window)),
             their_scale: syn.window_scale,
-            their_mss,
+            their_mss: believed_mss(syn, our_mss),
+            our_mss,
+            last_heard: now,
+            keepalives_sent: 0,
+        }
+    }
+
+    /// A connection that we open to the namespace; what [`Connection::syn`] gives begins it. `iss` is
+    /// our initial sequence number, `our_mss` what fits the tap.
+    pub fn to_namespace(now: Instant, iss: Seq, our_mss: u16) -> Self {
+        let irs = Seq::default();
+        Self {
+            seen: Seen::default(),
+            irs,
+            receiver: Receiver::new(irs, 0, our_mss),
+            // Room for the SYN; the answer brings the window.
+            sender: Sender::new(iss, 1),
+            their_scale: None,
+            their_mss: DEFAULT_MSS,
             our_mss,
             last_heard: now,
             keepalives_sent: 0,
@@ -128,13 +152,18 @@ impl Connection {
         &mut self.receiver
     }
 
-    /// The socket is connected: the answer to the namespace's SYN. Also for repeating it.
+    /// The socket is connected: the answer to the namespace's SYN, or the first SYN. Also for repeating
+    /// it.
     pub fn syn(&mut self, now: Instant, room: Room) -> ToSend {
         self.seen.answered = true;
         self.receiver.made_room(room);
         let seq = self.sender.unacknowledged();
         self.sender.syn_sent(now);
         let (ack, window) = self.receiver.tell_in_syn();
+        if !self.seen.syn_from_tap {
+            let syn = Some(SynOptions { mss: self.our_mss, window_scale: Some(WINDOW_SCALE) });
+            return ToSend { seq, ack: Seq::default(), flags: Flags::SYN, window, syn };
+        }
         let window_scale = self.their_scale.map(|_| WINDOW_SCALE);
         let syn = Some(SynOptions { mss: self.our_mss, window_scale });
         ToSend { seq, ack, flags: Flags::SYN.with(Flags::ACK), window, syn }
@@ -148,6 +177,9 @@ impl Connection {
         if !self.seen.answered {
             // The host socket is still connecting: a repeated SYN waits with us, a reset ends it.
             return if header.flags.contains(Flags::RST) { Verdict::Reset } else { nothing };
+        }
+        if !self.seen.syn_from_tap {
+            return self.opening_segment(now, header);
         }
         let (syn, fin) = (header.flags.contains(Flags::SYN), header.flags.contains(Flags::FIN));
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
@@ -191,6 +223,38 @@ impl Connection {
         }
         let taken = self.take(header, payload_len, fin);
         if lost && taken.is_empty() { Verdict::Lost } else { Verdict::Take(taken) }
+    }
+
+    /// Takes in a segment while our SYN has no answer (RFC 9293, section 3.10.7.3).
+    fn opening_segment(&mut self, now: Instant, header: &Header) -> Verdict {
+        let nothing = Verdict::Take(0..0);
+        let has = |flags| header.flags.contains(flags);
+        let answers = has(Flags::ACK) && header.ack == self.sender.highest();
+        if has(Flags::ACK) && !answers {
+            return reset_for(header, 0).map_or(nothing, Verdict::Stray);
+        }
+        if has(Flags::RST) {
+            return if answers { Verdict::Reset } else { nothing };
+        }
+        if !has(Flags::SYN) {
+            return nothing;
+        }
+        let scale = if header.window_scale.is_some() { WINDOW_SCALE } else { 0 };
+        self.seen.syn_from_tap = true;
+        self.irs = header.seq;
+        self.receiver = Receiver::new(header.seq, scale, self.our_mss);
+        self.their_scale = header.window_scale;
+        self.their_mss = believed_mss(header, self.our_mss);
+        if !answers {
+            return Verdict::Crossed;
+        }
+        // The window of a SYN is never scaled (RFC 7323, section 2.2).
+        let window = u32::from(header.window);
+        self.sender.acknowledge(now, header.seq, 1, header.ack, window);
+        self.sender.established(header.seq, window);
+        self.seen.established = true;
+        self.receiver.force();
+        nothing
     }
 
     fn acknowledge(&mut self, now: Instant, header: &Header, len: u32) -> Acknowledged {
@@ -321,6 +385,11 @@ impl Connection {
         self.keepalives_sent += 1;
         Due::Probe
     }
+}
+
+/// Payload of the segments that the sender of `syn` takes, and that fit the tap.
+fn believed_mss(syn: &Header, our_mss: u16) -> u16 {
+    syn.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(our_mss.max(MIN_MSS))
 }
 
 /// The answer to a segment that belongs to no connection (RFC 9293, section 3.10.7.1): a reset, or

@@ -133,6 +133,7 @@ enum Pending {
     Answer,
     RepeatSyn,
     Probe,
+    Stray(ToSend),
     ResetByPeer,
     BreakOff,
 }
@@ -195,8 +196,17 @@ impl Mapping {
     /// Notes a segment from the namespace; says which part of its payload is to be given to the next
     /// [`Mapping::run`], in the order of these calls.
     pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> Range<usize> {
-        match self.connection.segment(now, header, payload_len) {
+        let was_established = self.connection.is_established();
+        let verdict = self.connection.segment(now, header, payload_len);
+        if !was_established && self.connection.is_established() {
+            // No window was open before, in either direction.
+            self.room_changed = true;
+            self.readable = true;
+        }
+        match verdict {
             Verdict::Take(range) => return range,
+            Verdict::Stray(answer) => self.pending = Pending::Stray(answer),
+            Verdict::Crossed => self.pending = Pending::RepeatSyn,
             Verdict::Lost => self.readable = true,
             Verdict::Reset => self.pending = Pending::ResetByPeer,
             Verdict::Contradiction => self.pending = Pending::BreakOff,
@@ -249,6 +259,9 @@ impl Mapping {
             Pending::BreakOff => return self.break_off(tap, parking),
             Pending::Answer | Pending::RepeatSyn => {
                 let header = self.connection.syn(now, socket.room());
+                tap.send(&header, self.connection.segment_size(), &[]);
+            }
+            Pending::Stray(header) => {
                 tap.send(&header, self.connection.segment_size(), &[]);
             }
             Pending::Probe => {

@@ -68,10 +68,22 @@ pub(crate) struct Outcome {
     pub(crate) largest_flight_of_ours: u32,
 }
 
+/// Who sends the first SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opener {
+    Peer,
+    Us,
+    /// Each, before it has the other's.
+    Both,
+}
+
 /// What is to happen.
 pub(crate) struct Scenario {
     link: Link,
     seed: u64,
+    pub(crate) opener: Opener,
+    /// The namespace answers our first SYN as if it had an older connection (RFC 9293, section 3.5.3).
+    pub(crate) peer_has_an_old_connection: bool,
     pub(crate) upload: Vec<u8>,
     pub(crate) download: Vec<u8>,
     pub(crate) our_iss: u32,
@@ -96,6 +108,8 @@ impl Scenario {
         Self {
             link,
             seed,
+            opener: Opener::Peer,
+            peer_has_an_old_connection: false,
             upload: Vec::new(),
             download: Vec::new(),
             our_iss: 1_000_000,
@@ -113,6 +127,12 @@ impl Scenario {
             peer_vanishes_at: None,
             stays_open: None,
         }
+    }
+
+    /// Nobody answers at all.
+    pub(crate) fn peer_vanishes_from_the_start(&mut self) {
+        self.peer_vanishes_at = Some(0);
+        self.link.loss = 100;
     }
 
     pub(crate) fn run(self) -> Outcome {
@@ -254,6 +274,10 @@ struct Peer {
     repeated: usize,
     vanished: bool,
     reset: bool,
+    /// Acknowledges something else than our SYN, once.
+    old_connection: bool,
+    /// Our SYN was answered by one of its own.
+    answered_syn: bool,
 }
 
 impl Peer {
@@ -292,6 +316,13 @@ impl Peer {
         Segment { header, payload: payload.to_vec() }
     }
 
+    fn syn(&self, flags: Flags) -> Segment {
+        let mut syn = self.segment(self.iss, flags, &[]);
+        syn.header.mss = Some(self.mss);
+        syn.header.window_scale = Some(0);
+        syn
+    }
+
     /// What the window and the data allow.
     fn send(&mut self, now: Instant) -> Vec<Segment> {
         let mut segments = Vec::new();
@@ -325,10 +356,22 @@ impl Peer {
         }
         let header = &segment.header;
         if header.flags.contains(Flags::RST) {
-            self.reset = true;
+            // One for the old connection ends that.
+            self.reset = !std::mem::take(&mut self.old_connection);
             return Vec::new();
         }
         let mut answers = Vec::new();
+        let first_syn = header.flags.contains(Flags::SYN) && !header.flags.contains(Flags::ACK);
+        if first_syn && self.old_connection {
+            return vec![self.segment(self.iss + 77, Flags::ACK, &[])];
+        }
+        if first_syn && self.expected.is_none_or(|expected| expected == header.seq + 1) {
+            self.expected = Some(header.seq + 1);
+            self.window = u32::from(header.window);
+            self.scale = header.window_scale.unwrap_or(0);
+            self.answered_syn = true;
+            return vec![self.syn(Flags::SYN.with(Flags::ACK))];
+        }
         let Some(expected) = self.expected else {
             if header.flags.contains(Flags::SYN) {
                 self.expected = Some(header.seq + 1);
@@ -419,7 +462,10 @@ impl World {
             window_scale: scenario.peer_scales.then_some(0),
         };
         let iss = Seq::from(scenario.our_iss);
-        let connection = Connection::from_syn(Instant::START, &syn, iss, OUR_MSS);
+        let connection = match scenario.opener {
+            Opener::Peer => Connection::from_syn(Instant::START, &syn, iss, OUR_MSS),
+            Opener::Us | Opener::Both => Connection::to_namespace(Instant::START, iss, OUR_MSS),
+        };
         let later = scenario.upload_starts_after_download;
         let peer = Peer {
             out: if later { Vec::new() } else { scenario.upload.clone() },
@@ -440,6 +486,8 @@ impl World {
             repeated: 0,
             vanished: false,
             reset: false,
+            old_connection: scenario.peer_has_an_old_connection,
+            answered_syn: false,
         };
         let later = scenario.download_starts_after_upload;
         let socket = Socket {
@@ -553,6 +601,10 @@ impl World {
     fn run(mut self) -> Outcome {
         let limit = self.scenario.stays_open.unwrap_or(END_OF_TIME);
         self.run_mapping(&[]);
+        if self.scenario.opener == Opener::Both {
+            let syn = self.peer.syn(Flags::SYN);
+            self.put_on_link(vec![syn]);
+        }
         self.at(Instant::START + Duration::from_millis(1), Event::Drain);
         while let Some(((when, _), event)) = self.events.pop_first() {
             if when > Instant::START + limit {
