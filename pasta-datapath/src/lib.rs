@@ -19,6 +19,7 @@ pub mod forward;
 pub mod icmp;
 pub mod icmp_error;
 pub mod io;
+pub mod listen;
 pub mod local;
 pub mod peer;
 pub mod pool;

@@ -9,15 +9,19 @@
 //! filtering). A flow ends by time alone: 30 s without an answer, 180 s after the last datagram with
 //! one (RFC 4787, REQ-5, asks for 2 min at least), 10 s after an answered DNS query.
 
+pub mod forwarded;
+pub mod group;
+
 use crate::counters::DropReason;
 use crate::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable};
-use crate::io::sockets::{ReadDatagrams, receive_datagrams, send_datagrams};
+use crate::io::sockets::{receive_datagrams, send_datagrams};
 use crate::io::tap::{Path, Tap};
 use crate::time::Instant;
 use crate::wire::ip::PROTOCOL_UDP;
 use crate::wire::udp;
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -42,7 +46,7 @@ pub struct UdpFlow {
     last_active: Instant,
     answered: bool,
     /// The kernel can cut groups of datagrams on this path, as far as known.
-    groups: bool,
+    groups: Cell<bool>,
 }
 
 /// A datagram to send, or several that the namespace's kernel left in one.
@@ -75,7 +79,7 @@ pub enum Reading {
 impl UdpFlow {
     /// A flow over a connected `socket`; `path` leads to the namespace's end at `mac`.
     pub fn new(now: Instant, socket: OwnedFd, path: Path, mac: MacAddr) -> Self {
-        Self { socket, path, mac, last_active: now, answered: false, groups: true }
+        Self { socket, path, mac, last_active: now, answered: false, groups: Cell::new(true) }
     }
 
     /// The host socket.
@@ -95,13 +99,7 @@ impl UdpFlow {
 
     /// When the flow ends unless something happens before.
     pub fn deadline(&self) -> Instant {
-        let dns = matches!(self.path.source().port(), 53 | 853);
-        let lifetime = match (self.answered, dns) {
-            (false, _) => ONE_WAY,
-            (true, true) => DNS_ANSWERED,
-            (true, false) => TWO_WAY,
-        };
-        self.last_active + lifetime
+        self.last_active + lifetime(self.path.source().port(), self.answered)
     }
 
     /// Sends `group`: datagrams of this flow in order. Calls `failed` for each that did not leave.
@@ -117,86 +115,8 @@ impl UdpFlow {
             self.mac = mac;
             self.path.set_mac(mac);
         }
-        let mut rest = group;
-        while let Some((first, _)) = rest.split_first() {
-            let (now_sent, later) = rest.split_at(self.group_len(rest).clamp(1, rest.len()));
-            rest = later;
-            if now_sent.len() > 1 {
-                let mut slices = [IoSlice::new(&[]); MAX_GROUP];
-                slices.iter_mut().zip(now_sent).for_each(|(s, d)| *s = IoSlice::new(d.payload));
-                let slices = slices.get(..now_sent.len()).unwrap_or_default();
-                let size = u16::try_from(first.payload.len()).ok();
-                match send_datagrams(self.socket(), slices, size) {
-                    Ok(()) => continue,
-                    // The path cannot cut: one by one, for good.
-                    Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => self.groups = false,
-                    Err(_) => {}
-                }
-            }
-            for datagram in now_sent {
-                if let Err(why) = self.send_one(datagram) {
-                    failed(self, datagram, why);
-                }
-            }
-        }
-    }
-
-    /// How many datagrams at the front of `rest` can leave in one call.
-    fn group_len(&self, rest: &[Datagram<'_>]) -> usize {
-        let Some((first, others)) = rest.split_first() else { return 0 };
-        let size = first.payload.len();
-        if !self.groups || first.segment_size.is_some() || size == 0 {
-            return 1;
-        }
-        let (mut count, mut octets) = (1, size);
-        for datagram in others.iter().take(MAX_GROUP - 1) {
-            let len = datagram.payload.len();
-            let fits = len > 0 && len <= size && octets + len <= MAX_GROUP_OCTETS;
-            if !fits || datagram.segment_size.is_some() {
-                break;
-            }
-            count += 1;
-            octets += len;
-            // Only the last one may be shorter.
-            if len < size {
-                break;
-            }
-        }
-        count
-    }
-
-    fn send_one(&mut self, datagram: &Datagram<'_>) -> Result<(), NotSent> {
-        let Some(size) = datagram.segment_size else {
-            return self.send_plain(datagram.payload);
-        };
-        let whole = [IoSlice::new(datagram.payload)];
-        match send_datagrams(self.socket(), &whole, Some(size)) {
-            Ok(()) => Ok(()),
-            Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => {
-                let mut pieces = datagram.payload.chunks(usize::from(size).max(1));
-                pieces.try_for_each(|piece| self.send_plain(piece))
-            }
-            Err(errno) => Err(Self::not_sent(errno)),
-        }
-    }
-
-    fn send_plain(&mut self, payload: &[u8]) -> Result<(), NotSent> {
-        let slices = [IoSlice::new(payload)];
-        match send_datagrams(self.socket(), &slices, None) {
-            // An error that an earlier datagram earned; asking has cleared it.
-            Err(Errno::ECONNREFUSED) => send_datagrams(self.socket(), &slices, None),
-            other => other,
-        }
-        .map_err(Self::not_sent)
-    }
-
-    fn not_sent(errno: Errno) -> NotSent {
-        match errno {
-            Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => {
-                NotSent::Dropped(DropReason::SocketFull)
-            }
-            errno => NotSent::Refused(errno),
-        }
+        let send = |slices: &[IoSlice<'_>], size| send_datagrams(self.socket(), slices, size);
+        group::send(&self.groups, group, send, |datagram, why| failed(self, datagram, why));
     }
 
     /// The packet that `datagram` was, for an error to quote.
@@ -222,38 +142,18 @@ impl UdpFlow {
             self.last_active = now;
             self.answered = true;
             let octets = buffer.get(..read.len).unwrap_or_default();
-            self.to_tap(tap, mtu, read, octets);
+            group::write_to_tap(tap, &self.path, mtu, read, octets);
         }
         Reading::More
     }
+}
 
-    fn to_tap(&self, tap: &mut Tap, mtu: Mtu, read: ReadDatagrams, octets: &[u8]) {
-        let headers = if self.path.source().is_ipv4() { 28 } else { 48 };
-        let largest = usize::from(mtu.get()).saturating_sub(headers);
-        let size = read.segment_size.map_or(octets.len(), usize::from);
-        if size > largest || read.truncated {
-            tap.counters.drop(DropReason::TooLarge);
-            return;
-        }
-        match read.segment_size {
-            Some(size) if !tap.segments_udp() => {
-                for piece in octets.chunks(usize::from(size).max(1)) {
-                    tap.write_udp(&self.path, None, piece);
-                }
-            }
-            // The kernel cuts up to what one packet can hold.
-            Some(size) => {
-                let room = self.path.max_transport() - udp::LEN;
-                let whole = room - room % usize::from(size);
-                for piece in octets.chunks(whole.max(1)) {
-                    let several = piece.len() > usize::from(size);
-                    tap.write_udp(&self.path, several.then_some(size), piece);
-                }
-            }
-            None => {
-                tap.write_udp(&self.path, None, octets);
-            }
-        }
+/// How long a flow to `port` lives after its last datagram.
+fn lifetime(port: u16, answered: bool) -> Duration {
+    match (answered, port) {
+        (false, _) => ONE_WAY,
+        (true, 53 | 853) => DNS_ANSWERED,
+        (true, _) => TWO_WAY,
     }
 }
 

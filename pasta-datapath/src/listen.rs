@@ -1,0 +1,313 @@
+#![forbid(unsafe_code)]
+//! The listeners there are, and the difference to those that are wanted.
+//!
+//! A listener that is wanted before and after a change of rules is never touched: connections that
+//! wait in it are kept, and so is the port. Listeners that the launcher has bound wait until a rule
+//! wants them.
+
+use crate::rules::{Goal, Ports};
+use pasta_ipc::forward::{Direction, ListenerAddress, NamespaceListener, Transport};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// On the host, for connections into the namespace.
+    Host(ListenerAddress),
+    /// On the namespace's loopback, for connections to the host's.
+    Namespace(NamespaceListener),
+}
+
+impl Place {
+    /// What is listened for.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Self::Host(at) => at.transport,
+            Self::Namespace(at) => at.transport,
+        }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Host(at) => at.port.get(),
+            Self::Namespace(at) => at.port.get(),
+        }
+    }
+
+    /// Which way its connections go.
+    pub fn direction(&self) -> Direction {
+        match self {
+            Self::Host(_) => Direction::Inbound,
+            Self::Namespace(_) => Direction::Outbound,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (transport, port) = (self.transport(), self.port());
+        match self {
+            Self::Host(ListenerAddress { address, interface, .. }) => {
+                write!(f, "{transport} port {port} of the host")?;
+                if let Some(address) = address {
+                    write!(f, " at {address}")?;
+                }
+                interface.as_ref().map_or(Ok(()), |interface| write!(f, " on {interface}"))
+            }
+            Self::Namespace(_) => write!(f, "{transport} port {port} of the namespace"),
+        }
+    }
+}
+
+/// The name of a listener. It outlives the listener harmlessly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId {
+    index: u32,
+    life: u32,
+}
+
+impl ListenerId {
+    /// The part of it that the kernel gives back with an event: that of a listener whose place was
+    /// taken over by another is an event of that one.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+}
+
+/// A listening socket, or of UDP a bound one.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where it is.
+    pub place: Place,
+    /// Where what comes in goes.
+    pub goal: Goal,
+    socket: OwnedFd,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// All listeners.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    slots: Vec<(u32, Option<Listener>)>,
+    free: Vec<u32>,
+    by_place: BTreeMap<Place, ListenerId>,
+    /// Bound by the launcher, and not asked for yet.
+    spare: BTreeMap<ListenerAddress, OwnedFd>,
+    ours: [Ports; 2],
+}
+
+/// What is to be done to have the wanted listeners.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Those that nobody wants.
+    pub surplus: Vec<ListenerId>,
+    /// Those that are missing, in order.
+    pub missing: Vec<(Place, Goal)>,
+}
+
+impl Listeners {
+    /// Keeps a listener that was bound for us.
+    pub fn hand_over(&mut self, at: ListenerAddress, socket: OwnedFd) {
+        self.spare.insert(at, socket);
+    }
+
+    /// The listener that was bound for this place, if one was.
+    pub fn take_spare(&mut self, at: &ListenerAddress) -> Option<OwnedFd> {
+        self.spare.remove(at)
+    }
+
+    /// Compares what is there in one direction with what is wanted; where those that stay lead is
+    /// changed at once.
+    pub fn compare(&mut self, direction: Direction, wanted: BTreeMap<Place, Goal>) -> Difference {
+        let mut difference = Difference::default();
+        for (place, id) in &self.by_place {
+            if place.direction() == direction && !wanted.contains_key(place) {
+                difference.surplus.push(*id);
+            }
+        }
+        for (place, goal) in wanted {
+            match self.by_place.get(&place) {
+                None => difference.missing.push((place, goal)),
+                Some(id) => {
+                    let slot = self.slots.get_mut(id.index as usize);
+                    if let Some(listener) = slot.and_then(|(_, listener)| listener.as_mut()) {
+                        listener.goal = goal;
+                    }
+                }
+            }
+        }
+        difference
+    }
+
+    /// The name that the next [`Listeners::insert`] gives.
+    pub fn next_id(&self) -> ListenerId {
+        let index = self.free.last().copied();
+        let index = index.unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        let life = self.slots.get(index as usize).map_or(0, |(life, _)| *life);
+        ListenerId { index, life }
+    }
+
+    /// Adds a listener; there is none at its place.
+    pub fn insert(&mut self, place: Place, goal: Goal, socket: OwnedFd) -> ListenerId {
+        let id = self.next_id();
+        self.ours_of(place.direction()).get_mut(place.transport()).insert(place.port());
+        self.by_place.insert(place.clone(), id);
+        let listener = Some(Listener { place, goal, socket });
+        match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
+            Some((_, slot)) => *slot = listener,
+            None => self.slots.push((0, listener)),
+        }
+        id
+    }
+
+    /// Takes a listener out.
+    pub fn remove(&mut self, id: ListenerId) -> Option<Listener> {
+        let (life, slot) = self.slots.get_mut(id.index as usize)?;
+        if *life != id.life {
+            return None;
+        }
+        let listener = slot.take()?;
+        *life = life.wrapping_add(1);
+        self.free.push(id.index);
+        self.by_place.remove(&listener.place);
+        let (direction, transport) = (listener.place.direction(), listener.place.transport());
+        // Another address may have the same port.
+        let left = self
+            .by_place
+            .keys()
+            .filter(|place| place.direction() == direction && place.transport() == transport);
+        let ports = left.map(Place::port).collect();
+        *self.ours_of(direction).get_mut(transport) = ports;
+        Some(listener)
+    }
+
+    /// The listener `id`, unless it is gone.
+    pub fn get(&self, id: ListenerId) -> Option<&Listener> {
+        let (life, listener) = self.slots.get(id.index as usize)?;
+        listener.as_ref().filter(|_| *life == id.life)
+    }
+
+    /// The name of the listener that an event is about.
+    pub fn by_index(&self, index: u32) -> Option<ListenerId> {
+        let (life, listener) = self.slots.get(index as usize)?;
+        listener.as_ref().map(|_| ListenerId { index, life: *life })
+    }
+
+    /// The ports that we listen on for connections of one direction.
+    pub fn ours(&self, direction: Direction) -> &Ports {
+        let [inbound, outbound] = &self.ours;
+        match direction {
+            Direction::Inbound => inbound,
+            Direction::Outbound => outbound,
+        }
+    }
+
+    fn ours_of(&mut self, direction: Direction) -> &mut Ports {
+        let [inbound, outbound] = &mut self.ours;
+        match direction {
+            Direction::Inbound => inbound,
+            Direction::Outbound => outbound,
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_place.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_place.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pasta_ipc::forward::Effort;
+
+    fn place(port: u16) -> Place {
+        let at = ListenerAddress {
+            transport: Transport::Tcp,
+            address: None,
+            interface: None,
+            port: port.try_into().unwrap(),
+        };
+        Place::Host(at)
+    }
+
+    fn goal(port: u16) -> Goal {
+        Goal { target: None, port, effort: Effort::Explicit }
+    }
+
+    fn wanted(ports: &[u16]) -> BTreeMap<Place, Goal> {
+        ports.iter().map(|port| (place(*port), goal(*port))).collect()
+    }
+
+    fn socket() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn what_stays_wanted_is_not_touched() {
+        let mut listeners = Listeners::default();
+        let first = listeners.insert(place(1), goal(1), socket());
+        let second = listeners.insert(place(2), goal(2), socket());
+        let difference = listeners.compare(Direction::Inbound, wanted(&[2, 3]));
+        assert_eq!(difference.surplus, [first]);
+        assert_eq!(difference.missing, [(place(3), goal(3))]);
+        assert!(listeners.get(second).is_some());
+        let other = listeners.compare(Direction::Outbound, BTreeMap::new());
+        assert_eq!(other, Difference::default());
+    }
+
+    #[test]
+    fn changed_goal_changes_the_listener_in_place() {
+        let mut listeners = Listeners::default();
+        let id = listeners.insert(place(1), goal(1), socket());
+        let moved = BTreeMap::from([(place(1), goal(80))]);
+        assert_eq!(listeners.compare(Direction::Inbound, moved), Difference::default());
+        assert_eq!(listeners.get(id).unwrap().goal, goal(80));
+    }
+
+    #[test]
+    fn old_name_does_not_find_the_next_listener_in_its_place() {
+        let mut listeners = Listeners::default();
+        let id = listeners.insert(place(1), goal(1), socket());
+        assert!(listeners.ours(Direction::Inbound).tcp.contains(1));
+        assert!(listeners.remove(id).is_some());
+        assert!(listeners.ours(Direction::Inbound).tcp.is_empty());
+        let next = listeners.next_id();
+        assert_eq!(listeners.insert(place(2), goal(2), socket()), next);
+        assert_eq!(next.index(), id.index());
+        assert!(listeners.get(id).is_none() && listeners.remove(id).is_none());
+        assert_eq!(listeners.by_index(id.index()), Some(next));
+    }
+
+    #[test]
+    fn port_of_two_addresses_is_ours_until_the_last_is_gone() {
+        let mut listeners = Listeners::default();
+        let at = |address: &str| {
+            Place::Host(ListenerAddress {
+                transport: Transport::Udp,
+                address: Some(address.parse().unwrap()),
+                interface: None,
+                port: 53.try_into().unwrap(),
+            })
+        };
+        let first = listeners.insert(at("192.0.2.1"), goal(53), socket());
+        let second = listeners.insert(at("192.0.2.2"), goal(53), socket());
+        listeners.remove(first);
+        assert!(listeners.ours(Direction::Inbound).udp.contains(53));
+        listeners.remove(second);
+        assert!(listeners.is_empty() && listeners.ours(Direction::Inbound).udp.is_empty());
+    }
+}

@@ -1,0 +1,137 @@
+//! Several datagrams in one call, both ways.
+
+use super::{Datagram, MAX_GROUP, MAX_GROUP_OCTETS, NotSent};
+use crate::counters::DropReason;
+use crate::io::sockets::ReadDatagrams;
+use crate::io::tap::{Path, Tap};
+use crate::wire::udp;
+use nix::errno::Errno;
+use pasta_ipc::types::Mtu;
+use std::cell::Cell;
+use std::io::IoSlice;
+
+/// Sends `group` in order by `send`, which takes slices and, for several datagrams, their size; calls
+/// `failed` for each that did not leave. `groups` says whether the path can cut groups, as far as known.
+pub fn send(
+    groups: &Cell<bool>,
+    group: &[Datagram<'_>],
+    send: impl Fn(&[IoSlice<'_>], Option<u16>) -> Result<(), Errno>,
+    mut failed: impl FnMut(&Datagram<'_>, NotSent),
+) {
+    let mut rest = group;
+    while let Some((first, _)) = rest.split_first() {
+        let count = if groups.get() { group_len(rest) } else { 1 };
+        let (now_sent, later) = rest.split_at(count.clamp(1, rest.len()));
+        rest = later;
+        if now_sent.len() > 1 {
+            let mut slices = [IoSlice::new(&[]); MAX_GROUP];
+            slices.iter_mut().zip(now_sent).for_each(|(s, d)| *s = IoSlice::new(d.payload));
+            let slices = slices.get(..now_sent.len()).unwrap_or_default();
+            match send(slices, u16::try_from(first.payload.len()).ok()) {
+                Ok(()) => continue,
+                // The path cannot cut: one by one, for good.
+                Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => groups.set(false),
+                Err(_) => {}
+            }
+        }
+        for datagram in now_sent {
+            if let Err(why) = send_one(datagram, &send) {
+                failed(datagram, why);
+            }
+        }
+    }
+}
+
+/// How many datagrams at the front of `rest` can leave in one call.
+fn group_len(rest: &[Datagram<'_>]) -> usize {
+    let Some((first, others)) = rest.split_first() else { return 0 };
+    let size = first.payload.len();
+    if first.segment_size.is_some() || size == 0 {
+        return 1;
+    }
+    let (mut count, mut octets) = (1, size);
+    for datagram in others.iter().take(MAX_GROUP - 1) {
+        let len = datagram.payload.len();
+        let fits = len > 0 && len <= size && octets + len <= MAX_GROUP_OCTETS;
+        if !fits || datagram.segment_size.is_some() {
+            break;
+        }
+        count += 1;
+        octets += len;
+        // Only the last one may be shorter.
+        if len < size {
+            break;
+        }
+    }
+    count
+}
+
+/// Sends one datagram, or what the kernel left in one.
+///
+/// # Errors
+///
+/// [`NotSent`].
+pub fn send_one(
+    datagram: &Datagram<'_>,
+    send: &impl Fn(&[IoSlice<'_>], Option<u16>) -> Result<(), Errno>,
+) -> Result<(), NotSent> {
+    let Some(size) = datagram.segment_size else { return send_plain(datagram.payload, send) };
+    match send(&[IoSlice::new(datagram.payload)], Some(size)) {
+        Ok(()) => Ok(()),
+        Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => {
+            let mut pieces = datagram.payload.chunks(usize::from(size).max(1));
+            pieces.try_for_each(|piece| send_plain(piece, send))
+        }
+        Err(errno) => Err(not_sent(errno)),
+    }
+}
+
+fn send_plain(
+    payload: &[u8],
+    send: &impl Fn(&[IoSlice<'_>], Option<u16>) -> Result<(), Errno>,
+) -> Result<(), NotSent> {
+    let slices = [IoSlice::new(payload)];
+    match send(&slices, None) {
+        // An error that an earlier datagram earned; asking has cleared it.
+        Err(Errno::ECONNREFUSED) => send(&slices, None),
+        other => other,
+    }
+    .map_err(not_sent)
+}
+
+fn not_sent(errno: Errno) -> NotSent {
+    match errno {
+        Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => NotSent::Dropped(DropReason::SocketFull),
+        errno => NotSent::Refused(errno),
+    }
+}
+
+/// Moves what was read from a host socket to the tap; larger than it carries is a counted drop.
+pub fn write_to_tap(tap: &mut Tap, path: &Path, mtu: Mtu, read: ReadDatagrams, octets: &[u8]) {
+    let headers = if path.source().is_ipv4() { 28 } else { 48 };
+    let largest = usize::from(mtu.get()).saturating_sub(headers);
+    let size = read.segment_size.map_or(octets.len(), usize::from);
+    if size > largest || read.truncated {
+        tap.counters.drop(DropReason::TooLarge);
+        return;
+    }
+    match read.segment_size {
+        Some(size) if !tap.segments_udp() => {
+            for piece in octets.chunks(usize::from(size).max(1)) {
+                tap.write_udp(path, None, piece);
+            }
+        }
+        // The kernel cuts up to what one packet can hold.
+        Some(size) => {
+            let room = path.max_transport() - udp::LEN;
+            let whole = room - room % usize::from(size);
+            for piece in octets.chunks(whole.max(1)) {
+                let several = piece.len() > usize::from(size);
+                tap.write_udp(path, several.then_some(size), piece);
+            }
+        }
+        None => {
+            tap.write_udp(path, None, octets);
+        }
+    }
+}
