@@ -4,45 +4,37 @@
 //! end of a queue, and a turn with something in that queue does not sleep. The clock is read once a
 //! turn. No buffer is allocated for a frame.
 
+mod batch;
 mod open;
+mod tcp;
+mod timers;
 
-use crate::classify::{Content, Frame, classify};
-use crate::counters::DropReason;
+use crate::flow::FlowId;
 use crate::flow::table::FlowTable;
-use crate::flow::{FlowId, FlowKey};
-use crate::forward::{Forwarding, Protocol};
+use crate::forward::Forwarding;
 use crate::icmp::EchoFlow;
 use crate::icmp_error;
 use crate::io::epoll::{Event, Poller};
-use crate::io::sockets::{PeekMethod, QueuedError, TcpSocket, probe_peek, take_error};
-use crate::io::tap::{MAX_FRAME, Path, ReadError, Tap};
-use crate::local::{self, Neighbours};
+use crate::io::sockets::{PeekMethod, QueuedError, probe_peek, take_error};
+use crate::io::tap::Tap;
+use crate::local::Neighbours;
 use crate::peer::{Monitor, News, Supervisor};
-use crate::sys;
-use crate::tcp::connection::reset_for;
-use crate::tcp::mapping::{Fate, Mapping, Parking, ToTap};
+use crate::tcp::mapping::Parking;
 use crate::time::Instant;
-use crate::udp::{Datagram, NotSent, Reading, UdpFlow};
-use crate::wire::tcp::{Header, ToSend};
+use crate::udp::{Reading, UdpFlow};
+use batch::{BATCH, BATCH_OCTETS, BatchStorage};
 use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 use pasta_ipc::ReceiveError;
-use pasta_ipc::types::{LogLevel, MacAddr, Mtu};
+use pasta_ipc::types::{LogLevel, Mtu};
 use seccomp::Confined;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::hash::RandomState;
-use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::io;
+use std::net::IpAddr;
+use tcp::TcpFlow;
 
-/// Frames read before sockets have a turn.
-const BATCH: usize = 64;
-/// What a batch is read into: four of the largest frames, which stays inside a core's second-level
-/// cache (reading more at once costs a quarter of the throughput), or many small ones.
-const BATCH_OCTETS: usize = 4 * (MAX_FRAME + 64);
-/// A frame below this may be one of an exchange of small messages.
-const LONE_FRAME: usize = 2048;
 /// What is peeked at once, for the same reason.
 const SCRATCH_OCTETS: usize = 512 * 1024;
 /// Octets that all flows together may have parked; chosen: a quarter of a per cent of an ordinary
@@ -85,17 +77,6 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// A TCP connection of the namespace's with its socket.
-#[derive(Debug)]
-struct TcpFlow {
-    mapping: Mapping,
-    socket: TcpSocket,
-    path: Path,
-    mac: MacAddr,
-    /// Number of the namespace's SYN, for an error to quote.
-    syn: Header,
-}
-
 #[derive(Debug)]
 enum Kind {
     // The others are a quarter of the size.
@@ -111,44 +92,6 @@ struct Flow {
     armed: Option<Instant>,
     /// Whether it is in the queue of those that have more to do.
     queued: bool,
-}
-
-/// One flow's way to the tap.
-struct FlowTap<'a> {
-    tap: &'a mut Tap,
-    path: &'a Path,
-}
-
-impl ToTap for FlowTap<'_> {
-    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
-        self.tap.write_tcp(self.path, header, segment_size, payload)
-    }
-
-    fn frame_payload(&self, segment_size: u16) -> usize {
-        let size = usize::from(segment_size).max(1);
-        match self.tap.framing() {
-            crate::classify::Framing::Plain => size,
-            crate::classify::Framing::Vnet => {
-                let room = self.path.max_transport() - crate::wire::tcp::LEN;
-                (room - room % size).max(size)
-            }
-        }
-    }
-}
-
-/// What a batch of frames has for the flows it touches.
-struct Batch<'a> {
-    segments: Vec<(FlowId, &'a [u8])>,
-    touched: Vec<FlowId>,
-    datagrams: Vec<(FlowId, MacAddr, Datagram<'a>)>,
-}
-
-/// Storage of a [`Batch`] between two of them.
-#[derive(Debug, Default)]
-struct BatchStorage {
-    segments: Vec<(FlowId, &'static [u8])>,
-    touched: Vec<FlowId>,
-    datagrams: Vec<(FlowId, MacAddr, Datagram<'static>)>,
 }
 
 /// The shell's state.
@@ -295,262 +238,6 @@ impl Engine {
         Instant::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn fire_timers(&mut self, now: Instant) {
-        while let Some(&(due, id)) = self.timers.first()
-            && due <= now
-        {
-            self.timers.pop_first();
-            let Some(flow) = self.flows.get_mut(id) else { continue };
-            flow.armed = None;
-            match &mut flow.kind {
-                Kind::Tcp(tcp) => {
-                    tcp.mapping.tick(now);
-                    self.run_tcp(now, id, &[]);
-                }
-                Kind::Udp(udp) => {
-                    let deadline = udp.deadline();
-                    self.expire(now, id, deadline);
-                }
-                Kind::Echo(echo) => {
-                    let deadline = echo.deadline();
-                    self.expire(now, id, deadline);
-                }
-            }
-        }
-    }
-
-    /// Ends a flow whose life is over, or looks again when it may be.
-    fn expire(&mut self, now: Instant, id: FlowId, deadline: Instant) {
-        if deadline <= now {
-            self.remove(id);
-        } else {
-            self.arm(id, Some(deadline));
-        }
-    }
-
-    /// Makes the timer queue wake `id` at `deadline`, if that is before it would anyway.
-    fn arm(&mut self, id: FlowId, deadline: Option<Instant>) {
-        let (Some(deadline), Some(flow)) = (deadline, self.flows.get_mut(id)) else { return };
-        match flow.armed {
-            Some(armed) if armed <= deadline => return,
-            Some(armed) => {
-                self.timers.remove(&(armed, id));
-            }
-            None => {}
-        }
-        flow.armed = Some(deadline);
-        self.timers.insert((deadline, id));
-    }
-
-    fn remove(&mut self, id: FlowId) {
-        if let Some(flow) = self.flows.remove(id)
-            && let Some(armed) = flow.armed
-        {
-            self.timers.remove(&(armed, id));
-        }
-    }
-
-    fn read_tap(&mut self, now: Instant) -> Result<(), Errno> {
-        let mut frames = std::mem::take(&mut self.frames);
-        let mut gone = None;
-        self.ranges.clear();
-        let mut start = 0;
-        while self.ranges.len() < BATCH
-            && let Some(room) = frames.get_mut(start..start + MAX_FRAME)
-        {
-            match self.tap.read(room) {
-                Ok(len) => {
-                    self.ranges.push((start, start + len));
-                    start += len.next_multiple_of(64);
-                    // One small frame after a turn that had one is most likely the only one: the
-                    // kernel says so if it is not, for the price of the read that is saved.
-                    if len < LONE_FRAME && self.ranges.len() == 1 && self.last_batch <= 1 {
-                        self.tap_ready = false;
-                        break;
-                    }
-                }
-                Err(ReadError::WouldBlock) => {
-                    self.tap_ready = false;
-                    break;
-                }
-                Err(ReadError::Gone(errno)) => {
-                    gone = Some(errno);
-                    break;
-                }
-            }
-        }
-        self.last_batch = self.ranges.len();
-        self.handle_frames(now, &frames);
-        self.frames = frames;
-        gone.map_or(Ok(()), Err)
-    }
-
-    fn handle_frames(&mut self, now: Instant, frames: &[u8]) {
-        let storage = std::mem::take(&mut self.storage);
-        let BatchStorage { segments, touched, datagrams } = storage;
-        let mut batch = Batch { segments, touched, datagrams };
-        let ranges = std::mem::take(&mut self.ranges);
-        for (start, end) in &ranges {
-            let octets = frames.get(*start..*end).unwrap_or_default();
-            let handled = classify(octets, self.tap.framing())
-                .and_then(|frame| self.handle_frame(now, frame, &mut batch));
-            if let Err(reason) = handled {
-                self.tap.counters.drop(reason);
-            }
-        }
-        self.ranges = ranges;
-        self.flush(now, &batch);
-        batch.segments.clear();
-        batch.datagrams.clear();
-        batch.touched.clear();
-        let Batch { segments, touched, datagrams } = batch;
-        // Empty vectors keep their memory for the next batch.
-        let segments = segments.into_iter().map(|_| unreachable!("was cleared")).collect();
-        let datagrams = datagrams.into_iter().map(|_| unreachable!("was cleared")).collect();
-        self.storage = BatchStorage { segments, touched, datagrams };
-    }
-
-    fn handle_frame<'a>(
-        &mut self,
-        now: Instant,
-        frame: Frame<'a>,
-        batch: &mut Batch<'a>,
-    ) -> Result<(), DropReason> {
-        let mac = frame.mac;
-        match frame.content {
-            Content::Arp(request) => {
-                if !self.forwarding.serves(request.target.into()) {
-                    return Err(DropReason::FamilyOff);
-                }
-                if !self.neighbours.answers_arp(&request) {
-                    return Err(DropReason::NeighbourNotOurs);
-                }
-                local::send_arp_reply(&mut self.tap, &request);
-                Ok(())
-            }
-            Content::NeighbourSolicitation { source, target } => {
-                if !self.forwarding.serves(target.into()) {
-                    return Err(DropReason::FamilyOff);
-                }
-                if !self.neighbours.answers_solicitation(source, target) {
-                    return Err(DropReason::NeighbourNotOurs);
-                }
-                local::send_advertisement(&mut self.tap, mac, source, target);
-                Ok(())
-            }
-            Content::Tcp { source, destination, header, payload } => {
-                self.handle_segment(now, mac, (source, destination), &header, payload, batch)
-            }
-            Content::Udp { source, destination, payload, segment_size } => {
-                let key =
-                    FlowKey { protocol: Protocol::Udp, namespace: source, remote: destination };
-                let id = match self.flows.find(&key) {
-                    Some(id) => id,
-                    None => self.open_udp(now, mac, key, payload.len())?,
-                };
-                batch.datagrams.push((id, mac, Datagram { payload, segment_size }));
-                Ok(())
-            }
-            Content::Echo { source, destination, id, body } => {
-                self.handle_echo(now, mac, (source, destination), id, body)
-            }
-        }
-    }
-
-    fn handle_segment<'a>(
-        &mut self,
-        now: Instant,
-        mac: MacAddr,
-        (source, destination): (SocketAddr, SocketAddr),
-        header: &Header,
-        payload: &'a [u8],
-        batch: &mut Batch<'a>,
-    ) -> Result<(), DropReason> {
-        let key = FlowKey { protocol: Protocol::Tcp, namespace: source, remote: destination };
-        let found = self.flows.find(&key);
-        let id = match found {
-            Some(id) => id,
-            None if is_opening(header) => return self.open_tcp(now, mac, key, header),
-            None => {
-                if let Some(reset) = reset_for(header, payload.len()) {
-                    self.send_reset(mac, key, &reset);
-                }
-                return Err(DropReason::NoFlow);
-            }
-        };
-        let Some(Flow { kind: Kind::Tcp(flow), .. }) = self.flows.get_mut(id) else {
-            return Err(DropReason::NoFlow);
-        };
-        if mac != flow.mac {
-            flow.mac = mac;
-            flow.path.set_mac(mac);
-        }
-        let taken = flow.mapping.segment(now, header, payload.len());
-        if !taken.is_empty() {
-            batch.segments.push((id, payload.get(taken).unwrap_or_default()));
-        }
-        if !batch.touched.contains(&id) {
-            batch.touched.push(id);
-        }
-        Ok(())
-    }
-
-    /// Tells the sender of a segment for which there is no flow.
-    fn send_reset(&mut self, mac: MacAddr, key: FlowKey, reset: &ToSend) {
-        let our_mac = self.tap.our_mac();
-        let path = Path::new(our_mac, mac, crate::io::tap::TCP, key.remote, key.namespace);
-        self.tap.write_tcp(&path, reset, u16::MAX, &[]);
-    }
-
-    /// Gives the flows that a batch touched what it had for them.
-    fn flush(&mut self, now: Instant, batch: &Batch<'_>) {
-        for id in &batch.touched {
-            let mut slices = [IoSlice::new(&[]); BATCH];
-            let payloads = batch.segments.iter().filter(|(of, _)| of == id);
-            let mut count = 0;
-            for (slice, (_, payload)) in slices.iter_mut().zip(payloads) {
-                *slice = IoSlice::new(payload);
-                count += 1;
-            }
-            self.run_tcp(now, *id, slices.get(..count).unwrap_or_default());
-        }
-        let mut rest = batch.datagrams.as_slice();
-        while let Some((id, mac, _)) = rest.first() {
-            let run = rest.iter().take_while(|(of, from, _)| of == id && from == mac).count();
-            let (group, later) = rest.split_at(run);
-            rest = later;
-            self.send_datagrams(now, *id, *mac, group);
-        }
-    }
-
-    fn send_datagrams(
-        &mut self,
-        now: Instant,
-        id: FlowId,
-        mac: MacAddr,
-        group: &[(FlowId, MacAddr, Datagram<'_>)],
-    ) {
-        let Self { tap, forwarding, flows, .. } = self;
-        let Some(Flow { kind: Kind::Udp(flow), .. }) = flows.get_mut(id) else { return };
-        let empty = Datagram { payload: &[], segment_size: None };
-        let mut datagrams = [empty; BATCH];
-        datagrams.iter_mut().zip(group).for_each(|(slot, (_, _, datagram))| *slot = *datagram);
-        let datagrams = datagrams.get(..group.len()).unwrap_or_default();
-        flow.send(now, mac, datagrams, |flow, datagram, why| match why {
-            NotSent::Dropped(reason) => tap.counters.drop(reason),
-            NotSent::Refused(errno) => {
-                tap.counters.drop(DropReason::Unreachable);
-                let remote = flow.path().source().ip();
-                let mtu = sys::path_mtu(flow.socket(), remote);
-                if let Some(why) = icmp_error::Unreachable::from_errno(errno, mtu) {
-                    let reporter = forwarding.our_address(remote).unwrap_or(remote);
-                    let offending = flow.offending(datagram.payload.len());
-                    icmp_error::send(tap, mac, reporter, &offending, why);
-                }
-            }
-        });
-    }
-
     /// Something happened to the socket of flow `id`.
     fn socket_event(&mut self, now: Instant, id: FlowId, event: Event) {
         let Some(flow) = self.flows.get_mut(id) else { return };
@@ -602,35 +289,6 @@ impl Engine {
             Kind::Udp(udp) => Some(udp.deadline()),
             _ => None,
         };
-        self.arm(id, deadline);
-    }
-
-    fn run_tcp(&mut self, now: Instant, id: FlowId, payloads: &[IoSlice<'_>]) {
-        let Self { tap, flows, poller, scratch, parking, hungry, .. } = self;
-        let Some(flow) = flows.get_mut(id) else { return };
-        let Kind::Tcp(tcp) = &mut flow.kind else { return };
-        let mut to_tap = FlowTap { tap, path: &tcp.path };
-        let fate = tcp.mapping.run(now, &mut tcp.socket, payloads, &mut to_tap, scratch, parking);
-        match fate {
-            Fate::Alive => {}
-            Fate::Hungry if flow.queued => {}
-            Fate::Hungry => {
-                flow.queued = true;
-                hungry.push_back(id);
-            }
-            Fate::Over => return self.remove(id),
-            Fate::BrokenOff => {
-                tcp.socket.reset_on_close();
-                return self.remove(id);
-            }
-        }
-        // Where asking fails, the recheck of the send buffer does the same more slowly.
-        if tcp.mapping.take_write_event_wanted()
-            && poller.rearm(tcp.socket.as_fd(), id.as_token()).is_err()
-        {
-            tcp.mapping.writable();
-        }
-        let deadline = tcp.mapping.deadline();
         self.arm(id, deadline);
     }
 
@@ -714,12 +372,6 @@ fn watch_fixed(tap: &Tap, supervisor: &Supervisor, monitor: &Monitor) -> io::Res
         poller.add_level(fd, TOKEN_MONITOR)?;
     }
     Ok(poller)
-}
-
-fn is_opening(header: &Header) -> bool {
-    use crate::wire::tcp::Flags;
-    let flags = header.flags;
-    flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) && !flags.contains(Flags::RST)
 }
 
 /// From whom an error comes, as the namespace sees it: the destination itself for a closed port; who

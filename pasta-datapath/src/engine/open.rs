@@ -1,7 +1,8 @@
 //! New flows: from the first frame to a host socket, and what the namespace is told when there is
 //! none.
 
-use super::{Engine, Flow, Kind, TcpFlow};
+use super::tcp::TcpFlow;
+use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
 use crate::flow::{FlowId, FlowKey};
 use crate::forward::{Denied, Protocol, Target};

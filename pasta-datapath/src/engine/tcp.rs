@@ -1,0 +1,85 @@
+//! TCP flows: one connection of the namespace's, its socket, and the way to the tap.
+
+use super::{Engine, Kind};
+use crate::classify::Framing;
+use crate::flow::{FlowId, FlowKey};
+use crate::io::sockets::TcpSocket;
+use crate::io::tap::{self, Path, Tap};
+use crate::tcp::mapping::{Fate, Mapping, ToTap};
+use crate::time::Instant;
+use crate::wire::tcp::{Header, LEN, ToSend};
+use pasta_ipc::types::MacAddr;
+use std::io::IoSlice;
+use std::os::fd::AsFd;
+
+/// A TCP connection of the namespace's with its socket.
+#[derive(Debug)]
+pub(super) struct TcpFlow {
+    pub(super) mapping: Mapping,
+    pub(super) socket: TcpSocket,
+    pub(super) path: Path,
+    pub(super) mac: MacAddr,
+    /// Number of the namespace's SYN, for an error to quote.
+    pub(super) syn: Header,
+}
+
+/// One flow's way to the tap.
+struct FlowTap<'a> {
+    tap: &'a mut Tap,
+    path: &'a Path,
+}
+
+impl ToTap for FlowTap<'_> {
+    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
+        self.tap.write_tcp(self.path, header, segment_size, payload)
+    }
+
+    fn frame_payload(&self, segment_size: u16) -> usize {
+        let size = usize::from(segment_size).max(1);
+        match self.tap.framing() {
+            Framing::Plain => size,
+            Framing::Vnet => {
+                let room = self.path.max_transport() - LEN;
+                (room - room % size).max(size)
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Tells the sender of a segment for which there is no flow.
+    pub(super) fn send_reset(&mut self, mac: MacAddr, key: FlowKey, reset: &ToSend) {
+        let our_mac = self.tap.our_mac();
+        let path = Path::new(our_mac, mac, tap::TCP, key.remote, key.namespace);
+        self.tap.write_tcp(&path, reset, u16::MAX, &[]);
+    }
+
+    pub(super) fn run_tcp(&mut self, now: Instant, id: FlowId, payloads: &[IoSlice<'_>]) {
+        let Self { tap, flows, poller, scratch, parking, hungry, .. } = self;
+        let Some(flow) = flows.get_mut(id) else { return };
+        let Kind::Tcp(tcp) = &mut flow.kind else { return };
+        let mut to_tap = FlowTap { tap, path: &tcp.path };
+        let fate = tcp.mapping.run(now, &mut tcp.socket, payloads, &mut to_tap, scratch, parking);
+        match fate {
+            Fate::Alive => {}
+            Fate::Hungry if flow.queued => {}
+            Fate::Hungry => {
+                flow.queued = true;
+                hungry.push_back(id);
+            }
+            Fate::Over => return self.remove(id),
+            Fate::BrokenOff => {
+                tcp.socket.reset_on_close();
+                return self.remove(id);
+            }
+        }
+        // Where asking fails, the recheck of the send buffer does the same more slowly.
+        if tcp.mapping.take_write_event_wanted()
+            && poller.rearm(tcp.socket.as_fd(), id.as_token()).is_err()
+        {
+            tcp.mapping.writable();
+        }
+        let deadline = tcp.mapping.deadline();
+        self.arm(id, deadline);
+    }
+}
