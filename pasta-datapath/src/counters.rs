@@ -47,6 +47,8 @@ reasons! {
     SocketFull = "socket full",
     /// The tap did not take a frame.
     TapFull = "tap full",
+    /// A connection or datagram for the namespace, which has no address, or we none to send it from.
+    NoAddress = "no address for arrival",
     /// There is no tap.
     NoTap = "no tap",
     /// A datagram from the host is larger than what the tap carries.

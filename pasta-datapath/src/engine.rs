@@ -5,9 +5,13 @@
 //! turn. No buffer is allocated for a frame.
 
 mod batch;
+mod forwards;
+mod listen;
 mod open;
+mod splice;
 mod tcp;
 mod timers;
+mod token;
 
 use crate::flow::FlowId;
 use crate::flow::table::FlowTable;
@@ -19,10 +23,13 @@ use crate::io::sockets::{PeekMethod, QueuedError, probe_peek, take_error};
 use crate::io::tap::Tap;
 use crate::local::Neighbours;
 use crate::peer::{Monitor, News, Supervisor};
+use crate::splice::{Side, SpliceFlow};
 use crate::tcp::mapping::Parking;
 use crate::time::Instant;
+use crate::udp::forwarded::ForwardedFlow;
 use crate::udp::{Reading, UdpFlow};
 use batch::{BATCH, BATCH_OCTETS, BatchStorage};
+pub use forwards::Forwards;
 use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 use pasta_ipc::ReceiveError;
@@ -34,6 +41,7 @@ use std::hash::RandomState;
 use std::io;
 use std::net::IpAddr;
 use tcp::TcpFlow;
+use token::Token;
 
 /// What is peeked at once, for the same reason.
 const SCRATCH_OCTETS: usize = 512 * 1024;
@@ -42,11 +50,6 @@ const SCRATCH_OCTETS: usize = 512 * 1024;
 const PARKING_OCTETS: usize = 64 * 1024 * 1024;
 /// Most flows; each is a descriptor and some 400 octets.
 pub const MAX_FLOWS: usize = 131_071;
-
-/// Tokens that no flow has: their lives would have to reach 2^32 - 1 first.
-const TOKEN_TAP: u64 = u64::MAX;
-const TOKEN_SUPERVISOR: u64 = u64::MAX - 1;
-const TOKEN_MONITOR: u64 = u64::MAX - 2;
 
 /// Why the loop ended.
 #[derive(Debug)]
@@ -83,6 +86,8 @@ enum Kind {
     Tcp(Box<TcpFlow>),
     Udp(UdpFlow),
     Echo(EchoFlow),
+    Forwarded(Box<ForwardedFlow>),
+    Splice(Box<SpliceFlow>),
 }
 
 #[derive(Debug)]
@@ -118,6 +123,7 @@ pub struct Engine {
     last_batch: usize,
     storage: BatchStorage,
     events: Vec<Event>,
+    forwards: Forwards,
     started: std::time::Instant,
     said: Said,
 }
@@ -141,6 +147,7 @@ impl Engine {
         supervisor: Supervisor,
         monitor: Monitor,
         forwarding: Forwarding,
+        forwards: Forwards,
         max_flows: usize,
     ) -> Result<Self, (Supervisor, io::Error)> {
         let poller = match watch_fixed(&tap, &supervisor, &monitor) {
@@ -168,6 +175,7 @@ impl Engine {
             last_batch: 0,
             storage: BatchStorage::default(),
             events: Vec::new(),
+            forwards,
             started: std::time::Instant::now(),
             said: Said::default(),
         })
@@ -195,11 +203,13 @@ impl Engine {
 
     fn turn(&mut self) -> Result<Option<Ended>, RunError> {
         let now = self.now();
-        let busy = self.tap_ready || !self.hungry.is_empty();
+        let busy = self.tap_ready || !self.hungry.is_empty() || self.forwards.is_busy();
         let timeout = if busy {
             Some(std::time::Duration::ZERO)
         } else {
-            self.timers.first().map(|(due, _)| due.since(now))
+            let timer = self.timers.first().map(|(due, _)| *due);
+            let deadlines = [timer, self.forwards.deadline()];
+            deadlines.into_iter().flatten().min().map(|due| due.since(now))
         };
         let mut events = std::mem::take(&mut self.events);
         events.clear();
@@ -207,7 +217,7 @@ impl Engine {
         let now = self.now();
 
         self.fire_timers(now);
-        self.tap_ready |= events.iter().any(|event| event.token == TOKEN_TAP);
+        self.tap_ready |= events.iter().any(|event| Token::from(event.token) == Token::Tap);
         if self.tap_ready
             && let Err(errno) = self.read_tap(now)
         {
@@ -215,14 +225,16 @@ impl Engine {
         }
         let mut ended = None;
         for event in &events {
-            match event.token {
-                TOKEN_TAP => {}
-                TOKEN_SUPERVISOR => ended = self.hear_supervisor()?.or(ended),
-                TOKEN_MONITOR => self.hear_monitor()?,
-                token => self.socket_event(now, FlowId::from_token(token), *event),
+            match Token::from(event.token) {
+                Token::Tap => {}
+                Token::Supervisor => ended = self.hear_supervisor()?.or(ended),
+                Token::Monitor => self.hear_monitor()?,
+                Token::Listener(index) => self.forwards.came(index),
+                Token::Flow(id, side) => self.socket_event(now, id, side, *event),
             }
         }
         self.events = events;
+        self.serve_listeners(now);
         // Only those that were in the queue when the turn began: new ones have had their share.
         for _ in 0..self.hungry.len() {
             if let Some(id) = self.hungry.pop_front() {
@@ -239,7 +251,7 @@ impl Engine {
     }
 
     /// Something happened to the socket of flow `id`.
-    fn socket_event(&mut self, now: Instant, id: FlowId, event: Event) {
+    fn socket_event(&mut self, now: Instant, id: FlowId, side: Side, event: Event) {
         let Some(flow) = self.flows.get_mut(id) else { return };
         match &mut flow.kind {
             Kind::Tcp(tcp) => {
@@ -261,6 +273,8 @@ impl Engine {
                 }
                 self.run_tcp(now, id, &[]);
             }
+            Kind::Splice(_) => self.splice_event(id, side, event),
+            Kind::Forwarded(_) => self.feed(now, id),
             Kind::Udp(_) | Kind::Echo(_) => {
                 if event.is_failed() {
                     self.tell_errors(id);
@@ -272,11 +286,16 @@ impl Engine {
 
     /// Runs a flow that may have more to do.
     fn feed(&mut self, now: Instant, id: FlowId) {
-        let Self { tap, flows, scratch, mtu, hungry, .. } = self;
+        let Self { tap, flows, scratch, mtu, hungry, forwards, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         flow.queued = false;
         let reading = match &mut flow.kind {
             Kind::Tcp(_) => return self.run_tcp(now, id, &[]),
+            Kind::Splice(_) => return self.run_splice(id),
+            Kind::Forwarded(flow) => match forwards.listener(flow.listener()) {
+                Some(listener) => flow.receive(now, listener, scratch, |it| tap.counters.drop(it)),
+                None => return self.remove(id),
+            },
             Kind::Udp(udp) => udp.receive(now, tap, *mtu, scratch),
             Kind::Echo(echo) => echo.receive(now, tap, scratch),
         };
@@ -287,6 +306,7 @@ impl Engine {
         // An answer can bring the end nearer.
         let deadline = match &flow.kind {
             Kind::Udp(udp) => Some(udp.deadline()),
+            Kind::Forwarded(forwarded) => Some(forwarded.deadline()),
             _ => None,
         };
         self.arm(id, deadline);
@@ -299,7 +319,7 @@ impl Engine {
         let (socket, mac, path, offending) = match &flow.kind {
             Kind::Udp(udp) => (udp.socket(), udp.mac(), udp.path(), udp.offending(0)),
             Kind::Echo(echo) => (echo.socket(), echo.mac(), echo.path(), echo.offending()),
-            Kind::Tcp(_) => return,
+            Kind::Tcp(_) | Kind::Forwarded(_) | Kind::Splice(_) => return,
         };
         // What is pending besides the queue would fail the next call instead.
         let _ = take_error(socket);
@@ -334,7 +354,13 @@ impl Engine {
     fn hear_monitor(&mut self) -> Result<(), RunError> {
         let mut heard = Vec::new();
         let result = self.monitor.receive(|news| heard.push(news));
-        heard.into_iter().for_each(|news| self.take_in(news));
+        for news in heard {
+            match news {
+                News::Sockets(request, sockets) => self.sockets_came(request, sockets)?,
+                News::Refused(request, why) => self.sockets_refused(request, why)?,
+                news => self.take_in(news),
+            }
+        }
         result.map_err(|error| RunError::Peer("monitor", error))
     }
 
@@ -350,14 +376,13 @@ impl Engine {
             News::MonitorGone => {
                 let line = || "monitor has gone; its last snapshot stays in force".to_owned();
                 self.supervisor.log(LogLevel::Warn, line);
+                self.no_more_sockets();
             }
-            News::Forwards(_)
-            | News::Listeners(_)
-            | News::Ports(_)
-            | News::Sockets(..)
-            | News::Refused(..) => {}
-            // The first is over when there is an engine; the second is for the loop.
-            News::Start(..) | News::Shutdown => {}
+            News::Forwards(table) => self.rules_changed(&table),
+            News::Listeners(listeners) => self.listeners_came(listeners),
+            News::Ports(snapshot) => self.ports_changed(*snapshot),
+            // Over when there is an engine; for the loop; answers, which the loop takes.
+            News::Start(..) | News::Shutdown | News::Sockets(..) | News::Refused(..) => {}
         }
     }
 }
@@ -365,11 +390,11 @@ impl Engine {
 fn watch_fixed(tap: &Tap, supervisor: &Supervisor, monitor: &Monitor) -> io::Result<Poller> {
     let poller = Poller::new()?;
     if let Some(tap) = tap.as_fd() {
-        poller.add_level(tap, TOKEN_TAP)?;
+        poller.add_level(tap, Token::Tap.into())?;
     }
-    poller.add_level(supervisor.as_fd(), TOKEN_SUPERVISOR)?;
+    poller.add_level(supervisor.as_fd(), Token::Supervisor.into())?;
     if let Some(fd) = monitor.as_fd() {
-        poller.add_level(fd, TOKEN_MONITOR)?;
+        poller.add_level(fd, Token::Monitor.into())?;
     }
     Ok(poller)
 }

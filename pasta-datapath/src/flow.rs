@@ -24,6 +24,9 @@ pub struct FlowId {
 }
 
 impl FlowId {
+    /// Lives begin again after this one, so that other tokens are free.
+    pub const MAX_LIFE: u32 = u32::MAX >> 1;
+
     /// As a number, for the kernel to give back.
     pub fn as_token(self) -> u64 {
         u64::from(self.life) << 32 | u64::from(self.index)

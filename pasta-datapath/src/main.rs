@@ -5,13 +5,15 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
-use pasta_datapath::engine::{Ended, Engine, MAX_FLOWS, RunError};
+use pasta_datapath::engine::{Ended, Engine, Forwards, MAX_FLOWS, RunError};
 use pasta_datapath::forward::Forwarding;
+use pasta_datapath::forward::inbound::LocalPolicy;
+use pasta_datapath::io::listeners::Families;
 use pasta_datapath::io::tap::Tap;
 use pasta_datapath::peer::{Monitor, News, Supervisor};
 use pasta_datapath::sys;
 use pasta_ipc::ReceiveError;
-use pasta_ipc::types::{DatapathStart, LogLevel};
+use pasta_ipc::types::{DatapathStart, LogLevel, Service};
 use seccomp::{Confinement, Role};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -101,11 +103,19 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
         (Some(fd), Some(info)) => Tap::new(fd, info, start.our_mac),
         _ => Tap::none(start.our_mac),
     };
+    let families = match (start.ipv4.service, start.ipv6.service) {
+        (_, Service::Off) => Families::Ipv4,
+        (Service::Off, Service::On) => Families::Ipv6,
+        (Service::On, Service::On) => Families::Both,
+    };
     let forwarding = Forwarding::new(start.ipv4, start.ipv6);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
     let flows = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
     let flows = usize::try_from(flows).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
-    let mut engine = match Engine::new(tap, supervisor, monitor, forwarding, flows) {
+    let local = LocalPolicy { splice: start.splice, loopback: start.loopback };
+    let mac = start.tap.as_ref().map_or(start.our_mac, |tap| tap.mac);
+    let forwards = Forwards::new(local, families, mac, flows);
+    let mut engine = match Engine::new(tap, supervisor, monitor, forwarding, forwards, flows) {
         Ok(engine) => engine,
         Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
     };

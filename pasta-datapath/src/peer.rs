@@ -211,6 +211,15 @@ impl Monitor {
         self.channel.as_ref().map(AsFd::as_fd)
     }
 
+    /// Asks for something.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; `Closed` also once the monitor has gone.
+    pub fn ask(&self, message: &DatapathToMonitor) -> Result<(), SendError> {
+        self.channel.as_ref().ok_or(SendError::Closed)?.send(message)
+    }
+
     /// As [`Supervisor::receive`]; that the monitor has gone is news and no error.
     ///
     /// # Errors

@@ -215,6 +215,9 @@ impl Engine {
         group: &[(FlowId, MacAddr, Datagram<'_>)],
     ) {
         let Self { tap, forwarding, flows, .. } = self;
+        if let Some(Flow { kind: Kind::Forwarded(_), .. }) = flows.get_mut(id) {
+            return self.answer_forwarded(now, id, mac, group);
+        }
         let Some(Flow { kind: Kind::Udp(flow), .. }) = flows.get_mut(id) else { return };
         let empty = Datagram { payload: &[], segment_size: None };
         let mut datagrams = [empty; BATCH];

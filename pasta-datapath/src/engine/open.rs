@@ -66,6 +66,7 @@ impl Engine {
         key: FlowKey,
         header: &Header,
     ) -> Result<(), DropReason> {
+        self.observe(key.namespace.ip(), mac);
         let opened = self.target(&key).and_then(|target| self.connect(&key, &target, None));
         let connecting = match opened {
             Ok(connecting) => connecting,
@@ -83,7 +84,7 @@ impl Engine {
         }
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add(std::os::fd::AsFd::as_fd(&socket), token);
-        let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: *header });
+        let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: Some(*header) });
         match watched.ok().and_then(|()| self.insert(key, Kind::Tcp(flow))) {
             Some(id) => {
                 self.run_tcp(now, id, &[]);
@@ -99,7 +100,7 @@ impl Engine {
         if event.is_failed()
             && let Some(errno) = flow.socket.take_error()
         {
-            let (mac, syn) = (flow.mac, flow.syn);
+            let (mac, Some(syn)) = (flow.mac, flow.syn) else { return self.remove(id) };
             let (namespace, remote) = (flow.path.destination(), flow.path.source());
             let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
             self.remove(id);
@@ -154,6 +155,7 @@ impl Engine {
         key: FlowKey,
         payload_len: usize,
     ) -> Result<FlowId, DropReason> {
+        self.observe(key.namespace.ip(), mac);
         let port = key.namespace.port();
         let opened = self.target(&key).and_then(|target| self.connect(&key, &target, Some(port)));
         let connecting = match opened {
@@ -218,6 +220,7 @@ impl Engine {
         key: FlowKey,
         body: &[u8],
     ) -> Result<FlowId, DropReason> {
+        self.observe(key.namespace.ip(), mac);
         let id = key.namespace.port();
         let (protocol, remote) = (icmp_protocol(key.remote.ip()), key.remote);
         let opened = self.target(&key).and_then(|target| self.connect(&key, &target, Some(id)));
@@ -244,7 +247,7 @@ impl Engine {
         Ok(flow_id)
     }
 
-    fn insert(&mut self, key: FlowKey, kind: Kind) -> Option<FlowId> {
+    pub(super) fn insert(&mut self, key: FlowKey, kind: Kind) -> Option<FlowId> {
         let flow = Flow { kind, armed: None, queued: false };
         let (id, _old) = self.flows.insert(key, flow).ok()?;
         self.tap.counters.flows += 1;
@@ -308,14 +311,14 @@ impl Engine {
     }
 
     /// Unpredictable for others, growing in time for the same endpoints (RFC 6528, section 3).
-    fn initial_sequence_number(&self, now: Instant, key: &FlowKey) -> Seq {
+    pub(super) fn initial_sequence_number(&self, now: Instant, key: &FlowKey) -> Seq {
         // The clock ticks each 64 ns, so that it wraps in less than five minutes; both casts cut.
         let clock = (now.as_nanos() >> 6) as u32;
         Seq::from(clock.wrapping_add(self.isn_key.hash_one(key) as u32))
     }
 
     /// The largest segment that fits the tap, for a family.
-    fn our_mss(&self, peer: SocketAddr) -> u16 {
+    pub(super) fn our_mss(&self, peer: SocketAddr) -> u16 {
         let headers = if peer.is_ipv4() { 40 } else { 60 };
         self.mtu.get().saturating_sub(headers)
     }

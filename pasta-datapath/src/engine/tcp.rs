@@ -19,8 +19,8 @@ pub(super) struct TcpFlow {
     pub(super) socket: TcpSocket,
     pub(super) path: Path,
     pub(super) mac: MacAddr,
-    /// Number of the namespace's SYN, for an error to quote.
-    pub(super) syn: Header,
+    /// The namespace's SYN, for an error to quote; none where we opened it.
+    pub(super) syn: Option<Header>,
 }
 
 /// One flow's way to the tap.

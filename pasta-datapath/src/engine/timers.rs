@@ -25,6 +25,12 @@ impl Engine {
                     let deadline = echo.deadline();
                     self.expire(now, id, deadline);
                 }
+                Kind::Forwarded(forwarded) => {
+                    let deadline = forwarded.deadline();
+                    self.expire(now, id, deadline);
+                }
+                // Has no deadline.
+                Kind::Splice(_) => {}
             }
         }
     }
@@ -53,10 +59,10 @@ impl Engine {
     }
 
     pub(super) fn remove(&mut self, id: FlowId) {
-        if let Some(flow) = self.flows.remove(id)
-            && let Some(armed) = flow.armed
-        {
+        let Some(mut flow) = self.flows.remove(id) else { return };
+        if let Some(armed) = flow.armed {
             self.timers.remove(&(armed, id));
         }
+        self.forwards.ended(&mut flow.kind);
     }
 }

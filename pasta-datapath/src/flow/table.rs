@@ -10,13 +10,15 @@ pub struct FlowTable<F> {
     free: Vec<u32>,
     /// Keys come from the namespace; the map's hash is keyed, so that they cannot be made to collide.
     by_key: HashMap<FlowKey, FlowId>,
+    count: usize,
     limit: usize,
 }
 
 #[derive(Debug)]
 struct Slot<F> {
     life: u32,
-    flow: Option<(FlowKey, F)>,
+    /// No key: frames never find it.
+    flow: Option<(Option<FlowKey>, F)>,
 }
 
 /// The table holds as many flows as it may.
@@ -26,17 +28,17 @@ pub struct Full;
 impl<F> FlowTable<F> {
     /// An empty table for at most `limit` flows (less than 2^32).
     pub fn new(limit: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_key: HashMap::new(), limit }
+        Self { slots: Vec::new(), free: Vec::new(), by_key: HashMap::new(), count: 0, limit }
     }
 
     /// How many flows there are.
     pub fn len(&self) -> usize {
-        self.by_key.len()
+        self.count
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.count == 0
     }
 
     /// Whether no flow can be added.
@@ -67,6 +69,21 @@ impl<F> FlowTable<F> {
     /// [`Full`].
     pub fn insert(&mut self, key: FlowKey, flow: F) -> Result<(FlowId, Option<F>), Full> {
         let old = self.find(&key).and_then(|id| self.remove(id));
+        let id = self.add(Some(key), flow)?;
+        self.by_key.insert(key, id);
+        Ok((id, old))
+    }
+
+    /// Adds a flow that has no frames.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`].
+    pub fn insert_nameless(&mut self, flow: F) -> Result<FlowId, Full> {
+        self.add(None, flow)
+    }
+
+    fn add(&mut self, key: Option<FlowKey>, flow: F) -> Result<FlowId, Full> {
         if self.is_full() {
             return Err(Full);
         }
@@ -75,8 +92,8 @@ impl<F> FlowTable<F> {
             Some(slot) => slot.flow = Some((key, flow)),
             None => self.slots.push(Slot { life: 0, flow: Some((key, flow)) }),
         }
-        self.by_key.insert(key, id);
-        Ok((id, old))
+        self.count += 1;
+        Ok(id)
     }
 
     /// The flow `id`, unless it is gone.
@@ -95,9 +112,12 @@ impl<F> FlowTable<F> {
             return None;
         }
         let (key, flow) = slot.flow.take()?;
-        // A name would be taken for an old one again after 2^32 flows in this slot.
-        slot.life = slot.life.wrapping_add(1);
-        self.by_key.remove(&key);
+        // A name would be taken for an old one again after so many flows in this slot.
+        slot.life = if slot.life < FlowId::MAX_LIFE { slot.life + 1 } else { 0 };
+        if let Some(key) = key {
+            self.by_key.remove(&key);
+        }
+        self.count -= 1;
         self.free.push(id.index);
         Some(flow)
     }

@@ -109,6 +109,11 @@ impl ForwardedFlow {
         self.destination
     }
 
+    /// Whether a socket for [`ForwardedFlow::destination`] is still to be had.
+    pub fn wants_socket(&self) -> bool {
+        matches!(self.other, Other::Waiting(_))
+    }
+
     /// The flow's own socket.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.other {

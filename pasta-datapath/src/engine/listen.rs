@@ -1,0 +1,534 @@
+//! Listeners and what comes to them: opened and closed by difference, accepted from in turns.
+
+use super::tcp::TcpFlow;
+use super::token::Token;
+use super::{Engine, Flow, Kind};
+use crate::counters::DropReason;
+use crate::flow::{FlowId, FlowKey};
+use crate::forward::Protocol;
+use crate::forward::inbound::{Arrival, Way};
+use crate::io::envelope::{Envelope, receive_from};
+use crate::io::listeners::{self, Families};
+use crate::io::sockets::{ReadDatagrams, TcpSocket};
+use crate::io::tap::{self, Path};
+use crate::listen::{ListenerId, Place};
+use crate::rules::Goal;
+use crate::sys;
+use crate::tcp::connection::Connection;
+use crate::tcp::mapping::Mapping;
+use crate::time::Instant;
+use crate::udp::Datagram;
+use crate::udp::forwarded::ForwardedFlow;
+use crate::udp::group::write_to_tap;
+use nix::errno::Errno;
+use pasta_ipc::forward::{
+    Direction, Effort, ForwardTable, ListenerAddress, PortSide, PortSnapshot, SocketFamily,
+    Transport,
+};
+use pasta_ipc::types::{LogLevel, MacAddr};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Connections or datagrams that one listener hands on in a turn before others go first; chosen.
+const SHARE: usize = 32;
+
+/// How long listeners wait for descriptors before they are looked at again; chosen: a storm of
+/// connections that cannot be accepted then costs ten looks a second.
+const STARVED_FOR: Duration = Duration::from_millis(100);
+
+/// Other source ports that are tried where ours is taken by another flow; chosen.
+const PORTS_TRIED: u16 = 64;
+
+impl Engine {
+    pub(super) fn rules_changed(&mut self, table: &ForwardTable) {
+        self.forwards.rules.update(table);
+        self.reconcile(table.direction);
+    }
+
+    pub(super) fn ports_changed(&mut self, snapshot: PortSnapshot) {
+        let direction = match snapshot.side {
+            PortSide::Namespace => Direction::Inbound,
+            PortSide::Host => Direction::Outbound,
+        };
+        self.forwards.rules.heard(snapshot);
+        self.reconcile(direction);
+    }
+
+    /// Takes over listeners that the launcher has bound.
+    pub(super) fn listeners_came(&mut self, listeners: Vec<(ListenerAddress, OwnedFd)>) {
+        for (at, socket) in listeners {
+            self.forwards.listeners.hand_over(at, socket);
+        }
+    }
+
+    /// Closes the listeners that nobody wants and opens those that are missing.
+    fn reconcile(&mut self, direction: Direction) {
+        let forwards = &mut self.forwards;
+        let (rules, listeners) = (&forwards.rules, &mut forwards.listeners);
+        let wanted: BTreeMap<Place, Goal> = match direction {
+            Direction::Inbound => {
+                let wanted = rules.on_host(listeners.ours(Direction::Outbound));
+                wanted.into_iter().map(|(at, goal)| (Place::Host(at), goal)).collect()
+            }
+            Direction::Outbound => {
+                let family = match forwards.families {
+                    Families::Ipv4 => SocketFamily::Ipv4,
+                    Families::Ipv6 => SocketFamily::Ipv6,
+                    Families::Both => SocketFamily::Both,
+                };
+                let wanted = rules.in_namespace(family, listeners.ours(Direction::Inbound));
+                wanted.into_iter().map(|(at, goal)| (Place::Namespace(at), goal)).collect()
+            }
+        };
+        forwards
+            .refused
+            .retain(|place, _| place.direction() != direction || wanted.contains_key(place));
+        let difference = listeners.compare(direction, wanted);
+        for id in difference.surplus {
+            self.close(id);
+        }
+        let mut counts = Counts::default();
+        if direction == Direction::Outbound {
+            self.forwards.to_ask.clear();
+        }
+        for (place, goal) in difference.missing {
+            match &place {
+                Place::Host(at) => {
+                    let opened =
+                        self.open_on_host(at).and_then(|it| self.listen(place.clone(), goal, it));
+                    counts.add(goal.effort, opened);
+                    self.note(place, goal, opened);
+                }
+                Place::Namespace(at) => {
+                    if let Some(asked) = self.forwards.asked.get_mut(at) {
+                        *asked = goal;
+                    } else {
+                        self.forwards.to_ask.push_back((*at, goal));
+                    }
+                }
+            }
+        }
+        if let Some(line) = counts.line() {
+            self.supervisor.log(LogLevel::Info, || line);
+        }
+        self.ask();
+    }
+
+    fn open_on_host(&mut self, at: &ListenerAddress) -> Result<OwnedFd, Errno> {
+        if let Some(socket) = self.forwards.listeners.take_spare(at) {
+            return Ok(socket);
+        }
+        if self.forwards.listeners.len() >= self.forwards.most_listeners {
+            return Err(Errno::EMFILE);
+        }
+        listeners::open(at, self.forwards.families)
+    }
+
+    /// Makes a socket that is bound a listener of ours.
+    pub(super) fn listen(
+        &mut self,
+        place: Place,
+        goal: Goal,
+        socket: OwnedFd,
+    ) -> Result<(), Errno> {
+        listeners::prepare(&socket, place.transport())?;
+        let token = Token::Listener(self.forwards.listeners.next_id().index());
+        let added = self.poller.add_reading(socket.as_fd(), token.into());
+        added.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        self.supervisor.log(LogLevel::Debug, || format!("listening on {place}"));
+        self.forwards.listeners.insert(place, goal, socket);
+        Ok(())
+    }
+
+    fn close(&mut self, id: ListenerId) {
+        if let Some(listener) = self.forwards.listeners.remove(id) {
+            self.supervisor
+                .log(LogLevel::Debug, || format!("no longer listening on {}", listener.place));
+        }
+    }
+
+    /// Says once for each place that it cannot be listened on; where ports are many, the summary does.
+    pub(super) fn note(&mut self, place: Place, goal: Goal, opened: Result<(), Errno>) {
+        let Err(errno) = opened else {
+            self.forwards.refused.remove(&place);
+            return;
+        };
+        let level = match goal.effort {
+            Effort::Explicit => LogLevel::Warn,
+            Effort::Auto => LogLevel::Info,
+            Effort::BestEffort => LogLevel::Debug,
+        };
+        if self.forwards.refused.get(&place) != Some(&errno) {
+            let reason = errno.desc();
+            self.supervisor.log(level, || format!("cannot listen on {place}: {reason}"));
+            self.forwards.refused.insert(place, errno);
+        }
+    }
+
+    /// Hands on what has come to listeners, each its share.
+    pub(super) fn serve_listeners(&mut self, now: Instant) {
+        if self.forwards.starved.1.is_some_and(|due| due <= now) {
+            self.forwards.starved.1 = None;
+            let starved = std::mem::take(&mut self.forwards.starved.0);
+            self.forwards.ready.extend(starved);
+        }
+        // Only those that are ready by now: the others have had their share.
+        for _ in 0..self.forwards.ready.len() {
+            let Some(id) = self.forwards.ready.pop_front() else { return };
+            let Some(listener) = self.forwards.listeners.get(id) else { continue };
+            let more = match listener.place.transport() {
+                Transport::Tcp => self.accept(now, id),
+                Transport::Udp => self.receive(now, id),
+            };
+            if more {
+                self.forwards.ready.push_back(id);
+            }
+        }
+    }
+
+    /// Accepts connections; whether there may be more.
+    fn accept(&mut self, now: Instant, id: ListenerId) -> bool {
+        for _ in 0..SHARE {
+            let Some(listener) = self.forwards.listener(id) else { return false };
+            let accepted = if self.flows.is_full() {
+                Err(io::Error::from_raw_os_error(libc::EMFILE))
+            } else {
+                sys::accept(listener)
+            };
+            match accepted {
+                Ok((socket, peer)) => self.accepted(now, id, socket, peer),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return false,
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        self.starve(now, id, &error);
+                        return false;
+                    }
+                    // Connections that have ended already report their own errors (accept(2)).
+                    _ => {}
+                },
+            }
+        }
+        true
+    }
+
+    /// What waits in the listener goes on waiting there: nothing is lost, and nothing spins.
+    fn starve(&mut self, now: Instant, id: ListenerId, error: &io::Error) {
+        if !std::mem::replace(&mut self.said.no_socket, true) {
+            self.supervisor.log(LogLevel::Warn, || {
+                format!("connections wait to be accepted, no descriptor can be had: {error}")
+            });
+        }
+        self.forwards.starved.0.push(id);
+        self.forwards.starved.1 = Some(now + STARVED_FOR);
+    }
+
+    fn accepted(&mut self, now: Instant, id: ListenerId, socket: OwnedFd, peer: SocketAddr) {
+        let Some(listener) = self.forwards.listeners.get(id) else { return };
+        let (direction, goal) = (listener.place.direction(), listener.goal);
+        // Asked only where it matters: it is a call for each connection.
+        let local = match (direction, peer.ip().to_canonical().is_loopback()) {
+            (_, true) => sys::local_address(&socket).map(|local| local.ip()),
+            (Direction::Inbound, false) => Ok(peer.ip()),
+            (Direction::Outbound, false) => return reset(socket),
+        };
+        let Ok(local) = local else { return reset(socket) };
+        match direction {
+            Direction::Outbound => {
+                let local = local.to_canonical();
+                if !local.is_loopback() {
+                    return reset(socket);
+                }
+                self.open_splice_to_host(socket, SocketAddr::new(local, goal.port));
+            }
+            Direction::Inbound => {
+                let arrival = Arrival { peer, local, target: goal.target, port: goal.port };
+                match self.forwarding.inbound(self.forwards.local, &arrival) {
+                    Ok(Way::Tap { source, translated, destination }) => {
+                        self.open_inbound_tcp(now, socket, (source, translated), destination);
+                    }
+                    Ok(Way::Splice { destination, otherwise }) => {
+                        self.open_splice_to_namespace(socket, destination, otherwise);
+                    }
+                    Err(_) => {
+                        self.tap.counters.drop(DropReason::NoAddress);
+                        reset(socket);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens a connection to the namespace for an accepted one.
+    fn open_inbound_tcp(
+        &mut self,
+        now: Instant,
+        socket: OwnedFd,
+        (source, translated): (SocketAddr, bool),
+        destination: SocketAddr,
+    ) {
+        let Some(key) = self.free_key(Protocol::Tcp, source, translated, destination) else {
+            self.tap.counters.drop(DropReason::NoSocket);
+            return reset(socket);
+        };
+        // The same peer has come again: it knows nothing of the connection that was there.
+        if let Some(old) = self.flows.find(&key) {
+            self.break_off(now, old);
+        }
+        let iss = self.initial_sequence_number(now, &key);
+        let connection = Connection::to_namespace(now, iss, self.our_mss(key.namespace));
+        let v4 = key.namespace.is_ipv4();
+        let method = if v4 { self.peek.0 } else { self.peek.1 };
+        let mac = self.forwards.mac;
+        let path = Path::new(self.tap.our_mac(), mac, tap::TCP, key.remote, key.namespace);
+        let mut mapping = Mapping::new(connection);
+        mapping.connected();
+        let token = Token::Flow(self.flows.next_id(), crate::splice::Side::Initiating);
+        let socket = TcpSocket::new(socket, method);
+        if self.poller.add(socket.as_fd(), token.into()).is_err() {
+            self.tap.counters.drop(DropReason::NoSocket);
+            return socket.reset_on_close();
+        }
+        let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: None });
+        match self.insert(key, Kind::Tcp(flow)) {
+            Some(id) => self.run_tcp(now, id, &[]),
+            None => self.tap.counters.drop(DropReason::TableFull),
+        }
+    }
+
+    /// The key of a flow into the namespace. Where the source is of our making and its port is taken by
+    /// another flow, another port does as well.
+    fn free_key(
+        &self,
+        protocol: Protocol,
+        source: SocketAddr,
+        translated: bool,
+        destination: SocketAddr,
+    ) -> Option<FlowKey> {
+        let key = |port| {
+            let remote = SocketAddr::new(source.ip(), port);
+            FlowKey { protocol, namespace: destination, remote }
+        };
+        let wanted = key(source.port());
+        if !translated || self.flows.find(&wanted).is_none() {
+            return Some(wanted);
+        }
+        let others = (1..=PORTS_TRIED).map(|n| source.port().wrapping_add(n)).filter(|it| *it != 0);
+        others.map(key).find(|key| self.flows.find(key).is_none())
+    }
+
+    fn break_off(&mut self, now: Instant, id: FlowId) {
+        match self.flows.get_mut(id) {
+            Some(Flow { kind: Kind::Tcp(flow), .. }) => {
+                flow.mapping.failed();
+                self.run_tcp(now, id, &[]);
+            }
+            _ => self.remove(id),
+        }
+    }
+
+    /// Hands on datagrams of a listener; whether there may be more.
+    fn receive(&mut self, now: Instant, id: ListenerId) -> bool {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut more = true;
+        for _ in 0..SHARE {
+            let Some(listener) = self.forwards.listener(id) else { break };
+            match receive_from(listener, &mut scratch) {
+                Ok((read, envelope)) => {
+                    let octets = scratch.get(..read.len).unwrap_or_default();
+                    self.arrived(now, id, envelope, read, octets);
+                }
+                Err(Errno::EAGAIN) => {
+                    more = false;
+                    break;
+                }
+                // An error that was queued for a datagram of ours; reading has cleared it.
+                Err(_) => {}
+            }
+        }
+        self.scratch = scratch;
+        more
+    }
+
+    fn arrived(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        envelope: Envelope,
+        read: ReadDatagrams,
+        octets: &[u8],
+    ) {
+        let known = self.forwards.arrivals.get(&(listener, envelope)).copied();
+        let id = match known {
+            Some(id) => Ok(id),
+            None => self.open_forwarded(now, listener, envelope),
+        };
+        let Self { tap, flows, mtu, .. } = self;
+        let deadline = match id {
+            Err(reason) => return tap.counters.drop(reason),
+            Ok(id) => match flows.get_mut(id).map(|flow| &mut flow.kind) {
+                Some(Kind::Forwarded(flow)) => {
+                    flow.arrived(now, tap, *mtu, read, octets);
+                    flow.deadline()
+                }
+                // The namespace has opened this very flow.
+                Some(Kind::Udp(flow)) => return write_to_tap(tap, flow.path(), *mtu, read, octets),
+                _ => return,
+            },
+        };
+        if let (Ok(id), None) = (id, known) {
+            self.arm(id, Some(deadline));
+            self.give_datagram_socket(id);
+        }
+    }
+
+    /// Opens a flow for a listener's first datagram of a peer.
+    fn open_forwarded(
+        &mut self,
+        now: Instant,
+        id: ListenerId,
+        envelope: Envelope,
+    ) -> Result<FlowId, DropReason> {
+        let listener = self.forwards.listeners.get(id).ok_or(DropReason::NoFlow)?;
+        let (direction, goal) = (listener.place.direction(), listener.goal);
+        let (peer, local) = (envelope.peer, envelope.local);
+        let way = match direction {
+            Direction::Inbound => {
+                let arrival = Arrival { peer, local, target: goal.target, port: goal.port };
+                let way = self.forwarding.inbound(self.forwards.local, &arrival);
+                way.map_err(|_| DropReason::NoAddress)?
+            }
+            Direction::Outbound => {
+                let (peer, local) = (peer.ip().to_canonical(), local.to_canonical());
+                if !peer.is_loopback() || !local.is_loopback() {
+                    return Err(DropReason::ImpossibleSource);
+                }
+                Way::Splice { destination: SocketAddr::new(local, goal.port), otherwise: None }
+            }
+        };
+        let flow_id = match way {
+            Way::Splice { destination, .. } => {
+                let flow = ForwardedFlow::to_socket(now, id, envelope, destination);
+                let flow =
+                    Flow { kind: Kind::Forwarded(Box::new(flow)), armed: None, queued: false };
+                self.flows.insert_nameless(flow).map_err(|_| DropReason::TableFull)?
+            }
+            Way::Tap { source, translated, destination } => {
+                let key = self.free_key(Protocol::Udp, source, translated, destination);
+                let key = key.ok_or(DropReason::NoSocket)?;
+                match self.flows.find(&key) {
+                    Some(old)
+                        if matches!(
+                            self.flows.get_mut(old),
+                            Some(Flow { kind: Kind::Udp(_), .. })
+                        ) =>
+                    {
+                        return Ok(old);
+                    }
+                    Some(old) => self.remove(old),
+                    None => {}
+                }
+                let mac = self.forwards.mac;
+                let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
+                let flow = ForwardedFlow::to_tap(now, id, envelope, path, mac);
+                let inserted = self.insert(key, Kind::Forwarded(Box::new(flow)));
+                inserted.ok_or(DropReason::TableFull)?
+            }
+        };
+        self.forwards.arrivals.insert((id, envelope), flow_id);
+        Ok(flow_id)
+    }
+
+    /// Sends what the namespace answered to a flow that began at a listener.
+    pub(super) fn answer_forwarded(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        mac: MacAddr,
+        group: &[(FlowId, MacAddr, Datagram<'_>)],
+    ) {
+        let Self { tap, flows, forwards, .. } = self;
+        let Some(Flow { kind: Kind::Forwarded(flow), .. }) = flows.get_mut(id) else { return };
+        let Some(listener) = forwards.listener(flow.listener()) else { return self.remove(id) };
+        let empty = Datagram { payload: &[], segment_size: None };
+        let mut datagrams = [empty; super::BATCH];
+        datagrams.iter_mut().zip(group).for_each(|(slot, (_, _, datagram))| *slot = *datagram);
+        let datagrams = datagrams.get(..group.len()).unwrap_or_default();
+        flow.answer(now, mac, listener, datagrams, |reason| tap.counters.drop(reason));
+    }
+
+    /// Notes that the namespace has opened a flow from `source`: so it has that address.
+    pub(super) fn observe(&mut self, source: IpAddr, mac: MacAddr) {
+        self.forwarding.observe(source);
+        if self.forwarding.namespace_address(source.is_ipv4()) == Some(source) {
+            self.forwards.mac = mac;
+        }
+    }
+}
+
+/// Closes a connection with a reset: its peer learns at once that it leads nowhere.
+pub(super) fn reset(socket: OwnedFd) {
+    TcpSocket::new(socket, crate::io::sockets::PeekMethod::Discard).reset_on_close();
+}
+
+/// Ports of rules that are followed as far as possible.
+#[derive(Debug, Default)]
+struct Counts {
+    opened: usize,
+    /// By errno.
+    refused: BTreeMap<i32, usize>,
+}
+
+impl Counts {
+    fn add(&mut self, effort: Effort, opened: Result<(), Errno>) {
+        match (effort, opened) {
+            (Effort::BestEffort, Ok(())) => self.opened += 1,
+            (Effort::BestEffort, Err(errno)) => *self.refused.entry(errno as i32).or_default() += 1,
+            _ => {}
+        }
+    }
+
+    /// One line for all of them; none if there are none.
+    fn line(&self) -> Option<String> {
+        let refused: usize = self.refused.values().sum();
+        if self.opened + refused == 0 {
+            return None;
+        }
+        let mut line = format!("listening on {} more ports of the host", self.opened);
+        if refused > 0 {
+            line.push_str(&format!(", not on {refused}:"));
+            for (errno, count) in &self.refused {
+                let reason = match Errno::from_raw(*errno) {
+                    Errno::EMFILE => "limit of descriptors",
+                    errno => errno.desc(),
+                };
+                line.push_str(&format!(" {reason} ({count})"));
+            }
+        }
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_ports_are_one_line_with_the_reasons() {
+        let mut counts = Counts::default();
+        assert_eq!(counts.line(), None);
+        counts.add(Effort::Explicit, Err(Errno::EADDRINUSE));
+        counts.add(Effort::Auto, Ok(()));
+        assert_eq!(counts.line(), None);
+        for _ in 0..5 {
+            counts.add(Effort::BestEffort, Ok(()));
+        }
+        counts.add(Effort::BestEffort, Err(Errno::EADDRINUSE));
+        counts.add(Effort::BestEffort, Err(Errno::EMFILE));
+        let line = counts.line().unwrap();
+        assert!(line.starts_with("listening on 5 more ports of the host, not on 2:"), "{line}");
+        assert!(line.contains("limit of descriptors (1)"), "{line}");
+    }
+}
