@@ -22,6 +22,7 @@ use pasta_ipc::{
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ enum Token {
     MonitorChannel,
     DatapathChannel,
     DatapathPid,
+    Resolvers,
     First,
     Monitor,
     Datapath,
@@ -58,12 +60,13 @@ enum Token {
 }
 
 impl Token {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Signals,
         Self::FirstSocket,
         Self::MonitorChannel,
         Self::DatapathChannel,
         Self::DatapathPid,
+        Self::Resolvers,
         Self::First,
         Self::Monitor,
         Self::Datapath,
@@ -280,14 +283,28 @@ impl Children {
         }
     }
 
-    /// Waits until something happens.
+    /// Wakes [`Children::next`] when `resolvers` becomes readable, without an event.
+    ///
+    /// # Errors
+    ///
+    /// What epoll(7) reports.
+    pub(crate) fn watch_resolvers(&self, resolvers: BorrowedFd<'_>) -> io::Result<()> {
+        self.watch(resolvers, Token::Resolvers)
+    }
+
+    /// Waits until something happens, for `limit` at most.
     ///
     /// # Errors
     ///
     /// What epoll(7) and read(2) report.
-    pub(crate) fn next(&mut self) -> io::Result<Vec<Event>> {
+    pub(crate) fn next(&mut self, limit: Option<Duration>) -> io::Result<Vec<Event>> {
         let mut woken = [EpollEvent::empty(); Token::ALL.len()];
-        let count = match self.epoll.wait(&mut woken, EpollTimeout::NONE) {
+        // Rounded up, so that it is over when we wake; a day is as good as longer.
+        let timeout = limit.map_or(EpollTimeout::NONE, |limit| {
+            let ms = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(86_400_000);
+            EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::ZERO)
+        });
+        let count = match self.epoll.wait(&mut woken, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno.into()),
@@ -314,6 +331,8 @@ impl Children {
             Token::MonitorChannel => self.hear_monitor(events),
             Token::DatapathChannel => self.hear_datapath(events),
             Token::DatapathPid => self.hear_datapath_pid(events),
+            // Who owns them looks after each wake-up.
+            Token::Resolvers => {}
             Token::First => {
                 self.hear_first(events)?;
                 let ended = self.first.as_ref().and_then(|first| ended(&first.child));

@@ -21,7 +21,7 @@ use crate::log::{Helper, Log, emit};
 use crate::namespace::{CreateError, FirstProcess, Namespaces, Word};
 use crate::options::{InvalidOptions, KernelHas, Options, PerFamily, SandboxReport};
 use crate::report;
-use crate::resolver;
+use crate::resolver::{Following, Resolvers};
 use crate::status::Ending;
 use crate::tun::Access;
 use caps::CapSet;
@@ -36,7 +36,7 @@ use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, MonitorToSupervisor,
     SupervisorToDatapath, SupervisorToMonitor,
 };
-use seccomp::{AuditError, ConfineError, Confined, Confinement, Role};
+use seccomp::{AuditError, ConfineError, Confined, Role};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -269,7 +269,7 @@ impl Progress<'_> {
             if let Some(found) = wanted(&mut self.seen, &self.children) {
                 return Ok(found);
             }
-            for event in self.children.next().map_err(system("wait for the helpers"))? {
+            for event in self.children.next(None).map_err(system("wait for the helpers"))? {
                 self.take(event)?;
             }
         }
@@ -348,8 +348,9 @@ impl<'a> Starting<'a> {
     /// [`LaunchError`]; nothing is left of what was started.
     pub(crate) fn connect(self) -> Result<Connected<'a>, LaunchError> {
         let Self { progress, options, services, routes } = self;
-        let (progress, ()) = step(progress, |progress| {
-            let resolvers = resolver::read();
+        let (progress, resolvers) = step(progress, |progress| {
+            let following = if options.follows() { Following::On } else { Following::Off };
+            let mut resolvers = Resolvers::open(following);
             let namespaces = progress.wait_for(|seen, _| seen.namespaces.take())?;
             let start = SupervisorToMonitor::Start(Box::new(options.monitor_start(&services)));
             let fds = [&namespaces.user, &namespaces.net, &routes.events, &routes.dumps];
@@ -360,20 +361,21 @@ impl<'a> Starting<'a> {
             progress.log.debug("namespaces created");
 
             let to_datapath = |error| LaunchError::Send(Helper::Datapath, error);
-            let resolvers = resolvers.unwrap_or_else(|_| resolver::snapshot(Vec::new()));
-            if resolvers.servers.as_slice().is_empty() {
+            let list = resolvers.snapshot();
+            if list.servers.as_slice().is_empty() {
                 progress.log.warn("Couldn't get any nameserver address");
             }
-            let resolvers = SupervisorToDatapath::Resolvers(resolvers);
-            progress.children.tell_datapath(&resolvers).map_err(to_datapath)?;
+            let list = SupervisorToDatapath::Resolvers(list);
+            progress.children.tell_datapath(&list).map_err(to_datapath)?;
 
             let (info, tap) = progress.wait_for(|seen, _| seen.tap.take())?;
             progress.log.debug(&format!("tap {} made", info.name));
             let start = options.datapath_start(&services, info);
             let start = SupervisorToDatapath::Start(Box::new(start));
-            progress.children.start_datapath(&start, &[tap.as_fd()]).map_err(to_datapath)
+            progress.children.start_datapath(&start, &[tap.as_fd()]).map_err(to_datapath)?;
+            Ok(resolvers)
         })?;
-        Ok(Connected { progress, options, services })
+        Ok(Connected { progress, options, services, resolvers })
     }
 }
 
@@ -383,6 +385,7 @@ pub(crate) struct Connected<'a> {
     progress: Progress<'a>,
     options: &'a Options,
     services: Services,
+    resolvers: Resolvers,
 }
 
 impl<'a> Connected<'a> {
@@ -392,7 +395,7 @@ impl<'a> Connected<'a> {
     ///
     /// As [`Starting::connect`].
     pub(crate) fn confirm(self) -> Result<Confirmed<'a>, LaunchError> {
-        let Self { progress, options, services } = self;
+        let Self { progress, options, services, resolvers } = self;
         let (progress, ()) = step(progress, |progress| {
             let (monitor, datapath) = progress.wait_for(|seen, children| {
                 let monitor = (children.pid(Helper::Monitor)?, seen.monitor.as_ref()?.clone());
@@ -422,7 +425,7 @@ impl<'a> Connected<'a> {
         if options.sandbox_report == SandboxReport::Print {
             emit(&report::exposure(&options.exposure(&services)));
         }
-        Ok(Confirmed { progress, report: options.sandbox_report })
+        Ok(Confirmed { progress, resolvers, report: options.sandbox_report })
     }
 }
 
@@ -430,6 +433,7 @@ impl<'a> Connected<'a> {
 #[derive(Debug)]
 pub(crate) struct Confirmed<'a> {
     progress: Progress<'a>,
+    resolvers: Resolvers,
     report: SandboxReport,
 }
 
@@ -439,25 +443,40 @@ impl<'a> Confirmed<'a> {
     /// # Errors
     ///
     /// As [`Starting::connect`].
-    pub(crate) fn release(self) -> Result<(Confined, Children, &'a mut Log), LaunchError> {
-        let (progress, confined) = step(self.progress, |progress| {
+    pub(crate) fn release(self) -> Result<Released<'a>, LaunchError> {
+        let Self { progress, resolvers, report } = self;
+        let (progress, confined) = step(progress, |progress| {
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(|error| {
                     LaunchError::System("give up capabilities", io::Error::other(error))
                 })?;
             }
-            let what =
-                Confinement { role: Role::Supervisor, missing: Vec::new(), keep_net_admin: false };
             progress.log.debug("helpers are found confined");
+            if let Some(fd) = resolvers.as_fd() {
+                let watched = progress.children.watch_resolvers(fd);
+                watched.map_err(system("watch resolv.conf"))?;
+            }
             let pid = getpid();
-            let (confined, own) = seccomp::confine(what, None).map_err(LaunchError::Confine)?;
-            if self.report == SandboxReport::Print {
+            let readable = resolvers.readable();
+            let readable: Vec<_> = readable.iter().map(AsFd::as_fd).collect();
+            let (confined, own) =
+                seccomp::confine_supervisor(Vec::new(), &readable).map_err(LaunchError::Confine)?;
+            if report == SandboxReport::Print {
                 emit(&report::table("pasta", pid, &own));
             }
             progress.log.debug("supervisor is confined, the command starts");
             let released = progress.children.release();
             released.map_err(system("release the command")).map(|()| confined)
         })?;
-        Ok((confined, progress.children, progress.log))
+        Ok(Released { confined, children: progress.children, resolvers, log: progress.log })
     }
+}
+
+/// COMMAND is running; what supervising takes.
+#[derive(Debug)]
+pub(crate) struct Released<'a> {
+    pub(crate) confined: Confined,
+    pub(crate) children: Children,
+    pub(crate) resolvers: Resolvers,
+    pub(crate) log: &'a mut Log,
 }

@@ -29,7 +29,7 @@ mod value;
 
 use caller::Caller;
 use cli::Stop;
-use launch::{LaunchError, Prepared};
+use launch::{LaunchError, Prepared, Released};
 use log::{Log, emit};
 use nix::unistd::{getpid, getsid};
 use options::Options;
@@ -91,8 +91,9 @@ fn run(options: &Options, caller: &Caller, log: &mut Log) -> Result<i32, LaunchE
         _ => Session::Callers,
     };
     let starting = Prepared::new(options, log)?.start(options, caller, log)?;
-    let (confined, children, log) = starting.connect()?.confirm()?.release()?;
-    supervise::run(confined, children, session, log)
+    let Released { confined, children, resolvers, log } =
+        starting.connect()?.confirm()?.release()?;
+    supervise::run(confined, children, resolvers, session, log)
         .map_err(|error| LaunchError::System("supervise", error))
 }
 

@@ -231,7 +231,12 @@ impl Options {
     /// Whether the namespace is changed after start, which is what the monitor needs its capability
     /// for.
     pub(crate) fn changes_namespace(&self) -> bool {
-        self.configure == Configure::Namespace && self.following.follow != Follow::Off
+        self.configure == Configure::Namespace && self.follows()
+    }
+
+    /// Whether the host's network is followed after start.
+    pub(crate) fn follows(&self) -> bool {
+        self.following.follow != Follow::Off
     }
 
     /// What the monitor is told.

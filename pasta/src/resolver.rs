@@ -1,118 +1,245 @@
-//! The host's resolvers, from `/etc/resolv.conf` (resolv.conf(5)): the `nameserver` lines.
+//! The host's resolvers: `/etc/resolv.conf`, read and followed while the program runs.
+//!
+//! The supervisor alone reads the file, and sends the list straight to the datapath, as a snapshot
+//! of its own with a growing generation. What the namespace's own resolv.conf says is never touched.
+//!
+//! ```text
+//! path -> chain of links       chain.rs    where a change would show, and the file at the end
+//! chain -> events, contents    watch.rs    inotify on directories, or looking every two seconds
+//! contents -> list             parse.rs    the `nameserver` lines
+//! events, lists, time -> news  settle.rs   when to read, and whether it says anything new
+//! ```
+//!
+//! Limits: 64 servers are told, 64 KiB of the file are read, 40 links are followed. What lies outside
+//! of the directories that Landlock leaves to the supervisor is not read: one warning, and the list
+//! stays as it is.
 
-use pasta_ipc::types::{Bounded, Generation, IfName, Resolver, ResolverSnapshot};
-use std::fs::File;
-use std::io::{self, Read};
-use std::net::IpAddr;
+mod chain;
+mod parse;
+mod settle;
+mod watch;
+
+use nix::fcntl::{OFlag, open};
+use nix::net::if_::if_nameindex;
+use nix::sys::stat::Mode;
+use parse::parse;
+use pasta_ipc::types::{Bounded, Generation, LogLevel, Resolver, ResolverSnapshot};
+use settle::{Found, Settling};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use watch::Watch;
 
 /// Where the C library looks.
 const PATH: &str = "/etc/resolv.conf";
 
-/// No more of the file is read, in octets. Chosen: a file with thousands of lines still fits.
-const MAX_LEN: u64 = 64 * 1024;
+/// Where the file is wont to lead: a later change to one of these shall be readable.
+const USUAL: [&str; 4] =
+    ["/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/run/netconfig"];
 
-/// Reads the file once.
-///
-/// # Errors
-///
-/// If it cannot be opened or read. One that is not there is an error too.
-pub(crate) fn read() -> io::Result<ResolverSnapshot> {
-    let mut octets = Vec::new();
-    File::open(PATH)?.take(MAX_LEN).read_to_end(&mut octets)?;
-    Ok(snapshot(parse(&String::from_utf8_lossy(&octets), interface_name)))
+/// How long until a list is sent again that found the channel full; chosen.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Whether the file is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Following {
+    /// For as long as the program runs.
+    On,
+    /// It is read once (`--follow off`).
+    Off,
 }
 
-/// The first snapshot, with as many of `servers` as it holds.
-pub(crate) fn snapshot(servers: Vec<Resolver>) -> ResolverSnapshot {
-    let (servers, _) = Bounded::truncated(servers);
-    ResolverSnapshot { generation: Generation::default().next(), servers }
+/// Something to do because of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The datapath is to be told this list.
+    List(ResolverSnapshot),
+    /// A line for the log.
+    Line(LogLevel, String),
 }
 
-/// The resolvers that `text` names, in its order. Lines that are not understood are skipped, as the
-/// C library does. `name` finds the name of an interface that is given by number.
-fn parse(text: &str, name: impl Fn(u32) -> Option<String>) -> Vec<Resolver> {
-    text.lines().filter_map(|line| server(line, &name)).collect()
+/// The list, and what it takes to follow it.
+#[derive(Debug)]
+pub(crate) struct Resolvers {
+    watch: Option<Watch>,
+    settling: Settling,
+    /// Names of interfaces by number, as they were at start: asking takes calls that we give up.
+    names: BTreeMap<u32, String>,
+    generation: Generation,
+    unsent: Option<(ResolverSnapshot, Instant)>,
+    changed_at: Option<Instant>,
+    denied: bool,
 }
 
-fn server(line: &str, name: &impl Fn(u32) -> Option<String>) -> Option<Resolver> {
-    // The keyword stands at the very start of the line, with blanks behind it.
-    let rest = line.strip_prefix("nameserver")?;
-    let value = rest.strip_prefix([' ', '\t'])?.split_ascii_whitespace().next()?;
-    let (address, zone) = match value.split_once('%') {
-        Some((address, zone)) => (address, Some(zone)),
-        None => (value, None),
+impl Resolvers {
+    /// Reads the file, and begins to watch it if it is to be followed.
+    pub(crate) fn open(following: Following) -> Self {
+        Self::of(Path::new(PATH), following, Instant::now())
+    }
+
+    fn of(path: &Path, following: Following, now: Instant) -> Self {
+        let watch = Watch::new(path, now);
+        let names = interface_names();
+        let settling = Settling::new(found(&watch, &names));
+        Self {
+            watch: Some(watch).filter(|_| following == Following::On),
+            settling,
+            names,
+            generation: Generation::default(),
+            unsent: None,
+            changed_at: None,
+            denied: false,
+        }
+    }
+
+    /// The list in force, with the next number.
+    pub(crate) fn snapshot(&mut self) -> ResolverSnapshot {
+        self.generation = self.generation.next();
+        let (servers, _) = Bounded::truncated(self.settling.list().iter().cloned());
+        ResolverSnapshot { generation: self.generation, servers }
+    }
+
+    /// The descriptor that becomes readable when something has changed, if there is one.
+    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref()?.as_fd()
+    }
+
+    /// Directories below which files have to stay readable, opened. To be asked before we are
+    /// confined.
+    pub(crate) fn readable(&self) -> Vec<OwnedFd> {
+        let Some(watch) = &self.watch else { return Vec::new() };
+        let usual = USUAL.iter().map(Path::new).filter(|it| it.exists()).map(chain::lasting);
+        let all: BTreeSet<PathBuf> = watch.chain().readable().into_iter().chain(usual).collect();
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        // One that is not there cannot be allowed, and is a warning should it come.
+        all.iter().filter_map(|path| open(path, flags, Mode::empty()).ok()).collect()
+    }
+
+    /// When [`Resolvers::turn`] is to be called, if nothing happens before.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let watch = self.watch.as_ref()?;
+        let unsent = self.unsent.as_ref().map(|(_, again)| *again);
+        let deadlines = [self.settling.due(), watch.next_deadline(), unsent];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Takes in what has changed by `now`. Calling it early or late is harmless.
+    pub(crate) fn turn(&mut self, now: Instant) -> Vec<News> {
+        let Some(watch) = &mut self.watch else { return Vec::new() };
+        if watch.has_changed(now) {
+            watch.renew(now);
+            self.settling.changed(now);
+            self.changed_at.get_or_insert(now);
+        }
+        let mut news = Vec::new();
+        if self.settling.due().is_some_and(|due| due <= now) {
+            // The way may have changed once more while reading was put off.
+            watch.renew(now);
+            let found = found(watch, &self.names);
+            let denied = found == Found::Denied;
+            if denied && !std::mem::replace(&mut self.denied, denied) {
+                let file = watch.chain().file.as_deref().unwrap_or(Path::new(PATH));
+                let text = format!(
+                    "host: dns: {} cannot be read, the resolvers stay as they are",
+                    file.display()
+                );
+                news.push(News::Line(LogLevel::Warn, text));
+            }
+            self.denied = denied;
+            let before = names_of(self.settling.list());
+            if self.settling.read(now, found) {
+                let list = self.snapshot();
+                let after = names_of(self.settling.list());
+                let took = self.changed_at.map_or(Duration::ZERO, |at| now - at).as_millis();
+                let number = self.generation.0;
+                let text = format!("host: dns {before} -> {after}, gen {number}, {took} ms");
+                news.push(News::Line(LogLevel::Info, text));
+                self.unsent = None;
+                news.push(News::List(list));
+            }
+            if self.settling.due().is_none() {
+                self.changed_at = None;
+            }
+        } else if let Some((list, _)) = self.unsent.take_if(|(_, again)| *again <= now) {
+            news.push(News::List(list));
+        }
+        news
+    }
+
+    /// A list could not be sent, because the channel was full. It is news again after a while, unless
+    /// there is a newer one by then.
+    pub(crate) fn not_sent(&mut self, list: ResolverSnapshot, now: Instant) {
+        self.unsent = Some((list, now + AGAIN));
+    }
+}
+
+fn found(watch: &Watch, names: &BTreeMap<u32, String>) -> Found {
+    let read = watch.read(|text| parse(text, |index| names.get(&index).cloned()));
+    read.map_or_else(|found| found, Found::Servers)
+}
+
+fn interface_names() -> BTreeMap<u32, String> {
+    let Ok(all) = if_nameindex() else { return BTreeMap::new() };
+    let pair =
+        |it: &nix::net::if_::Interface| Some((it.index(), it.name().to_str().ok()?.to_owned()));
+    all.iter().filter_map(pair).collect()
+}
+
+/// The list for a line of the log.
+fn names_of(list: &[Resolver]) -> String {
+    if list.is_empty() {
+        return "none".to_owned();
+    }
+    let name = |it: &Resolver| match &it.interface {
+        Some(interface) => format!("{}%{interface}", it.address),
+        None => it.address.to_string(),
     };
-    let interface = zone.and_then(|zone| {
-        let zone = match zone.parse::<u32>() {
-            Ok(index) => name(index)?,
-            Err(_) => zone.to_owned(),
-        };
-        IfName::try_from(zone).ok()
-    });
-    let address = address.parse::<IpAddr>().ok()?.to_canonical();
-    Some(Resolver { address, interface })
-}
-
-fn interface_name(index: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(index).ok()?.into_string().ok()
+    list.iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
-    fn servers(text: &str) -> Vec<(String, Option<String>)> {
-        parse(text, |index| (index == 2).then(|| "eth0".to_owned()))
-            .into_iter()
-            .map(|r| (r.address.to_string(), r.interface.map(String::from)))
-            .collect()
-    }
+    #[test]
+    fn a_change_becomes_one_list_of_the_next_number() {
+        let path = std::env::temp_dir().join(format!("pasta-resolvers-{}", std::process::id()));
+        fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        let start = Instant::now();
+        let mut resolvers = Resolvers::of(&path, Following::On, start);
+        assert_eq!(resolvers.snapshot().generation, Generation(1));
+        assert_eq!(resolvers.turn(start), []);
 
-    fn plain(address: &str) -> (String, Option<String>) {
-        (address.to_owned(), None)
+        fs::write(&path, "nameserver 192.0.2.2\n").unwrap();
+        assert_eq!(resolvers.turn(start), []);
+        let due = resolvers.next_deadline().unwrap();
+        let news = resolvers.turn(due);
+        let [News::Line(LogLevel::Info, line), News::List(list)] = &news[..] else {
+            panic!("{news:?}")
+        };
+        assert!(line.starts_with("host: dns 192.0.2.1 -> 192.0.2.2, gen 2, "), "{line}");
+        assert_eq!((list.generation, list.servers.as_slice().len()), (Generation(2), 1));
+
+        // The channel was full: the same list again, once.
+        resolvers.not_sent(list.clone(), due);
+        assert_eq!(resolvers.turn(due), []);
+        assert_eq!(resolvers.turn(due + AGAIN), [News::List(list.clone())]);
+        assert_eq!(resolvers.turn(due + 2 * AGAIN), []);
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]
-    fn nameserver_lines_are_taken_in_their_order() {
-        let text = "# comment\nsearch example.org\nnameserver 192.0.2.53\n\
-                    nameserver\t2001:db8::53  # why\noptions ndots:1\nnameserver 127.0.0.53";
-        let wanted = [plain("192.0.2.53"), plain("2001:db8::53"), plain("127.0.0.53")];
-        assert_eq!(servers(text), wanted);
-    }
-
-    #[test]
-    fn scope_is_a_name_or_a_number() {
-        let text = "nameserver fe80::1%wlan0\nnameserver fe80::2%2\nnameserver fe80::3%9\n";
-        let scoped = |address: &str, name: &str| (address.to_owned(), Some(name.to_owned()));
-        assert_eq!(
-            servers(text),
-            [scoped("fe80::1", "wlan0"), scoped("fe80::2", "eth0"), plain("fe80::3")]
-        );
-    }
-
-    #[test]
-    fn lines_that_are_not_understood_are_skipped() {
-        for text in [
-            "",
-            "nameserver",
-            "nameserver ",
-            "nameservers 192.0.2.1",
-            "nameserver192.0.2.1",
-            " nameserver 192.0.2.1",
-            "nameserver dns.example",
-            "#nameserver 192.0.2.1",
-        ] {
-            assert_eq!(servers(text), [], "{text:?}");
-        }
-        assert_eq!(servers("nameserver 192.0.2.1\r\n"), [plain("192.0.2.1")]);
-        assert_eq!(servers("nameserver ::ffff:192.0.2.1"), [plain("192.0.2.1")]);
-    }
-
-    #[test]
-    fn snapshot_holds_sixty_four() {
-        let text = "nameserver 192.0.2.1\n".repeat(70);
-        let snapshot = snapshot(parse(&text, |_| None));
-        assert_eq!(snapshot.servers.as_slice().len(), 64);
-        assert_eq!(snapshot.generation, Generation(1));
+    fn what_is_not_followed_is_read_once() {
+        let path = std::env::temp_dir().join(format!("pasta-resolvers-off-{}", std::process::id()));
+        fs::write(&path, "nameserver 192.0.2.1\n".repeat(70)).unwrap();
+        let start = Instant::now();
+        let mut resolvers = Resolvers::of(&path, Following::Off, start);
+        assert_eq!(resolvers.snapshot().servers.as_slice().len(), 64);
+        fs::write(&path, "").unwrap();
+        assert_eq!((resolvers.turn(start), resolvers.next_deadline()), (Vec::new(), None));
+        assert!(resolvers.as_fd().is_none() && resolvers.readable().is_empty());
+        fs::remove_file(&path).unwrap();
     }
 }

@@ -9,16 +9,20 @@
 //! | monitor ends | one line; traffic goes on with what the datapath knows |
 //! | a helper breaks the protocol | one line, both are ended; COMMAND goes on without network |
 //! | process 1 ends, and COMMAND with it | helpers are ended, its status is ours |
+//!
+//! Beside that it follows the host's resolvers, which is decided in [`crate::resolver`].
 
 use crate::children::{Children, Event};
 use crate::log::{Helper, Log};
+use crate::resolver::{News, Resolvers};
 use crate::signals::{Arrived, Sender};
 use crate::status::Ending;
 use nix::sys::signal::Signal;
 use pasta_ipc::types::{LogLevel, LogRecord};
-use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor};
+use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor, SendError, SupervisorToDatapath};
 use seccomp::Confined;
 use std::io;
+use std::time::Instant;
 
 /// Whether we lead our session. When its terminal is lost, the kernel tells the leader alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +78,16 @@ struct Watch {
 pub(crate) fn run(
     _: Confined,
     mut children: Children,
+    mut resolvers: Resolvers,
     session: Session,
     log: &mut Log,
 ) -> io::Result<i32> {
     let mut watch = Watch { session, monitor: Health::default(), datapath: Health::default() };
     loop {
-        let events = children.next().inspect_err(|_| children.kill_helpers())?;
+        let now = Instant::now();
+        let limit = resolvers.next_deadline().map(|at| at.saturating_duration_since(now));
+        let events = children.next(limit).inspect_err(|_| children.kill_helpers())?;
+        follow(&mut resolvers, &children, log);
         for action in events.into_iter().flat_map(|event| watch.handle(event)) {
             match action {
                 Action::Pass(signal) => children.pass_on(signal),
@@ -90,6 +98,23 @@ pub(crate) fn run(
                 Action::End(status) => {
                     children.kill_helpers();
                     return Ok(status);
+                }
+            }
+        }
+    }
+}
+
+/// Tells the datapath of the host's resolvers where they have changed.
+fn follow(resolvers: &mut Resolvers, children: &Children, log: &mut Log) {
+    let now = Instant::now();
+    for news in resolvers.turn(now) {
+        match news {
+            News::Line(level, text) => log.write(level, &text),
+            News::List(list) => {
+                let told = children.tell_datapath(&SupervisorToDatapath::Resolvers(list.clone()));
+                // A datapath that is gone needs no list.
+                if matches!(told, Err(SendError::WouldBlock)) {
+                    resolvers.not_sent(list, now);
                 }
             }
         }

@@ -6,7 +6,7 @@
 //!
 //! | | files | TCP bind | TCP connect | scopes |
 //! | --- | --- | --- | --- | --- |
-//! | supervisor | read below the given directories | none | none | abstract unix |
+//! | supervisor | read files below the given directories | none | none | abstract unix |
 //! | monitor | none | port 0 | none | abstract unix, signal |
 //! | datapath | none | port 0 | any | abstract unix, signal |
 //!
@@ -56,8 +56,7 @@ fn enforce(role: Role, readable: &[BorrowedFd<'_>]) -> Result<RestrictionStatus,
         rules = rules.add_rule(NetPort::new(0, AccessNet::BindTcp))?;
     }
     for directory in readable {
-        let read = AccessFs::ReadFile | AccessFs::ReadDir;
-        rules = rules.add_rule(PathBeneath::new(directory, read))?;
+        rules = rules.add_rule(PathBeneath::new(directory, AccessFs::ReadFile))?;
     }
     rules.restrict_self()
 }
