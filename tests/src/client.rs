@@ -9,6 +9,7 @@ pub mod link;
 pub mod packet;
 pub mod ping;
 pub mod protocol;
+pub mod serve;
 pub mod show;
 pub mod tcp;
 pub mod traffic;
@@ -34,6 +35,7 @@ pub type Facts = Vec<String>;
 #[derive(Debug, Default)]
 pub struct Client {
     connections: tcp::Connections,
+    services: serve::Services,
 }
 
 impl Client {
@@ -47,6 +49,7 @@ impl Client {
         let mut arguments = Arguments { words: rest };
         match subject {
             "tcp" => self.connections.answer(&mut arguments),
+            "serve" => self.services.answer(&mut arguments),
             "udp" => udp::answer(&mut arguments),
             "ping" => ping::answer(&mut arguments),
             "show" => show::answer(),

@@ -68,6 +68,15 @@ pub fn attach_to_terminal(command: &mut Command, terminal: &OwnedFd) -> io::Resu
     Ok(())
 }
 
+/// Makes `command` start with at most `count` descriptors (`RLIMIT_NOFILE`, soft and hard).
+pub fn limit_descriptors(command: &mut Command, count: u64) {
+    use nix::sys::resource::{Resource, setrlimit};
+    let limit = move || Ok(setrlimit(Resource::RLIMIT_NOFILE, count, count)?);
+    // SAFETY: between fork and exec the closure makes one system call, allocates nothing, takes no
+    // lock and touches no memory shared with the parent.
+    unsafe { command.pre_exec(limit) };
+}
+
 /// Opens a packet socket bound to the link with index `link`: whatever is sent goes out as a whole
 /// Ethernet frame, and whatever arrives is received as one (packet(7)).
 ///

@@ -9,6 +9,7 @@
 //! | `link frames LINK SEED COUNT` | sends COUNT damaged frames |
 //! | `link super-frames LINK SEED COUNT` | the same, with damaged virtio-net headers before them |
 //! | `link set LINK up\|down` | brings it up or down |
+//! | `link address LINK ADDRESS` | gives it an address with a prefix of its own |
 //! | `link delete LINK` | removes it |
 
 use std::io;
@@ -66,6 +67,12 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         }
         "set" => {
             netlink.set_up(link.index, arguments.word("state")? == "up")?;
+            Ok(Facts::new())
+        }
+        "address" => {
+            let address: IpAddr = arguments.value("address")?;
+            let prefix = if address.is_ipv4() { 32 } else { 128 };
+            netlink.add_address(link.index, address, prefix)?;
             Ok(Facts::new())
         }
         "delete" => {

@@ -25,12 +25,13 @@ pub struct Pasta<'lab> {
     program: PathBuf,
     options: Vec<String>,
     as_root: bool,
+    descriptors: Option<u64>,
 }
 
 impl<'lab> Pasta<'lab> {
     /// The `pasta` that is `program`, with no option yet.
     pub const fn new(lab: &'lab Lab, program: PathBuf) -> Self {
-        Self { lab, program, options: Vec::new(), as_root: false }
+        Self { lab, program, options: Vec::new(), as_root: false, descriptors: None }
     }
 
     /// Adds options, each word by itself.
@@ -53,6 +54,13 @@ impl<'lab> Pasta<'lab> {
         self
     }
 
+    /// Starts it with no more than `count` descriptors to be had (`RLIMIT_NOFILE`, soft and hard).
+    #[must_use]
+    pub const fn limited_to(mut self, count: u64) -> Self {
+        self.descriptors = Some(count);
+        self
+    }
+
     /// The command as it would be run, as the lab's user and with an environment of its own;
     /// standard streams are still the test's.
     pub fn command<S: AsRef<str>>(&self, words: impl IntoIterator<Item = S>) -> Command {
@@ -67,6 +75,9 @@ impl<'lab> Pasta<'lab> {
         command.env("PATH", format!("{}:/usr/bin:/bin", files::PROGRAMS));
         if !self.as_root {
             as_ordinary_user(&mut command, self.lab.power());
+        }
+        if let Some(count) = self.descriptors {
+            crate::sys::limit_descriptors(&mut command, count);
         }
         command
     }

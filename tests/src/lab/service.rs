@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -36,6 +37,8 @@ pub type Report = Result<String, String>;
 pub struct Service {
     address: SocketAddr,
     reports: Receiver<Report>,
+    /// The listening socket, of TCP.
+    listener: Option<TcpListener>,
 }
 
 impl Service {
@@ -71,6 +74,17 @@ impl Service {
     /// As [`Service::next_report`], and when the report is something else.
     pub fn next_peer(&self) -> Outcome<SocketAddr> {
         Ok(self.next_report()?.parse()?)
+    }
+
+    /// Stops listening; connections go on. Only for TCP.
+    ///
+    /// # Errors
+    ///
+    /// What `shutdown(2)` reports.
+    pub fn stop(&self) -> Outcome {
+        let listener = self.listener.as_ref().ok_or("not a TCP service")?;
+        // Ends accept(2) in the thread that waits in it, too.
+        Ok(nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both)?)
     }
 
     /// Whether nobody has come yet.
@@ -111,6 +125,7 @@ impl Place {
         // std asks for a backlog of 128 (4096 on newer versions); thousands may come at once.
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(4095)?)?;
         let address = listener.local_addr()?;
+        let kept = listener.try_clone()?;
         let (sender, reports) = mpsc::channel();
         let handler = Arc::new(handler);
         thread::Builder::new().name(format!("tcp {address}")).spawn(move || {
@@ -122,7 +137,7 @@ impl Place {
                 }
             }
         })?;
-        Ok(Service { address, reports })
+        Ok(Service { address, reports, listener: Some(kept) })
     }
 
     /// A UDP service on `address`; `handler` gets each datagram and may answer it.
@@ -146,7 +161,7 @@ impl Place {
                 }
             }
         })?;
-        Ok(Service { address, reports })
+        Ok(Service { address, reports, listener: None })
     }
 
     /// A UDP service that sends every datagram back and reports who sent it.
