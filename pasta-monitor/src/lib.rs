@@ -22,6 +22,7 @@
 //! - [`decode`] turns octets of the kernel into typed values, whole or not at all;
 //! - [`netlink`] carries requests and answers, [`read`] makes the two views of dumps;
 //! - [`watch`] hears events and gathers bursts of them;
+//! - [`sockets`] decides which sockets inside the namespace the datapath gets;
 //! - [`apply`] carries out a plan, [`tap`] makes the link, [`log`] and [`peer`] talk to the other two
 //!   processes.
 //!
@@ -51,6 +52,7 @@ pub mod publish;
 pub mod read;
 pub mod record;
 pub mod reduce;
+pub mod sockets;
 pub mod sys;
 pub mod tap;
 pub mod time;

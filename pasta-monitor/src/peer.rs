@@ -2,6 +2,7 @@
 //! Which message is allowed now. A message at the wrong time ends its channel, and this process.
 
 use pasta_ipc::channel::Channel;
+use pasta_ipc::forward::RequestId;
 use pasta_ipc::message::{Hello, PROTOCOL_VERSION};
 use pasta_ipc::{DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, SupervisorToMonitor};
 use std::fmt;
@@ -29,8 +30,8 @@ pub enum SupervisorPhase {
 pub enum DatapathPhase {
     /// Nothing was said.
     Greeting,
-    /// It has said which protocol it speaks, and has nothing else to say.
-    Quiet,
+    /// It has said which protocol it speaks; its last request, if there was one.
+    Serving(Option<RequestId>),
 }
 
 /// A message that is not allowed at this time, or not for us.
@@ -45,6 +46,13 @@ pub enum Unexpected {
         /// How far the conversation was.
         phase: &'static str,
     },
+    /// A request is not named after the one before it.
+    Repeated {
+        /// Its name.
+        request: RequestId,
+        /// The name of the one before.
+        last: RequestId,
+    },
 }
 
 impl fmt::Display for Unexpected {
@@ -55,6 +63,9 @@ impl fmt::Display for Unexpected {
                 "peer speaks protocol {theirs}, we speak {PROTOCOL_VERSION}: mixed installation"
             ),
             Self::Untimely { message, phase } => write!(f, "{message} while {phase}"),
+            Self::Repeated { request, last } => {
+                write!(f, "request {} after request {}", request.0, last.0)
+            }
         }
     }
 }
@@ -97,17 +108,27 @@ impl DatapathPhase {
     ///
     /// [`Unexpected`] if it is not allowed in this one.
     pub fn after(self, message: &DatapathToMonitor) -> Result<Self, Unexpected> {
+        use DatapathToMonitor as M;
         match (self, message) {
-            (Self::Greeting, DatapathToMonitor::Hello(hello)) => greeted(*hello, Self::Quiet),
+            (Self::Greeting, M::Hello(hello)) => greeted(*hello, Self::Serving(None)),
+            (
+                Self::Serving(last),
+                M::SocketsWanted { request, .. } | M::ListenerWanted { request, .. },
+            ) => match last {
+                Some(last) if *request <= last => {
+                    Err(Unexpected::Repeated { request: *request, last })
+                }
+                _ => Ok(Self::Serving(Some(*request))),
+            },
             (phase, message) => Err(Unexpected::Untimely {
                 message: match message {
-                    DatapathToMonitor::Hello(_) => "Hello",
-                    DatapathToMonitor::SocketsWanted { .. } => "SocketsWanted",
-                    DatapathToMonitor::ListenerWanted { .. } => "ListenerWanted",
+                    M::Hello(_) => "Hello",
+                    M::SocketsWanted { .. } => "SocketsWanted",
+                    M::ListenerWanted { .. } => "ListenerWanted",
                 },
                 phase: match phase {
                     Self::Greeting => "waiting for Hello",
-                    Self::Quiet => "serving",
+                    Self::Serving(_) => "serving",
                 },
             }),
         }
@@ -119,15 +140,15 @@ fn greeted<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod testing {
     use pasta_ipc::forward::{LoopbackTarget, PortWatch};
     use pasta_ipc::types::{
         Bounded, Configure, Following, LogLevel, MonitorStart, Service, TapUse,
     };
 
-    fn start() -> SupervisorToMonitor {
-        SupervisorToMonitor::Start(Box::new(MonitorStart {
+    /// What `pasta --config-net` without further options makes of itself.
+    pub(crate) fn plain_start() -> MonitorStart {
+        MonitorStart {
             ipv4: Service::On,
             ipv6: Service::On,
             configure: Configure::Namespace,
@@ -145,7 +166,31 @@ mod tests {
             ports: PortWatch::default(),
             loopback: LoopbackTarget::Address,
             log_level: LogLevel::Info,
-        }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::plain_start;
+    use super::*;
+    use pasta_ipc::forward::{NamespaceListener, SocketCount, SocketFamily, SocketKind, Transport};
+
+    fn start() -> SupervisorToMonitor {
+        SupervisorToMonitor::Start(Box::new(plain_start()))
+    }
+
+    fn requests(request: u32) -> [DatapathToMonitor; 2] {
+        let request = RequestId(request);
+        let transport = Transport::Tcp;
+        let kind = SocketKind { ipv6: false, transport };
+        let count = SocketCount::try_from(1).unwrap();
+        let (family, port) = (SocketFamily::Ipv4, 80.try_into().unwrap());
+        let listener = NamespaceListener { transport, family, port };
+        [
+            DatapathToMonitor::SocketsWanted { request, kind, count },
+            DatapathToMonitor::ListenerWanted { request, listener },
+        ]
     }
 
     #[test]
@@ -167,11 +212,30 @@ mod tests {
     }
 
     #[test]
-    fn the_datapath_says_hello_once_and_nothing_else() {
+    fn the_datapath_says_hello_once_and_then_makes_requests() {
         let hello = DatapathToMonitor::Hello(Hello::OURS);
-        let quiet = DatapathPhase::Greeting.after(&hello).unwrap();
-        assert_eq!(quiet, DatapathPhase::Quiet);
-        assert!(quiet.after(&hello).is_err());
+        for request in requests(1) {
+            assert!(DatapathPhase::Greeting.after(&request).is_err());
+        }
+        let serving = DatapathPhase::Greeting.after(&hello).unwrap();
+        assert!(serving.after(&hello).is_err());
+        for request in requests(0) {
+            assert_eq!(serving.after(&request), Ok(DatapathPhase::Serving(Some(RequestId(0)))));
+        }
+    }
+
+    #[test]
+    fn requests_are_named_in_rising_order() {
+        let phase = DatapathPhase::Serving(Some(RequestId(7)));
+        for wrong in [0, 6, 7] {
+            for request in requests(wrong) {
+                let refused = phase.after(&request);
+                assert!(matches!(refused, Err(Unexpected::Repeated { .. })), "{request:?}");
+            }
+        }
+        for request in requests(9) {
+            assert_eq!(phase.after(&request), Ok(DatapathPhase::Serving(Some(RequestId(9)))));
+        }
     }
 
     #[test]

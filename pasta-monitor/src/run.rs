@@ -5,6 +5,7 @@
 //! hand it over, configure the namespace, drop every other privilege, and only then wait for messages.
 
 use crate::run::follow::{Clock, Ears, Follower};
+use crate::run::handout::Handout;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -31,10 +32,11 @@ use pasta_monitor::{read, sys};
 use seccomp::{Confined, Confinement, Role};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 mod error;
 mod follow;
+mod handout;
 mod publisher;
 
 pub(crate) use error::RunError;
@@ -85,12 +87,13 @@ pub(crate) fn run(
             host_dumps: start.host_dumps,
         };
         let keep_net_admin = policy.changes_namespace();
+        let handout = Handout::new(&start.what);
         let configured = configure(prepared, policy, &supervisor, datapath.channel, log).await?;
         let Some(follower) = configured else { return Ok(()) };
         let what = Confinement { role: Role::Monitor, missing, keep_net_admin };
         let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
         let ready = MonitorToSupervisor::Ready(Box::new(report));
-        serve(confined, ready, &supervisor, &datapath, follower, log).await
+        serve(confined, ready, &supervisor, &datapath, follower, handout, log).await
     })
 }
 
@@ -240,6 +243,7 @@ async fn serve(
     supervisor: &Peer<'_, MonitorToSupervisor, SupervisorToMonitor>,
     datapath: &Peer<'_, MonitorToDatapath, DatapathToMonitor>,
     mut follower: Follower,
+    mut handout: Handout,
     log: &Log,
 ) -> Result<(), RunError> {
     let mut supervisor_phase = SupervisorPhase::Serving;
@@ -253,23 +257,33 @@ async fn serve(
         {
             return Ok(());
         }
+        let is_behind = handout.is_behind() || follower.publisher().is_behind();
         tokio::select! {
             received = supervisor.next() => match received {
                 Ok(message) => supervisor_phase = supervisor_phase.after(&message)?,
                 Err(ReceiveError::Closed) => return Ok(()),
                 Err(error) => return Err(error.into()),
             },
-            received = datapath.next(), if datapath_lives => match received {
-                Ok(message) => datapath_phase = datapath_phase.after(&message)?,
+            // One request for each turn, and none before the answer to the last is gone: whatever the
+            // datapath asks, the other branches have their turn.
+            received = datapath.next(), if datapath_lives && !handout.is_behind() => match received {
+                Ok(message) => {
+                    datapath_phase = datapath_phase.after(&message)?;
+                    handout.serve(&message, datapath.channel)?;
+                }
                 Err(ReceiveError::Closed) => {
                     log.warn("datapath is gone");
                     datapath_lives = false;
                 }
                 Err(error) => return Err(error.into()),
             },
-            ready = datapath.room(), if datapath_lives && follower.publisher().is_behind() => {
-                ready.map_err(RunError::Wait)?;
+            ready = datapath.room(), if datapath_lives && is_behind => {
+                let mut ready = ready.map_err(RunError::Wait)?;
+                handout.catch_up(datapath.channel)?;
                 follower.publisher().catch_up(datapath.channel);
+                if handout.is_behind() || follower.publisher().is_behind() {
+                    ready.clear_ready();
+                }
             }
             () = follower.wait() => follower.act(datapath.channel, log).await?,
         }
@@ -305,18 +319,19 @@ impl<'a, Out: Message, In: Message> Peer<'a, Out, In> {
     /// Sends a message, waiting for room. False if the peer is gone.
     async fn tell(&self, message: &Out, fds: &[BorrowedFd<'_>]) -> Result<bool, RunError> {
         loop {
+            let mut ready = self.room().await.map_err(RunError::Wait)?;
             match self.channel.send_with(message, fds) {
                 Ok(()) => return Ok(true),
                 Err(SendError::Closed) => return Ok(false),
-                Err(SendError::WouldBlock) => self.room().await.map_err(RunError::Wait)?,
+                Err(SendError::WouldBlock) => ready.clear_ready(),
                 Err(SendError::Io(error)) => return Err(RunError::Send(error)),
             }
         }
     }
 
-    /// Waits until the channel may have room, after it had none.
-    async fn room(&self) -> io::Result<()> {
-        self.readiness.writable().await?.clear_ready();
-        self.readiness.writable().await.map(drop)
+    /// Waits until the channel may have room. Whoever then finds that there is none clears what this
+    /// gives, and waits again; nothing is lost if this is dropped while it waits.
+    async fn room(&self) -> io::Result<AsyncFdReadyGuard<'_, BorrowedFd<'a>>> {
+        self.readiness.writable().await
     }
 }

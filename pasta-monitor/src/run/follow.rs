@@ -50,12 +50,12 @@ impl Default for Clock {
 }
 
 impl Clock {
-    fn now(self) -> Instant {
+    pub(super) fn now(self) -> Instant {
         Instant::after_start(self.0.elapsed())
     }
 
     /// Waits until `moment`; for ever if there is none.
-    async fn wait_until(self, moment: Option<Instant>) {
+    pub(super) async fn wait_until(self, moment: Option<Instant>) {
         match moment {
             Some(moment) => tokio::time::sleep_until(self.0 + moment.since_start()).await,
             None => std::future::pending().await,

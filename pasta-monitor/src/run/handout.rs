@@ -1,0 +1,189 @@
+//! Sockets inside the namespace, made for the datapath and handed over.
+
+use crate::run::RunError;
+use crate::run::follow::Clock;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
+    SockaddrLike, bind, listen, setsockopt, socket, sockopt,
+};
+use pasta_ipc::forward::{
+    NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind, Transport,
+};
+use pasta_ipc::types::MonitorStart;
+use pasta_ipc::{DatapathToMonitor, MonitorToDatapath, SendError};
+use pasta_monitor::peer::ToDatapath;
+use pasta_monitor::sockets::{Gate, Order, Verdict};
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Answers the datapath's requests, one at a time and in their order.
+#[derive(Debug)]
+pub(super) struct Handout {
+    gate: Gate,
+    clock: Clock,
+    /// An answer that the channel had no room for.
+    waiting: Option<Answer>,
+}
+
+/// An answer and its descriptors, which are closed here once it is sent.
+#[derive(Debug)]
+struct Answer {
+    message: MonitorToDatapath,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Handout {
+    /// Hands out what `start` allows.
+    pub(super) fn new(start: &MonitorStart) -> Self {
+        Self { gate: Gate::new(start), clock: Clock::default(), waiting: None }
+    }
+
+    /// Whether an answer is still to be sent. Until it is, nothing may be asked.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Does what `message` asks for, and answers or notes the answer.
+    pub(super) fn serve(
+        &mut self,
+        message: &DatapathToMonitor,
+        datapath: &ToDatapath,
+    ) -> Result<(), RunError> {
+        let Some(verdict) = self.gate.decide(self.clock.now(), message) else { return Ok(()) };
+        self.waiting = Some(answer(verdict));
+        self.catch_up(datapath)
+    }
+
+    /// Sends the answer that waits, if there is one and there is room.
+    pub(super) fn catch_up(&mut self, datapath: &ToDatapath) -> Result<(), RunError> {
+        while let Some(answer) = self.waiting.take() {
+            let fds: Vec<_> = answer.sockets.iter().map(AsFd::as_fd).collect();
+            match datapath.send_with(&answer.message, &fds) {
+                // That the datapath is gone shows when we listen to it.
+                Ok(()) | Err(SendError::Closed) => {}
+                Err(SendError::WouldBlock) => {
+                    self.waiting = Some(answer);
+                    return Ok(());
+                }
+                Err(SendError::Io(error)) => {
+                    self.waiting = Some(answer.refused_by(error)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Answer {
+    fn refusal(request: RequestId, why: Refusal) -> Self {
+        Self { message: MonitorToDatapath::Refused { request, why }, sockets: Vec::new() }
+    }
+
+    /// What to say instead where the kernel does not let this answer through.
+    ///
+    /// It bounds how many descriptors of a user are in flight, and how much memory a message may take
+    /// now; both pass.
+    fn refused_by(self, error: io::Error) -> Result<Self, RunError> {
+        let passing = [Errno::ETOOMANYREFS, Errno::ENOBUFS, Errno::ENOMEM];
+        let passes = passing.map(|it| Some(it as i32)).contains(&error.raw_os_error());
+        match self.message {
+            MonitorToDatapath::Sockets { request, .. }
+            | MonitorToDatapath::Listener { request }
+                if passes =>
+            {
+                Ok(Self::refusal(request, Refusal::Busy))
+            }
+            _ => Err(RunError::Send(error)),
+        }
+    }
+}
+
+/// Makes what was decided to be made.
+fn answer(verdict: Verdict) -> Answer {
+    let Verdict { request, outcome } = verdict;
+    let made = outcome.and_then(|order| match order {
+        Order::Sockets(kind, count) => {
+            let (sockets, count) = connecting(kind, count).map_err(failed)?;
+            Ok(Answer { message: MonitorToDatapath::Sockets { request, count }, sockets })
+        }
+        Order::Listener(wanted) => {
+            let sockets = vec![listening(wanted).map_err(failed)?];
+            Ok(Answer { message: MonitorToDatapath::Listener { request }, sockets })
+        }
+    });
+    made.unwrap_or_else(|why| Answer::refusal(request, why))
+}
+
+fn failed(errno: Errno) -> Refusal {
+    Refusal::Failed(errno as i32)
+}
+
+/// Up to `count` sockets of `kind`, neither bound nor connected: as many as can be had, at least one.
+fn connecting(kind: SocketKind, count: SocketCount) -> Result<(Vec<OwnedFd>, SocketCount), Errno> {
+    let family = if kind.ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let mut sockets = Vec::with_capacity(count.get().into());
+    let mut why = Errno::EMFILE;
+    for _ in 0..count.get() {
+        match new_socket(family, kind.transport) {
+            Ok(socket) => sockets.push(socket),
+            Err(errno) => {
+                why = errno;
+                break;
+            }
+        }
+    }
+    let made = u8::try_from(sockets.len()).map_err(|_| why)?;
+    let made = SocketCount::try_from(made).map_err(|_| why)?;
+    Ok((sockets, made))
+}
+
+/// A listener on the namespace's loopback, whatever address of it is asked for.
+fn listening(wanted: NamespaceListener) -> Result<OwnedFd, Errno> {
+    let NamespaceListener { transport, family, port } = wanted;
+    let ipv4 = family == SocketFamily::Ipv4;
+    let domain = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = new_socket(domain, transport)?;
+    if !ipv4 {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &(family == SocketFamily::Ipv6))?;
+    }
+    if transport == Transport::Tcp {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    // A kernel before 5.7 lets only the privileged bind to a device. An address does the same there,
+    // but one socket has one.
+    let on_device = match setsockopt(&socket, sockopt::BindToDevice, &OsString::from("lo")) {
+        Ok(()) => true,
+        Err(Errno::EPERM) if family != SocketFamily::Both => false,
+        Err(errno) => return Err(errno),
+    };
+    if ipv4 {
+        let address = if on_device { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        bind_to(&socket, &SockaddrIn::from(SocketAddrV4::new(address, port.get())))?;
+    } else {
+        let address = if on_device { Ipv6Addr::UNSPECIFIED } else { Ipv6Addr::LOCALHOST };
+        bind_to(&socket, &SockaddrIn6::from(SocketAddrV6::new(address, port.get(), 0, 0)))?;
+    }
+    if transport == Transport::Tcp {
+        listen(&socket, Backlog::MAXCONN)?;
+    }
+    Ok(socket)
+}
+
+fn bind_to(socket: &OwnedFd, address: &impl SockaddrLike) -> Result<(), Errno> {
+    bind(socket.as_raw_fd(), address)
+}
+
+fn new_socket(family: AddressFamily, transport: Transport) -> Result<OwnedFd, Errno> {
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (SockType::Stream, SockProtocol::Tcp),
+        Transport::Udp => (SockType::Datagram, SockProtocol::Udp),
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    socket(family, kind, flags, protocol)
+}
+
+#[cfg(test)]
+mod tests;
