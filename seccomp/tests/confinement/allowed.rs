@@ -10,15 +10,19 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockProtocol, SockType, SockaddrIn,
     SockaddrIn6, SockaddrLike, accept4, bind, connect, getsockname, listen, recv, recvmsg, send,
-    sendmsg, sendto, shutdown, socket,
+    sendmsg, sendto, setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::pipe2;
-use pasta_ipc::{Channel, DatapathToSupervisor, SupervisorToDatapath};
+use pasta_ipc::forward::RequestId;
+use pasta_ipc::{
+    Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, SupervisorToDatapath,
+};
 use seccomp::Role;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, Read};
+use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
@@ -265,6 +269,7 @@ pub(crate) fn monitor_runs_tokio_and_netlink() {
             .build()
             .unwrap();
         let netlink = runtime.block_on(async { sys::watch(netlink) });
+        let (ours, theirs) = Channel::pair().unwrap();
         confine(Role::Monitor);
         runtime_works();
         runtime.block_on(async {
@@ -289,14 +294,34 @@ pub(crate) fn monitor_runs_tokio_and_netlink() {
             assert_eq!(from.await.unwrap(), 7);
             task.await.unwrap();
         });
-        // A socket in the namespace, for the datapath.
-        let tcp =
-            socket(AddressFamily::Inet, SockType::Stream, NON_BLOCKING, SockProtocol::Tcp).unwrap();
-        bind(tcp.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-        listen(&tcp, Backlog::new(1).unwrap()).unwrap();
+        sockets_are_handed_out(&ours);
+        drop(theirs);
         drop(netlink);
         drop(runtime);
     });
+}
+
+/// Sockets for the datapath: those that connect, and listeners on loopback, sent away and closed.
+fn sockets_are_handed_out(datapath: &Channel<MonitorToDatapath, DatapathToMonitor>) {
+    for (kind, protocol) in
+        [(SockType::Stream, SockProtocol::Tcp), (SockType::Datagram, SockProtocol::Udp)]
+    {
+        let listener = socket(AddressFamily::Inet6, kind, NON_BLOCKING, protocol).unwrap();
+        setsockopt(&listener, sockopt::Ipv6V6Only, &false).unwrap();
+        setsockopt(&listener, sockopt::ReuseAddr, &true).unwrap();
+        setsockopt(&listener, sockopt::BindToDevice, &"lo".into()).unwrap();
+        let any = SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0));
+        bind(listener.as_raw_fd(), &any).unwrap();
+        if kind == SockType::Stream {
+            listen(&listener, Backlog::MAXCONN).unwrap();
+        }
+        let request = RequestId(1);
+        let message = MonitorToDatapath::Listener { request };
+        datapath.send_with(&message, &[listener.as_fd()]).unwrap();
+        let unbound = socket(AddressFamily::Inet, kind, NON_BLOCKING, protocol).unwrap();
+        let message = MonitorToDatapath::Sockets { request, count: 1.try_into().unwrap() };
+        datapath.send_with(&message, &[unbound.as_fd()]).unwrap();
+    }
 }
 
 /// Children, signals, reading below a directory, and nowhere else.
