@@ -153,6 +153,21 @@ fn receiver_that_stops_reading_stops_the_flow_and_nothing_is_lost() {
 }
 
 #[test]
+fn rest_of_a_buffer_never_holds_the_far_end_back() {
+    // The kernel holds one buffer at a time. Of each the namespace's window takes nearly all, and the
+    // rest is so little that consuming it could be put off.
+    for rest in [1, 500, 1000, 2000, 3000] {
+        let mut scenario = Scenario::new(clean(), 24);
+        scenario.peer_mss = 60_000;
+        scenario.receive_buffers = Some((60_000 + rest, 60_000 + rest));
+        scenario.download = pattern(24, MIB);
+        let outcome = scenario.run();
+        assert_eq!(outcome.end, End::Orderly);
+        assert!(outcome.took < Duration::from_millis(500), "{rest} octets: {:?}", outcome.took);
+    }
+}
+
+#[test]
 fn lost_window_update_is_asked_for() {
     let mut scenario = Scenario::new(clean(), 10);
     scenario.download = pattern(10, MIB);

@@ -147,6 +147,11 @@ impl Connection {
         &mut self.sender
     }
 
+    /// When octets that the namespace has acknowledged are to leave the socket's queue at the latest.
+    pub fn consume_by(&self) -> Option<Instant> {
+        self.sender.consume_by()
+    }
+
     /// The receiving half.
     pub fn receiver(&mut self) -> &mut Receiver {
         &mut self.receiver
@@ -326,7 +331,7 @@ impl Connection {
 
     /// A bare acknowledgement.
     pub fn acknowledgement(&mut self) -> ToSend {
-        let seq = self.sender.highest();
+        let seq = self.sender.bare();
         self.header(seq, Flags::ACK)
     }
 
@@ -339,7 +344,7 @@ impl Connection {
 
     /// The reset that ends the connection for the namespace.
     pub fn reset(&mut self) -> ToSend {
-        let seq = self.sender.highest();
+        let seq = self.sender.bare();
         let flags = Flags::RST.with(Flags::ACK);
         let ack = self.receiver.next();
         ToSend { seq, ack, flags, window: 0, syn: None }

@@ -234,7 +234,8 @@ impl Mapping {
     /// When [`Mapping::tick`] wants to be called next.
     pub fn deadline(&self) -> Option<Instant> {
         let recheck = self.recheck.map(|(due, _)| due);
-        [self.connection.deadline(), recheck, self.delayed].into_iter().flatten().min()
+        let consume = self.connection.consume_by();
+        [self.connection.deadline(), recheck, self.delayed, consume].into_iter().flatten().min()
     }
 
     /// Whether the caller is to ask for an event when the send buffer has room; asked once.
@@ -273,7 +274,7 @@ impl Mapping {
             return Fate::Alive;
         }
         let done = self
-            .consume(socket)
+            .consume(now, socket)
             .and_then(|()| self.write(socket, payloads, parking))
             .map(|()| self.refresh_window(now, socket, parking))
             .and_then(|()| self.pump(now, socket, tap, scratch));
@@ -309,10 +310,11 @@ impl Mapping {
         }
     }
 
-    fn consume(&mut self, socket: &mut impl HostSocket) -> io::Result<()> {
+    fn consume(&mut self, now: Instant, socket: &mut impl HostSocket) -> io::Result<()> {
         let over = self.connection.is_over() || self.connection.sender().fin().is_some();
-        let when = if over { Consume::All } else { Consume::InBulk };
-        match self.connection.sender().take_consumable(when) {
+        let bulk = Consume::InBulk { whole_queue_seen: !self.readable };
+        let when = if over { Consume::All } else { bulk };
+        match self.connection.sender().take_consumable(now, when) {
             0 => Ok(()),
             octets => socket.consume(octets),
         }

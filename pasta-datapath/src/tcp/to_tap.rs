@@ -6,15 +6,18 @@
 use super::seq::Seq;
 use super::timers::RetransmissionTimeout;
 use crate::time::Instant;
+use std::time::Duration;
 
 /// Duplicate acknowledgements that mean a segment was lost (RFC 5681, section 3.2).
 const DUPLICATES_FOR_LOSS: u8 = 3;
 
-/// Acknowledged octets, and acknowledgements, after which the socket's queue is shortened; chosen so
-/// that an exchange of small messages does without the call. More must not be put off: the kernel
-/// counts whole buffers, of which a few octets that are left can hold the receive window closed.
+/// Acknowledged octets, acknowledgements, and time after which the socket's queue is shortened; chosen
+/// so that an exchange of small messages does without the call. More must not be put off, and never for
+/// good: the kernel counts whole buffers, of which a few octets that are left can hold the far end's
+/// window closed, and then nothing else would happen.
 const CONSUME_OCTETS: u32 = 2048;
 const CONSUME_EVENTS: u8 = 8;
+const CONSUME_WITHIN: Duration = Duration::from_millis(20);
 
 /// How often a segment is repeated before the connection is given up; chosen: with a floor of 200 ms
 /// that is about 25 s for a namespace that is there and does not answer.
@@ -41,6 +44,8 @@ pub struct Sender {
     consumable: u32,
     /// Acknowledgements since octets were last consumed.
     put_off: u8,
+    /// When consuming is put off no longer.
+    consume_by: Option<Instant>,
     /// Consuming left nothing behind the last time, so that what is put off are whole small buffers
     /// and not the rest of a large one.
     queue_was_emptied: bool,
@@ -57,8 +62,12 @@ pub struct Sender {
 /// Whether acknowledged octets may stay in the socket's queue for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consume {
-    /// Until there are enough to be worth a call.
-    InBulk,
+    /// Until there are enough to be worth a call, or time has passed. `whole_queue_seen`: nothing is in
+    /// the queue behind what was sent.
+    InBulk {
+        /// As far as known.
+        whole_queue_seen: bool,
+    },
     /// They may not: a socket that is closed with octets in its queue resets its connection.
     All,
 }
@@ -100,6 +109,7 @@ impl Sender {
             fin: None,
             consumable: 0,
             put_off: 0,
+            consume_by: None,
             queue_was_emptied: true,
             duplicates: 0,
             recovering_until: None,
@@ -127,9 +137,17 @@ impl Sender {
         self.consumable = 0;
     }
 
-    /// The sequence number for a segment without data: never below what the namespace expects.
+    /// The first number never sent.
     pub fn highest(&self) -> Seq {
         self.highest
+    }
+
+    /// The sequence number for a segment without data: never below what the namespace expects, and
+    /// never beyond its window, even if it has taken some of that back. It would ignore the segment and
+    /// with it the acknowledgement.
+    pub fn bare(&self) -> Seq {
+        let edge = self.unacknowledged + self.window;
+        if self.highest.after(edge) { edge } else { self.highest }
     }
 
     /// The oldest number not acknowledged.
@@ -271,14 +289,28 @@ impl Sender {
 
     /// Payload octets that the socket may now forget; the next call gives zero. While they are few
     /// and `when` allows it, the answer is zero and they are put off: peeking passes over them.
-    pub fn take_consumable(&mut self, when: Consume) -> u32 {
-        let few = self.consumable < CONSUME_OCTETS && self.put_off < CONSUME_EVENTS;
-        if when == Consume::InBulk && few && self.queue_was_emptied {
+    pub fn take_consumable(&mut self, now: Instant, when: Consume) -> u32 {
+        if self.consumable == 0 {
             return 0;
         }
+        let few = self.consumable < CONSUME_OCTETS && self.put_off < CONSUME_EVENTS;
+        let by = *self.consume_by.get_or_insert(now + CONSUME_WITHIN);
+        let mut emptied = self.in_flight() == 0;
+        if let Consume::InBulk { whole_queue_seen } = when {
+            if few && self.queue_was_emptied && now < by {
+                return 0;
+            }
+            emptied &= whole_queue_seen;
+        }
         self.put_off = 0;
-        self.queue_was_emptied = self.in_flight() == 0;
+        self.consume_by = None;
+        self.queue_was_emptied = emptied;
         std::mem::take(&mut self.consumable)
+    }
+
+    /// When octets that were put off are to be consumed.
+    pub fn consume_by(&self) -> Option<Instant> {
+        self.consume_by
     }
 
     /// Sends from the front again.
@@ -348,7 +380,8 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    const BULK: Consume = Consume::InBulk { whole_queue_seen: true };
 
     const THEIRS: Seq = Seq::const_from(1000);
 
@@ -385,9 +418,9 @@ mod tests {
         s.sent(Instant::START, 500);
         s.fin_sent(Instant::START);
         ack(&mut s, 501, 10_000);
-        assert_eq!(s.take_consumable(Consume::InBulk), 0, "put off");
-        assert_eq!(s.take_consumable(Consume::All), 500);
-        assert_eq!(s.take_consumable(Consume::All), 0);
+        assert_eq!(s.take_consumable(Instant::START, BULK), 0, "put off");
+        assert_eq!(s.take_consumable(Instant::START, Consume::All), 500);
+        assert_eq!(s.take_consumable(Instant::START, Consume::All), 0);
         assert!(s.fin_acknowledged());
         assert_eq!(s.deadline(), None);
     }
@@ -435,7 +468,7 @@ mod tests {
         assert_eq!(s.expire(due), Some(Expired::Repeat));
         assert_eq!(s.peek_offset(), 0);
         assert_eq!(ack(&mut s, 30_000, 100_000), Acknowledged::Progress);
-        assert_eq!((s.take_consumable(Consume::InBulk), s.peek_offset()), (30_000, 0));
+        assert_eq!((s.take_consumable(Instant::START, BULK), s.peek_offset()), (30_000, 0));
         assert_eq!(s.in_flight(), 0);
     }
 
@@ -460,14 +493,49 @@ mod tests {
         let mut s = open(100_000);
         s.sent(Instant::START, 65_000);
         ack(&mut s, 60_000, 100_000);
-        assert_eq!(s.take_consumable(Consume::InBulk), 60_000);
+        assert_eq!(s.take_consumable(Instant::START, BULK), 60_000);
         ack(&mut s, 1000, 100_000);
-        assert_eq!(s.take_consumable(Consume::InBulk), 1000);
+        assert_eq!(s.take_consumable(Instant::START, BULK), 1000);
         ack(&mut s, 4000, 100_000);
-        assert_eq!(s.take_consumable(Consume::InBulk), 4000);
+        assert_eq!(s.take_consumable(Instant::START, BULK), 4000);
         s.sent(Instant::START, 100);
         ack(&mut s, 100, 100_000);
-        assert_eq!(s.take_consumable(Consume::InBulk), 0, "a small message of its own");
+        assert_eq!(s.take_consumable(Instant::START, BULK), 0, "a small message of its own");
+    }
+
+    #[test]
+    fn what_is_put_off_is_taken_in_time() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 100);
+        ack(&mut s, 100, 100_000);
+        assert_eq!(s.take_consumable(Instant::START, BULK), 0);
+        let by = s.consume_by().unwrap();
+        assert_eq!(by, Instant::START + CONSUME_WITHIN);
+        assert_eq!(s.take_consumable(by, BULK), 100);
+        assert_eq!(s.consume_by(), None);
+    }
+
+    #[test]
+    fn nothing_is_put_off_while_more_may_be_in_the_queue() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 60_000);
+        ack(&mut s, 60_000, 100_000);
+        let partly = Consume::InBulk { whole_queue_seen: false };
+        assert_eq!(s.take_consumable(Instant::START, partly), 60_000);
+        s.sent(Instant::START, 1000);
+        ack(&mut s, 1000, 100_000);
+        assert_eq!(s.take_consumable(Instant::START, BULK), 1000, "the rest of a large buffer");
+    }
+
+    #[test]
+    fn bare_segment_stays_inside_a_window_that_was_taken_back() {
+        let mut s = open(100_000);
+        s.sent(Instant::START, 50_000);
+        assert_eq!(s.bare(), s.highest());
+        ack(&mut s, 10_000, 5000);
+        assert_eq!(s.bare(), s.unacknowledged() + 5000);
+        ack(&mut s, 0, 0);
+        assert_eq!(s.bare(), s.unacknowledged());
     }
 
     #[test]

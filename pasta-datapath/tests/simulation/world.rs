@@ -101,6 +101,8 @@ pub(crate) struct Scenario {
     pub(crate) peer_resets_at: Option<usize>,
     pub(crate) peer_vanishes_at: Option<usize>,
     pub(crate) stays_open: Option<Duration>,
+    /// Size of the host kernel's receive buffers, and how many octets of them it holds.
+    pub(crate) receive_buffers: Option<(usize, usize)>,
 }
 
 impl Scenario {
@@ -126,6 +128,7 @@ impl Scenario {
             peer_resets_at: None,
             peer_vanishes_at: None,
             stays_open: None,
+            receive_buffers: None,
         }
     }
 
@@ -170,6 +173,28 @@ struct Socket {
     wants_room: bool,
     fail_after: Option<usize>,
     consumed: usize,
+    /// Size of the kernel's buffers, and octets of them that are held before the far end has to wait.
+    buffers: Option<(usize, usize)>,
+    /// How much of the queue has arrived.
+    arrived: usize,
+}
+
+impl Socket {
+    /// Lets the far end send what there is room for: a buffer counts until its last octet is consumed.
+    /// Gives whether something came.
+    fn arrive(&mut self) -> bool {
+        let before = self.arrived;
+        match self.buffers {
+            None => self.arrived = self.queue.len(),
+            Some((size, limit)) => {
+                let held_from = self.consumed / size * size;
+                while self.arrived < self.queue.len() && self.arrived + size <= held_from + limit {
+                    self.arrived = (self.arrived + size).min(self.queue.len());
+                }
+            }
+        }
+        self.arrived > before
+    }
 }
 
 impl HostSocket for Socket {
@@ -197,12 +222,12 @@ impl HostSocket for Socket {
             return Err(ErrorKind::ConnectionReset.into());
         }
         let offset = offset as usize;
-        let queue = &self.queue[self.consumed..];
+        let queue = &self.queue[self.consumed..self.arrived];
         assert!(offset <= queue.len(), "peeks behind the end");
         let len = into.len().min(queue.len() - offset);
         into[..len].copy_from_slice(&queue[offset..offset + len]);
         match len {
-            0 if self.ended => Ok(0),
+            0 if self.ended && self.arrived == self.queue.len() => Ok(0),
             0 => Err(ErrorKind::WouldBlock.into()),
             len => Ok(len),
         }
@@ -210,7 +235,7 @@ impl HostSocket for Socket {
 
     fn consume(&mut self, octets: u32) -> io::Result<()> {
         self.consumed += octets as usize;
-        assert!(self.consumed <= self.queue.len(), "consumes what was never there");
+        assert!(self.consumed <= self.arrived, "consumes what was never there");
         Ok(())
     }
 
@@ -490,9 +515,9 @@ impl World {
             answered_syn: false,
         };
         let later = scenario.download_starts_after_upload;
-        let socket = Socket {
+        let mut socket = Socket {
             queue: if later { Vec::new() } else { scenario.download.clone() },
-            ended: !later && scenario.stays_open.is_none(),
+            ended: !later && scenario.stays_open.is_none() && scenario.receive_buffers.is_none(),
             buffered: 0,
             received: Vec::new(),
             shut_down: false,
@@ -500,6 +525,8 @@ impl World {
             wants_room: false,
             fail_after: scenario.socket_fails_after,
             consumed: 0,
+            buffers: scenario.receive_buffers,
+            arrived: 0,
         };
         let outcome = Outcome {
             end: End::StillOpen,
@@ -509,6 +536,7 @@ impl World {
             most_parked: 0,
             largest_flight_of_ours: 0,
         };
+        socket.arrive();
         let mut mapping = Mapping::new(connection);
         mapping.connected();
         if socket.ended {
@@ -656,6 +684,14 @@ impl World {
                 }
             }
             Event::Drain => {
+                if self.gone.is_none() && self.socket.arrive() {
+                    self.mapping.readable();
+                    if self.socket.arrived == self.socket.queue.len() {
+                        self.socket.ended = self.scenario.stays_open.is_none();
+                        self.mapping.ended();
+                    }
+                    self.run_mapping(&[]);
+                }
                 let socket = &mut self.socket;
                 socket.buffered -= socket.buffered.min(self.scenario.drain_per_ms);
                 // As the kernel: an event once half of what is queued would fit again.
@@ -700,6 +736,7 @@ impl World {
         if self.scenario.download_starts_after_upload && self.socket.shut_down {
             self.scenario.download_starts_after_upload = false;
             self.socket.queue = self.scenario.download.clone();
+            self.socket.arrive();
             self.socket.ended = true;
             self.mapping.ended();
             self.run_mapping(&[]);
