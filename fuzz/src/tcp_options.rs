@@ -4,7 +4,8 @@ use crate::input::Input;
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::wire::Malformed;
 use pasta_datapath::wire::tcp::{
-    Flags, LEN, MAX_WINDOW_SCALE, SYN_OPTIONS_LEN, SynOptions, ToSend, split,
+    Flags, LEN, MAX_OPTIONS_LEN, MAX_WINDOW_SCALE, SYN_OPTIONS_LEN, SackBlocks, SynOptions, ToSend,
+    split,
 };
 
 /// Reads `octets` as a segment, then as the fields of a header to write and read back.
@@ -18,10 +19,13 @@ pub fn check(octets: &[u8]) {
     let in_header = octets.get(LEN..header_len);
     let expected = match in_header.ok_or(Malformed) {
         Ok(read) if is_syn => options(read),
-        other => other.map(|_| (None, None)),
+        other => other.map(|_| (None, None, false)),
     };
     let read = split(octets);
-    assert_eq!(read.map(|(header, _)| (header.mss, header.window_scale)), expected);
+    let options = |header: pasta_datapath::wire::tcp::Header| {
+        (header.mss, header.window_scale, header.sack_permitted)
+    };
+    assert_eq!(read.map(|(header, _)| options(header)), expected);
     if let Ok((header, payload)) = read {
         assert_eq!(octets.get(header_len..), Some(payload));
         assert!(header.window_scale.is_none_or(|shift| shift <= MAX_WINDOW_SCALE));
@@ -29,9 +33,9 @@ pub fn check(octets: &[u8]) {
     check_written(Input::new(octets));
 }
 
-/// MSS and shift count; the last of each counts.
-fn options(octets: &[u8]) -> Result<(Option<u16>, Option<u8>), Malformed> {
-    let (mut mss, mut shift) = (None, None);
+/// MSS, shift count, and whether SACK is permitted; the last of each counts.
+fn options(octets: &[u8]) -> Result<(Option<u16>, Option<u8>, bool), Malformed> {
+    let (mut mss, mut shift, mut sack) = (None, None, false);
     let mut at = 0;
     while let Some(&kind) = octets.get(at) {
         let len = match kind {
@@ -45,11 +49,12 @@ fn options(octets: &[u8]) -> Result<(Option<u16>, Option<u8>), Malformed> {
         match octets.get(at..at + len) {
             Some(&[2, _, high, low]) => mss = Some(u16::from_be_bytes([high, low])),
             Some(&[3, _, count]) => shift = Some(count.min(MAX_WINDOW_SCALE)),
+            Some(&[4, _]) => sack = true,
             _ => {}
         }
         at += len;
     }
-    Ok((mss, shift))
+    Ok((mss, shift, sack))
 }
 
 fn check_written(mut input: Input<'_>) {
@@ -57,17 +62,26 @@ fn check_written(mut input: Input<'_>) {
     let scales = input.bit();
     let window_scale = scales.then(|| input.octet() % (MAX_WINDOW_SCALE + 1));
     let flags = if is_syn { Flags::SYN.with(Flags::ACK) } else { Flags::ACK };
+    let mut sack = SackBlocks::default();
+    for _ in 0..if is_syn { 0 } else { input.octet() % 6 } {
+        sack.push(Seq::from(input.u32()), Seq::from(input.u32()));
+    }
+    let sack_permitted = input.bit();
     let header = ToSend {
         seq: Seq::from(input.u32()),
         ack: Seq::from(input.u32()),
         flags,
         window: input.u16(),
-        syn: is_syn.then(|| SynOptions { mss: input.u16(), window_scale }),
+        syn: is_syn.then(|| SynOptions { mss: input.u16(), window_scale, sack_permitted }),
+        sack,
     };
     let (source, destination, checksum) = (input.u16(), input.u16(), input.u16());
-    let mut octets = [0xff; LEN + SYN_OPTIONS_LEN];
+    let mut octets = [0xff; LEN + MAX_OPTIONS_LEN];
     header.write(source, destination, checksum, &mut octets);
-    let len = LEN + if is_syn { SYN_OPTIONS_LEN } else { 0 };
+    let blocks = sack.as_slice().len();
+    let len =
+        LEN + if is_syn { SYN_OPTIONS_LEN } else { (4 + 8 * blocks) * usize::from(blocks > 0) };
+    assert_eq!(header.header_len(), len);
     let written = octets.get(..len).unwrap_or_default();
     let Ok((read, payload)) = split(written) else { panic!("{header:?} does not read back") };
     assert!(payload.is_empty());
@@ -76,4 +90,5 @@ fn check_written(mut input: Input<'_>) {
     assert_eq!((read.flags, read.window), (header.flags, header.window));
     assert_eq!(read.mss, header.syn.map(|syn| syn.mss));
     assert_eq!(read.window_scale, header.syn.and_then(|syn| syn.window_scale));
+    assert_eq!(read.sack_permitted, header.syn.is_some_and(|syn| syn.sack_permitted));
 }

@@ -106,6 +106,7 @@ impl World {
             window: input.u16(),
             mss: (options & 1 != 0).then(|| input.u16()),
             window_scale: (options & 2 != 0).then(|| input.octet() % 15),
+            sack_permitted: options & 4 != 0,
         };
         let iss = Seq::from(input.u32());
         let our_mss = input.u16();
@@ -220,7 +221,17 @@ impl World {
 
     fn header(&self, seq: Seq, ack: Seq, flags: Flags, window: u16) -> Header {
         let (source, destination) = (1024, 80);
-        Header { source, destination, seq, ack, flags, window, mss: None, window_scale: None }
+        Header {
+            source,
+            destination,
+            seq,
+            ack,
+            flags,
+            window,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+        }
     }
 
     /// The next number that the mapping expects.

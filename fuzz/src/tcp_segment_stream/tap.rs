@@ -6,9 +6,9 @@ use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
 
 /// What one turn may move towards the namespace (`SHARE` in the mapping), and how many segments
-/// without payload it may send: an answer, a FIN, its repetition, an acknowledgement.
+/// without payload it may send: an answer, a FIN, its repetition, three acknowledgements.
 const SHARE: usize = 512 * 1024;
-const BARE_SEGMENTS: usize = 4;
+const BARE_SEGMENTS: usize = 6;
 
 /// What was promised to the namespace, and what it has promised.
 #[derive(Debug)]

@@ -177,7 +177,13 @@ impl Engine {
             flow.path.set_mac(mac);
         }
         let taken = flow.mapping.segment(now, header, payload.len());
-        if !taken.is_empty() {
+        if flow.mapping.is_renewed() {
+            self.run_tcp(now, id, &[]);
+            return self.open_tcp(now, mac, key, header);
+        }
+        if taken.is_empty() {
+            flow.mapping.keep(payload, &mut self.parking);
+        } else {
             batch.segments.push((id, payload.get(taken).unwrap_or_default()));
         }
         if !batch.touched.contains(&id) {

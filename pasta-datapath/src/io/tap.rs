@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub const MAX_FRAME: usize = vnet::LEN + ethernet::LEN + 65535;
 
 /// Longest header in front of payload: virtio-net, Ethernet, IPv6, TCP with options.
-const MAX_HEADERS: usize = vnet::LEN + ethernet::LEN + IPV6_LEN + tcp::LEN + tcp::SYN_OPTIONS_LEN;
+const MAX_HEADERS: usize = vnet::LEN + ethernet::LEN + IPV6_LEN + tcp::LEN + tcp::MAX_OPTIONS_LEN;
 
 /// The tap's descriptor and how it is spoken to.
 #[derive(Debug)]
@@ -230,7 +230,7 @@ impl Tap {
         let len = header.header_len();
         let (source, destination) = (path.source.port(), path.destination.port());
         self.write_transport(path, len, tcp::CHECKSUM_OFFSET, segmentation, payload, |checksum| {
-            let mut octets = [0; tcp::LEN + tcp::SYN_OPTIONS_LEN];
+            let mut octets = [0; tcp::LEN + tcp::MAX_OPTIONS_LEN];
             header.write(source, destination, checksum, &mut octets);
             octets
         })
@@ -391,6 +391,7 @@ mod tests {
             flags: tcp::Flags::ACK,
             window: 9,
             syn: None,
+            sack: tcp::SackBlocks::default(),
         };
         for offloads in [TapOffloads::Tcp, TapOffloads::None] {
             for path in paths(TCP) {

@@ -5,7 +5,7 @@ use super::seq::Seq;
 use super::to_socket::{Intake, Receiver, Room};
 use super::to_tap::{Acknowledged, Expired, Sender};
 use crate::time::Instant;
-use crate::wire::tcp::{DEFAULT_MSS, Flags, Header, SynOptions, ToSend};
+use crate::wire::tcp::{DEFAULT_MSS, Flags, Header, SackBlocks, SynOptions, ToSend};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ const KEEPALIVE_PROBES: u8 = 5;
 
 /// Smallest MSS we believe a peer; Linux has the same floor for its own (`TCP_MIN_MSS`).
 const MIN_MSS: u16 = 88;
+
+const NO_SACK: SackBlocks = SackBlocks::NONE;
 
 /// Which events a connection has seen. Its directions close apart, so there is no single state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub struct Connection {
     sender: Sender,
     /// Shift count of the namespace's windows; none if it does not scale.
     their_scale: Option<u8>,
+    /// Whether both ends understand SACK.
+    sack: bool,
+    /// Whether the namespace has asked if we are still there.
+    was_probed: bool,
     /// Largest segment the namespace takes.
     their_mss: u16,
     /// Largest segment we take.
@@ -58,8 +64,12 @@ pub struct Connection {
 pub enum Verdict {
     /// This part of the payload comes next in the stream; it may be empty.
     Take(Range<usize>),
+    /// This part of the payload came before its turn and may be kept, and a FIN behind it.
+    Keep(Range<usize>, Option<Seq>),
     /// As `Take` of nothing, and sending has to start over: a segment was lost.
     Lost,
+    /// The namespace has forgotten this connection and opens a new one between the same ends.
+    Renewed,
     /// The namespace has reset the connection.
     Reset,
     /// The segment contradicts the connection: both sides are to be reset.
@@ -97,6 +107,8 @@ impl Connection {
             receiver: Receiver::new(syn.seq, scale, our_mss),
             sender: Sender::new(iss, u32::from(syn.window)),
             their_scale: syn.window_scale,
+            sack: syn.sack_permitted,
+            was_probed: false,
             their_mss: believed_mss(syn, our_mss),
             our_mss,
             last_heard: now,
@@ -115,6 +127,8 @@ impl Connection {
             // Room for the SYN; the answer brings the window.
             sender: Sender::new(iss, 1),
             their_scale: None,
+            sack: false,
+            was_probed: false,
             their_mss: DEFAULT_MSS,
             our_mss,
             last_heard: now,
@@ -166,12 +180,22 @@ impl Connection {
         self.sender.syn_sent(now);
         let (ack, window) = self.receiver.tell_in_syn();
         if !self.seen.syn_from_tap {
-            let syn = Some(SynOptions { mss: self.our_mss, window_scale: Some(WINDOW_SCALE) });
-            return ToSend { seq, ack: Seq::default(), flags: Flags::SYN, window, syn };
+            let window_scale = Some(WINDOW_SCALE);
+            let syn = SynOptions { mss: self.our_mss, window_scale, sack_permitted: true };
+            let syn = Some(syn);
+            return ToSend {
+                seq,
+                ack: Seq::default(),
+                flags: Flags::SYN,
+                window,
+                syn,
+                sack: NO_SACK,
+            };
         }
         let window_scale = self.their_scale.map(|_| WINDOW_SCALE);
-        let syn = Some(SynOptions { mss: self.our_mss, window_scale });
-        ToSend { seq, ack, flags: Flags::SYN.with(Flags::ACK), window, syn }
+        let sack_permitted = self.sack;
+        let syn = Some(SynOptions { mss: self.our_mss, window_scale, sack_permitted });
+        ToSend { seq, ack, flags: Flags::SYN.with(Flags::ACK), window, syn, sack: NO_SACK }
     }
 
     /// Takes in a segment that carries `payload_len` octets.
@@ -181,10 +205,18 @@ impl Connection {
         let nothing = Verdict::Take(0..0);
         if !self.seen.answered {
             // The host socket is still connecting: a repeated SYN waits with us, a reset ends it.
-            return if header.flags.contains(Flags::RST) { Verdict::Reset } else { nothing };
+            if header.flags.contains(Flags::RST) {
+                return Verdict::Reset;
+            }
+            return if self.is_new_syn(header) { Verdict::Renewed } else { nothing };
         }
         if !self.seen.syn_from_tap {
             return self.opening_segment(now, header);
+        }
+        // After its FIN the namespace sends nothing new: a SYN can only begin another connection, and
+        // its port is free again although the host's side of this one has not ended.
+        if self.seen.fin_from_tap && self.is_new_syn(header) {
+            return Verdict::Renewed;
         }
         let (syn, fin) = (header.flags.contains(Flags::SYN), header.flags.contains(Flags::FIN));
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
@@ -196,6 +228,8 @@ impl Connection {
         if !self.receiver.acceptable(header.seq, len) {
             if !header.flags.contains(Flags::RST) {
                 self.receiver.force();
+                // How a kernel asks: with a number that was acknowledged (RFC 9293, section 3.8.4).
+                self.was_probed |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
             }
             return nothing;
         }
@@ -226,8 +260,16 @@ impl Connection {
         if !self.seen.established {
             return nothing;
         }
-        let taken = self.take(header, payload_len, fin);
-        if lost && taken.is_empty() { Verdict::Lost } else { Verdict::Take(taken) }
+        match self.take(header.seq, payload_len, fin) {
+            Verdict::Take(taken) if lost && taken.is_empty() => Verdict::Lost,
+            verdict => verdict,
+        }
+    }
+
+    /// Whether `header` is a SYN that is none of this connection's.
+    fn is_new_syn(&self, header: &Header) -> bool {
+        let has = |flags| header.flags.contains(flags);
+        has(Flags::SYN) && !has(Flags::ACK) && !has(Flags::RST) && header.seq != self.irs
     }
 
     /// Takes in a segment while our SYN has no answer (RFC 9293, section 3.10.7.3).
@@ -249,6 +291,7 @@ impl Connection {
         self.irs = header.seq;
         self.receiver = Receiver::new(header.seq, scale, self.our_mss);
         self.their_scale = header.window_scale;
+        self.sack = header.sack_permitted;
         self.their_mss = believed_mss(header, self.our_mss);
         if !answers {
             return Verdict::Crossed;
@@ -272,22 +315,52 @@ impl Connection {
         acknowledged
     }
 
-    fn take(&mut self, header: &Header, payload_len: usize, fin: bool) -> Range<usize> {
+    fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Verdict {
+        let nothing = Verdict::Take(0..0);
         if payload_len == 0 && !fin {
-            return 0..0;
+            return nothing;
         }
         if self.seen.fin_from_tap {
             // Nothing comes after FIN (RFC 9293, section 3.10.7.4, seventh step); it may be a repeat.
             self.receiver.force();
-            return 0..0;
+            return nothing;
         }
-        match self.receiver.take(header.seq, payload_len, fin) {
+        match self.receiver.take(seq, payload_len, fin) {
             Intake::InOrder { payload, fin } => {
                 self.seen.fin_from_tap |= fin;
-                payload
+                Verdict::Take(payload)
             }
-            Intake::Duplicate | Intake::OutOfOrder => 0..0,
+            Intake::Duplicate => nothing,
+            Intake::OutOfOrder => {
+                let inside = self.receiver.early(seq, payload_len);
+                let whole = fin && inside == payload_len;
+                Verdict::Keep(0..inside, whole.then(|| seq + inside as u32))
+            }
         }
+    }
+
+    /// Takes in `payload_len` octets at `seq` that came before their turn, and a FIN behind them; says
+    /// which part comes next in the stream.
+    pub fn take_kept(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Range<usize> {
+        match self.take(seq, payload_len, fin) {
+            Verdict::Take(range) => range,
+            _ => 0..0,
+        }
+    }
+
+    /// Whether gaps are to be described to the namespace.
+    pub fn describes_gaps(&self) -> bool {
+        self.sack
+    }
+
+    /// Whether the namespace has asked if we are still there: the host's peer should be asked too.
+    pub fn was_probed(&self) -> bool {
+        self.was_probed
+    }
+
+    /// Sends no segments larger than `mss` from now on: what fits the tap has changed.
+    pub fn limit_segments(&mut self, mss: u16) {
+        self.their_mss = self.their_mss.min(mss.max(MIN_MSS));
     }
 
     /// The socket has accepted `octets` of the stream's payload.
@@ -347,12 +420,12 @@ impl Connection {
         let seq = self.sender.bare();
         let flags = Flags::RST.with(Flags::ACK);
         let ack = self.receiver.next();
-        ToSend { seq, ack, flags, window: 0, syn: None }
+        ToSend { seq, ack, flags, window: 0, syn: None, sack: NO_SACK }
     }
 
     fn header(&mut self, seq: Seq, flags: Flags) -> ToSend {
         let (ack, window) = self.receiver.tell();
-        ToSend { seq, ack, flags, window, syn: None }
+        ToSend { seq, ack, flags, window, syn: None, sack: NO_SACK }
     }
 
     /// When [`Connection::expire`] wants to be called next; never while the socket connects, which
@@ -405,12 +478,12 @@ pub fn reset_for(header: &Header, payload_len: usize) -> Option<ToSend> {
     }
     if header.flags.contains(Flags::ACK) {
         let (ack, flags) = (Seq::default(), Flags::RST);
-        return Some(ToSend { seq: header.ack, ack, flags, window: 0, syn: None });
+        return Some(ToSend { seq: header.ack, ack, flags, window: 0, syn: None, sack: NO_SACK });
     }
     let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
     let controls =
         u32::from(header.flags.contains(Flags::SYN)) + u32::from(header.flags.contains(Flags::FIN));
     let flags = Flags::RST.with(Flags::ACK);
     let ack = header.seq + len.wrapping_add(controls);
-    Some(ToSend { seq: Seq::default(), ack, flags, window: 0, syn: None })
+    Some(ToSend { seq: Seq::default(), ack, flags, window: 0, syn: None, sack: NO_SACK })
 }

@@ -2,10 +2,12 @@
 //!
 //! Everything that happens to a flow (segments of a batch, socket readiness, a deadline) is noted
 //! first and carried out by one function, [`Mapping::run`]: consume what was acknowledged, write what
-//! was taken, refresh the window, send what the window allows, acknowledge if that is still due.
+//! was taken and what was kept behind it, refresh the window, send what the window allows, acknowledge if that is still due.
 //! Once a batch, not once a segment.
 
 use super::connection::{Connection, Due, Verdict};
+use super::gaps::Gaps;
+use super::seq::Seq;
 use super::to_socket::Room;
 use super::to_tap::Consume;
 use crate::time::Instant;
@@ -30,6 +32,14 @@ const RECHECK_LONGEST: Duration = Duration::from_millis(128);
 /// network answers sooner, and a sender that waits for the acknowledgement hardly notices.
 const DELAYED_OCTETS: usize = 1024;
 const DELAYED_FOR: Duration = Duration::from_micros(500);
+
+/// First wait before the opening of a closed window is told again, and how often that is done; chosen:
+/// what a lost acknowledgement costs anyway. After that the sender's own probes have to do.
+const REOPENED_AGAIN: Duration = Duration::from_millis(200);
+const REOPENED_TIMES: u8 = 5;
+
+/// Acknowledgements that make a sender without SACK repeat a segment (RFC 5681, section 3.2).
+const DUPLICATES: u8 = 3;
 
 /// A host socket, connected or connecting, as the mapping uses it. None of the calls blocks.
 pub trait HostSocket {
@@ -123,8 +133,25 @@ pub struct Mapping {
     recheck: Option<(Instant, Duration)>,
     /// When an acknowledgement that waits for an answer leaves without one.
     delayed: Option<Instant>,
+    /// What came before its turn.
+    gaps: Option<Box<Gaps>>,
+    /// What of the last segment may be kept there.
+    early: Option<Early>,
+    /// Segments that came before their turn since the last `run`.
+    early_count: u8,
+    /// When the opening of a closed window is told again, how long after the last time, and how often
+    /// still.
+    reopened: Option<(Instant, Duration, u8)>,
     /// Noted until the next `run`.
     pending: Pending,
+}
+
+/// Part of a segment that came before its turn.
+#[derive(Clone, Debug)]
+struct Early {
+    seq: Seq,
+    payload: Range<usize>,
+    fin: Option<Seq>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +162,7 @@ enum Pending {
     Probe,
     Stray(ToSend),
     ResetByPeer,
+    Renewed,
     BreakOff,
 }
 
@@ -151,6 +179,10 @@ impl Mapping {
             write_event_wanted: false,
             recheck: None,
             delayed: None,
+            gaps: None,
+            early: None,
+            early_count: 0,
+            reopened: None,
             pending: Pending::None,
         }
     }
@@ -203,8 +235,17 @@ impl Mapping {
             self.room_changed = true;
             self.readable = true;
         }
+        self.early = None;
+        if payload_len > 0 {
+            self.reopened = None;
+        }
         match verdict {
             Verdict::Take(range) => return range,
+            Verdict::Keep(payload, fin) => {
+                self.early_count = self.early_count.saturating_add(1);
+                self.early = Some(Early { seq: header.seq, payload, fin });
+            }
+            Verdict::Renewed => self.pending = Pending::Renewed,
             Verdict::Stray(answer) => self.pending = Pending::Stray(answer),
             Verdict::Crossed => self.pending = Pending::RepeatSyn,
             Verdict::Lost => self.readable = true,
@@ -214,10 +255,42 @@ impl Mapping {
         0..0
     }
 
+    /// Keeps what of a segment's payload came before its turn; to be called after
+    /// [`Mapping::segment`] for the same segment has given nothing to take.
+    pub fn keep(&mut self, payload: &[u8], parking: &mut Parking) {
+        let Some(early) = self.early.take() else { return };
+        if parking.used >= parking.limit {
+            return;
+        }
+        let gaps = self.gaps.get_or_insert_default();
+        parking.used += gaps.keep(early.seq, payload.get(early.payload).unwrap_or_default());
+        if let Some(fin) = early.fin {
+            gaps.keep_fin(fin);
+        }
+    }
+
+    /// Whether the namespace has given this connection up and opens another one between the same ends
+    /// with the segment that was noted last; the next [`Mapping::run`] then ends this one.
+    pub fn is_renewed(&self) -> bool {
+        self.pending == Pending::Renewed
+    }
+
+    /// Sends no segments larger than `mss` from now on.
+    pub fn limit_segments(&mut self, mss: u16) {
+        self.connection.limit_segments(mss);
+    }
+
     /// Notes that time has passed.
     pub fn tick(&mut self, now: Instant) {
         if self.recheck.is_some_and(|(due, _)| due <= now) {
             self.room_changed = true;
+        }
+        if let Some((due, wait, left)) = self.reopened
+            && due <= now
+        {
+            self.connection.receiver().force();
+            let wait = wait * 2;
+            self.reopened = (left > 1).then(|| (now + wait, wait, left - 1));
         }
         match self.connection.expire(now) {
             Due::Nothing => {}
@@ -234,8 +307,9 @@ impl Mapping {
     /// When [`Mapping::tick`] wants to be called next.
     pub fn deadline(&self) -> Option<Instant> {
         let recheck = self.recheck.map(|(due, _)| due);
-        let consume = self.connection.consume_by();
-        [self.connection.deadline(), recheck, self.delayed, consume].into_iter().flatten().min()
+        let reopened = self.reopened.map(|(due, ..)| due);
+        let others = [recheck, self.delayed, self.connection.consume_by(), reopened];
+        others.into_iter().chain([self.connection.deadline()]).flatten().min()
     }
 
     /// Whether the caller is to ask for an event when the send buffer has room; asked once.
@@ -256,7 +330,7 @@ impl Mapping {
     ) -> Fate {
         match std::mem::replace(&mut self.pending, Pending::None) {
             Pending::None => {}
-            Pending::ResetByPeer => return self.leave(parking),
+            Pending::ResetByPeer | Pending::Renewed => return self.leave(parking),
             Pending::BreakOff => return self.break_off(tap, parking),
             Pending::Answer | Pending::RepeatSyn => {
                 let header = self.connection.syn(now, socket.room());
@@ -276,16 +350,38 @@ impl Mapping {
         let done = self
             .consume(now, socket)
             .and_then(|()| self.write(socket, payloads, parking))
+            .and_then(|()| self.fill_gap(socket, parking))
+            .map(|()| self.shut_down_if_due(socket))
             .map(|()| self.refresh_window(now, socket, parking))
             .and_then(|()| self.pump(now, socket, tap, scratch));
         let Ok(fate) = done else {
             return self.break_off(tap, parking);
         };
-        if self.connection.is_established() && self.acknowledge_now(now, payloads) {
-            let header = self.connection.acknowledgement();
-            tap.send(&header, self.connection.segment_size(), &[]);
+        if self.connection.is_established() {
+            self.acknowledge(now, payloads, tap);
         }
         if self.connection.is_over() { self.leave_in_order(parking) } else { fate }
+    }
+
+    /// Sends the acknowledgements that are due: one, or as many as make a sender without SACK repeat
+    /// what is missing.
+    fn acknowledge(&mut self, now: Instant, payloads: &[IoSlice<'_>], tap: &mut impl ToTap) {
+        let due = self.acknowledge_now(now, payloads);
+        let early = std::mem::take(&mut self.early_count);
+        let describes = self.connection.describes_gaps();
+        let count = if describes { early.min(1) } else { early.min(DUPLICATES) };
+        for _ in 0..count.max(u8::from(due)) {
+            let mut header = self.connection.acknowledgement();
+            if let Some(gaps) = &self.gaps
+                && describes
+            {
+                header.sack = gaps.sack();
+            }
+            tap.send(&header, self.connection.segment_size(), &[]);
+        }
+        if self.connection.receiver().take_reopened() {
+            self.reopened = Some((now + REOPENED_AGAIN, REOPENED_AGAIN, REOPENED_TIMES));
+        }
     }
 
     /// Whether a bare acknowledgement is to leave in this run. One for a few octets waits a moment for
@@ -340,11 +436,40 @@ impl Mapping {
                 self.parked = VecDeque::new();
             }
         }
+        Ok(())
+    }
+
+    /// Writes what came before its turn and is due now.
+    fn fill_gap(&mut self, socket: &mut impl HostSocket, parking: &mut Parking) -> io::Result<()> {
+        let Some(mut gaps) = self.gaps.take() else { return Ok(()) };
+        while let Some(block) = gaps.take_block(self.connection.receiver().next()) {
+            parking.used -= block.octets.len();
+            // At once, whatever else could carry it (RFC 5681, section 4.2).
+            self.connection.receiver().force();
+            let range = self.connection.take_kept(block.start, block.octets.len(), false);
+            let payload = block.octets.get(range).unwrap_or_default();
+            if !payload.is_empty()
+                && let Err(error) = self.write(socket, &[IoSlice::new(payload)], parking)
+            {
+                self.gaps = Some(gaps);
+                return Err(error);
+            }
+        }
+        let next = self.connection.receiver().next();
+        if gaps.take_fin(next) {
+            self.connection.take_kept(next, 0, true);
+        }
+        if !gaps.is_empty() {
+            self.gaps = Some(gaps);
+        }
+        Ok(())
+    }
+
+    fn shut_down_if_due(&mut self, socket: &mut impl HostSocket) {
         if self.connection.shutdown_due() {
             socket.shut_down_write();
             self.connection.shut_down();
         }
-        Ok(())
     }
 
     fn write_once(
@@ -507,6 +632,7 @@ impl Mapping {
 
     fn leave_in_order(&mut self, parking: &mut Parking) -> Fate {
         parking.used -= self.parked.len();
+        parking.used -= self.gaps.take().map_or(0, |gaps| gaps.octets());
         self.parked = VecDeque::new();
         Fate::Over
     }

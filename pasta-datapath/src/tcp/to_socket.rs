@@ -71,8 +71,12 @@ pub struct Receiver {
     looked_at: Seq,
     /// Acknowledgement number and edge of the last segment we sent.
     told: (Seq, Seq),
+    /// The largest window promised so far.
+    largest: u32,
     /// Whether the next segment is due even if it says nothing new.
     forced: bool,
+    /// Whether the last segment opened a window that was closed.
+    reopened: bool,
 }
 
 impl Receiver {
@@ -87,7 +91,9 @@ impl Receiver {
             mss,
             looked_at: next,
             told: (next, next),
+            largest: 0,
             forced: false,
+            reopened: false,
         }
     }
 
@@ -177,10 +183,12 @@ impl Receiver {
             return true;
         }
         // A window that grows is told when the sender may be waiting for it, in whole segments: each
-        // segment that repeats the acknowledgement number looks like a sign of loss to the sender.
+        // segment that repeats the acknowledgement number looks like a sign of loss to the sender. A
+        // sender makes no segment larger than half of the largest window it was given (RFC 9293, section
+        // 3.8.6.2.2).
         let left = edge.distance_from(self.next);
         let growth = self.edge.distance_from(edge);
-        let step = u32::from(self.mss).min(MAX_WINDOW >> (14 - self.scale.min(14)));
+        let step = u32::from(self.mss).min(self.largest / 2).max(1);
         growth > 0 && left < step * 2 && (growth >= step || left == 0)
     }
 
@@ -193,7 +201,10 @@ impl Receiver {
     pub fn tell(&mut self) -> (Seq, u16) {
         let (ack, field) = (self.acknowledged(), self.field(self.scale));
         let promised = u32::from(field) << self.scale;
-        self.told = (ack, self.told.1.latest(ack + promised));
+        let (_, old_edge) = self.told;
+        self.told = (ack, old_edge.latest(ack + promised));
+        self.largest = self.largest.max(promised);
+        self.reopened |= !old_edge.after(self.next) && self.told.1.after(self.next);
         self.forced = false;
         (ack, field)
     }
@@ -202,8 +213,20 @@ impl Receiver {
     pub fn tell_in_syn(&mut self) -> (Seq, u16) {
         let (ack, field) = (self.acknowledged(), self.field(0));
         self.told = (ack, ack + u32::from(field));
+        self.largest = u32::from(field);
         self.forced = false;
         (ack, field)
+    }
+
+    /// Whether a window that was closed has been opened since the last call: were that segment lost, the
+    /// sender would wait.
+    pub fn take_reopened(&mut self) -> bool {
+        std::mem::take(&mut self.reopened)
+    }
+
+    /// What of `payload_len` octets at `seq`, which come before their turn, is inside the window.
+    pub fn early(&self, seq: Seq, payload_len: usize) -> usize {
+        payload_len.min(self.edge.distance_from(seq) as usize)
     }
 
     /// The window counts from the acknowledgement number, so parked octets are inside it.
@@ -292,6 +315,34 @@ mod tests {
         r.made_room(ROOM);
         assert!(r.acknowledgement_due());
         assert!(r.tell().1 > 0);
+    }
+
+    #[test]
+    fn growth_by_half_the_largest_window_is_told_to_a_sender_of_large_segments() {
+        let mut r = Receiver::new(Seq::from(0), super::super::WINDOW_SCALE, 65_480);
+        r.made_room(Room { size: 80_000, queued: 0 });
+        r.tell();
+        r.take(r.next(), 50_000, false);
+        r.accept(50_000);
+        r.made_room(Room { size: 80_000, queued: 80_000 });
+        r.tell();
+        assert!(!r.acknowledgement_due());
+        r.made_room(Room { size: 80_000, queued: 0 });
+        assert!(r.acknowledgement_due(), "less than a segment, but all there ever is");
+    }
+
+    #[test]
+    fn opening_of_a_closed_window_is_noticed_once() {
+        let mut r = receiver();
+        r.tell();
+        r.take_reopened();
+        r.take(r.next(), r.edge().distance_from(r.next()) as usize, false);
+        r.accept(u32::MAX);
+        r.tell();
+        assert!(!r.take_reopened());
+        r.made_room(Room { size: 4_000_000, queued: 0 });
+        r.tell();
+        assert!(r.take_reopened() && !r.take_reopened());
     }
 
     #[test]

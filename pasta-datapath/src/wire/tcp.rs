@@ -5,8 +5,12 @@ use crate::tcp::seq::Seq;
 
 /// Length of the header that we write on segments without options.
 pub const LEN: usize = 20;
-/// Length of the options we write on a SYN: MSS, no-operation, window scale.
-pub const SYN_OPTIONS_LEN: usize = 8;
+/// Length of the options we write on a SYN: MSS, SACK permitted, no-operation, window scale, padding.
+pub const SYN_OPTIONS_LEN: usize = 12;
+/// Most blocks of a SACK option: what fits beside nothing else (RFC 2018, section 3).
+pub const MAX_SACK_BLOCKS: usize = 4;
+/// Length of the longest options we write.
+pub const MAX_OPTIONS_LEN: usize = 4 + 8 * MAX_SACK_BLOCKS;
 /// Where the checksum is in the header.
 pub const CHECKSUM_OFFSET: u16 = 16;
 
@@ -69,6 +73,8 @@ pub struct Header {
     pub mss: Option<u16>,
     /// Shift count of the sender's window, from a SYN; more than 14 counts as 14.
     pub window_scale: Option<u8>,
+    /// Whether the sender understands SACK, from a SYN.
+    pub sack_permitted: bool,
 }
 
 /// Splits a segment into header and payload.
@@ -83,8 +89,8 @@ pub fn split(octets: &[u8]) -> Result<(Header, &[u8]), Malformed> {
     let (header, payload) = octets.split_at_checked(header_len).ok_or(Malformed)?;
     let options = header.get(LEN..).ok_or(Malformed)?;
     let flags = Flags::from_octet(flags);
-    let (mss, window_scale) =
-        if flags.contains(Flags::SYN) { syn_options(options)? } else { (None, None) };
+    let options = if flags.contains(Flags::SYN) { options } else { &[] };
+    let (mss, window_scale, sack_permitted) = syn_options(options)?;
     let header = Header {
         source: u16::from_be_bytes([s0, s1]),
         destination: u16::from_be_bytes([d0, d1]),
@@ -94,13 +100,15 @@ pub fn split(octets: &[u8]) -> Result<(Header, &[u8]), Malformed> {
         window: u16::from_be_bytes([w0, w1]),
         mss,
         window_scale,
+        sack_permitted,
     };
     Ok((header, payload))
 }
 
-/// Finds MSS and window scale (RFC 9293 section 3.2, RFC 7323 section 2.2).
-fn syn_options(mut options: &[u8]) -> Result<(Option<u16>, Option<u8>), Malformed> {
-    let (mut mss, mut scale) = (None, None);
+/// Finds MSS, window scale and SACK permitted (RFC 9293 section 3.2, RFC 7323 section 2.2, RFC 2018
+/// section 2).
+fn syn_options(mut options: &[u8]) -> Result<(Option<u16>, Option<u8>, bool), Malformed> {
+    let (mut mss, mut scale, mut sack) = (None, None, false);
     while let Some((&kind, rest)) = options.split_first() {
         if kind == 0 {
             break;
@@ -114,13 +122,14 @@ fn syn_options(mut options: &[u8]) -> Result<(Option<u16>, Option<u8>), Malforme
         match option {
             [2, 4, value @ ..] => mss = take_u16(value).map(|(mss, _)| mss),
             [3, 3, shift] => scale = Some((*shift).min(MAX_WINDOW_SCALE)),
+            [4, 2] => sack = true,
             // Shorter than its own two octets: the next step would not advance.
             [] | [_] => return Err(Malformed),
             _ => {}
         }
         options = rest;
     }
-    Ok((mss, scale))
+    Ok((mss, scale, sack))
 }
 
 /// A header to write.
@@ -134,8 +143,41 @@ pub struct ToSend {
     pub flags: Flags,
     /// Window as written.
     pub window: u16,
-    /// MSS and window scale, on a SYN.
+    /// Options of a SYN.
     pub syn: Option<SynOptions>,
+    /// What came before its turn; not on a SYN.
+    pub sack: SackBlocks,
+}
+
+/// Ranges of sequence numbers that have arrived behind a gap: first number, and first one behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SackBlocks {
+    blocks: [(Seq, Seq); MAX_SACK_BLOCKS],
+    count: usize,
+}
+
+impl SackBlocks {
+    /// No range.
+    pub const NONE: Self =
+        Self { blocks: [(Seq::const_from(0), Seq::const_from(0)); MAX_SACK_BLOCKS], count: 0 };
+
+    /// Adds a range; more than [`MAX_SACK_BLOCKS`] are left out.
+    pub fn push(&mut self, from: Seq, to: Seq) {
+        if let Some(slot) = self.blocks.get_mut(self.count) {
+            *slot = (from, to);
+            self.count += 1;
+        }
+    }
+
+    /// The ranges.
+    pub fn as_slice(&self) -> &[(Seq, Seq)] {
+        self.blocks.get(..self.count).unwrap_or_default()
+    }
+
+    /// Length of the option with padding in front; nothing for no range.
+    fn len(&self) -> usize {
+        if self.count == 0 { 0 } else { 4 + 8 * self.count }
+    }
 }
 
 /// Options on a SYN of ours.
@@ -145,55 +187,50 @@ pub struct SynOptions {
     pub mss: u16,
     /// Our shift count; none if the peer offered none.
     pub window_scale: Option<u8>,
+    /// Whether we say that we understand SACK.
+    pub sack_permitted: bool,
 }
 
 impl ToSend {
     /// Length of the header with its options.
     pub fn header_len(&self) -> usize {
-        LEN + if self.syn.is_some() { SYN_OPTIONS_LEN } else { 0 }
+        LEN + if self.syn.is_some() { SYN_OPTIONS_LEN } else { self.sack.len() }
     }
 
     /// Writes the header, with a checksum field of `checksum`, to the front of `octets`.
     pub fn write(&self, source: u16, destination: u16, checksum: u16, octets: &mut [u8]) {
         let len = self.header_len();
-        let mut fixed = [0; LEN + SYN_OPTIONS_LEN];
-        let (header, options) = fixed.split_at_mut(LEN);
+        let mut all = [0; LEN + MAX_OPTIONS_LEN];
+        let (header, options) = all.split_at_mut(LEN);
         let [s0, s1] = source.to_be_bytes();
         let [d0, d1] = destination.to_be_bytes();
         let [q0, q1, q2, q3] = u32::from(self.seq).to_be_bytes();
         let [a0, a1, a2, a3] = u32::from(self.ack).to_be_bytes();
         let [w0, w1] = self.window.to_be_bytes();
         let [c0, c1] = checksum.to_be_bytes();
-        let offset = if self.syn.is_some() { 0x70 } else { 0x50 };
-        header.copy_from_slice(&[
-            s0,
-            s1,
-            d0,
-            d1,
-            q0,
-            q1,
-            q2,
-            q3,
-            a0,
-            a1,
-            a2,
-            a3,
-            offset,
-            self.flags.0,
-            w0,
-            w1,
-            c0,
-            c1,
-            0,
-            0,
-        ]);
+        // In words of four octets; at most 14.
+        let offset = ((len / 4) as u8) << 4;
+        let flags = self.flags.0;
+        let fixed: [u8; LEN] =
+            [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, w0, w1, c0, c1, 0, 0];
+        header.copy_from_slice(&fixed);
         if let Some(syn) = self.syn {
             let [m0, m1] = syn.mss.to_be_bytes();
-            // Without a scale of the peer's, ours is left out: no-operation in its place.
-            let scale = syn.window_scale.map_or([1, 1, 1], |shift| [3, 3, shift]);
-            options.copy_from_slice(&[2, 4, m0, m1, 1, scale[0], scale[1], scale[2]]);
+            // What the peer did not offer is left out: no-operations in its place.
+            let [k0, k1] = if syn.sack_permitted { [4, 2] } else { [1, 1] };
+            let [x0, x1, x2] = syn.window_scale.map_or([1, 1, 1], |shift| [3, 3, shift]);
+            let written = [2, 4, m0, m1, k0, k1, 1, x0, x1, x2, 1, 1];
+            options.iter_mut().zip(written).for_each(|(to, from)| *to = from);
+        } else if self.sack.count > 0 {
+            let head = [1, 1, 5, (self.sack.len() - 2) as u8];
+            let numbers = self.sack.as_slice().iter().flat_map(|(from, to)| [*from, *to]);
+            let numbers = numbers.flat_map(|seq| u32::from(seq).to_be_bytes());
+            options
+                .iter_mut()
+                .zip(head.into_iter().chain(numbers))
+                .for_each(|(to, from)| *to = from);
         }
-        octets.iter_mut().zip(fixed.iter().take(len)).for_each(|(to, from)| *to = *from);
+        octets.iter_mut().zip(all.iter().take(len)).for_each(|(to, from)| *to = *from);
     }
 }
 
@@ -207,7 +244,8 @@ mod tests {
             ack: Seq::from(u32::MAX),
             flags: Flags::SYN.with(Flags::ACK),
             window: 65535,
-            syn: Some(SynOptions { mss: 65480, window_scale }),
+            syn: Some(SynOptions { mss: 65480, window_scale, sack_permitted: true }),
+            sack: SackBlocks::default(),
         }
     }
 
@@ -221,18 +259,39 @@ mod tests {
             assert_eq!((read.seq, read.ack), (Seq::from(7), Seq::from(u32::MAX)));
             assert_eq!((read.mss, read.window_scale), (Some(65480), scale));
             assert_eq!(read.window, 65535);
-            assert_eq!(payload.len(), 12);
+            assert!(read.sack_permitted);
+            assert_eq!(payload.len(), 8);
         }
     }
 
     #[test]
     fn options_outside_a_syn_are_not_read() {
-        let mut octets = [0; 28];
+        let mut octets = [0; 32];
         let mut written = syn(Some(3));
         written.flags = Flags::ACK;
         written.write(1, 2, 0, &mut octets);
         let (read, _) = split(&octets).unwrap();
         assert_eq!((read.mss, read.window_scale), (None, None));
+    }
+
+    #[test]
+    fn blocks_are_written_as_the_rfc_draws_them() {
+        let mut written = ToSend { flags: Flags::ACK, syn: None, ..syn(None) };
+        written.sack.push(Seq::from(0x0102_0304), Seq::from(0x0506_0708));
+        written.sack.push(Seq::from(9), Seq::from(10));
+        let mut octets = [0xff; 60];
+        written.write(80, 1024, 0, &mut octets);
+        assert_eq!(written.header_len(), 40);
+        assert_eq!(octets[12], 0xa0);
+        let option = [1, 1, 5, 18, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 9, 0, 0, 0, 10];
+        assert_eq!(octets[20..40], option);
+        for n in 0..5 {
+            written.sack.push(Seq::from(n), Seq::from(n + 1));
+        }
+        assert_eq!(written.sack.as_slice().len(), MAX_SACK_BLOCKS);
+        written.write(80, 1024, 0, &mut octets);
+        assert_eq!((octets[12] >> 4) as usize * 4, LEN + MAX_OPTIONS_LEN);
+        assert!(split(&octets).is_ok());
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub(crate) struct Scenario {
     pub(crate) peer_iss: u32,
     pub(crate) peer_mss: u16,
     pub(crate) peer_scales: bool,
+    pub(crate) peer_knows_sack: bool,
     pub(crate) send_buffer: usize,
     /// What the far end takes from the socket's send buffer.
     pub(crate) drain_per_ms: usize,
@@ -118,6 +119,7 @@ impl Scenario {
             peer_iss: 5_000,
             peer_mss: 1460,
             peer_scales: true,
+            peer_knows_sack: false,
             send_buffer: 400_000,
             drain_per_ms: 1_000_000,
             peer_stops_reading_at: None,
@@ -260,6 +262,7 @@ impl ToTap for Wire {
             window: header.window,
             mss: header.syn.map(|syn| syn.mss),
             window_scale: header.syn.and_then(|syn| syn.window_scale),
+            sack_permitted: header.syn.is_some_and(|syn| syn.sack_permitted),
         };
         if payload.is_empty() {
             self.sent
@@ -337,6 +340,7 @@ impl Peer {
             window: self.advertised(),
             mss: None,
             window_scale: None,
+            sack_permitted: false,
         };
         Segment { header, payload: payload.to_vec() }
     }
@@ -485,6 +489,7 @@ impl World {
             window: 60_000,
             mss: Some(scenario.peer_mss),
             window_scale: scenario.peer_scales.then_some(0),
+            sack_permitted: scenario.peer_knows_sack,
         };
         let iss = Seq::from(scenario.our_iss);
         let connection = match scenario.opener {
@@ -667,6 +672,9 @@ impl World {
                 let Segment { header, payload } = segment;
                 if self.gone.is_none() {
                     let taken = self.mapping.segment(self.now, &header, payload.len());
+                    if taken.is_empty() {
+                        self.mapping.keep(&payload, &mut self.parking);
+                    }
                     self.run_mapping(&payload[taken]);
                 }
             }

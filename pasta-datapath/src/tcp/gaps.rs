@@ -1,0 +1,177 @@
+//! Segments that came before their turn, kept until the gap in front of them is filled (RFC 9293,
+//! section 3.10.7.4), and the blocks that tell the sender about them (RFC 2018).
+//!
+//! The way from the namespace is one queue on one machine: a gap means that the tap's queue was full and
+//! dropped a segment, and what follows it is everything else that was in the window. Without keeping
+//! that, all of it would have to come again. Gaps are rare and short, so what is kept is copied, into
+//! blocks that are joined where they touch; both their number and their octets are bounded, and what
+//! does not fit is dropped as if it had been lost too.
+
+use super::seq::Seq;
+use crate::wire::tcp::{MAX_SACK_BLOCKS, SackBlocks};
+
+/// Most blocks that are kept apart from each other; chosen: each stands for a loss of its own.
+const MOST_BLOCKS: usize = 16;
+
+/// What is kept for one connection.
+#[derive(Clone, Debug, Default)]
+pub struct Gaps {
+    /// In order, neither overlapping nor touching.
+    blocks: Vec<Block>,
+    /// Number of a FIN that came before its turn.
+    fin: Option<Seq>,
+    /// First number of the block that the newest segment became part of (RFC 2018, section 4: it is
+    /// reported first).
+    newest: Option<Seq>,
+}
+
+/// Octets in order from `start`.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Number of the first octet.
+    pub start: Seq,
+    /// The octets.
+    pub octets: Vec<u8>,
+}
+
+impl Block {
+    fn end(&self) -> Seq {
+        // Inside a window, which is less than 2^31.
+        self.start + self.octets.len() as u32
+    }
+}
+
+impl Gaps {
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.fin.is_none()
+    }
+
+    /// Octets that are kept.
+    pub fn octets(&self) -> usize {
+        self.blocks.iter().map(|block| block.octets.len()).sum()
+    }
+
+    /// Remembers a FIN with number `seq`.
+    pub fn keep_fin(&mut self, seq: Seq) {
+        self.fin = Some(seq);
+    }
+
+    /// Keeps `payload`, which starts at `seq`, as far as it is new; gives how many octets that are more
+    /// than before. None of it if there would be too many blocks.
+    pub fn keep(&mut self, seq: Seq, payload: &[u8]) -> usize {
+        let before = self.octets();
+        let end = seq + payload.len() as u32;
+        // Those that it overlaps or touches.
+        let first = self.blocks.partition_point(|block| block.end().before(seq));
+        let behind = self.blocks.partition_point(|block| !block.start.after(end));
+        if payload.is_empty() {
+            return 0;
+        }
+        if first >= behind {
+            if self.blocks.len() >= MOST_BLOCKS {
+                return 0;
+            }
+            self.blocks.insert(first, Block { start: seq, octets: payload.to_vec() });
+            self.newest = Some(seq);
+            return payload.len();
+        }
+        let mut joined: Vec<Block> = self.blocks.drain(first..behind).collect();
+        let mut whole = joined.remove(0);
+        if seq.before(whole.start) {
+            let missing = whole.start.distance_from(seq) as usize;
+            let head = payload.get(..missing.min(payload.len())).unwrap_or_default();
+            whole.octets.splice(0..0, head.iter().copied());
+            whole.start = seq;
+        }
+        append(&mut whole, seq, payload);
+        for block in joined {
+            append(&mut whole, block.start, &block.octets);
+        }
+        self.newest = Some(whole.start);
+        self.blocks.insert(first, whole);
+        self.octets() - before
+    }
+
+    /// Takes out the first block if it begins at or before `next`.
+    pub fn take_block(&mut self, next: Seq) -> Option<Block> {
+        let due = self.blocks.first().is_some_and(|block| !block.start.after(next));
+        due.then(|| self.blocks.remove(0))
+    }
+
+    /// Takes out the FIN if everything before it has come.
+    pub fn take_fin(&mut self, next: Seq) -> bool {
+        self.fin.take_if(|fin| *fin == next).is_some()
+    }
+
+    /// What to tell the sender: the block of the newest segment, then the others.
+    pub fn sack(&self) -> SackBlocks {
+        let is_newest = |block: &&Block| Some(block.start) == self.newest;
+        let newest = self.blocks.iter().filter(is_newest);
+        let others = self.blocks.iter().filter(|block| !is_newest(block));
+        let mut sack = SackBlocks::default();
+        for block in newest.chain(others).take(MAX_SACK_BLOCKS) {
+            sack.push(block.start, block.end());
+        }
+        sack
+    }
+}
+
+/// Appends what of `octets`, which start at `seq`, comes behind the end of `whole`.
+fn append(whole: &mut Block, seq: Seq, octets: &[u8]) {
+    let known = whole.end().distance_from(seq) as usize;
+    whole.octets.extend_from_slice(octets.get(known..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Seq = Seq::const_from(u32::MAX - 50);
+
+    fn text(gaps: &Gaps) -> Vec<(u32, Vec<u8>)> {
+        let blocks = gaps.blocks.iter();
+        blocks.map(|b| (b.start.distance_from(START), b.octets.clone())).collect()
+    }
+
+    #[test]
+    fn blocks_that_touch_or_overlap_become_one_whatever_the_order() {
+        let all: Vec<u8> = (0..200).collect();
+        let pieces = [(10, 20), (40, 60), (20, 30), (55, 80), (25, 45), (90, 91), (5, 100)];
+        let mut gaps = Gaps::default();
+        let mut kept = 0;
+        for (from, to) in pieces {
+            kept += gaps.keep(START + from, &all[from as usize..to as usize]);
+            assert_eq!(kept, gaps.octets());
+            for (start, octets) in text(&gaps) {
+                assert_eq!(octets, &all[start as usize..start as usize + octets.len()]);
+            }
+        }
+        assert_eq!(text(&gaps), [(5, all[5..100].to_vec())]);
+        assert_eq!(gaps.keep(START + 10, &all[10..90]), 0, "nothing new");
+    }
+
+    #[test]
+    fn newest_block_is_reported_first_and_number_of_blocks_is_bounded() {
+        let mut gaps = Gaps::default();
+        for n in 0..MOST_BLOCKS as u32 {
+            assert_eq!(gaps.keep(START + n * 10, &[0; 5]), 5);
+        }
+        assert_eq!(gaps.keep(START + 1000, &[0; 5]), 0);
+        gaps.keep(START + 25, &[0; 2]);
+        let sack = gaps.sack();
+        assert_eq!(sack.as_slice()[0], (START + 20, START + 27));
+        assert_eq!(sack.as_slice().len(), MAX_SACK_BLOCKS);
+        assert_eq!(sack.as_slice()[1], (START, START + 5));
+    }
+
+    #[test]
+    fn block_and_fin_come_out_when_it_is_their_turn() {
+        let mut gaps = Gaps::default();
+        gaps.keep(START + 10, &[1; 10]);
+        gaps.keep_fin(START + 20);
+        assert!(gaps.take_block(START + 9).is_none() && !gaps.take_fin(START + 19));
+        assert_eq!(gaps.take_block(START + 15).unwrap().start, START + 10);
+        assert!(gaps.take_fin(START + 20) && gaps.is_empty());
+    }
+}

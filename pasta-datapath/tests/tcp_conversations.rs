@@ -1,0 +1,361 @@
+//! Single exchanges with one connection, segment by segment: what is answered to what.
+
+use pasta_datapath::tcp::connection::Connection;
+use pasta_datapath::tcp::mapping::{Fate, HostSocket, Mapping, Parking, ToTap};
+use pasta_datapath::tcp::seq::Seq;
+use pasta_datapath::tcp::to_socket::Room;
+use pasta_datapath::time::Instant;
+use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::Duration;
+
+const IRS: u32 = u32::MAX - 100;
+const ISS: u32 = 70_000;
+const ACK: Flags = Flags::ACK;
+
+/// The far end of the host's socket.
+#[derive(Default)]
+struct Socket {
+    room: u32,
+    queued: u32,
+    received: Vec<u8>,
+    to_read: Vec<u8>,
+    shut_down: bool,
+}
+
+impl HostSocket for Socket {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let octets: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let fits = octets.len().min((self.room - self.queued) as usize);
+        self.received.extend(&octets[..fits]);
+        self.queued += fits as u32;
+        if fits == 0 && !octets.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { Ok(fits) }
+    }
+
+    fn room(&mut self) -> Room {
+        Room { size: self.room, queued: self.queued }
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        let rest = self.to_read.get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        if len == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(len) }
+    }
+
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
+        self.to_read.drain(..octets as usize);
+        Ok(())
+    }
+
+    fn shut_down_write(&mut self) {
+        self.shut_down = true;
+    }
+}
+
+#[derive(Default)]
+struct Sent(Vec<(ToSend, Vec<u8>)>);
+
+impl ToTap for Sent {
+    fn send(&mut self, header: &ToSend, _: u16, payload: &[u8]) -> bool {
+        self.0.push((*header, payload.to_vec()));
+        true
+    }
+
+    fn frame_payload(&self, segment_size: u16) -> usize {
+        usize::from(segment_size)
+    }
+}
+
+/// A connection and all around it.
+struct Talk {
+    now: Instant,
+    mapping: Mapping,
+    socket: Socket,
+    parking: Parking,
+    fate: Fate,
+}
+
+fn syn(seq: u32) -> Header {
+    Header {
+        source: 1024,
+        destination: 80,
+        seq: Seq::from(seq),
+        ack: Seq::default(),
+        flags: Flags::SYN,
+        window: 60_000,
+        mss: Some(1460),
+        window_scale: Some(0),
+        sack_permitted: true,
+    }
+}
+
+impl Talk {
+    /// Connected, and the handshake is over.
+    fn open(sack_permitted: bool) -> Self {
+        let first = Header { sack_permitted, ..syn(IRS) };
+        let mut mapping =
+            Mapping::new(Connection::from_syn(Instant::START, &first, Seq::from(ISS), 1460));
+        mapping.connected();
+        let socket = Socket { room: 400_000, ..Socket::default() };
+        let parking = Parking::new(1 << 20);
+        let mut talk = Self { now: Instant::START, mapping, socket, parking, fate: Fate::Alive };
+        let [(answer, _)] = &talk.run(&[])[..] else { panic!("no single answer to the SYN") };
+        assert_eq!(answer.syn.map(|syn| syn.sack_permitted), Some(sack_permitted));
+        assert_eq!(talk.hear(0, ACK, &[]), []);
+        talk
+    }
+
+    fn run(&mut self, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
+        let mut sent = Sent::default();
+        let mut scratch = vec![0; 100_000];
+        let slices = [IoSlice::new(payload)];
+        let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
+        let Self { mapping, socket, parking, .. } = self;
+        self.fate = mapping.run(self.now, socket, slices, &mut sent, &mut scratch, parking);
+        sent.0
+    }
+
+    fn header(&mut self, at: i64, flags: Flags) -> Header {
+        let seq = Seq::from(IRS.wrapping_add(1).wrapping_add(at as u32));
+        let ack = self.mapping.connection().clone().sender().highest();
+        let none = Header { mss: None, window_scale: None, sack_permitted: false, ..syn(0) };
+        Header { seq, ack, flags, ..none }
+    }
+
+    /// Takes in a segment whose payload starts `at` octets into the stream.
+    fn hear(&mut self, at: i64, flags: Flags, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
+        let header = self.header(at, flags);
+        self.take(&header, payload)
+    }
+
+    fn take(&mut self, header: &Header, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
+        let taken = self.mapping.segment(self.now, header, payload.len());
+        if taken.is_empty() {
+            self.mapping.keep(payload, &mut self.parking);
+        }
+        self.run(&payload[taken])
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<(ToSend, Vec<u8>)> {
+        self.now = self.now + time;
+        self.mapping.tick(self.now);
+        self.run(&[])
+    }
+}
+
+/// How far into the stream a number of the namespace's is.
+fn offset(seq: Seq) -> u32 {
+    seq.distance_from(Seq::from(IRS.wrapping_add(1)))
+}
+
+#[test]
+fn what_comes_behind_a_gap_is_described_and_not_needed_again() {
+    let octets: Vec<u8> = (0..250).collect();
+    let mut talk = Talk::open(true);
+    talk.hear(0, ACK, &octets[..50]);
+    talk.wait(Duration::from_millis(1));
+
+    let [(answer, _)] = &talk.hear(100, ACK, &octets[100..150])[..] else { panic!("not one") };
+    assert_eq!(offset(answer.ack), 50);
+    let ranges = |header: &ToSend| -> Vec<(u32, u32)> {
+        header.sack.as_slice().iter().map(|(from, to)| (offset(*from), offset(*to))).collect()
+    };
+    assert_eq!(ranges(answer), [(100, 150)]);
+    let [(answer, _)] = &talk.hear(200, ACK.with(Flags::FIN), &octets[200..])[..] else {
+        panic!("not one")
+    };
+    assert_eq!(ranges(answer), [(200, 250), (100, 150)]);
+    let [(answer, _)] = &talk.hear(50, ACK, &octets[50..100])[..] else { panic!("not one") };
+    assert_eq!((offset(answer.ack), ranges(answer)), (150, vec![(200, 250)]));
+    let [(answer, _)] = &talk.hear(150, ACK, &octets[150..200])[..] else { panic!("not one") };
+    assert_eq!((offset(answer.ack), ranges(answer)), (251, vec![]), "and the FIN");
+
+    assert_eq!(talk.socket.received, octets);
+    assert!(talk.socket.shut_down);
+    assert_eq!(talk.parking.used(), 0);
+}
+
+#[test]
+fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
+    let mut talk = Talk::open(false);
+    for at in [100, 200, 300] {
+        let answers = talk.hear(at, ACK, &[7; 100]);
+        assert_eq!(answers.len(), 1);
+        assert_eq!((offset(answers[0].0.ack), answers[0].0.sack.as_slice()), (0, &[][..]));
+    }
+    // Several in one batch: as many as make it repeat the segment at once.
+    for at in [400, 500, 600, 700] {
+        let header = talk.header(at, ACK);
+        assert!(talk.mapping.segment(talk.now, &header, 100).is_empty());
+        talk.mapping.keep(&[7; 100], &mut talk.parking);
+    }
+    assert_eq!(talk.run(&[]).len(), 3);
+    let answers = talk.hear(0, ACK, &[7; 100]);
+    assert_eq!(offset(answers[0].0.ack), 800);
+    assert_eq!(talk.socket.received, [7; 800]);
+}
+
+#[test]
+fn nothing_is_kept_beyond_the_window_or_the_bound_on_all_flows() {
+    let mut talk = Talk::open(true);
+    talk.parking = Parking::new(100);
+    talk.hear(1000, ACK, &[1; 100]);
+    talk.hear(3000, ACK, &[1; 100]);
+    assert_eq!(talk.parking.used(), 100);
+    let mut talk = Talk::open(true);
+    let edge = offset(talk.mapping.connection().clone().receiver().edge());
+    talk.hear(i64::from(edge) - 10, ACK.with(Flags::FIN), &[1; 100]);
+    assert_eq!(talk.parking.used(), 10);
+    // The reset gives it back.
+    talk.hear(0, Flags::RST.with(ACK), &[]);
+    assert_eq!((talk.fate, talk.parking.used()), (Fate::BrokenOff, 0));
+}
+
+#[test]
+fn reset_counts_with_the_exact_number_and_is_challenged_elsewhere_in_the_window() {
+    let mut talk = Talk::open(true);
+    let rst = Flags::RST.with(ACK);
+    for outside in [-1, 10_000_000] {
+        assert_eq!(talk.hear(outside, rst, &[]), [], "ignored");
+    }
+    let [(challenge, _)] = &talk.hear(1, rst, &[])[..] else { panic!("no challenge") };
+    assert_eq!((offset(challenge.ack), challenge.flags), (0, ACK));
+    assert_eq!(talk.fate, Fate::Alive);
+    talk.hear(0, rst, &[]);
+    assert_eq!(talk.fate, Fate::BrokenOff);
+}
+
+#[test]
+fn syn_in_an_open_connection_is_challenged() {
+    let mut talk = Talk::open(true);
+    for seq in [IRS.wrapping_add(5000), 5] {
+        let [(challenge, _)] = &talk.take(&syn(seq), &[])[..] else { panic!("no challenge") };
+        assert_eq!((offset(challenge.ack), challenge.flags), (0, ACK));
+        assert!(!talk.mapping.is_renewed());
+    }
+}
+
+#[test]
+fn syn_after_the_namespace_has_finished_begins_another_connection() {
+    let mut talk = Talk::open(true);
+    talk.hear(0, ACK.with(Flags::FIN), &[]);
+    talk.mapping.segment(talk.now, &syn(IRS), 0);
+    assert!(!talk.mapping.is_renewed(), "a late copy of the first one");
+    talk.mapping.segment(talk.now, &syn(IRS.wrapping_add(5000)), 0);
+    assert!(talk.mapping.is_renewed());
+    assert_eq!(talk.run(&[]), []);
+    assert_eq!(talk.fate, Fate::BrokenOff);
+}
+
+#[test]
+fn another_syn_while_the_socket_connects_begins_another_connection() {
+    let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
+    let mut mapping = Mapping::new(connection);
+    mapping.segment(Instant::START, &syn(IRS), 0);
+    assert!(!mapping.is_renewed(), "repeated while it waits");
+    mapping.segment(Instant::START, &syn(IRS.wrapping_add(5000)), 0);
+    assert!(mapping.is_renewed());
+}
+
+#[test]
+fn question_whether_we_are_there_is_answered_and_noticed() {
+    let mut talk = Talk::open(true);
+    talk.hear(0, ACK, &[1; 10]);
+    talk.wait(Duration::from_millis(1));
+    assert!(!talk.mapping.connection().was_probed());
+    let [(answer, _)] = &talk.hear(9, ACK, &[])[..] else { panic!("no answer") };
+    assert_eq!(offset(answer.ack), 10);
+    assert!(talk.mapping.connection().was_probed());
+}
+
+#[test]
+fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
+    let mut talk = Talk::open(true);
+    let edge = offset(talk.mapping.connection().clone().receiver().edge()) as usize;
+    talk.socket.room = edge as u32;
+    talk.hear(0, ACK, &vec![1; edge]);
+    talk.socket.queued = 0;
+    talk.mapping.writable();
+    let opened = talk.run(&[]);
+    assert!(opened[0].0.window > 0);
+
+    let again = talk.wait(Duration::from_millis(200));
+    assert_eq!((again.len(), again[0].0.ack), (1, opened[0].0.ack));
+    assert_eq!(talk.wait(Duration::from_millis(200)), [], "not so soon");
+    assert_eq!(talk.wait(Duration::from_millis(200)).len(), 1);
+    talk.hear(edge as i64, ACK, &[1; 10]);
+    talk.wait(Duration::from_millis(1));
+    assert_eq!(talk.wait(Duration::from_secs(10)), [], "it goes on");
+}
+
+#[test]
+fn urgent_data_is_carried_as_what_it_is_in_line() {
+    let mut talk = Talk::open(true);
+    let urgent = Flags::from_octet(0x30);
+    talk.hear(0, urgent, b"interrupt");
+    talk.hear(9, ACK, b" and more");
+    assert_eq!(talk.socket.received, b"interrupt and more");
+}
+
+#[test]
+fn congestion_marks_change_nothing() {
+    let mut talk = Talk::open(true);
+    // ECE and CWR: not offered in the handshake, so to be ignored (RFC 3168, section 6.1.1).
+    let answers = talk.hear(0, Flags::from_octet(0xd0), &[1; 2000]);
+    assert_eq!(offset(answers[0].0.ack), 2000);
+    assert_eq!(answers[0].0.flags, ACK);
+}
+
+#[test]
+fn segments_shrink_with_the_tap() {
+    let mut talk = Talk::open(true);
+    talk.socket.to_read = vec![1; 5000];
+    talk.mapping.limit_segments(500);
+    talk.mapping.readable();
+    let sizes: Vec<usize> = talk.run(&[]).iter().map(|(_, payload)| payload.len()).collect();
+    assert_eq!(sizes, [500; 10]);
+    // A larger tap later does not change what the namespace said it takes.
+    talk.mapping.limit_segments(9000);
+    assert_eq!(talk.mapping.connection().segment_size(), 500);
+}
+
+#[test]
+fn host_that_is_slow_to_connect_is_waited_for_in_silence() {
+    let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
+    let mapping = Mapping::new(connection);
+    assert_eq!(mapping.deadline(), None, "the host's kernel knows when to give up");
+}
+
+#[test]
+fn answer_to_a_syn_is_repeated_until_it_is_acknowledged() {
+    let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
+    let mut mapping = Mapping::new(connection);
+    mapping.connected();
+    let socket = Socket { room: 400_000, ..Socket::default() };
+    let (now, parking) = (Instant::START, Parking::new(1 << 20));
+    let mut talk = Talk { now, mapping, socket, parking, fate: Fate::Alive };
+    let first = talk.run(&[]);
+    for seconds in [1, 2, 4, 8] {
+        let due = talk.mapping.deadline().unwrap();
+        assert_eq!(due.since(talk.now), Duration::from_secs(seconds));
+        let again = talk.wait(Duration::from_secs(seconds));
+        assert_eq!(
+            (again.len(), again[0].0.seq, again[0].0.syn),
+            (1, first[0].0.seq, first[0].0.syn)
+        );
+    }
+}
+
+#[test]
+fn live_connection_is_never_ended_for_being_idle() {
+    // RFC 5382, REQ-5 asks for two hours and four minutes; ours has no limit while it is answered.
+    let mut talk = Talk::open(true);
+    let end = talk.now + Duration::from_secs(3 * 3600);
+    while talk.now < end {
+        let due = talk.mapping.deadline().unwrap();
+        let probes = talk.wait(due.since(talk.now));
+        assert_eq!((talk.fate, probes.len()), (Fate::Alive, 1));
+        talk.hear(0, ACK, &[]);
+    }
+}
