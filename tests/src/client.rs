@@ -84,6 +84,11 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
+    /// A question's words after the first one.
+    pub const fn new(words: &'a [&'a str]) -> Self {
+        Self { words }
+    }
+
     /// The next word; `what` says what it should have been.
     ///
     /// # Errors

@@ -6,11 +6,18 @@
 //! | `serve tcp NAME ENDPOINT source SEED LENGTH` | sends a pattern, waits for the end; reports the peer |
 //! | `serve tcp NAME ENDPOINT sink SEED` | reads a pattern to the end; reports how much was right |
 //! | `serve tcp NAME ENDPOINT reset` | resets after the first octet |
+//! | `serve tcp NAME ENDPOINT fountain` | sends for as long as somebody reads |
+//! | `serve tcp NAME ENDPOINT talker` | answers each octet with itself |
+//! | `serve tcp NAME ENDPOINT blackhole` | reads and counts, of all connections together |
+//! | `serve udp-count NAME ENDPOINT` | counts datagrams |
+//! | `serve count NAME` | the fact is what was counted so far |
 //! | `serve udp NAME ENDPOINT` | sends each datagram back; reports the peer |
 //! | `serve report NAME` | waits for the next report; the fact is it |
 //! | `serve stop NAME` | stops listening; connections go on |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Arguments, Facts};
 use crate::Outcome;
@@ -22,6 +29,7 @@ use crate::pattern::Pattern;
 #[derive(Debug, Default)]
 pub struct Services {
     running: BTreeMap<String, Service>,
+    counts: BTreeMap<String, Arc<AtomicU64>>,
 }
 
 impl Services {
@@ -34,8 +42,22 @@ impl Services {
         let question = arguments.word("question")?;
         let name = arguments.word("name")?;
         let service = match question {
-            "tcp" => tcp(arguments)?,
+            "tcp" => {
+                let count = self.counts.entry(name.to_owned()).or_default();
+                tcp(arguments, count)?
+            }
             "udp" => Place::here()?.udp_at(arguments.endpoint()?, udp_echo)?,
+            "udp-count" => {
+                let count = Arc::clone(self.counts.entry(name.to_owned()).or_default());
+                Place::here()?.udp_at(arguments.endpoint()?, move |_, _, _| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    Ok(String::new())
+                })?
+            }
+            "count" => {
+                let count = self.counts.get(name).ok_or("nothing is counted")?;
+                return Ok(vec![count.load(Ordering::Relaxed).to_string()]);
+            }
             "report" => return Ok(vec![self.named(name)?.next_report()?]),
             "stop" => {
                 self.named(name)?.stop()?;
@@ -53,7 +75,7 @@ impl Services {
     }
 }
 
-fn tcp(arguments: &mut Arguments<'_>) -> Outcome<Service> {
+fn tcp(arguments: &mut Arguments<'_>, count: &Arc<AtomicU64>) -> Outcome<Service> {
     let (here, endpoint) = (Place::here()?, arguments.endpoint()?);
     match arguments.word("kind of service")? {
         "echo" => here.tcp_at(endpoint, service::echo),
@@ -62,6 +84,9 @@ fn tcp(arguments: &mut Arguments<'_>) -> Outcome<Service> {
             here.tcp_at(endpoint, service::source(pattern, arguments.value("length")?))
         }
         "sink" => here.tcp_at(endpoint, service::sink(Pattern::new(arguments.value("seed")?))),
+        "fountain" => here.tcp_at(endpoint, service::fountain),
+        "talker" => here.tcp_at(endpoint, service::talker),
+        "blackhole" => here.tcp_at(endpoint, service::blackhole(Arc::clone(count))),
         "reset" => here.tcp_at(endpoint, service::reset),
         other => Err(format!("no service {other}").into()),
     }

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -254,6 +255,47 @@ pub fn reset(stream: &mut TcpStream) -> Outcome<String> {
     stream.read_exact(&mut [0])?;
     setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     Ok("reset".to_owned())
+}
+
+/// Sends for as long as somebody reads.
+///
+/// # Errors
+///
+/// What the socket reports in the end.
+pub fn fountain(stream: &mut TcpStream) -> Outcome<String> {
+    let octets = vec![0x5a; CHUNK];
+    loop {
+        stream.write_all(&octets)?;
+    }
+}
+
+/// Answers each octet with itself.
+///
+/// # Errors
+///
+/// What the socket reports in the end.
+pub fn talker(stream: &mut TcpStream) -> Outcome<String> {
+    stream.set_nodelay(true)?;
+    let mut octet = [0];
+    loop {
+        stream.read_exact(&mut octet)?;
+        stream.write_all(&octet)?;
+    }
+}
+
+/// A handler that reads and counts the octets of all connections together.
+pub fn blackhole(
+    count: Arc<AtomicU64>,
+) -> impl Fn(&mut TcpStream) -> Outcome<String> + Send + Sync + 'static {
+    move |stream| {
+        let mut octets = vec![0; CHUNK];
+        loop {
+            match stream.read(&mut octets)? {
+                0 => return Ok(String::new()),
+                length => drop(count.fetch_add(length as u64, Ordering::Relaxed)),
+            }
+        }
+    }
 }
 
 /// Writes `length` octets of `pattern`.

@@ -1,0 +1,335 @@
+//! How fast forwarded ports are: against the bare network and against Debian's `pasta`.
+//!
+//! `cargo bench -p tests --bench ports [-- --rounds N] [--seconds S] [--ipv6] [MEASURE...]`
+//!
+//! "Bare" is the same client and the same service without a namespace between them: over loopback
+//! where ours is spliced, from the remote machine where ours goes through the tap. Each round measures
+//! everything for every contender, one after the other; what counts are ratios of medians.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tests::Outcome;
+use tests::client::{Arguments, traffic};
+use tests::lab::programs::{self, Programs};
+use tests::lab::{Family, Lab, Pasta, Place, Session, process, service, wait};
+
+/// Directory of the other program below the lab's programs.
+const UPSTREAM: &str = "upstream";
+
+/// Ports of the services, in the namespace and forwarded.
+const BLACKHOLE: u16 = 8000;
+const FOUNTAIN: u16 = 8001;
+const TALKER: u16 = 8002;
+const DATAGRAMS: u16 = 8003;
+
+/// How long traffic runs before it counts, in milliseconds.
+const WARM_UP: &str = "200";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Contender {
+    Bare,
+    Ours,
+    Upstream,
+}
+
+/// From where to where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// From the host's loopback to the namespace, spliced.
+    SplicedIn,
+    /// From the namespace's loopback to the host's, spliced.
+    SplicedOut,
+    /// From the remote machine to the namespace, through the tap.
+    Tap,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// From the client to the service, in Gbit/s.
+    Upload,
+    /// From the service to the client, in Gbit/s.
+    Download,
+    /// An octet to and fro on one connection, per second.
+    Exchanges,
+    /// Connections with one octet to and fro, per second.
+    Connections,
+    /// Datagrams of 1400 octets that arrive, per second.
+    Datagrams,
+}
+
+const WAYS: [(Way, &str); 3] =
+    [(Way::SplicedIn, "spliced-in"), (Way::SplicedOut, "spliced-out"), (Way::Tap, "tap-in")];
+
+const KINDS: [(Kind, &str, &str); 5] = [
+    (Kind::Upload, "upload", "Gbit/s"),
+    (Kind::Download, "download", "Gbit/s"),
+    (Kind::Exchanges, "request-response", "1/s"),
+    (Kind::Connections, "connections", "1/s"),
+    (Kind::Datagrams, "udp-1400", "1/s"),
+];
+
+struct Options {
+    rounds: usize,
+    time: Duration,
+    family: Family,
+    filters: Vec<String>,
+}
+
+impl Options {
+    fn parse(words: impl IntoIterator<Item = String>) -> Outcome<Self> {
+        let (rounds, time) = (5, Duration::from_secs(2));
+        let mut options = Self { rounds, time, family: Family::V4, filters: Vec::new() };
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--rounds" => options.rounds = value()?.parse()?,
+                "--seconds" => options.time = Duration::from_secs_f64(value()?.parse()?),
+                "--ipv6" => options.family = Family::V6,
+                "--bench" => {}
+                _ if word.starts_with('-') => return Err(format!("unknown option {word}").into()),
+                _ => options.filters.push(word),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(text: &str) {
+    let mut output = io::stdout().lock();
+    // A closed standard output leaves nobody to tell.
+    let _ = output.write_all(text.as_bytes());
+    let _ = output.flush();
+}
+
+/// The `pasta` of the machine, if it has one.
+fn upstream() -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join("pasta")).find(|file| file.is_file())
+}
+
+fn run() -> Outcome {
+    let options = Options::parse(env::args().skip(1))?;
+    let client = Path::new(env!("CARGO_BIN_EXE_lab-client"));
+    programs::build(client)?;
+    let (mut contenders, mut also) = (vec![Contender::Bare, Contender::Ours], Vec::new());
+    match upstream() {
+        Some(pasta) => {
+            contenders.push(Contender::Upstream);
+            let files = programs::with_companions(&pasta).into_iter();
+            also.extend(files.map(|file| (UPSTREAM, file)));
+        }
+        None => say("no pasta on the search path: no comparison with upstream\n"),
+    }
+    let lab = Lab::build(&Programs::find(client)?, &also)?;
+    let bare = HostServices::start(&lab, options.family)?;
+    let mut values: BTreeMap<(Way, Kind, Contender), Vec<f64>> = BTreeMap::new();
+    for round in 1..=options.rounds {
+        say(&format!("round {round} of {} ({})\n", options.rounds, options.family.name()));
+        for (way, way_name) in WAYS {
+            for (kind, kind_name, _) in KINDS {
+                let name = format!("{way_name} {kind_name}");
+                let wanted = options.filters.is_empty()
+                    || options.filters.iter().any(|part| name.contains(part.as_str()));
+                if !wanted {
+                    continue;
+                }
+                for &contender in &contenders {
+                    match measure(&lab, &options, &bare, contender, way, kind) {
+                        Ok(value) => values.entry((way, kind, contender)).or_default().push(value),
+                        Err(error) => say(&format!("  {name} of {contender:?}: {error}\n")),
+                    }
+                    process::wait_until_none_left()?;
+                }
+            }
+        }
+    }
+    table(&mut values);
+    Ok(())
+}
+
+/// The services of the host's loopback, and their counters.
+struct HostServices {
+    blackhole: Arc<AtomicU64>,
+    datagrams: Arc<AtomicU64>,
+}
+
+impl HostServices {
+    /// On the host's loopback, and on its own address for the remote machine's clients.
+    fn start(lab: &Lab, family: Family) -> Outcome<Self> {
+        let (blackhole, datagrams) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let host = lab.host();
+        // Other ports than the forwarded ones, which both programs listen on.
+        let at = |port| SocketAddr::new(family.any(), port + 1000);
+        host.tcp_at(at(BLACKHOLE), service::blackhole(Arc::clone(&blackhole)))?;
+        host.tcp_at(at(FOUNTAIN), service::fountain)?;
+        host.tcp_at(at(TALKER), service::talker)?;
+        let count = Arc::clone(&datagrams);
+        host.udp_at(at(DATAGRAMS), move |_, _, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(String::new())
+        })?;
+        Ok(Self { blackhole, datagrams })
+    }
+}
+
+fn start(lab: &Lab, contender: Contender, way: Way) -> Outcome<Session> {
+    let pasta = match contender {
+        Contender::Upstream => Pasta::new(lab, lab.program(UPSTREAM).join("pasta")),
+        _ => lab.pasta(),
+    };
+    let options: [&str; 9] = match way {
+        Way::SplicedIn | Way::Tap => {
+            ["-t", "8000-8002", "-u", "8003", "-T", "none", "-U", "none", "-q"]
+        }
+        Way::SplicedOut => {
+            ["-t", "none", "-u", "none", "-T", "8000-8002:9000-9002", "-U", "8003:9003", "-q"]
+        }
+    };
+    pasta.configured().with(options).session()
+}
+
+fn measure(
+    lab: &Lab,
+    options: &Options,
+    host: &HostServices,
+    contender: Contender,
+    way: Way,
+    kind: Kind,
+) -> Outcome<f64> {
+    let family = options.family;
+    let (question, port) = match kind {
+        Kind::Upload => ("out", BLACKHOLE),
+        Kind::Download => ("in", FOUNTAIN),
+        Kind::Exchanges => ("exchange", TALKER),
+        Kind::Connections => ("connections", TALKER),
+        Kind::Datagrams => ("udp-out", DATAGRAMS),
+    };
+    let address = match way {
+        Way::SplicedIn | Way::SplicedOut => family.loopback(),
+        Way::Tap => family.host(),
+    };
+    let bare = contender == Contender::Bare;
+    let port = if bare { port + 1000 } else { port };
+    let endpoint = SocketAddr::new(address, port).to_string();
+    let mut words = vec![question, &endpoint];
+    if kind == Kind::Datagrams {
+        words.push("1400");
+    }
+    let milliseconds = options.time.as_millis().to_string();
+    let mut session = if bare { None } else { Some(start(lab, contender, way)?) };
+    if let Some(session) = &mut session
+        && way != Way::SplicedOut
+    {
+        let any = |port| SocketAddr::new(family.any(), port).to_string();
+        session.must(["serve", "tcp", "blackhole", &any(BLACKHOLE), "blackhole"])?;
+        session.must(["serve", "tcp", "fountain", &any(FOUNTAIN), "fountain"])?;
+        session.must(["serve", "tcp", "talker", &any(TALKER), "talker"])?;
+        session.must(["serve", "udp-count", "datagrams", &any(DATAGRAMS)])?;
+    }
+    // Outward listeners are there soon after the start.
+    let go = |session: &mut Option<Session>, time: &str| -> Outcome<(f64, f64)> {
+        let mut question = words.clone();
+        question.push(time);
+        let facts = match (way, session) {
+            (Way::SplicedOut, Some(session)) => {
+                session.must([&["traffic"], question.as_slice()].concat())?
+            }
+            (Way::Tap, _) => on(lab.remote(), &question)?,
+            _ => on(lab.host(), &question)?,
+        };
+        counted(&facts)
+    };
+    wait::until("the forwarded port", || go(&mut session, WARM_UP).ok())?;
+    let name = match kind {
+        Kind::Upload => Some(("blackhole", &host.blackhole)),
+        Kind::Datagrams => Some(("datagrams", &host.datagrams)),
+        _ => None,
+    };
+    let arrived = |session: &mut Option<Session>| -> Outcome<f64> {
+        match (name, session) {
+            (None, _) => Ok(0.0),
+            (Some((name, _)), Some(session)) if way != Way::SplicedOut => {
+                let facts = session.must(["serve", "count", name])?;
+                Ok(facts.first().ok_or("no count")?.parse()?)
+            }
+            (Some((_, counter)), _) => Ok(counter.load(Ordering::Relaxed) as f64),
+        }
+    };
+    let before = arrived(&mut session)?;
+    let (count, seconds) = go(&mut session, &milliseconds)?;
+    let count = if name.is_some() { arrived(&mut session)? - before } else { count };
+    Ok(match kind {
+        Kind::Upload | Kind::Download => count * 8.0 / 1e9 / seconds,
+        _ => count / seconds,
+    })
+}
+
+/// Has a client of ours at `place` answer a question about traffic.
+fn on(place: &Place, question: &[&str]) -> Outcome<Vec<String>> {
+    place.run(|| traffic::answer(&mut Arguments::new(question)))
+}
+
+/// `count N nanoseconds T` as N and seconds.
+fn counted(facts: &[String]) -> Outcome<(f64, f64)> {
+    let words: Vec<&str> = facts.iter().flat_map(|fact| fact.split_whitespace()).collect();
+    match words[..] {
+        ["count", count, "nanoseconds", time] => Ok((count.parse()?, time.parse::<f64>()? / 1e9)),
+        _ => Err(format!("not a count: {facts:?}").into()),
+    }
+}
+
+/// Median, least and most.
+fn spread(values: &mut [f64]) -> Option<(f64, f64, f64)> {
+    values.sort_by(f64::total_cmp);
+    let median = *values.get(values.len() / 2)?;
+    Some((median, *values.first()?, *values.last()?))
+}
+
+fn table(values: &mut BTreeMap<(Way, Kind, Contender), Vec<f64>>) {
+    say("| measure | unit | bare | ours | upstream | ours/bare | ours/upstream |\n");
+    say("| --- | --- | --- | --- | --- | --- | --- |\n");
+    for (way, way_name) in WAYS {
+        for (kind, kind_name, unit) in KINDS {
+            let mut of =
+                |contender| values.get_mut(&(way, kind, contender)).and_then(|it| spread(it));
+            let (bare, ours, upstream) =
+                (of(Contender::Bare), of(Contender::Ours), of(Contender::Upstream));
+            let Some((median, ..)) = ours else { continue };
+            let cell = |value: Option<(f64, f64, f64)>| match value {
+                Some((m, least, most)) if m < 1000.0 => format!("{m:.1} ({least:.1}–{most:.1})"),
+                Some((m, least, most)) => format!("{m:.0} ({least:.0}–{most:.0})"),
+                None => "-".to_owned(),
+            };
+            let ratio = |to: Option<(f64, f64, f64)>| {
+                to.map_or_else(|| "-".to_owned(), |(m, ..)| format!("{:.2}", median / m))
+            };
+            say(&format!(
+                "| {way_name} {kind_name} | {unit} | {} | {} | {} | {} | {} |\n",
+                cell(bare),
+                cell(ours),
+                cell(upstream),
+                ratio(bare),
+                ratio(upstream)
+            ));
+        }
+    }
+}
