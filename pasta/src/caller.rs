@@ -1,5 +1,5 @@
 //! What the caller of `pasta` gave this process and COMMAND shall have as if we were not there:
-//! umask, signal mask, limit on core files.
+//! umask, signal mask, limits on core files and descriptors.
 
 use crate::sys;
 use nix::sys::prctl;
@@ -25,6 +25,7 @@ pub(crate) struct Caller {
     umask: Mode,
     mask: SigSet,
     core: (rlim_t, rlim_t),
+    descriptors: (rlim_t, rlim_t),
 }
 
 impl Caller {
@@ -42,11 +43,14 @@ impl Caller {
         sys::close_from(3)?;
         let core = getrlimit(Resource::RLIMIT_CORE)?;
         setrlimit(Resource::RLIMIT_CORE, 0, core.1)?;
+        // Listeners and flows are descriptors, and the helpers get this limit from us.
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, descriptors.1, descriptors.1)?;
         // Ignored, as a careless caller leaves it, it would reap our children for us.
         sys::default_disposition(Signal::SIGCHLD)?;
         let mut mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), Some(&mut mask))?;
-        Ok(Self { umask: umask(Mode::from_bits_truncate(0o077)), mask, core })
+        Ok(Self { umask: umask(Mode::from_bits_truncate(0o077)), mask, core, descriptors })
     }
 
     /// Gives everything back, in the process that is about to become COMMAND.
@@ -57,6 +61,7 @@ impl Caller {
     pub(crate) fn restore(&self) -> io::Result<()> {
         umask(self.umask);
         setrlimit(Resource::RLIMIT_CORE, self.core.0, self.core.1)?;
+        setrlimit(Resource::RLIMIT_NOFILE, self.descriptors.0, self.descriptors.1)?;
         // Rust's runtime has ignored it since before `main`.
         sys::default_disposition(Signal::SIGPIPE)?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)?;

@@ -3,6 +3,7 @@
 //! Nothing is decided here: what happens becomes an [`Event`], in an order that lets a helper's last
 //! words come before its end.
 
+use crate::listeners::Listeners;
 use crate::log::Helper;
 use crate::namespace::{FirstProcess, Word};
 use crate::peer::Talk;
@@ -10,6 +11,7 @@ use crate::signals::Arrived;
 use crate::status::Ending;
 use crate::sys::{self, Child};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -23,6 +25,12 @@ use pasta_ipc::{
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+/// How long a helper may take to make room in its channel at the start; chosen: it reads at once, so
+/// that only one that hangs reaches it.
+const PATIENCE_MS: u16 = 5000;
+/// Between two looks where the kernel has no event for what is waited for.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Something that happened.
 #[derive(Debug)]
@@ -197,6 +205,43 @@ impl Children {
     ) -> Result<(), SendError> {
         self.datapath.talk.started();
         self.datapath.send(message, fds)
+    }
+
+    /// Hands listeners to the datapath, which reads them while we wait for room.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; `WouldBlock` if it does not read for five seconds.
+    pub(crate) fn hand_over(&self, listeners: &Listeners) -> Result<(), SendError> {
+        for (addresses, sockets) in listeners.batches() {
+            let message = SupervisorToDatapath::Listeners(addresses);
+            loop {
+                match self.datapath.send(&message, &sockets) {
+                    Err(SendError::WouldBlock) => self.wait_for_room()?,
+                    // More descriptors are under way than we may have open (unix(7)).
+                    Err(SendError::Io(error))
+                        if error.raw_os_error() == Some(libc::ETOOMANYREFS) =>
+                    {
+                        std::thread::sleep(PAUSE);
+                    }
+                    other => {
+                        other?;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_room(&self) -> Result<(), SendError> {
+        let Some(channel) = &self.datapath.channel else { return Err(SendError::Closed) };
+        let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE_MS)) {
+            Ok(0) => Err(SendError::WouldBlock),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(SendError::Io(errno.into())),
+        }
     }
 
     /// Says something more to the datapath.

@@ -4,6 +4,8 @@ use crate::options::KernelHas;
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use pasta::ports::System;
+use pasta_ipc::forward::PortRange;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -26,19 +28,57 @@ impl RouteSockets {
     ///
     /// What socket(2) or capset(2) reports.
     pub(crate) fn open() -> io::Result<Self> {
-        let (set, admin) = (CapSet::Effective, Capability::CAP_NET_ADMIN);
-        let powerful = caps::has_cap(None, set, admin).map_err(io::Error::other)?;
-        if powerful {
-            caps::drop(None, set, admin).map_err(io::Error::other)?;
+        without_net_admin(|| {
+            let open = || open_netlink(SockProtocol::NetlinkRoute);
+            Ok(Self { events: open()?, dumps: open()? })
+        })
+    }
+}
+
+/// Opens the monitor's window to the host's sockets (sock_diag(7)): as the others, it can look through
+/// it and change nothing.
+///
+/// # Errors
+///
+/// As [`RouteSockets::open`].
+pub(crate) fn open_port_socket() -> io::Result<OwnedFd> {
+    without_net_admin(|| Ok(open_netlink(SockProtocol::NetlinkSockDiag)?))
+}
+
+fn open_netlink(protocol: SockProtocol) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)
+}
+
+/// Does something with `CAP_NET_ADMIN` out of the effective set.
+fn without_net_admin<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let (set, admin) = (CapSet::Effective, Capability::CAP_NET_ADMIN);
+    let powerful = caps::has_cap(None, set, admin).map_err(io::Error::other)?;
+    if powerful {
+        caps::drop(None, set, admin).map_err(io::Error::other)?;
+    }
+    let done = work();
+    if powerful {
+        caps::raise(None, set, admin).map_err(io::Error::other)?;
+    }
+    done
+}
+
+/// Reads what the host says of ports; where it does not, the fall-back holds.
+pub(crate) fn port_system() -> System {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+    let fallback = System::fallback();
+    let start = read("ip_unprivileged_port_start").and_then(|text| text.trim().parse().ok());
+    let ephemeral = read("ip_local_port_range").and_then(|text| {
+        let mut words = text.split_ascii_whitespace().map(str::parse);
+        match (words.next(), words.next()) {
+            (Some(Ok(first)), Some(Ok(last))) => PortRange::new(first, last).ok(),
+            _ => None,
         }
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let protocol = SockProtocol::NetlinkRoute;
-        let open = || socket(AddressFamily::Netlink, SockType::Raw, flags, protocol);
-        let sockets = open().and_then(|events| Ok(Self { events, dumps: open()? }));
-        if powerful {
-            caps::raise(None, set, admin).map_err(io::Error::other)?;
-        }
-        Ok(sockets?)
+    });
+    System {
+        unprivileged_start: start.unwrap_or(fallback.unprivileged_start),
+        ephemeral: ephemeral.unwrap_or(fallback.ephemeral),
     }
 }
 

@@ -15,8 +15,9 @@
 use crate::caller::Caller;
 use crate::children::{Children, Event, Started};
 use crate::helpers::{self, Executables, FindError};
-use crate::host::RouteSockets;
+use crate::host::{self, RouteSockets};
 use crate::identity::{self, Identity, IdentityError, Standing};
+use crate::listeners::{ListenError, Listeners};
 use crate::log::{Helper, Log, emit};
 use crate::namespace::{CreateError, FirstProcess, Namespaces, Word};
 use crate::options::{InvalidOptions, KernelHas, Options, PerFamily, SandboxReport};
@@ -29,9 +30,11 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{getpid, pipe2};
+use pasta::ports::Forwards;
 use pasta_ipc::channel::{Channel, SendError};
+use pasta_ipc::forward::{Direction, ForwardRule, ForwardTable, Watched};
 use pasta_ipc::message::Hello;
-use pasta_ipc::types::{AuditReport, Service, TapInfo, Text};
+use pasta_ipc::types::{AuditReport, Bounded, Generation, Service, TapInfo, TapUse, Text};
 use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, MonitorToSupervisor,
     SupervisorToDatapath, SupervisorToMonitor,
@@ -48,6 +51,8 @@ pub(crate) enum LaunchError {
     Options(InvalidOptions),
     /// It is not clear whom to become.
     Identity(IdentityError),
+    /// A forwarded port cannot be listened on.
+    Listen(ListenError),
     /// A helper's program is missing.
     Find(FindError),
     /// A system call failed; the text says what for.
@@ -77,6 +82,7 @@ impl fmt::Display for LaunchError {
         match self {
             Self::Options(error) => write!(f, "{error}"),
             Self::Identity(error) => write!(f, "{error}"),
+            Self::Listen(error) => write!(f, "{error}"),
             Self::Find(error) => write!(f, "{error}"),
             Self::System(what, _) => write!(f, "cannot {what}"),
             Self::Create(error) => write!(f, "{error}"),
@@ -99,7 +105,8 @@ impl fmt::Display for LaunchError {
 impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // These four show their own text; what caused them is next.
+            // These show their own text; what caused them is next.
+            Self::Listen(error) => error.source(),
             Self::Identity(error) => error.source(),
             Self::Find(error) => error.source(),
             Self::Create(error) => error.source(),
@@ -126,6 +133,8 @@ pub(crate) struct Prepared {
     executables: Executables,
     null: OwnedFd,
     routes: RouteSockets,
+    forwards: Forwards,
+    listeners: Listeners,
 }
 
 impl Prepared {
@@ -140,6 +149,11 @@ impl Prepared {
         for warning in options.warnings.iter().chain(&warnings) {
             log.warn(warning);
         }
+        let forwards =
+            options.forwards(&services, host::port_system()).map_err(LaunchError::Options)?;
+        for remark in &forwards.remarks {
+            log.warn(remark);
+        }
         let standing =
             identity::standing(options.run_as.as_ref()).map_err(LaunchError::Identity)?;
         let identity = match standing {
@@ -149,11 +163,14 @@ impl Prepared {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| LaunchError::System("open /dev/null", errno.into()))?;
         Ok(Self {
-            services,
             identity,
             executables: Executables::find().map_err(LaunchError::Find)?,
             null,
             routes: RouteSockets::open().map_err(system("watch the host's network"))?,
+            listeners: Listeners::open(&forwards.inbound, services.ipv4, services.ipv6)
+                .map_err(LaunchError::Listen)?,
+            services,
+            forwards,
         })
     }
 
@@ -185,6 +202,8 @@ impl Prepared {
             options,
             services: self.services,
             routes: self.routes,
+            forwards: self.forwards,
+            listeners: self.listeners,
         };
         match adopted {
             Ok(()) => Ok(starting),
@@ -338,6 +357,8 @@ pub(crate) struct Starting<'a> {
     options: &'a Options,
     services: Services,
     routes: RouteSockets,
+    forwards: Forwards,
+    listeners: Listeners,
 }
 
 impl<'a> Starting<'a> {
@@ -347,16 +368,25 @@ impl<'a> Starting<'a> {
     ///
     /// [`LaunchError`]; nothing is left of what was started.
     pub(crate) fn connect(self) -> Result<Connected<'a>, LaunchError> {
-        let Self { progress, options, services, routes } = self;
+        let Self { progress, options, services, routes, forwards, listeners } = self;
         let (progress, resolvers) = step(progress, |progress| {
+            let ports = match forwards.watched().host {
+                Watched::Yes => {
+                    Some(host::open_port_socket().map_err(system("watch the host's ports"))?)
+                }
+                Watched::No => None,
+            };
             let following = if options.follows() { Following::On } else { Following::Off };
             let mut resolvers = Resolvers::open(following);
             let namespaces = progress.wait_for(|seen, _| seen.namespaces.take())?;
-            let start = SupervisorToMonitor::Start(Box::new(options.monitor_start(&services)));
+            let start =
+                SupervisorToMonitor::Start(Box::new(options.monitor_start(&services, &forwards)));
             let fds = [&namespaces.user, &namespaces.net, &routes.events, &routes.dumps];
+            let mut fds = fds.map(AsFd::as_fd).to_vec();
+            fds.extend(ports.as_ref().map(AsFd::as_fd));
             progress
                 .children
-                .start_monitor(&start, &fds.map(AsFd::as_fd))
+                .start_monitor(&start, &fds)
                 .map_err(|error| LaunchError::Send(Helper::Monitor, error))?;
             progress.log.debug("namespaces created");
 
@@ -368,15 +398,40 @@ impl<'a> Starting<'a> {
             let list = SupervisorToDatapath::Resolvers(list);
             progress.children.tell_datapath(&list).map_err(to_datapath)?;
 
-            let (info, tap) = progress.wait_for(|seen, _| seen.tap.take())?;
-            progress.log.debug(&format!("tap {} made", info.name));
+            for table in
+                [(Direction::Inbound, &forwards.inbound), (Direction::Outbound, &forwards.outbound)]
+            {
+                let table = forward_table(table);
+                progress.children.tell_datapath(&table).map_err(to_datapath)?;
+            }
+            progress.children.hand_over(&listeners).map_err(to_datapath)?;
+            // What is not ours any more shows as closed when the datapath closes it.
+            drop(listeners);
+
+            let tap = match options.tap() {
+                TapUse::Make => Some(progress.wait_for(|seen, _| seen.tap.take())?),
+                TapUse::None => None,
+            };
+            let (info, tap) = tap.unzip();
+            if let Some(info) = &info {
+                progress.log.debug(&format!("tap {} made", info.name));
+            }
             let start = options.datapath_start(&services, info);
             let start = SupervisorToDatapath::Start(Box::new(start));
-            progress.children.start_datapath(&start, &[tap.as_fd()]).map_err(to_datapath)?;
+            let fds: Vec<_> = tap.iter().map(AsFd::as_fd).collect();
+            progress.children.start_datapath(&start, &fds).map_err(to_datapath)?;
             Ok(resolvers)
         })?;
         Ok(Connected { progress, options, services, resolvers })
     }
+}
+
+/// The rules of one direction, as the datapath is told them first.
+fn forward_table((direction, rules): (Direction, &Vec<ForwardRule>)) -> SupervisorToDatapath {
+    // There are no more than fit: `ports::add_up` has seen to that.
+    let (rules, _) = Bounded::truncated(rules.iter().cloned());
+    let generation = Generation::default().next();
+    SupervisorToDatapath::Forwards(Box::new(ForwardTable { generation, direction, rules }))
 }
 
 /// The helpers have all they need.

@@ -14,6 +14,7 @@ mod host;
 mod identity;
 mod init;
 mod launch;
+mod listeners;
 mod log;
 mod namespace;
 mod options;

@@ -3,7 +3,9 @@
 use crate::cli::{Line, Setting};
 use crate::following::{Wish, following};
 use crate::value::{self, AddressOrNone, AddressValue, RunAs};
-use pasta_ipc::forward::{LoopbackTarget, PortWatch, Splice};
+use pasta::ports::spec::Spec;
+use pasta::ports::{self, Forwards, PortOption, System};
+use pasta_ipc::forward::{LoopbackTarget, Splice};
 use pasta_ipc::types::{
     Bounded, Configure, DatapathStart, FamilyPolicy, Follow, Following, HostLoopback, IfName,
     Ipv4Net, Ipv6Net, LogLevel, MacAddr, MonitorStart, Mtu, MtuSource, Service, TapInfo, TapUse,
@@ -109,6 +111,10 @@ pub(crate) struct Options {
     guest_address: Addresses,
     dns_forward: Addresses,
     dns_host: Addresses,
+    ports: Vec<(PortOption, Spec)>,
+    splice: Splice,
+    loopback: LoopbackTarget,
+    tap: TapUse,
 }
 
 /// Options that are right one by one, but not together. The text is a whole line without the
@@ -152,6 +158,10 @@ struct Sum {
     log_level: Option<LogLevel>,
     run_as: Option<RunAs>,
     sandbox_report: bool,
+    ports: Vec<(PortOption, Spec)>,
+    loopback_to_loopback: bool,
+    no_splice: bool,
+    splice_only: bool,
     warnings: Vec<String>,
 }
 
@@ -228,6 +238,25 @@ impl Options {
         lines
     }
 
+    /// What is forwarded, on a host that is configured like `system`.
+    ///
+    /// # Errors
+    ///
+    /// If options about ports do not fit each other.
+    pub(crate) fn forwards(
+        &self,
+        services: &PerFamily<Service, Service>,
+        system: System,
+    ) -> Result<Forwards, InvalidOptions> {
+        ports::add_up(&self.ports, services.ipv4, services.ipv6, system)
+            .map_err(|clash| InvalidOptions(clash.to_string()))
+    }
+
+    /// Whether there is an interface in the namespace.
+    pub(crate) fn tap(&self) -> TapUse {
+        self.tap
+    }
+
     /// Whether the namespace is changed after start, which is what the monitor needs its capability
     /// for.
     pub(crate) fn changes_namespace(&self) -> bool {
@@ -240,12 +269,16 @@ impl Options {
     }
 
     /// What the monitor is told.
-    pub(crate) fn monitor_start(&self, services: &PerFamily<Service, Service>) -> MonitorStart {
+    pub(crate) fn monitor_start(
+        &self,
+        services: &PerFamily<Service, Service>,
+        forwards: &Forwards,
+    ) -> MonitorStart {
         MonitorStart {
             ipv4: services.ipv4,
             ipv6: services.ipv6,
             configure: self.configure,
-            tap: TapUse::Make,
+            tap: self.tap,
             template: self.template.clone(),
             tap_name: self.tap_name.clone(),
             mtu: self.mtu,
@@ -256,9 +289,10 @@ impl Options {
             ipv4_gateway: self.gateway.ipv4,
             ipv6_gateway: self.gateway.ipv6,
             following: self.following,
-            outbound: Bounded::default(),
-            ports: PortWatch::default(),
-            loopback: LoopbackTarget::Address,
+            // `forwards` holds no more than fit.
+            outbound: Bounded::truncated(forwards.outbound.iter().cloned()).0,
+            ports: forwards.watched(),
+            loopback: self.loopback,
             log_level: self.log_level,
         }
     }
@@ -267,11 +301,11 @@ impl Options {
     pub(crate) fn datapath_start(
         &self,
         services: &PerFamily<Service, Service>,
-        tap: TapInfo,
+        tap: Option<TapInfo>,
     ) -> DatapathStart {
         DatapathStart {
             our_mac: self.our_mac,
-            tap: Some(tap),
+            tap,
             ipv4: FamilyPolicy {
                 service: services.ipv4,
                 host_loopback: self.host_loopback.ipv4,
@@ -288,8 +322,8 @@ impl Options {
                 dns_host: self.dns_host.ipv6,
                 outbound: self.outbound.ipv6,
             },
-            splice: Splice::On,
-            loopback: LoopbackTarget::Address,
+            splice: self.splice,
+            loopback: self.loopback,
             log_level: self.log_level,
         }
     }
@@ -367,6 +401,10 @@ impl Sum {
             Setting::Stderr => {
                 self.warnings.push("option '--stderr' is deprecated and has no effect".into());
             }
+            Setting::Ports(option, spec) => self.ports.push((option, spec)),
+            Setting::LoopbackToLoopback => self.loopback_to_loopback = true,
+            Setting::NoSplice => self.no_splice = true,
+            Setting::SpliceOnly => self.splice_only = true,
             Setting::RunAs(run_as) => self.run_as = Some(run_as),
             Setting::SandboxReport => self.sandbox_report = true,
         }
@@ -384,6 +422,13 @@ impl Sum {
         if self.early_netmask.is_some() {
             return refuse("a netmask (-n) needs an IPv4 address (-a)");
         }
+        if self.no_splice && self.splice_only {
+            return refuse("--no-splice and --splice-only exclude each other");
+        }
+        if self.no_splice && self.loopback_to_loopback {
+            return refuse("--host-lo-to-ns-lo needs what --no-splice switches off");
+        }
+        let to_loopback = self.loopback_to_loopback || self.splice_only;
         let mtu = checked_mtu(self.mtu, families, &mut self.warnings);
         let following = following(&self.wishes, self.template.is_some());
         let loopback = &self.map_host_loopback;
@@ -418,6 +463,10 @@ impl Sum {
             guest_address: self.guest_address,
             dns_forward: self.dns_forward,
             dns_host: self.dns_host,
+            ports: self.ports,
+            splice: if self.no_splice { Splice::Off } else { Splice::On },
+            loopback: if to_loopback { LoopbackTarget::Loopback } else { LoopbackTarget::Address },
+            tap: if self.splice_only { TapUse::None } else { TapUse::Make },
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::following::{self, Wish};
 use crate::value::{self, AddressOrNone, AddressValue, InvalidValue, RunAs};
+use pasta::ports::PortOption;
+use pasta::ports::spec::Spec;
 use pasta_ipc::types::{IfName, MacAddr, MtuSource};
 use std::net::IpAddr;
 
@@ -45,6 +47,14 @@ pub(crate) enum Setting {
     ConfigureNamespace,
     /// `--follow` and what belongs to it.
     Following(Wish),
+    /// `-t`, `-u`, `-T`, `-U`
+    Ports(PortOption, Spec),
+    /// `--host-lo-to-ns-lo`
+    LoopbackToLoopback,
+    /// `--no-splice`
+    NoSplice,
+    /// `--splice-only`
+    SpliceOnly,
     /// `-d`
     Debug,
     /// `--trace`
@@ -313,6 +323,52 @@ pub(super) const TABLE: &[Entry] = &[
         "Resolver they are forwarded to (default: the first of /etc/resolv.conf)",
     ),
     value(
+        Some('t'),
+        "tcp-ports",
+        "PORTS",
+        |v| ports(PortOption::TcpIn, v),
+        "TCP ports of the host forwarded into the namespace (default: auto)",
+    ),
+    value(
+        Some('u'),
+        "udp-ports",
+        "PORTS",
+        |v| ports(PortOption::UdpIn, v),
+        "UDP ports of the host forwarded into the namespace (default: auto)",
+    ),
+    value(
+        Some('T'),
+        "tcp-ns",
+        "PORTS",
+        |v| ports(PortOption::TcpOut, v),
+        "TCP ports of the namespace's loopback forwarded to the host's (default: auto)",
+    ),
+    value(
+        Some('U'),
+        "udp-ns",
+        "PORTS",
+        |v| ports(PortOption::UdpOut, v),
+        "UDP ports of the namespace's loopback forwarded to the host's (default: auto)",
+    ),
+    flag(
+        None,
+        "host-lo-to-ns-lo",
+        Setting::LoopbackToLoopback,
+        "Local connections to forwarded ports reach the namespace's loopback",
+    ),
+    flag(
+        None,
+        "no-splice",
+        Setting::NoSplice,
+        "Local connections go through the interface of the namespace, as all others",
+    ),
+    flag(
+        None,
+        "splice-only",
+        Setting::SpliceOnly,
+        "No interface at all, only forwarded ports between the loopback interfaces",
+    ),
+    value(
         None,
         "runas",
         "USER[:GROUP]",
@@ -365,15 +421,8 @@ pub(super) const TABLE: &[Entry] = &[
     later("chroot-fallback", Arity::Flag),
     later_short('H', "hostname"),
     later("fqdn", Arity::Value),
-    later_short('t', "tcp-ports"),
-    later_short('u', "udp-ports"),
-    later_short('T', "tcp-ns"),
-    later_short('U', "udp-ns"),
-    later("host-lo-to-ns-lo", Arity::Flag),
     later("no-copy-routes", Arity::Flag),
     later("no-copy-addrs", Arity::Flag),
-    later("no-splice", Arity::Flag),
-    later("splice-only", Arity::Flag),
     later("strict-sandbox", Arity::OptionalValue),
     later("explain", Arity::Flag),
     refused(Some('s'), "socket", Arity::Value, Why::PasstOnly),
@@ -387,6 +436,13 @@ pub(super) const TABLE: &[Entry] = &[
     refused(None, "vhost-user", Arity::Flag, Why::PasstOnly),
     refused(None, "print-capabilities", Arity::Flag, Why::PasstOnly),
 ];
+
+fn ports(option: PortOption, text: &str) -> Result<Setting, InvalidValue> {
+    let spec = Spec::parse(option, text);
+    spec.map(|spec| Setting::Ports(option, spec)).map_err(|error| {
+        InvalidValue(format!("invalid value of option '{}': {error}", option.name()))
+    })
+}
 
 fn mtu(text: &str) -> Result<Setting, InvalidValue> {
     match text {

@@ -122,19 +122,37 @@ fn usage_follows_an_unknown_option() {
 #[test]
 fn options_of_later_versions_are_known_by_name() {
     for (line, name) in [
-        ("pasta -t 8000 -- ls", "tcp-ports"),
-        ("pasta -tnone", "tcp-ports"),
-        ("pasta --udp-ports=auto", "udp-ports"),
+        ("pasta -l /run/x.log -- ls", "log-file"),
+        ("pasta -Dnone", "dns"),
         ("pasta -P /run/x.pid", "pid"),
         ("pasta --no-tcp", "no-tcp"),
-        ("pasta --splice", "splice-only"),
         ("pasta --strict-sandbox", "strict-sandbox"),
         ("pasta --strict-sandbox=abi:6", "strict-sandbox"),
-        ("pasta --host-lo-to-ns-lo --version", "host-lo-to-ns-lo"),
+        ("pasta --no-netns-quit --version", "no-netns-quit"),
     ] {
         let wanted = format!("pasta: option '--{name}' is not supported by this version");
         assert_eq!(refusal(line), wanted, "{line}");
     }
+}
+
+#[test]
+fn ports_are_read_where_they_stand_and_errors_name_option_and_value() {
+    for line in [
+        "pasta -t 8000 -- ls",
+        "pasta -tnone",
+        "pasta --udp-ports=auto",
+        "pasta --tcp-ports [::1]/80:8080 -T 80 -U none --no-splice",
+    ] {
+        assert!(read(line).is_ok(), "{line}");
+    }
+    assert_eq!(
+        refusal("pasta -t 22,8000-7000"),
+        "pasta: invalid value of option '-t': '22,8000-7000': '8000-7000': the lower port comes first"
+    );
+    assert_eq!(
+        refusal("pasta --udp-ns=x"),
+        "pasta: invalid value of option '-U': 'x': not a port (1 to 65535), range, 'all', 'auto' or 'none'"
+    );
 }
 
 #[test]
@@ -157,6 +175,7 @@ fn version_is_told_at_once_but_not_past_an_error() {
         "pasta --vers --nonsense",
         "pasta --config-net -a 10.0.0.1/24 -n 8 --version",
         "pasta -fd --version -- ls",
+        "pasta --host-lo-to-ns-lo --version",
     ] {
         assert_eq!(read(line), Err(wanted.clone()), "{line}");
     }

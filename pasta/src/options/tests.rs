@@ -13,7 +13,7 @@ fn refusal(line: &str) -> String {
 const SERVED: PerFamily<Service, Service> = PerFamily { ipv4: Service::On, ipv6: Service::On };
 
 fn monitor(line: &str) -> MonitorStart {
-    options(line).unwrap().monitor_start(&SERVED)
+    options(line).unwrap().monitor_start(&SERVED, &Forwards::default())
 }
 
 fn datapath(line: &str) -> DatapathStart {
@@ -22,7 +22,7 @@ fn datapath(line: &str) -> DatapathStart {
         mac: MacAddr::OURS_BY_DEFAULT,
         offloads: TapOffloads::Tcp,
     };
-    options(line).unwrap().datapath_start(&SERVED, tap)
+    options(line).unwrap().datapath_start(&SERVED, Some(tap))
 }
 
 fn shown<T: fmt::Display>(items: &[T]) -> Vec<String> {
@@ -179,7 +179,7 @@ fn last_of_debug_and_quiet_wins() {
     ] {
         let options = options(line).unwrap();
         assert_eq!(options.log_level, level, "{line}");
-        assert_eq!(options.monitor_start(&SERVED).log_level, level, "{line}");
+        assert_eq!(options.monitor_start(&SERVED, &Forwards::default()).log_level, level, "{line}");
     }
 }
 

@@ -1,0 +1,173 @@
+//! The host's listeners of explicit rules: bound here, where the caller's rights still are, and handed
+//! to the datapath.
+//!
+//! A port that cannot be listened on ends the start, with the rule as it was written. Ports of rules
+//! that are followed as far as possible are the datapath's own business.
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen,
+    setsockopt, socket, sockopt,
+};
+use pasta_ipc::forward::{Effort, ForwardRule, ListenerAddress, MAX_LISTENERS, Transport};
+use pasta_ipc::types::{Bounded, Service};
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Listeners, each with where it listens.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners(Vec<(ListenerAddress, OwnedFd)>);
+
+/// A port of a rule that cannot be listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListenError {
+    transport: Transport,
+    address: Option<IpAddr>,
+    port: u16,
+    errno: Errno,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { transport, address, port, errno } = self;
+        write!(f, "cannot listen on {transport} port {port}")?;
+        if let Some(address) = address {
+            write!(f, " at {address}")?;
+        }
+        match errno {
+            Errno::EACCES | Errno::EPERM => write!(
+                f,
+                " (ports below the sysctl net.ipv4.ip_unprivileged_port_start need the capability \
+                 CAP_NET_BIND_SERVICE)"
+            ),
+            Errno::EMFILE => write!(f, " (raise the limit of open files, ulimit -Hn)"),
+            Errno::ENODEV => write!(f, " (there is no such interface)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.errno)
+    }
+}
+
+impl Listeners {
+    /// Binds every port of the explicit ones of `rules`, for the families that are served.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] for the first one that cannot be had.
+    pub(crate) fn open(
+        rules: &[ForwardRule],
+        ipv4: Service,
+        ipv6: Service,
+    ) -> Result<Self, ListenError> {
+        let mut listeners = Vec::new();
+        for rule in rules.iter().filter(|rule| rule.effort() == Effort::Explicit) {
+            for port in rule.ports().iter().filter_map(NonZeroU16::new) {
+                let at = ListenerAddress {
+                    transport: rule.transport(),
+                    address: rule.listen(),
+                    interface: rule.interface().cloned(),
+                    port,
+                };
+                let socket = open(&at, ipv4, ipv6).map_err(|errno| ListenError {
+                    transport: at.transport,
+                    address: at.address,
+                    port: port.get(),
+                    errno,
+                })?;
+                listeners.push((at, socket));
+            }
+        }
+        Ok(Self(listeners))
+    }
+
+    /// All of them, as many together as one message carries.
+    pub(crate) fn batches(
+        &self,
+    ) -> impl Iterator<Item = (Bounded<ListenerAddress, MAX_LISTENERS>, Vec<BorrowedFd<'_>>)> {
+        self.0.chunks(MAX_LISTENERS).map(|batch| {
+            let addresses = batch.iter().map(|(at, _)| at.clone());
+            let sockets = batch.iter().map(|(_, socket)| socket.as_fd()).collect();
+            (Bounded::truncated(addresses).0, sockets)
+        })
+    }
+}
+
+fn open(at: &ListenerAddress, ipv4: Service, ipv6: Service) -> Result<OwnedFd, Errno> {
+    let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    // One socket takes both families where both are served and no address was named.
+    let (address, one_family) = match (at.address, ipv4, ipv6) {
+        (Some(address), _, _) => (address, true),
+        (None, Service::On, Service::On) => (v6, false),
+        (None, Service::On, Service::Off) => (v4, true),
+        (None, Service::Off, _) => (v6, true),
+    };
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let (kind, protocol) = match at.transport {
+        Transport::Tcp => (SockType::Stream, SockProtocol::Tcp),
+        Transport::Udp => (SockType::Datagram, SockProtocol::Udp),
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(family, kind, flags, protocol)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &one_family)?;
+    }
+    if at.transport == Transport::Tcp {
+        // Connections of an earlier listener may still linger (socket(7)). For UDP it would let
+        // anybody share the port.
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
+    if let Some(interface) = &at.interface {
+        setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, at.port.get())))?;
+    if at.transport == Transport::Tcp {
+        // As many as the kernel lets wait (`net.core.somaxconn`): accepted in bursts.
+        listen(&fd, Backlog::MAXCONN)?;
+    }
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pasta_ipc::forward::{PortRange, RawRule};
+    use std::net::TcpListener;
+
+    fn rule(port: u16, effort: Effort) -> ForwardRule {
+        ForwardRule::try_from(RawRule {
+            transport: Transport::Tcp,
+            listen: Some(Ipv4Addr::LOCALHOST.into()),
+            interface: None,
+            ports: PortRange::new(port, port).unwrap(),
+            target: None,
+            target_first: port,
+            effort,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn only_explicit_ports_are_bound_and_one_that_is_taken_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let open = |effort| Listeners::open(&[rule(port, effort)], Service::On, Service::On);
+        assert!(open(Effort::Auto).unwrap().0.is_empty());
+        assert!(open(Effort::BestEffort).unwrap().0.is_empty());
+        let error = open(Effort::Explicit).unwrap_err();
+        assert_eq!(error.errno, Errno::EADDRINUSE);
+        assert_eq!(error.to_string(), format!("cannot listen on TCP port {port} at 127.0.0.1"));
+        drop(taken);
+        let listeners = open(Effort::Explicit).unwrap();
+        let (addresses, sockets) = listeners.batches().next().unwrap();
+        assert_eq!((addresses.as_slice().len(), sockets.len()), (1, 1));
+        assert_eq!(addresses.as_slice()[0].port.get(), port);
+    }
+}
