@@ -124,6 +124,7 @@ fn every_option_is_let_through(tcp: &OwnedFd) {
         libc::SO_SNDBUF,
         libc::SO_LINGER,
         libc::SO_KEEPALIVE,
+        libc::SO_OOBINLINE,
         libc::SO_BINDTODEVICE,
     ];
     let tcp_level = [
