@@ -67,11 +67,13 @@ pub struct Counters {
     pub to_tap: u64,
     /// Flows opened.
     pub flows: u64,
+    /// Flows that had to go for others.
+    pub evicted: u64,
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { drops: [0; DropReason::ALL.len()], from_tap: 0, to_tap: 0, flows: 0 }
+        Self { drops: [0; DropReason::ALL.len()], from_tap: 0, to_tap: 0, flows: 0, evicted: 0 }
     }
 }
 
@@ -91,8 +93,9 @@ impl Counters {
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from_tap, to_tap, flows, .. } = self;
-        write!(f, "frames from tap {from_tap}, to tap {to_tap}, flows {flows}; dropped:")?;
+        let Self { from_tap, to_tap, flows, evicted, .. } = self;
+        write!(f, "frames from tap {from_tap}, to tap {to_tap}, flows {flows}, ")?;
+        write!(f, "evicted {evicted}; dropped:")?;
         let mut none = true;
         for reason in DropReason::ALL {
             let count = self.dropped(*reason);

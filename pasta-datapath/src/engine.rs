@@ -8,6 +8,7 @@ mod batch;
 mod forwards;
 mod listen;
 mod open;
+mod room;
 mod splice;
 mod tcp;
 mod timers;
@@ -128,11 +129,11 @@ pub struct Engine {
     said: Said,
 }
 
-/// Warnings that are said once.
+/// Warnings that are said once, or not too often.
 #[derive(Debug, Default)]
 struct Said {
     no_ping: bool,
-    no_socket: bool,
+    exhausted: room::Sparingly,
 }
 
 impl Engine {
@@ -252,6 +253,7 @@ impl Engine {
 
     /// Something happened to the socket of flow `id`.
     fn socket_event(&mut self, now: Instant, id: FlowId, side: Side, event: Event) {
+        self.flows.touch(now, id);
         let Some(flow) = self.flows.get_mut(id) else { return };
         match &mut flow.kind {
             Kind::Tcp(tcp) => {
@@ -264,6 +266,9 @@ impl Engine {
                 }
                 if event.is_ended() {
                     tcp.mapping.ended();
+                }
+                if event.is_urgent() {
+                    tcp.mapping.urgent();
                 }
                 if event.is_readable() {
                     tcp.mapping.readable();
@@ -370,7 +375,7 @@ impl Engine {
             News::Network(snapshot) => {
                 self.forwarding.update_network(&snapshot);
                 self.neighbours.update(&snapshot);
-                self.mtu = snapshot.mtu.unwrap_or(self.mtu);
+                self.set_mtu(snapshot.mtu.unwrap_or(self.mtu));
             }
             News::Resolvers(snapshot) => self.forwarding.update_resolvers(&snapshot),
             News::MonitorGone => {

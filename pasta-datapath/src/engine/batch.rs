@@ -139,6 +139,7 @@ impl Engine {
                     Some(id) => id,
                     None => self.open_udp(now, mac, key, payload.len())?,
                 };
+                self.flows.touch(now, id);
                 batch.datagrams.push((id, mac, Datagram { payload, segment_size }));
                 Ok(())
             }
@@ -169,6 +170,7 @@ impl Engine {
                 return Err(DropReason::NoFlow);
             }
         };
+        self.flows.touch(now, id);
         let Some(Flow { kind: Kind::Tcp(flow), .. }) = self.flows.get_mut(id) else {
             return Err(DropReason::NoFlow);
         };

@@ -192,8 +192,9 @@ impl Engine {
     /// Accepts connections; whether there may be more.
     fn accept(&mut self, now: Instant, id: ListenerId) -> bool {
         for _ in 0..SHARE {
+            let full = self.flows.is_full() && !self.make_room(now);
             let Some(listener) = self.forwards.listener(id) else { return false };
-            let accepted = if self.flows.is_full() {
+            let accepted = if full {
                 Err(io::Error::from_raw_os_error(libc::EMFILE))
             } else {
                 sys::accept(listener)
@@ -216,11 +217,7 @@ impl Engine {
 
     /// What waits in the listener goes on waiting there: nothing is lost, and nothing spins.
     fn starve(&mut self, now: Instant, id: ListenerId, error: &io::Error) {
-        if !std::mem::replace(&mut self.said.no_socket, true) {
-            self.supervisor.log(LogLevel::Warn, || {
-                format!("connections wait to be accepted, no descriptor can be had: {error}")
-            });
-        }
+        self.say_exhausted(now, "connections wait to be accepted, no descriptor can be had", error);
         self.forwards.starved.0.push(id);
         self.forwards.starved.1 = Some(now + STARVED_FOR);
     }

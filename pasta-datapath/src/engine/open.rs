@@ -19,9 +19,12 @@ use crate::udp::UdpFlow;
 use crate::wire::tcp::{Header, LEN as TCP_LEN};
 use crate::wire::udp;
 use nix::errno::Errno;
-use pasta_ipc::types::{LogLevel, MacAddr};
+use pasta_ipc::types::{LogLevel, MacAddr, Mtu};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
+
+/// What is said when there can be no more flows.
+const NO_MORE: &str = "new flows are refused";
 
 /// Why a flow has no socket.
 enum NoSocket {
@@ -33,6 +36,17 @@ enum NoSocket {
     Silent,
     /// Descriptors or memory have run out.
     Exhausted,
+}
+
+impl NoSocket {
+    /// What the sender of a datagram is told, and what is counted.
+    fn told(self) -> (Unreachable, DropReason) {
+        match self {
+            Self::Unreachable(why) => (why, DropReason::Unreachable),
+            Self::Refused | Self::Silent => (Unreachable::Host, DropReason::Unreachable),
+            Self::Exhausted => (Unreachable::Host, DropReason::NoSocket),
+        }
+    }
 }
 
 impl From<Errno> for NoSocket {
@@ -67,7 +81,8 @@ impl Engine {
         header: &Header,
     ) -> Result<(), DropReason> {
         self.observe(key.namespace.ip(), mac);
-        let opened = self.target(&key).and_then(|target| self.connect(&key, &target, None));
+        let opened =
+            self.target(now, &key).and_then(|target| self.connect(now, &key, &target, None));
         let connecting = match opened {
             Ok(connecting) => connecting,
             Err(why) => return Err(self.refuse_tcp(mac, key, header, why)),
@@ -157,16 +172,18 @@ impl Engine {
     ) -> Result<FlowId, DropReason> {
         self.observe(key.namespace.ip(), mac);
         let port = key.namespace.port();
-        let opened = self.target(&key).and_then(|target| self.connect(&key, &target, Some(port)));
+        let opened =
+            self.target(now, &key).and_then(|target| self.connect(now, &key, &target, Some(port)));
         let connecting = match opened {
             Ok(connecting) => connecting,
-            Err(NoSocket::Unreachable(why)) => {
+            Err(why @ (NoSocket::Unreachable(_) | NoSocket::Exhausted)) => {
+                let (why, reason) = why.told();
                 let len = u16::try_from(payload_len).unwrap_or(u16::MAX);
                 let (source, destination) = (port, key.remote.port());
                 let transport = udp::header(&udp::Header { source, destination, checksum: 0 }, len);
                 let len = len.saturating_add(udp::LEN as u16);
                 self.tell_unreachable(mac, &key, tap::UDP, transport, len, why);
-                return Err(DropReason::Unreachable);
+                return Err(reason);
             }
             Err(_) => return Err(DropReason::NoSocket),
         };
@@ -223,7 +240,8 @@ impl Engine {
         self.observe(key.namespace.ip(), mac);
         let id = key.namespace.port();
         let (protocol, remote) = (icmp_protocol(key.remote.ip()), key.remote);
-        let opened = self.target(&key).and_then(|target| self.connect(&key, &target, Some(id)));
+        let opened =
+            self.target(now, &key).and_then(|target| self.connect(now, &key, &target, Some(id)));
         let connecting = match opened {
             Ok(connecting) => connecting,
             Err(NoSocket::Unreachable(why)) => {
@@ -257,8 +275,9 @@ impl Engine {
         Some(id)
     }
 
-    fn target(&mut self, key: &FlowKey) -> Result<Target, NoSocket> {
-        if self.flows.is_full() {
+    fn target(&mut self, now: Instant, key: &FlowKey) -> Result<Target, NoSocket> {
+        if self.flows.is_full() && !self.make_room(now) {
+            self.say_exhausted(now, NO_MORE, &"there are as many as descriptors allow");
             return Err(NoSocket::Exhausted);
         }
         Ok(self.forwarding.outbound(key.protocol, key.remote)?)
@@ -266,11 +285,16 @@ impl Engine {
 
     fn connect(
         &mut self,
+        now: Instant,
         key: &FlowKey,
         target: &Target,
         port: Option<u16>,
     ) -> Result<Connecting, NoSocket> {
-        open(key.protocol, target, port).map_err(|errno| {
+        let mut opened = open(key.protocol, target, port);
+        if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE)) && self.make_room(now) {
+            opened = open(key.protocol, target, port);
+        }
+        opened.map_err(|errno| {
             let is_ping = key.protocol == Protocol::Echo && errno == Errno::EACCES;
             if is_ping && !std::mem::replace(&mut self.said.no_ping, true) {
                 self.supervisor.log(LogLevel::Warn, || {
@@ -280,11 +304,8 @@ impl Engine {
                 });
             }
             let why = NoSocket::from(errno);
-            if matches!(why, NoSocket::Exhausted) && !self.said.no_socket {
-                self.said.no_socket = true;
-                self.supervisor.log(LogLevel::Warn, || {
-                    format!("new flows are refused, no socket can be had: {errno}")
-                });
+            if matches!(why, NoSocket::Exhausted) {
+                self.say_exhausted(now, NO_MORE, &errno);
             }
             why
         })
@@ -315,6 +336,20 @@ impl Engine {
         // The clock ticks each 64 ns, so that it wraps in less than five minutes; both casts cut.
         let clock = (now.as_nanos() >> 6) as u32;
         Seq::from(clock.wrapping_add(self.isn_key.hash_one(key) as u32))
+    }
+
+    /// The tap carries larger or smaller packets than before.
+    pub(super) fn set_mtu(&mut self, mtu: Mtu) {
+        if mtu == self.mtu {
+            return;
+        }
+        self.mtu = mtu;
+        let (v4, v6) = (mtu.get().saturating_sub(40), mtu.get().saturating_sub(60));
+        for flow in self.flows.values_mut() {
+            if let Kind::Tcp(tcp) = &mut flow.kind {
+                tcp.mapping.limit_segments(if tcp.path.source().is_ipv4() { v4 } else { v6 });
+            }
+        }
     }
 
     /// The largest segment that fits the tap, for a family.

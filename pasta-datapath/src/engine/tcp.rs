@@ -73,6 +73,9 @@ impl Engine {
                 return self.remove(id);
             }
         }
+        if tcp.mapping.connection().was_probed() {
+            tcp.socket.ask_peer();
+        }
         // Where asking fails, the recheck of the send buffer does the same more slowly.
         if tcp.mapping.take_write_event_wanted()
             && poller.rearm(tcp.socket.as_fd(), id.as_token()).is_err()

@@ -1,7 +1,12 @@
-//! The table of flows: the only owner of each; everyone else holds a [`FlowId`].
+//! The table of flows: the only owner of each; everyone else holds a [`FlowId`]. It also knows which
+//! flow nothing was heard of for longest: all are in a list in the order in which they were touched.
 
 use super::{FlowId, FlowKey};
+use crate::time::Instant;
 use std::collections::HashMap;
+
+/// No slot.
+const NONE: u32 = u32::MAX;
 
 /// Flows by name and by key, up to a bound.
 #[derive(Debug)]
@@ -12,11 +17,18 @@ pub struct FlowTable<F> {
     by_key: HashMap<FlowKey, FlowId>,
     count: usize,
     limit: usize,
+    /// Slots of the flows touched longest ago and last.
+    oldest: u32,
+    newest: u32,
 }
 
 #[derive(Debug)]
 struct Slot<F> {
     life: u32,
+    /// The slots touched before this one and after it.
+    older: u32,
+    newer: u32,
+    touched: Instant,
     /// No key: frames never find it.
     flow: Option<(Option<FlowKey>, F)>,
 }
@@ -28,7 +40,15 @@ pub struct Full;
 impl<F> FlowTable<F> {
     /// An empty table for at most `limit` flows (less than 2^32).
     pub fn new(limit: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_key: HashMap::new(), count: 0, limit }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            count: 0,
+            limit,
+            oldest: NONE,
+            newest: NONE,
+        }
     }
 
     /// How many flows there are.
@@ -90,10 +110,66 @@ impl<F> FlowTable<F> {
         let id = self.next_id();
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
             Some(slot) => slot.flow = Some((key, flow)),
-            None => self.slots.push(Slot { life: 0, flow: Some((key, flow)) }),
+            None => {
+                let flow = Some((key, flow));
+                let (older, newer, touched) = (NONE, NONE, Instant::START);
+                self.slots.push(Slot { life: 0, older, newer, touched, flow });
+            }
         }
         self.count += 1;
+        self.link(id.index);
         Ok(id)
+    }
+
+    /// Puts slot `index` at the end of the list.
+    fn link(&mut self, index: u32) {
+        let before = std::mem::replace(&mut self.newest, index);
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            (slot.older, slot.newer) = (before, NONE);
+        }
+        match self.slots.get_mut(before as usize) {
+            Some(slot) => slot.newer = index,
+            None => self.oldest = index,
+        }
+    }
+
+    /// Takes slot `index` out of the list.
+    fn unlink(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let (older, newer) = (slot.older, slot.newer);
+        match self.slots.get_mut(older as usize) {
+            Some(slot) => slot.newer = newer,
+            None => self.oldest = newer,
+        }
+        match self.slots.get_mut(newer as usize) {
+            Some(slot) => slot.older = older,
+            None => self.newest = older,
+        }
+    }
+
+    /// Notes that something was heard of flow `id`.
+    pub fn touch(&mut self, now: Instant, id: FlowId) {
+        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
+        if slot.life != id.life || slot.flow.is_none() {
+            return;
+        }
+        slot.touched = now;
+        if self.newest != id.index {
+            self.unlink(id.index);
+            self.link(id.index);
+        }
+    }
+
+    /// The flows in the order in which they were last touched, with when that was.
+    pub fn oldest(&self) -> impl Iterator<Item = (FlowId, Instant)> {
+        let slot = |index: u32| self.slots.get(index as usize).map(|slot| (index, slot));
+        let slots = std::iter::successors(slot(self.oldest), move |(_, it)| slot(it.newer));
+        slots.map(|(index, slot)| (FlowId { index, life: slot.life }, slot.touched))
+    }
+
+    /// All flows, in no order of interest.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut F> {
+        self.slots.iter_mut().filter_map(|slot| slot.flow.as_mut().map(|(_, flow)| flow))
     }
 
     /// The flow `id`, unless it is gone.
@@ -118,6 +194,7 @@ impl<F> FlowTable<F> {
             self.by_key.remove(&key);
         }
         self.count -= 1;
+        self.unlink(id.index);
         self.free.push(id.index);
         Some(flow)
     }
@@ -170,5 +247,29 @@ mod tests {
         assert_eq!(table.insert(key(3), 3), Err(Full));
         let (_, old) = table.insert(key(2), 4).unwrap();
         assert_eq!((old, table.len()), (Some(2), 2));
+    }
+
+    #[test]
+    fn flows_are_listed_in_the_order_they_were_touched() {
+        let mut table = FlowTable::new(8);
+        let mut id = |port| table.insert(key(port), port).unwrap().0;
+        let ids = [id(0), id(1), id(2), id(3)];
+        let at = Instant::from_nanos;
+        for (when, which) in [(1, 2), (2, 0), (3, 3), (4, 0), (5, 0)] {
+            table.touch(at(when), ids[which]);
+        }
+        let listed = |table: &FlowTable<u16>| table.oldest().collect::<Vec<_>>();
+        let [a, b, c, d] = ids;
+        assert_eq!(listed(&table), [(b, at(0)), (c, at(1)), (d, at(3)), (a, at(5))]);
+        table.remove(c);
+        table.touch(at(9), c);
+        assert_eq!(listed(&table), [(b, at(0)), (d, at(3)), (a, at(5))]);
+        table.remove(a);
+        table.remove(b);
+        let again = table.insert(key(9), 9).unwrap().0;
+        assert_eq!(listed(&table).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [d, again]);
+        table.remove(d);
+        table.remove(again);
+        assert!(listed(&table).is_empty());
     }
 }

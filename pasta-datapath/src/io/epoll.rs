@@ -34,6 +34,11 @@ impl Event {
         self.flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP)
     }
 
+    /// The peer has sent urgent data, where a read ends short of what there is.
+    pub fn is_urgent(self) -> bool {
+        self.flags.contains(EpollFlags::EPOLLPRI)
+    }
+
     /// It has failed, or has an error to report.
     pub fn is_failed(self) -> bool {
         self.flags.contains(EpollFlags::EPOLLERR)
@@ -61,6 +66,7 @@ impl Poller {
     fn interest(token: u64) -> EpollEvent {
         let flags = EpollFlags::EPOLLIN
             | EpollFlags::EPOLLOUT
+            | EpollFlags::EPOLLPRI
             | EpollFlags::EPOLLRDHUP
             | EpollFlags::EPOLLET;
         EpollEvent::new(flags, token)

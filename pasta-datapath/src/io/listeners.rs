@@ -69,8 +69,11 @@ pub fn open(at: &ListenerAddress, families: Families) -> Result<OwnedFd, Errno> 
 pub fn prepare(fd: &OwnedFd, transport: Transport) -> Result<(), Errno> {
     let v6 = is_ipv6(fd, transport).ok_or(Errno::EINVAL)?;
     match transport {
-        // Accepted sockets have it from the listener.
-        Transport::Tcp => setsockopt(fd, sockopt::TcpNoDelay, &true),
+        // Accepted sockets have both from the listener.
+        Transport::Tcp => {
+            setsockopt(fd, sockopt::TcpNoDelay, &true)?;
+            setsockopt(fd, sockopt::OobInline, &true)
+        }
         Transport::Udp => {
             // Each datagram says to which address it came, and answers leave from there.
             if v6 {

@@ -40,6 +40,7 @@ pub fn probe_peek(family: AddressFamily) -> PeekMethod {
 pub struct TcpSocket {
     fd: OwnedFd,
     method: PeekMethod,
+    asks: bool,
     /// Where the kernel's next peek starts; `None` before the option is first set.
     kernel_offset: Option<u32>,
 }
@@ -47,12 +48,21 @@ pub struct TcpSocket {
 impl TcpSocket {
     /// Takes over a connected or connecting socket.
     pub fn new(fd: OwnedFd, method: PeekMethod) -> Self {
-        Self { fd, method, kernel_offset: None }
+        Self { fd, method, asks: false, kernel_offset: None }
     }
 
     /// The error the socket has come to, if any; asking clears it.
     pub fn take_error(&self) -> Option<Errno> {
         take_error(self.fd.as_fd())
+    }
+
+    /// Makes the kernel ask an idle peer whether it is still there (`SO_KEEPALIVE`, tcp(7)), in the
+    /// intervals that the host is set up for.
+    pub fn ask_peer(&mut self) {
+        // Where it fails, a peer that has gone is noticed when something is sent.
+        if !std::mem::replace(&mut self.asks, true) {
+            let _ = setsockopt(&self.fd, sockopt::KeepAlive, &true);
+        }
     }
 
     /// Makes closing the socket send a reset (`SO_LINGER` with time 0, socket(7)).
@@ -197,6 +207,9 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
         Protocol::Tcp => {
             let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
             setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+            // The last octet of urgent data is part of the stream (RFC 6093); without this, the kernel
+            // takes it out, and numbers would no longer fit.
+            setsockopt(&fd, sockopt::OobInline, &true)?;
             Ok(fd)
         }
         Protocol::Udp => {

@@ -191,6 +191,11 @@ impl Tap {
                 }
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Err(ReadError::WouldBlock),
+                // This one frame cannot be had (`tun_put_user()`): the kernel has dropped it.
+                Err(Errno::EINVAL | Errno::EFAULT | Errno::ENOBUFS | Errno::ENOMEM) => {
+                    self.counters.drop(DropReason::Malformed);
+                    return Err(ReadError::WouldBlock);
+                }
                 Err(errno) => return Err(ReadError::Gone(errno)),
             }
         }

@@ -122,8 +122,9 @@ pub struct Mapping {
     parked: VecDeque<u8>,
     /// The socket may have something to peek at.
     readable: bool,
-    /// The peer has ended its direction: a short peek does not mean that the queue is empty.
-    ended: bool,
+    /// The peer has ended its direction, or sent urgent data: a short peek does not mean that the queue
+    /// is empty.
+    short_means_nothing: bool,
     /// The send buffer's room may have changed.
     room_changed: bool,
     /// An event will tell when the send buffer has room again.
@@ -173,7 +174,7 @@ impl Mapping {
             connection,
             parked: VecDeque::new(),
             readable: false,
-            ended: false,
+            short_means_nothing: false,
             room_changed: false,
             write_event_armed: false,
             write_event_wanted: false,
@@ -211,7 +212,13 @@ impl Mapping {
     /// Notes that the peer has sent FIN.
     pub fn ended(&mut self) {
         self.readable = true;
-        self.ended = true;
+        self.short_means_nothing = true;
+    }
+
+    /// Notes that the peer has sent urgent data: reads stop in front of its last octet and behind it.
+    pub fn urgent(&mut self) {
+        self.readable = true;
+        self.short_means_nothing = true;
     }
 
     /// Notes that the send buffer has room again.
@@ -596,7 +603,7 @@ impl Mapping {
                 return Ok(Fate::Alive);
             }
             share = if share > frame { share - peeked.len() } else { 0 };
-            self.readable = peeked.len() == wanted || self.ended;
+            self.readable = peeked.len() == wanted || self.short_means_nothing;
         }
     }
 
