@@ -19,6 +19,7 @@ use crate::io::tap::{Path, Tap};
 use crate::time::Instant;
 use crate::wire::ip::PROTOCOL_UDP;
 use crate::wire::udp;
+use group::Gathered;
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
 use std::cell::Cell;
@@ -30,8 +31,8 @@ const ONE_WAY: Duration = Duration::from_secs(30);
 const TWO_WAY: Duration = Duration::from_secs(180);
 const DNS_ANSWERED: Duration = Duration::from_secs(10);
 
-/// Reads of one flow before others have a turn; chosen.
-const READS: usize = 32;
+/// Reads of one flow before others have a turn; chosen: as many datagrams as one frame can stand for.
+const READS: usize = 64;
 
 /// Most datagrams (`UDP_MAX_SEGMENTS`, include/linux/udp.h, before 6.9) and octets of one call.
 pub const MAX_GROUP: usize = 64;
@@ -130,21 +131,30 @@ impl UdpFlow {
         Offending { source, destination, protocol: PROTOCOL_UDP, transport, transport_len }
     }
 
-    /// Moves what the socket has received to the tap.
+    /// Moves what the socket has received to the tap, datagrams of one size together.
     pub fn receive(&mut self, now: Instant, tap: &mut Tap, mtu: Mtu, buffer: &mut [u8]) -> Reading {
+        let mut gathered = Gathered::default();
+        let mut reading = Reading::More;
         for _ in 0..READS {
-            let read = match receive_datagrams(self.socket.as_fd(), buffer) {
+            if !gathered.has_room(buffer) {
+                gathered.write(tap, &self.path, mtu, buffer);
+            }
+            let room = buffer.get_mut(gathered.len()..).unwrap_or_default();
+            let read = match receive_datagrams(self.socket.as_fd(), room) {
                 Ok(read) => read,
-                Err(Errno::EAGAIN) => return Reading::Drained,
+                Err(Errno::EAGAIN) => {
+                    reading = Reading::Drained;
+                    break;
+                }
                 // An error that was queued with more detail; it is taken from there.
                 Err(_) => continue,
             };
             self.last_active = now;
             self.answered = true;
-            let octets = buffer.get(..read.len).unwrap_or_default();
-            group::write_to_tap(tap, &self.path, mtu, read, octets);
+            gathered.add(read, tap, &self.path, mtu, buffer);
         }
-        Reading::More
+        gathered.write(tap, &self.path, mtu, buffer);
+        reading
     }
 }
 

@@ -106,12 +106,79 @@ fn not_sent(errno: Errno) -> NotSent {
     }
 }
 
+/// Datagrams of one size that were read one after the other to the front of a buffer, to become one
+/// frame. Only what is there already is gathered; nothing waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gathered {
+    len: usize,
+    count: usize,
+    /// Size of the first, and of all but the last.
+    size: usize,
+}
+
+impl Gathered {
+    /// Octets gathered so far; the next datagram is read behind them.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is gathered.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether another datagram may join, and any fits behind in `buffer`.
+    pub fn has_room(&self, buffer: &[u8]) -> bool {
+        self.count < MAX_GROUP && buffer.len() >= self.len + usize::from(u16::MAX)
+    }
+
+    /// Takes in what was `read` behind the others in `buffer`. Writes those to the tap first if it cannot
+    /// join them, and all of them if nothing can join it.
+    pub fn add(
+        &mut self,
+        read: ReadDatagrams,
+        tap: &mut Tap,
+        path: &Path,
+        mtu: Mtu,
+        buffer: &mut [u8],
+    ) {
+        let too_large = read.len > largest_payload(path, mtu);
+        let alone = read.segment_size.is_some() || read.truncated || read.len == 0 || too_large;
+        let joins = !alone && read.len <= self.size && self.len + read.len <= MAX_GROUP_OCTETS;
+        if !joins {
+            let start = self.len;
+            self.write(tap, path, mtu, buffer);
+            if alone {
+                let octets = buffer.get(start..start + read.len).unwrap_or_default();
+                return write_to_tap(tap, path, mtu, read, octets);
+            }
+            buffer.copy_within(start..start + read.len, 0);
+            self.size = read.len;
+        }
+        self.len += read.len;
+        self.count += 1;
+        // Only the last one may be shorter.
+        if read.len < self.size {
+            self.write(tap, path, mtu, buffer);
+        }
+    }
+
+    /// Writes what is gathered in `buffer` to the tap.
+    pub fn write(&mut self, tap: &mut Tap, path: &Path, mtu: Mtu, buffer: &[u8]) {
+        let Self { len, count, size } = std::mem::take(self);
+        if count == 0 {
+            return;
+        }
+        let segment_size = if count > 1 { u16::try_from(size).ok() } else { None };
+        let read = ReadDatagrams { len, segment_size, truncated: false };
+        write_to_tap(tap, path, mtu, read, buffer.get(..len).unwrap_or_default());
+    }
+}
+
 /// Moves what was read from a host socket to the tap; larger than it carries is a counted drop.
 pub fn write_to_tap(tap: &mut Tap, path: &Path, mtu: Mtu, read: ReadDatagrams, octets: &[u8]) {
-    let headers = if path.source().is_ipv4() { 28 } else { 48 };
-    let largest = usize::from(mtu.get()).saturating_sub(headers);
     let size = read.segment_size.map_or(octets.len(), usize::from);
-    if size > largest || read.truncated {
+    if size > largest_payload(path, mtu) || read.truncated {
         tap.counters.drop(DropReason::TooLarge);
         return;
     }
@@ -134,4 +201,10 @@ pub fn write_to_tap(tap: &mut Tap, path: &Path, mtu: Mtu, read: ReadDatagrams, o
             tap.write_udp(path, None, octets);
         }
     }
+}
+
+/// Most octets of a datagram that fit a packet of the tap.
+fn largest_payload(path: &Path, mtu: Mtu) -> usize {
+    let headers = if path.source().is_ipv4() { 28 } else { 48 };
+    usize::from(mtu.get()).saturating_sub(headers)
 }
