@@ -4,17 +4,20 @@
 //!
 //! Every round measures everything for every contender, one after the other, so that whatever
 //! disturbs the machine disturbs all of them: the workspace's `pasta`, the client on the host
-//! without any `pasta` ("bare"), and the `pasta` found on the search path ("upstream"). What counts
-//! are the ratios of the medians; the raw numbers go to `target/bench`. Nothing is asserted.
+//! without any `pasta` ("bare"), the `pasta` found on the search path ("upstream"), and with `--before`
+//! an earlier build in that directory. `--busy` keeps two cores busy with something else meanwhile. What
+//! counts are the ratios of the medians; the raw numbers go to `target/bench`. Nothing is asserted.
 
 mod measure;
 mod table;
 
 use std::env;
 use std::fs::{self, File};
+use std::hint;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use measure::{Bench, Contender, MEASURES};
@@ -31,6 +34,12 @@ struct Options {
     /// How long traffic runs for one number.
     time: Duration,
     family: Family,
+    /// MTU of the tap; its default where none.
+    mtu: Option<u32>,
+    /// Whether something else has work for two cores.
+    busy: bool,
+    /// Where an earlier build is.
+    before: Option<PathBuf>,
     /// Parts of the names of the measures that are wanted; all when empty.
     filters: Vec<String>,
 }
@@ -41,6 +50,9 @@ impl Options {
             rounds: env::var("PASTA_BENCH_ROUNDS").map_or(Ok(5), |text| text.parse())?,
             time: Duration::from_secs(2),
             family: Family::V4,
+            mtu: None,
+            busy: false,
+            before: None,
             filters: Vec::new(),
         };
         let mut words = words.into_iter();
@@ -50,6 +62,9 @@ impl Options {
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--seconds" => options.time = Duration::from_secs_f64(value()?.parse()?),
                 "--ipv6" => options.family = Family::V6,
+                "--mtu" => options.mtu = Some(value()?.parse()?),
+                "--busy" => options.busy = true,
+                "--before" => options.before = Some(value()?.into()),
                 "--bench" => {}
                 _ if word.starts_with('-') => return Err(format!("unknown option {word}").into()),
                 _ => options.filters.push(word),
@@ -86,6 +101,11 @@ fn run() -> Outcome {
     let upstream = upstream();
     let mut contenders = vec![Contender::Bare, Contender::Ours];
     let mut also = Vec::new();
+    if let Some(directory) = &options.before {
+        contenders.push(Contender::Before);
+        let files = programs::with_companions(&directory.join("pasta")).into_iter();
+        also.extend(files.map(|file| (measure::BEFORE, file)));
+    }
     match upstream {
         Some(pasta) => {
             contenders.push(Contender::Upstream);
@@ -96,11 +116,20 @@ fn run() -> Outcome {
     }
 
     let lab = Lab::build(&Programs::find(client)?, &also)?;
-    let bench = Bench::new(&lab, options.family, options.time)?;
+    let bench = Bench::new(&lab, options.family, options.time, options.mtu)?;
     let wanted = |name: &str| {
         options.filters.is_empty() || options.filters.iter().any(|part| name.contains(part))
     };
     let mut results = Results::default();
+    if options.busy {
+        for _ in 0..2 {
+            thread::spawn(|| {
+                loop {
+                    hint::black_box(0);
+                }
+            });
+        }
+    }
     for round in 1..=options.rounds {
         say(&format!("round {round} of {} ({})\n", options.rounds, options.family.name()));
         for measure in MEASURES.iter().filter(|measure| wanted(measure.name)) {

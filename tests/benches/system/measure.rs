@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,9 @@ use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
 /// Directory of the upstream program below the lab's programs.
 pub(crate) const UPSTREAM: &str = "upstream";
 
+/// Directory of an earlier build there.
+pub(crate) const BEFORE: &str = "before";
+
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Contender {
@@ -24,6 +27,8 @@ pub(crate) enum Contender {
     Bare,
     /// This workspace's `pasta`.
     Ours,
+    /// An earlier build of this workspace's.
+    Before,
     /// The `pasta` of the machine.
     Upstream,
 }
@@ -34,6 +39,7 @@ impl Contender {
         match self {
             Self::Bare => "bare",
             Self::Ours => "ours",
+            Self::Before => "before",
             Self::Upstream => "upstream",
         }
     }
@@ -53,7 +59,11 @@ pub(crate) struct Measure {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Tcp(Direction),
+    Tcp(Direction, u16),
+    /// What one exchange in a hundred exceeds, in microseconds, beside so many bulk flows.
+    Beside(u16),
+    /// Octets for each of many idle connections.
+    PerFlow,
     /// Processor time of `pasta`'s own processes.
     Processor(Direction),
     Exchanges,
@@ -81,17 +91,22 @@ struct Transfer {
 }
 
 const fn measure(name: &'static str, unit: &'static str, kind: Kind) -> Measure {
-    let has_bare = !matches!(kind, Kind::Processor(_) | Kind::Memory);
+    let has_bare = !matches!(kind, Kind::Processor(_) | Kind::Memory | Kind::PerFlow);
     Measure { name, unit, has_bare, kind }
 }
 
 /// Everything that is measured, in the order of the table.
 pub(crate) const MEASURES: &[Measure] = &[
-    measure("tcp-out", "Gbit/s", Kind::Tcp(Direction::Out)),
-    measure("tcp-in", "Gbit/s", Kind::Tcp(Direction::In)),
+    measure("tcp-out", "Gbit/s", Kind::Tcp(Direction::Out, 1)),
+    measure("tcp-in", "Gbit/s", Kind::Tcp(Direction::In, 1)),
+    measure("tcp-out-8-flows", "Gbit/s", Kind::Tcp(Direction::Out, 8)),
+    measure("tcp-in-8-flows", "Gbit/s", Kind::Tcp(Direction::In, 8)),
+    measure("tcp-out-128-flows", "Gbit/s", Kind::Tcp(Direction::Out, 128)),
+    measure("tcp-in-128-flows", "Gbit/s", Kind::Tcp(Direction::In, 128)),
     measure("cpu-out", "s/GB", Kind::Processor(Direction::Out)),
     measure("cpu-in", "s/GB", Kind::Processor(Direction::In)),
     measure("tcp-request-response", "1/s", Kind::Exchanges),
+    measure("tcp-slow-exchange-beside-8-flows", "us", Kind::Beside(8)),
     measure("tcp-connect-request-close", "1/s", Kind::Connections),
     measure("udp-out-1400", "1/s", Kind::UdpOut(1400)),
     measure("udp-in-1400", "1/s", Kind::UdpIn(1400)),
@@ -100,10 +115,15 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("start-to-command", "ms", Kind::Start),
     measure("command-end-to-our-end", "ms", Kind::End),
     measure("idle-memory", "MiB", Kind::Memory),
+    measure("memory-for-each-idle-flow", "octets", Kind::PerFlow),
 ];
 
 /// How many starts make one number.
 const STARTS: usize = 9;
+
+/// How many idle connections their memory is shared out to: with a descriptor for each of both ends and
+/// one in between, less than the usual limit.
+const IDLE_FLOWS: usize = 8_000;
 
 /// How long traffic runs before it counts, in milliseconds: autotuning has then settled.
 const WARM_UP: &str = "200";
@@ -116,6 +136,8 @@ pub(crate) struct Bench<'lab> {
     source: Service,
     talker: SocketAddr,
     greeter: SocketAddr,
+    holder: SocketAddr,
+    mtu: Option<u32>,
     datagram_sink: (SocketAddr, Arc<AtomicU64>),
     datagram_source: Service,
 }
@@ -126,7 +148,12 @@ impl<'lab> Bench<'lab> {
     /// # Errors
     ///
     /// What the kernel refused.
-    pub(crate) fn new(lab: &'lab Lab, family: Family, time: Duration) -> Outcome<Self> {
+    pub(crate) fn new(
+        lab: &'lab Lab,
+        family: Family,
+        time: Duration,
+        mtu: Option<u32>,
+    ) -> Outcome<Self> {
         let (remote, server) = (lab.remote(), family.internet());
         let arrived = Arc::new(AtomicU64::new(0));
         let any_port = SocketAddr::new(server, 0);
@@ -137,6 +164,8 @@ impl<'lab> Bench<'lab> {
             source: remote.tcp(server, send_octets)?,
             talker: serve(lab, any_port, |stream| while talk(&stream).is_ok() {})?,
             greeter: serve(lab, any_port, |stream| drop(talk(&stream)))?,
+            holder: serve(lab, any_port, hold())?,
+            mtu,
             datagram_sink: count_datagrams(lab, any_port)?,
             datagram_source: remote.udp_at(any_port, send_datagrams)?,
         })
@@ -162,15 +191,29 @@ impl<'lab> Bench<'lab> {
             counted(&session.must([&["traffic"], words, &[&milliseconds]].concat())?)
         };
         match measure.kind {
-            Kind::Tcp(direction) => {
-                let transfer = self.transfer(contender, direction)?;
+            Kind::Tcp(direction, flows) => {
+                let transfer = self.transfer(contender, direction, flows)?;
                 Ok(transfer.octets * 8.0 / 1e9 / transfer.seconds)
             }
             Kind::Processor(direction) => {
-                let transfer = self.transfer(contender, direction)?;
+                let transfer = self.transfer(contender, direction, 1)?;
                 Ok(transfer.processor / (transfer.octets / 1e9))
             }
             Kind::Exchanges => traffic(&["exchange", &endpoint(self.talker)]).map(rate),
+            Kind::Beside(flows) => {
+                let (talker, source) = (endpoint(self.talker), self.source.endpoint());
+                let mut session = self.session(contender)?;
+                let words = ["traffic", "beside", &talker, &milliseconds, &source];
+                let facts = session.must([&words[..], &[&flows.to_string()]].concat())?;
+                Ok(counted(&facts)?.1 * 1e6)
+            }
+            Kind::PerFlow => {
+                let mut session = self.session(contender)?;
+                let before = memory()?;
+                let (holder, flows) = (endpoint(self.holder), IDLE_FLOWS.to_string());
+                session.must(["traffic", "hold", &holder, "0", &flows])?;
+                Ok((memory()? as f64 - before as f64) / IDLE_FLOWS as f64)
+            }
             Kind::Connections => traffic(&["connections", &endpoint(self.greeter)]).map(rate),
             Kind::UdpOut(size) => {
                 let (address, arrived) = &self.datagram_sink;
@@ -192,20 +235,30 @@ impl<'lab> Bench<'lab> {
             Kind::End => self.median_of_starts(contender, |(_, end)| end),
             Kind::Memory => {
                 let _session = self.session(contender)?;
-                let processes = program_processes()?;
-                let memory = processes.iter().map(process::Process::memory);
-                Ok(memory.sum::<Outcome<u64>>()? as f64 / f64::from(1 << 20))
+                Ok(memory()? as f64 / f64::from(1 << 20))
             }
         }
     }
 
     fn pasta(&self, contender: Contender) -> Pasta<'lab> {
+        let pasta = self.program(contender);
+        match self.mtu {
+            Some(mtu) => pasta.with(["-m".to_owned(), mtu.to_string()]),
+            None => pasta,
+        }
+    }
+
+    fn program(&self, contender: Contender) -> Pasta<'lab> {
         match contender {
             // Neither scans ports: ours does not yet, and the other's scans would be noise.
             Contender::Upstream => {
                 let program = self.lab.program(UPSTREAM).join("pasta");
                 let quiet = ["-t", "none", "-u", "none", "-T", "none", "-U", "none", "-q"];
                 Pasta::new(self.lab, program).configured().with(quiet)
+            }
+            Contender::Before => {
+                let program = self.lab.program(BEFORE).join("pasta");
+                Pasta::new(self.lab, program).configured().with(["-q"])
             }
             _ => self.lab.pasta().configured().with(["-q"]),
         }
@@ -219,7 +272,13 @@ impl<'lab> Bench<'lab> {
     }
 
     /// A transfer to the remote machine or from it.
-    fn transfer(&self, contender: Contender, direction: Direction) -> Outcome<Transfer> {
+    fn transfer(
+        &self,
+        contender: Contender,
+        direction: Direction,
+        flows: u16,
+    ) -> Outcome<Transfer> {
+        let flows = flows.to_string();
         let milliseconds = self.time.as_millis().to_string();
         let (sink, arrived) = &self.sink;
         let (question, service) = match direction {
@@ -228,12 +287,13 @@ impl<'lab> Bench<'lab> {
         };
         let words = ["traffic", question, &service.endpoint()];
         let mut session = self.session(contender)?;
-        session.must([&words[..], &[WARM_UP]].concat())?;
+        session.must([&words[..], &[WARM_UP, &flows]].concat())?;
         let used = || -> Outcome<u64> {
             program_processes()?.iter().map(process::Process::processor_time).sum()
         };
         let (used_before, arrived_before) = (used()?, arrived.load(Ordering::Relaxed));
-        let (read, seconds) = counted(&session.must([&words[..], &[&milliseconds]].concat())?)?;
+        let (read, seconds) =
+            counted(&session.must([&words[..], &[&milliseconds, &flows]].concat())?)?;
         // What was written may still be anywhere: of that, only what arrived counts.
         let octets = match direction {
             Direction::Out => (arrived.load(Ordering::Relaxed) - arrived_before) as f64,
@@ -275,6 +335,11 @@ impl<'lab> Bench<'lab> {
         times.sort_by(f64::total_cmp);
         Ok(times[STARTS / 2])
     }
+}
+
+/// Memory of the program under test, in octets.
+fn memory() -> Outcome<u64> {
+    program_processes()?.iter().map(process::Process::memory).sum()
 }
 
 /// The processes of the program under test: all but the client.
@@ -320,6 +385,12 @@ fn send_octets(stream: &mut TcpStream) -> Outcome<String> {
     loop {
         stream.write_all(&octets)?;
     }
+}
+
+/// Keeps every connection.
+fn hold() -> impl Fn(TcpStream) + Send + 'static {
+    let held = Mutex::new(Vec::new());
+    move |stream| held.lock().unwrap_or_else(PoisonError::into_inner).push(stream)
 }
 
 /// Reads one octet and sends it back.

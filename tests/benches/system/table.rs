@@ -47,16 +47,25 @@ impl Results {
     /// The table for people.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
-        let mut row = |cells: [&str; 7]| {
-            let [name, unit, bare, ours, upstream, to_bare, to_upstream] = cells;
+        let mut row = |cells: [&str; 8]| {
+            let [name, unit, bare, ours, upstream, to_bare, to_upstream, to_before] = cells;
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "{name:<26} {unit:<7} {bare:>15} {ours:>15} {upstream:>15} {to_bare:>10} \
-                 {to_upstream:>14}"
+                "{name:<32} {unit:<7} {bare:>15} {ours:>15} {upstream:>15} {to_bare:>10} \
+                 {to_upstream:>14} {to_before:>12}"
             );
         };
-        row(["measure", "unit", "bare", "ours", "upstream", "ours/bare", "ours/upstream"]);
+        row([
+            "measure",
+            "unit",
+            "bare",
+            "ours",
+            "upstream",
+            "ours/bare",
+            "ours/upstream",
+            "ours/before",
+        ]);
         for measure in MEASURES {
             if self.median(measure, Contender::Ours).is_none() {
                 continue;
@@ -69,6 +78,7 @@ impl Results {
                 &self.cell(measure, Contender::Upstream),
                 &self.ratio(measure, Contender::Bare),
                 &self.ratio(measure, Contender::Upstream),
+                &self.ratio(measure, Contender::Before),
             ]);
         }
         text

@@ -2,24 +2,34 @@
 //!
 //! | question | does |
 //! | --- | --- |
-//! | `traffic out ENDPOINT MS` | writes to a TCP sink; what arrives is counted elsewhere |
-//! | `traffic in ENDPOINT MS` | reads from a TCP source |
+//! | `traffic out ENDPOINT MS [FLOWS]` | writes to a TCP sink; what arrives is counted elsewhere |
+//! | `traffic in ENDPOINT MS [FLOWS]` | reads from a TCP source |
+//! | `traffic beside ENDPOINT MS SOURCE FLOWS` | exchanges as below while FLOWS others read from SOURCE |
+//! | `traffic hold ENDPOINT MS FLOWS` | opens that many connections and keeps them; counts them |
 //! | `traffic udp-out ENDPOINT SIZE MS` | sends datagrams; what arrives is counted elsewhere |
 //! | `traffic udp-in ENDPOINT SIZE MS` | asks for datagrams and counts what comes |
 //! | `traffic exchange ENDPOINT MS` | one octet to and fro on one connection |
 //! | `traffic connections ENDPOINT MS` | connect, one octet to and fro, close |
 //!
 //! The fact is `count N nanoseconds T`: octets, datagrams, exchanges or connections, and the time
-//! they took.
+//! they took; for `beside` it is how many exchanges there were, and how long those took that only one in a
+//! hundred exceeded.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::tcp::connect;
 use super::{Arguments, Facts, udp};
 use crate::Outcome;
 use crate::lab::service::CHUNK;
+
+/// Stack of a thread that carries one flow, in octets; buffers are elsewhere.
+const STACK: usize = 128 * 1024;
 
 /// How often the clock is read: once in that many sends.
 const SENDS_BETWEEN_LOOKS: u32 = 16;
@@ -41,8 +51,13 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
     };
     let time = Duration::from_millis(arguments.value("number of milliseconds")?);
     let (count, took) = match question {
-        "out" => outgoing(endpoint, time)?,
-        "in" => incoming(endpoint, time)?,
+        "out" => many(arguments, |until| outgoing(endpoint, until), time)?,
+        "in" => many(arguments, |until| incoming(endpoint, until), time)?,
+        "beside" => {
+            let (source, flows) = (arguments.endpoint()?, arguments.value("number of flows")?);
+            beside(endpoint, time, source, flows)?
+        }
+        "hold" => hold(endpoint, arguments.value("number of flows")?)?,
         "udp-out" => outgoing_datagrams(endpoint, size, time)?,
         "udp-in" => incoming_datagrams(endpoint, size, time)?,
         "exchange" => exchanges(endpoint, time)?,
@@ -50,6 +65,71 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         other => return Err(format!("no traffic {other}").into()),
     };
     Ok(vec![format!("count {count} nanoseconds {}", took.as_nanos())])
+}
+
+/// Connections that are kept to the end of the program.
+static HELD: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
+
+/// Runs a transfer in as many threads as the next argument says, or here.
+fn many(
+    arguments: &mut Arguments<'_>,
+    one: impl Fn(Duration) -> Outcome<(u64, Duration)> + Sync,
+    time: Duration,
+) -> Outcome<(u64, Duration)> {
+    let flows: usize = if arguments.is_empty() { 1 } else { arguments.value("number of flows")? };
+    if flows == 1 {
+        return one(time);
+    }
+    let start = Instant::now();
+    let count = thread::scope(|scope| {
+        let threads: Vec<_> = (0..flows)
+            .map(|_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || one(time)))
+            .collect::<Result<_, _>>()?;
+        let counts = threads.into_iter().map(|thread| {
+            let ended = thread.join().map_err(|_| "a flow panicked")?;
+            ended.map(|(count, _)| count)
+        });
+        counts.sum::<Outcome<u64>>()
+    })?;
+    Ok((count, start.elapsed()))
+}
+
+/// How long exchanges take while other flows carry all they can.
+fn beside(
+    endpoint: SocketAddr,
+    time: Duration,
+    source: SocketAddr,
+    flows: usize,
+) -> Outcome<(u64, Duration)> {
+    thread::scope(|scope| {
+        for _ in 0..flows {
+            let builder = thread::Builder::new().stack_size(STACK);
+            builder.spawn_scoped(scope, || incoming(source, time))?;
+        }
+        let mut stream = connect(endpoint)?;
+        stream.set_nodelay(true)?;
+        let (start, mut times) = (Instant::now(), Vec::new());
+        while start.elapsed() < time {
+            let before = Instant::now();
+            stream.write_all(&[1])?;
+            stream.read_exact(&mut [0])?;
+            times.push(before.elapsed());
+        }
+        times.sort_unstable();
+        let slow = times.get(times.len() * 99 / 100).copied().unwrap_or(time);
+        Ok((times.len() as u64, slow))
+    })
+}
+
+/// Opens connections and keeps them.
+fn hold(endpoint: SocketAddr, flows: usize) -> Outcome<(u64, Duration)> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let start = Instant::now();
+    let opened: Vec<TcpStream> = (0..flows).map(|_| connect(endpoint)).collect::<Outcome<_>>()?;
+    let count = opened.len() as u64;
+    HELD.lock().map_err(|_| "a thread panicked")?.extend(opened);
+    Ok((count, start.elapsed()))
 }
 
 fn outgoing(endpoint: SocketAddr, time: Duration) -> Outcome<(u64, Duration)> {
