@@ -65,6 +65,8 @@ pub struct Counters {
     pub from_tap: u64,
     /// Frames written to the tap.
     pub to_tap: u64,
+    /// Octets of them.
+    pub octets_to_tap: u64,
     /// Flows opened.
     pub flows: u64,
     /// Flows that had to go for others.
@@ -73,7 +75,14 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { drops: [0; DropReason::ALL.len()], from_tap: 0, to_tap: 0, flows: 0, evicted: 0 }
+        Self {
+            drops: [0; DropReason::ALL.len()],
+            from_tap: 0,
+            to_tap: 0,
+            octets_to_tap: 0,
+            flows: 0,
+            evicted: 0,
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! The loop: wait, read batches, call the logic, carry out what it says.
 //!
-//! Order of a turn: timers, tap, host sockets, messages. A flow that has used its share goes to the
-//! end of a queue, and a turn with something in that queue does not sleep. The clock is read once a
-//! turn. No buffer is allocated for a frame.
+//! Order of a turn: timers, tap, host sockets, messages, then flows that wait for more. A flow that has
+//! used its share goes to the end of a queue; a turn with something in that queue does not sleep, and
+//! serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
+//! while looking for what is about to come ([`rhythm`]).
+//! No buffer is allocated for a frame.
 
 mod batch;
 mod forwards;
 mod listen;
 mod open;
+mod rhythm;
 mod room;
 mod splice;
 mod tcp;
@@ -25,7 +28,7 @@ use crate::io::tap::Tap;
 use crate::local::Neighbours;
 use crate::peer::{Monitor, News, Supervisor};
 use crate::splice::{Side, SpliceFlow};
-use crate::tcp::mapping::Parking;
+use crate::tcp::mapping::{Parking, SHARE};
 use crate::time::Instant;
 use crate::udp::forwarded::ForwardedFlow;
 use crate::udp::{Reading, UdpFlow};
@@ -35,12 +38,14 @@ use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::types::{LogLevel, Mtu};
+use rhythm::{LOOK_FOR, Rhythm, Turn};
 use seccomp::Confined;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::hash::RandomState;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 use tcp::TcpFlow;
 use token::Token;
 
@@ -49,6 +54,8 @@ const SCRATCH_OCTETS: usize = 512 * 1024;
 /// Octets that all flows together may have parked; chosen: a quarter of a per cent of an ordinary
 /// machine's memory, and far more than flows with a truthful window ever use.
 const PARKING_OCTETS: usize = 64 * 1024 * 1024;
+/// Less than this for the namespace is little; chosen: what an exchange of messages may have.
+const LITTLE: u64 = 16 * 1024;
 /// Most flows; each is a descriptor and some 400 octets.
 pub const MAX_FLOWS: usize = 131_071;
 
@@ -120,8 +127,7 @@ pub struct Engine {
     frames: Vec<u8>,
     scratch: Vec<u8>,
     ranges: Vec<(usize, usize)>,
-    /// Frames that the last batch had.
-    last_batch: usize,
+    rhythm: Rhythm,
     storage: BatchStorage,
     events: Vec<Event>,
     forwards: Forwards,
@@ -173,7 +179,7 @@ impl Engine {
             frames: vec![0; BATCH_OCTETS],
             scratch: vec![0; SCRATCH_OCTETS],
             ranges: Vec::with_capacity(BATCH),
-            last_batch: 0,
+            rhythm: Rhythm::new(),
             storage: BatchStorage::default(),
             events: Vec::new(),
             forwards,
@@ -206,7 +212,7 @@ impl Engine {
         let now = self.now();
         let busy = self.tap_ready || !self.hungry.is_empty() || self.forwards.is_busy();
         let timeout = if busy {
-            Some(std::time::Duration::ZERO)
+            Some(Duration::ZERO)
         } else {
             let timer = self.timers.first().map(|(due, _)| *due);
             let deadlines = [timer, self.forwards.deadline()];
@@ -214,38 +220,63 @@ impl Engine {
         };
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        events.extend(self.poller.wait(timeout).map_err(RunError::Wait)?);
+        if !busy && self.rhythm.looks() {
+            self.look(now, &mut events)?;
+        }
+        if events.is_empty() {
+            events.extend(self.poller.wait(timeout).map_err(RunError::Wait)?);
+        }
         let now = self.now();
+        let before = self.tap.counters.octets_to_tap;
 
         self.fire_timers(now);
+        let mut frames = false;
         self.tap_ready |= events.iter().any(|event| Token::from(event.token) == Token::Tap);
-        if self.tap_ready
-            && let Err(errno) = self.read_tap(now)
-        {
-            return Ok(Some(Ended::TapGone(errno)));
+        if self.tap_ready {
+            match self.read_tap(now) {
+                Ok(few) => frames = few,
+                Err(errno) => return Ok(Some(Ended::TapGone(errno))),
+            }
         }
-        let mut ended = None;
+        let (mut ended, mut sockets) = (None, false);
         for event in &events {
             match Token::from(event.token) {
                 Token::Tap => {}
                 Token::Supervisor => ended = self.hear_supervisor()?.or(ended),
                 Token::Monitor => self.hear_monitor()?,
                 Token::Listener(index) => self.forwards.came(index),
-                Token::Flow(id, side) => self.socket_event(now, id, side, *event),
+                Token::Flow(id, side) => {
+                    sockets = true;
+                    self.socket_event(now, id, side, *event);
+                }
             }
         }
         self.events = events;
         self.serve_listeners(now);
-        // Only those that were in the queue when the turn began: new ones have had their share.
-        for _ in 0..self.hungry.len() {
-            if let Some(id) = self.hungry.pop_front() {
-                self.feed(now, id);
-            }
-        }
+        self.serve_hungry(now);
+        let little = self.tap.counters.octets_to_tap - before < LITTLE;
+        self.rhythm.note(match (frames, sockets) {
+            (true, false) => Turn::Tap,
+            (false, true) if little => Turn::Sockets,
+            _ => Turn::Other,
+        });
         Ok(ended)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the shell reads the clock, once a turn")]
+    /// Looks for events for a moment, since one is likely to come.
+    fn look(&mut self, start: Instant, events: &mut Vec<Event>) -> Result<(), RunError> {
+        let until = start + LOOK_FOR;
+        loop {
+            events.extend(self.poller.wait(Some(Duration::ZERO)).map_err(RunError::Wait)?);
+            let found = !events.is_empty();
+            if found || self.now() >= until {
+                self.rhythm.looked(found);
+                return Ok(());
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
     fn now(&self) -> Instant {
         let elapsed = std::time::Instant::now().duration_since(self.started);
         Instant::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
@@ -295,7 +326,7 @@ impl Engine {
         let Some(flow) = flows.get_mut(id) else { return };
         flow.queued = false;
         let reading = match &mut flow.kind {
-            Kind::Tcp(_) => return self.run_tcp(now, id, &[]),
+            Kind::Tcp(_) => return self.run_tcp_for(SHARE, now, id, &[]),
             Kind::Splice(_) => return self.run_splice(id),
             Kind::Forwarded(flow) => match forwards.listener(flow.listener()) {
                 Some(listener) => flow.receive(now, listener, scratch, |it| tap.counters.drop(it)),

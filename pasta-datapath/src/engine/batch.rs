@@ -41,9 +41,11 @@ pub(super) struct BatchStorage {
 }
 
 impl Engine {
-    pub(super) fn read_tap(&mut self, now: Instant) -> Result<(), Errno> {
+    /// Reads a batch and handles it; gives whether it was small.
+    pub(super) fn read_tap(&mut self, now: Instant) -> Result<bool, Errno> {
         let mut frames = std::mem::take(&mut self.frames);
         let mut gone = None;
+        let lone_is_likely = self.rhythm.follows_sockets();
         self.ranges.clear();
         let mut start = 0;
         while self.ranges.len() < BATCH
@@ -53,9 +55,10 @@ impl Engine {
                 Ok(len) => {
                     self.ranges.push((start, start + len));
                     start += len.next_multiple_of(64);
-                    // One small frame after a turn that had one is most likely the only one: the
-                    // kernel says so if it is not, for the price of the read that is saved.
-                    if len < LONE_FRAME && self.ranges.len() == 1 && self.last_batch <= 1 {
+                    // One small frame is most likely the only one, if sockets had something to say
+                    // since the last: an exchange of messages. The kernel says so if it is not, for the
+                    // price of the read that is saved.
+                    if len < LONE_FRAME && self.ranges.len() == 1 && lone_is_likely {
                         self.tap_ready = false;
                         break;
                     }
@@ -70,10 +73,10 @@ impl Engine {
                 }
             }
         }
-        self.last_batch = self.ranges.len();
+        let small = matches!(self.ranges.len(), 1 | 2) && start < LONE_FRAME;
         self.handle_frames(now, &frames);
         self.frames = frames;
-        gone.map_or(Ok(()), Err)
+        gone.map_or(Ok(small), Err)
     }
 
     fn handle_frames(&mut self, now: Instant, frames: &[u8]) {

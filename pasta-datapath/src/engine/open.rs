@@ -124,7 +124,10 @@ impl Engine {
             return;
         }
         if event.is_writable() {
-            flow.mapping.connected();
+            flow.mapping.connected_and_empty();
+            if event.is_readable() {
+                flow.mapping.readable();
+            }
             if event.is_ended() {
                 flow.mapping.ended();
             }

@@ -5,12 +5,19 @@ use crate::classify::Framing;
 use crate::flow::{FlowId, FlowKey};
 use crate::io::sockets::TcpSocket;
 use crate::io::tap::{self, Path, Tap};
-use crate::tcp::mapping::{Fate, Mapping, ToTap};
+use crate::tcp::mapping::{Fate, Mapping, SHARE, ToTap};
 use crate::time::Instant;
 use crate::wire::tcp::{Header, LEN, ToSend};
 use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
 use std::os::fd::AsFd;
+
+/// What a flow moves at once while others wait; chosen: one super-frame.
+const SHARE_OF_MANY: usize = 64 * 1024;
+
+/// How many waiting flows move their whole share before the tap and the sockets are looked at again;
+/// chosen: half a millisecond at 4 GB/s.
+const HUNGRY_A_TURN: usize = 4;
 
 /// A TCP connection of the namespace's with its socket.
 #[derive(Debug)]
@@ -54,12 +61,42 @@ impl Engine {
         self.tap.write_tcp(&path, reset, u16::MAX, &[]);
     }
 
+    /// Carries on a flow of which something was noted. While others wait for their turn it moves little:
+    /// enough for an exchange of messages to go first, and no more than that for a bulk flow, whose turn
+    /// comes with [`Engine::serve_hungry`].
     pub(super) fn run_tcp(&mut self, now: Instant, id: FlowId, payloads: &[IoSlice<'_>]) {
+        let waits = self.flows.get_mut(id).is_some_and(|flow| flow.queued);
+        let share = match (waits, self.hungry.is_empty()) {
+            (true, _) => 0,
+            (false, true) => SHARE,
+            (false, false) => SHARE_OF_MANY,
+        };
+        self.run_tcp_for(share, now, id, payloads);
+    }
+
+    /// Gives flows that have more to do a turn: only those that were in the queue when it began, and
+    /// only so many that what arrives meanwhile does not wait long.
+    pub(super) fn serve_hungry(&mut self, now: Instant) {
+        for _ in 0..self.hungry.len().min(HUNGRY_A_TURN) {
+            if let Some(id) = self.hungry.pop_front() {
+                self.feed(now, id);
+            }
+        }
+    }
+
+    pub(super) fn run_tcp_for(
+        &mut self,
+        share: usize,
+        now: Instant,
+        id: FlowId,
+        payloads: &[IoSlice<'_>],
+    ) {
         let Self { tap, flows, poller, scratch, parking, hungry, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let Kind::Tcp(tcp) = &mut flow.kind else { return };
-        let mut to_tap = FlowTap { tap, path: &tcp.path };
-        let fate = tcp.mapping.run(now, &mut tcp.socket, payloads, &mut to_tap, scratch, parking);
+        let TcpFlow { mapping, socket, path, .. } = &mut **tcp;
+        let mut to_tap = FlowTap { tap, path };
+        let fate = mapping.run_for(share, now, socket, payloads, &mut to_tap, scratch, parking);
         match fate {
             Fate::Alive => {}
             Fate::Hungry if flow.queued => {}

@@ -326,7 +326,8 @@ impl Tap {
         };
         loop {
             match writev(fd, slices) {
-                Ok(_) => {
+                Ok(len) => {
+                    self.counters.octets_to_tap += len as u64;
                     self.counters.to_tap += 1;
                     return true;
                 }

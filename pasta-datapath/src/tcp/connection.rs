@@ -395,6 +395,19 @@ impl Connection {
         self.header(seq, flags)
     }
 
+    /// Whether no FIN of ours was sent yet.
+    pub fn may_finish(&self) -> bool {
+        self.sender.fin().is_none()
+    }
+
+    /// As [`Connection::data`], with our FIN behind it.
+    pub fn last_data(&mut self, now: Instant, octets: u32) -> ToSend {
+        let mut header = self.data(now, octets, true);
+        self.sender.fin_sent(now);
+        header.flags = header.flags.with(Flags::FIN);
+        header
+    }
+
     /// Our FIN; it counts as sent.
     pub fn fin(&mut self, now: Instant) -> ToSend {
         let seq = self.sender.next();

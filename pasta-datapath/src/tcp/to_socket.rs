@@ -35,7 +35,8 @@ impl Room {
 /// Largest window we promise: what the largest scale we offer can express.
 const MAX_WINDOW: u32 = (u16::MAX as u32) << super::WINDOW_SCALE;
 
-/// With less than this left of the window, or half of it used, the socket is asked for room again.
+/// With less than this left of the window, or of the largest there was, or half of it used, the socket is
+/// asked for room again.
 const USED_UP: u32 = 32 * 1024;
 
 /// What of a segment is new, in order, and inside the window.
@@ -166,9 +167,8 @@ impl Receiver {
     /// Whether so much of the window is used that room should be looked for.
     pub fn is_used_up(&self) -> bool {
         let left = self.edge.distance_from(self.next);
-        left < USED_UP
-            || self.parked() > 0
-            || self.next.distance_from(self.looked_at) >= USED_UP / 2
+        let enough = USED_UP.min(self.largest / 2);
+        left < enough || self.parked() > 0 || self.next.distance_from(self.looked_at) >= enough / 2
     }
 
     /// The next acknowledgement is due whatever it says.

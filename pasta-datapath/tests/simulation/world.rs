@@ -269,10 +269,12 @@ impl ToTap for Wire {
                 .push(Segment { header: header_of(header.seq, header.flags), payload: vec![] });
         }
         // Cut as the kernel would.
-        for (n, piece) in payload.chunks(usize::from(segment_size)).enumerate() {
+        let pieces = payload.chunks(usize::from(segment_size));
+        let last = pieces.len().wrapping_sub(1);
+        for (n, piece) in pieces.enumerate() {
             let seq = header.seq + (n * usize::from(segment_size)) as u32;
-            self.sent
-                .push(Segment { header: header_of(seq, header.flags), payload: piece.to_vec() });
+            let flags = if n == last { header.flags } else { Flags::ACK };
+            self.sent.push(Segment { header: header_of(seq, flags), payload: piece.to_vec() });
         }
         true
     }

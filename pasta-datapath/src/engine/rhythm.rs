@@ -1,0 +1,145 @@
+//! Whether to look again before sleeping.
+//!
+//! In an exchange of messages the tap and a socket have their turns one after the other, and what comes
+//! next is some microseconds away. To sleep and be woken costs several times that, twice for each
+//! exchange. So after a small turn of the one kind that followed one of the other not long before, the loop
+//! looks for events for a moment before it sleeps. It does not in a stream of one kind: there, what waits
+//! meanwhile is handled together, which is worth more.
+//!
+//! Looking in vain costs others processor time. After each failure twice as many chances are left out as
+//! after the one before, so that an idle or overloaded machine hardly notices.
+
+use std::time::Duration;
+
+/// How long to look; chosen: longer than an exchange with a service on this machine takes, shorter than
+/// two wake-ups of a sleeping processor of a virtual machine.
+pub(super) const LOOK_FOR: Duration = Duration::from_micros(50);
+
+/// Chances left out after so many failures in a row are two to this power at most.
+const MOST_FAILURES: u8 = 10;
+
+/// Turns of one kind after which an exchange has become a stream; chosen: an acknowledgement, a request
+/// and the end of a connection may come one by one.
+const STREAM: u8 = 4;
+
+/// What a turn of the loop was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// A frame or two from the namespace, both small.
+    Tap,
+    /// Little for the namespace from sockets.
+    Sockets,
+    /// Much of either, both, or neither.
+    Other,
+}
+
+/// Remembers turns and failures.
+#[derive(Debug)]
+pub(super) struct Rhythm {
+    last: Turn,
+    /// Turns since the last one of the tap, and of sockets.
+    since: (u8, u8),
+    alternates: bool,
+    failures: u8,
+    left_out: u32,
+}
+
+impl Rhythm {
+    pub(super) const fn new() -> Self {
+        Self {
+            last: Turn::Other,
+            since: (STREAM, STREAM),
+            alternates: false,
+            failures: 0,
+            left_out: 0,
+        }
+    }
+
+    /// Whether the last turn was one of sockets.
+    pub(super) fn follows_sockets(&self) -> bool {
+        self.last == Turn::Sockets
+    }
+
+    /// Notes what a turn was about.
+    pub(super) fn note(&mut self, turn: Turn) {
+        let (tap, sockets) = self.since;
+        self.since = (tap.saturating_add(1), sockets.saturating_add(1));
+        let other = match turn {
+            Turn::Tap => {
+                self.since.0 = 0;
+                sockets
+            }
+            Turn::Sockets => {
+                self.since.1 = 0;
+                tap
+            }
+            Turn::Other => STREAM,
+        };
+        self.alternates = other < STREAM;
+        self.last = turn;
+    }
+
+    /// Whether to look for events before sleeping.
+    pub(super) fn looks(&mut self) -> bool {
+        if !self.alternates {
+            return false;
+        }
+        if self.left_out > 0 {
+            self.left_out -= 1;
+            return false;
+        }
+        true
+    }
+
+    /// Notes whether looking has found something.
+    pub(super) fn looked(&mut self, found: bool) {
+        if found {
+            self.failures = 0;
+        } else {
+            self.failures = (self.failures + 1).min(MOST_FAILURES);
+            self.left_out = 1 << self.failures;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_turns_that_alternate_are_looked_behind() {
+        let mut rhythm = Rhythm::new();
+        let mut looks = |turn| {
+            rhythm.note(turn);
+            rhythm.looks()
+        };
+        assert!(!looks(Turn::Tap) && !looks(Turn::Tap));
+        assert!(looks(Turn::Sockets) && looks(Turn::Tap));
+        assert!(looks(Turn::Tap) && looks(Turn::Tap) && looks(Turn::Tap) && !looks(Turn::Tap));
+        assert!(looks(Turn::Sockets) && !looks(Turn::Other));
+        for _ in 0..STREAM {
+            looks(Turn::Sockets);
+        }
+        assert!(!looks(Turn::Sockets), "a stream in");
+    }
+
+    #[test]
+    fn failures_are_repeated_ever_more_rarely_until_one_succeeds() {
+        let mut rhythm = Rhythm::new();
+        let mut chances = 0;
+        for failures in 1..=20 {
+            loop {
+                chances += 1;
+                rhythm.note(if chances % 2 == 0 { Turn::Tap } else { Turn::Sockets });
+                if rhythm.looks() {
+                    break;
+                }
+            }
+            rhythm.looked(false);
+            assert!(chances >= 1 << failures.min(10), "{failures} failures in {chances} chances");
+        }
+        rhythm.left_out = 0;
+        rhythm.looked(true);
+        assert!(rhythm.looks());
+    }
+}
