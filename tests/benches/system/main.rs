@@ -6,8 +6,10 @@
 //! disturbs the machine disturbs all of them: the workspace's `pasta`, the client on the host
 //! without any `pasta` ("bare"), the `pasta` found on the search path ("upstream"), and with `--before`
 //! an earlier build in that directory. `--busy` keeps two cores busy with something else meanwhile. What
-//! counts are the ratios of the medians; the raw numbers go to `target/bench`. Nothing is asserted.
+//! counts are the ratios of the medians; the raw numbers go to `target/bench`, and with `--charts`
+//! pictures of the ratios and the table as Markdown into a directory. Nothing is asserted.
 
+mod chart;
 mod measure;
 mod table;
 
@@ -40,6 +42,8 @@ struct Options {
     busy: bool,
     /// Where an earlier build is.
     before: Option<PathBuf>,
+    /// Where pictures go.
+    charts: Option<PathBuf>,
     /// Parts of the names of the measures that are wanted; all when empty.
     filters: Vec<String>,
 }
@@ -53,6 +57,7 @@ impl Options {
             mtu: None,
             busy: false,
             before: None,
+            charts: None,
             filters: Vec::new(),
         };
         let mut words = words.into_iter();
@@ -64,6 +69,7 @@ impl Options {
                 "--ipv6" => options.family = Family::V6,
                 "--mtu" => options.mtu = Some(value()?.parse()?),
                 "--busy" => options.busy = true,
+                "--charts" => options.charts = Some(value()?.into()),
                 "--before" => options.before = Some(value()?.into()),
                 "--bench" => {}
                 _ if word.starts_with('-') => return Err(format!("unknown option {word}").into()),
@@ -97,6 +103,7 @@ fn run() -> Outcome {
     let client = Path::new(env!("CARGO_BIN_EXE_lab-client"));
     programs::build(client)?;
     // Opened while the build directory is sure to be in sight.
+    let drawings = options.charts.as_deref().map(drawings).transpose()?;
     let (path, mut raw) = raw_file(client)?;
     let upstream = upstream();
     let mut contenders = vec![Contender::Bare, Contender::Ours];
@@ -150,8 +157,23 @@ fn run() -> Outcome {
             }
         }
     }
+    if let Some([mut table, mut bare, mut upstream]) = drawings {
+        table.write_all(results.markdown().as_bytes())?;
+        let bars = results.bars(Contender::Bare);
+        bare.write_all(chart::svg("ours to the bare network", &bars).as_bytes())?;
+        let bars = results.bars(Contender::Upstream);
+        let title = "ours to the C program, turned over where less is better";
+        upstream.write_all(chart::svg(title, &bars).as_bytes())?;
+    }
     say(&format!("\n{}\nraw numbers: {}\n", results.table(), path.display()));
     Ok(())
+}
+
+/// New files for the table and the pictures.
+fn drawings(directory: &Path) -> Outcome<[File; 3]> {
+    fs::create_dir_all(directory)?;
+    let file = |name| File::create(directory.join(name));
+    Ok([file("table.md")?, file("to-bare.svg")?, file("to-upstream.svg")?])
 }
 
 /// A new file for the raw numbers in the build directory, with its heading written.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::chart::Bar;
 use crate::measure::{Contender, MEASURES, Measure};
 
 /// All numbers of all rounds.
@@ -42,6 +43,45 @@ impl Results {
             (Some(ours), Some(theirs)) if theirs != 0.0 => format!("{:.3}", ours / theirs),
             _ => "-".to_owned(),
         }
+    }
+
+    /// How many times as much as `to` we reach, for each measure; turned over where less is better.
+    pub(crate) fn bars(&self, to: Contender) -> Vec<Bar> {
+        let bar = |measure: &Measure| {
+            let ours = self.median(measure, Contender::Ours)?;
+            let theirs = self.median(measure, to)?;
+            let less_is_better = matches!(measure.unit, "s/GB" | "us" | "ms" | "MiB" | "octets");
+            let ratio = if less_is_better { theirs / ours } else { ours / theirs };
+            Some((measure.name.to_owned(), ratio)).filter(|(_, ratio)| ratio.is_finite())
+        };
+        MEASURES.iter().filter_map(bar).collect()
+    }
+
+    /// The table as documents have it.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = "| measure | unit | bare | ours | upstream | ours/bare | ours/upstream |\n\
+                        | --- | --- | --- | --- | --- | --- | --- |\n"
+            .to_owned();
+        for measure in MEASURES {
+            if self.median(measure, Contender::Ours).is_none() {
+                continue;
+            }
+            let cell = |contender| self.cell(measure, contender);
+            let ratio = |contender| self.ratio(measure, contender);
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                measure.name,
+                measure.unit,
+                cell(Contender::Bare),
+                cell(Contender::Ours),
+                cell(Contender::Upstream),
+                ratio(Contender::Bare),
+                ratio(Contender::Upstream),
+            );
+        }
+        text
     }
 
     /// The table for people.
