@@ -10,6 +10,7 @@ mod batch;
 mod forwards;
 mod listen;
 mod open;
+mod renew;
 mod rhythm;
 mod room;
 mod splice;
@@ -352,11 +353,12 @@ impl Engine {
     fn tell_errors(&mut self, id: FlowId) {
         let Self { tap, flows, forwarding, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
-        let (socket, mac, path, offending) = match &flow.kind {
-            Kind::Udp(udp) => (udp.socket(), udp.mac(), udp.path(), udp.offending(0)),
-            Kind::Echo(echo) => (echo.socket(), echo.mac(), echo.path(), echo.offending()),
+        let (socket, mac, path, offending, target) = match &flow.kind {
+            Kind::Udp(it) => (it.socket(), it.mac(), it.path(), it.offending(0), it.target()),
+            Kind::Echo(it) => (it.socket(), it.mac(), it.path(), it.offending(), it.target()),
             Kind::Tcp(_) | Kind::Forwarded(_) | Kind::Splice(_) => return,
         };
+        let mut hard = false;
         // What is pending besides the queue would fail the next call instead.
         let _ = take_error(socket);
         let remote = path.source().ip();
@@ -365,8 +367,12 @@ impl Engine {
             crate::io::sockets::take_queued_error(socket)
         {
             let Some(why) = icmp_error::Unreachable::from_errno(errno, mtu) else { continue };
+            hard |= !matches!(why, icmp_error::Unreachable::TooBig(_));
             let reporter = reporter(forwarding, remote, why, offender);
             icmp_error::send(tap, mac, reporter, &offending, why);
+        }
+        if hard {
+            forwarding.resolver_failed(path.source(), target.address.ip());
         }
     }
 

@@ -56,7 +56,10 @@ struct Family<A> {
     gateway: Option<A>,
     host_primary: Option<A>,
     our_address: Option<A>,
-    resolver: Option<Resolver>,
+    /// The host's resolvers of this family, in the order of its list.
+    resolvers: Vec<Resolver>,
+    /// Which of them is asked.
+    resolver: usize,
     /// What the namespace was told to use, primary first.
     assigned: Vec<A>,
     /// All addresses that were read there.
@@ -70,26 +73,55 @@ struct Family<A> {
 pub struct Forwarding {
     ipv4: Family<Ipv4Addr>,
     ipv6: Family<Ipv6Addr>,
+    revision: u64,
 }
 
 impl Forwarding {
     /// The policy of the command line; nothing is known of the network yet.
     pub fn new(ipv4: FamilyPolicy<Ipv4Addr>, ipv6: FamilyPolicy<Ipv6Addr>) -> Self {
-        Self { ipv4: Family::new(ipv4), ipv6: Family::new(ipv6) }
+        Self { ipv4: Family::new(ipv4), ipv6: Family::new(ipv6), revision: 0 }
+    }
+
+    /// Number of the present state of all this: another one means that anything may have changed.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Takes in what netlink knows; flows that exist keep their target.
     pub fn update_network(&mut self, snapshot: &NetworkSnapshot) {
+        self.revision += 1;
         self.ipv4.update(&snapshot.ipv4);
         self.ipv6.update(&snapshot.ipv6);
     }
 
     /// Takes in the host's resolvers.
     pub fn update_resolvers(&mut self, snapshot: &ResolverSnapshot) {
+        self.revision += 1;
         let servers = snapshot.servers.as_slice();
-        let first = |v4: bool| servers.iter().find(|s| s.address.is_ipv4() == v4).cloned();
-        self.ipv4.resolver = first(true);
-        self.ipv6.resolver = first(false);
+        let of = |v4: bool| servers.iter().filter(|s| s.address.is_ipv4() == v4).cloned().collect();
+        (self.ipv4.resolvers, self.ipv4.resolver) = (of(true), 0);
+        (self.ipv6.resolvers, self.ipv6.resolver) = (of(false), 0);
+    }
+
+    /// A query for `destination` that went to the resolver `asked` has met a hard error: the next
+    /// one of the list is asked from now on. An error of one that is no longer asked says nothing.
+    pub fn resolver_failed(&mut self, destination: SocketAddr, asked: IpAddr) {
+        let port = destination.port();
+        let moved = match destination.ip() {
+            IpAddr::V4(a) => self.ipv4.resolver_failed(a, port, asked),
+            IpAddr::V6(a) => self.ipv6.resolver_failed(a, port, asked),
+        };
+        self.revision += u64::from(moved);
+    }
+
+    /// Where queries to `destination` go, if it is an address at which DNS is taken.
+    pub fn resolver_for(&self, protocol: Protocol, destination: SocketAddr) -> Option<Target> {
+        let port = destination.port();
+        let is_dns = match destination.ip() {
+            IpAddr::V4(a) => self.ipv4.is_dns(protocol, a, port),
+            IpAddr::V6(a) => self.ipv6.is_dns(protocol, a, port),
+        };
+        self.outbound(protocol, destination).ok().filter(|_| is_dns)
     }
 
     /// Whether the family of `address` is served.
@@ -174,7 +206,8 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
             gateway: None,
             host_primary: None,
             our_address: None,
-            resolver: None,
+            resolvers: Vec::new(),
+            resolver: 0,
             assigned: Vec::new(),
             present: Vec::new(),
             observed: None,
@@ -205,21 +238,38 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
             return self.policy.dns_forward;
         }
         let map = self.loopback_map()?;
-        let resolver = self.resolver.as_ref()?.address;
+        let resolver = self.resolvers.first()?.address;
         (resolver.is_loopback() || resolver == map.into()).then_some(map)
     }
 
     fn dns_target(&self) -> Option<(IpAddr, Option<IfName>)> {
         let pinned = self.policy.dns_host.map(|address| (address.into(), None));
-        pinned.or_else(|| self.resolver.as_ref().map(|r| (r.address, r.interface.clone())))
+        let resolver = || self.resolvers.get(self.resolver);
+        pinned.or_else(|| resolver().map(|r| (r.address, r.interface.clone())))
+    }
+
+    /// Whether a flow of `protocol` to `to` is taken as one of queries.
+    fn is_dns(&self, protocol: Protocol, to: A, port: u16) -> bool {
+        let by_port = protocol != Protocol::Echo && matches!(port, 53 | 853);
+        by_port && self.dns_forward() == Some(to)
+    }
+
+    /// Asks the next resolver if it was `asked` that failed, and there is another.
+    fn resolver_failed(&mut self, to: A, port: u16, asked: IpAddr) -> bool {
+        let present = self.resolvers.get(self.resolver).map(|it| it.address);
+        let ours = self.is_dns(Protocol::Udp, to, port) && self.policy.dns_host.is_none();
+        let moves = ours && present == Some(asked) && self.resolvers.len() > 1;
+        if moves {
+            self.resolver = (self.resolver + 1) % self.resolvers.len();
+        }
+        moves
     }
 
     fn outbound(&self, protocol: Protocol, to: A, port: u16) -> Result<Decision<A>, Denied> {
         if self.policy.service == Service::Off {
             return Err(Denied::FamilyOff);
         }
-        let is_dns = protocol != Protocol::Echo && matches!(port, 53 | 853);
-        if is_dns && self.dns_forward() == Some(to) {
+        if self.is_dns(protocol, to, port) {
             let (address, interface) = self.dns_target().ok_or(Denied::NothingMapped)?;
             let source = self.policy.outbound.filter(|_| !address.is_loopback());
             return Ok(Decision::Resolver { address, source, interface });

@@ -3,9 +3,11 @@
 //! The kernel lets us have one only if our group is in `net.ipv4.ping_group_range` of the host; where
 //! it is not, requests are counted drops and the log says once what to change.
 
+use crate::forward::Target;
 use crate::icmp_error::{Offending, QUOTED_TRANSPORT};
 use crate::io::sockets::{receive_datagrams, send_datagrams};
 use crate::io::tap::{Path, Tap, icmp_protocol};
+use crate::standing::Standing;
 use crate::time::Instant;
 use crate::udp::Reading;
 use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
@@ -26,6 +28,9 @@ const READS: usize = 32;
 #[derive(Debug)]
 pub struct EchoFlow {
     socket: OwnedFd,
+    /// What the socket was opened for.
+    target: Target,
+    standing: Standing,
     path: Path,
     mac: MacAddr,
     id: u16,
@@ -35,9 +40,32 @@ pub struct EchoFlow {
 }
 
 impl EchoFlow {
-    /// A flow over a connected ping socket for the program that pings with `id`.
-    pub fn new(now: Instant, socket: OwnedFd, path: Path, mac: MacAddr, id: u16) -> Self {
-        Self { socket, path, mac, id, last_active: now, last_sequence: [0; 2] }
+    /// A flow over a ping socket that is connected to `target`, for the program that pings with `id`.
+    pub fn new(
+        now: Instant,
+        socket: OwnedFd,
+        (target, standing): (Target, Standing),
+        path: Path,
+        mac: MacAddr,
+        id: u16,
+    ) -> Self {
+        let last_sequence = [0; 2];
+        Self { socket, target, standing, path, mac, id, last_active: now, last_sequence }
+    }
+
+    /// What the host socket was opened for.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// When it was last known that the host socket is good.
+    pub fn standing(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+
+    /// Goes on over another socket to the same target.
+    pub fn replace_socket(&mut self, socket: OwnedFd, standing: Standing) {
+        (self.socket, self.standing) = (socket, standing);
     }
 
     /// The host socket.
@@ -67,6 +95,7 @@ impl EchoFlow {
     /// As sendmsg(2).
     pub fn send(&mut self, now: Instant, mac: MacAddr, body: &[u8]) -> Result<(), Errno> {
         self.last_active = now;
+        self.standing.sent(now);
         if mac != self.mac {
             self.mac = mac;
             self.path.set_mac(mac);
@@ -100,6 +129,7 @@ impl EchoFlow {
                 Err(_) => continue,
             };
             self.last_active = now;
+            self.standing.answered();
             let octets = buffer.get(..read.len).unwrap_or_default();
             if let Some(body) = echo_reply_body(octets) {
                 tap.write_icmp(&self.path, &echo_reply_head(from, to, self.id, body), body);

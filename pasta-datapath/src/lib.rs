@@ -25,6 +25,7 @@ pub mod peer;
 pub mod pool;
 pub mod rules;
 pub mod splice;
+pub mod standing;
 pub mod sys;
 pub mod tcp;
 pub mod time;

@@ -6,16 +6,20 @@
 //!
 //! The source port on the host is the namespace's own where it can be had, and any other where not.
 //! Replies are taken from the connected address only (RFC 4787 calls it address and port dependent
-//! filtering). A flow ends by time alone: 30 s without an answer, 180 s after the last datagram with
+//! filtering). When the host has lost the address that the socket sends from, the next datagram of the
+//! flow gets a new socket; so do queries when another resolver is to be asked, and the answer of the
+//! old one is waited for a little longer. A flow ends by time alone: 30 s without an answer, 180 s after the last datagram with
 //! one (RFC 4787, REQ-5, asks for 2 min at least), 10 s after an answered DNS query.
 
 pub mod forwarded;
 pub mod group;
 
 use crate::counters::DropReason;
+use crate::forward::Target;
 use crate::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable};
 use crate::io::sockets::{receive_datagrams, send_datagrams};
 use crate::io::tap::{Path, Tap};
+use crate::standing::Standing;
 use crate::time::Instant;
 use crate::wire::ip::PROTOCOL_UDP;
 use crate::wire::udp;
@@ -30,6 +34,8 @@ use std::time::Duration;
 const ONE_WAY: Duration = Duration::from_secs(30);
 const TWO_WAY: Duration = Duration::from_secs(180);
 const DNS_ANSWERED: Duration = Duration::from_secs(10);
+/// How long the answer of a resolver is waited for once another one is asked: what resolver(3) waits.
+const QUERY_PENDING: Duration = Duration::from_secs(5);
 
 /// Reads of one flow before others have a turn; chosen: as many datagrams as one frame can stand for.
 const READS: usize = 64;
@@ -42,6 +48,11 @@ const MAX_GROUP_OCTETS: usize = 65_000;
 #[derive(Debug)]
 pub struct UdpFlow {
     socket: OwnedFd,
+    /// What the socket was opened for.
+    target: Target,
+    standing: Standing,
+    /// Socket of the resolver that was asked before, and until when.
+    previous: Option<(OwnedFd, Instant)>,
     path: Path,
     mac: MacAddr,
     last_active: Instant,
@@ -78,14 +89,49 @@ pub enum Reading {
 }
 
 impl UdpFlow {
-    /// A flow over a connected `socket`; `path` leads to the namespace's end at `mac`.
-    pub fn new(now: Instant, socket: OwnedFd, path: Path, mac: MacAddr) -> Self {
-        Self { socket, path, mac, last_active: now, answered: false, groups: Cell::new(true) }
+    /// A flow over a `socket` that is connected to `target`; `path` leads to the namespace's end at
+    /// `mac`.
+    pub fn new(
+        now: Instant,
+        socket: OwnedFd,
+        (target, standing): (Target, Standing),
+        path: Path,
+        mac: MacAddr,
+    ) -> Self {
+        let (previous, groups) = (None, Cell::new(true));
+        let last_active = now;
+        Self { socket, target, standing, previous, path, mac, last_active, answered: false, groups }
     }
 
     /// The host socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// What the host socket was opened for.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// When it was last known that the host socket is good.
+    pub fn standing(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+
+    /// Goes on over another socket. With `Pending::Awaited` the answer to what was sent over the one
+    /// before is waited for.
+    pub fn replace_socket(
+        &mut self,
+        now: Instant,
+        socket: OwnedFd,
+        (target, standing): (Target, Standing),
+        pending: Pending,
+    ) {
+        let before = std::mem::replace(&mut self.socket, socket);
+        let awaited = pending == Pending::Awaited && !self.answered;
+        self.previous = awaited.then_some((before, now + QUERY_PENDING));
+        (self.target, self.standing, self.answered) = (target, standing, false);
+        self.groups.set(true);
     }
 
     /// Who in the namespace this flow is for.
@@ -112,6 +158,7 @@ impl UdpFlow {
         mut failed: impl FnMut(&Self, &Datagram<'_>, NotSent),
     ) {
         self.last_active = now;
+        self.standing.sent(now);
         if mac != self.mac {
             self.mac = mac;
             self.path.set_mac(mac);
@@ -133,6 +180,7 @@ impl UdpFlow {
 
     /// Moves what the socket has received to the tap, datagrams of one size together.
     pub fn receive(&mut self, now: Instant, tap: &mut Tap, mtu: Mtu, buffer: &mut [u8]) -> Reading {
+        self.receive_late(now, tap, mtu, buffer);
         let mut gathered = Gathered::default();
         let mut reading = Reading::More;
         for _ in 0..READS {
@@ -151,11 +199,35 @@ impl UdpFlow {
             };
             self.last_active = now;
             self.answered = true;
+            self.standing.answered();
             gathered.add(read, tap, &self.path, mtu, buffer);
         }
         gathered.write(tap, &self.path, mtu, buffer);
         reading
     }
+
+    /// Takes what the resolver that was asked before has to say, once; its time may be over.
+    fn receive_late(&mut self, now: Instant, tap: &mut Tap, mtu: Mtu, buffer: &mut [u8]) {
+        let Some((socket, until)) = &self.previous else { return };
+        match receive_datagrams(socket.as_fd(), buffer) {
+            Ok(read) => {
+                let octets = buffer.get(..read.len).unwrap_or_default();
+                group::write_to_tap(tap, &self.path, mtu, read, octets);
+            }
+            Err(Errno::EAGAIN) if now < *until => return,
+            Err(_) => {}
+        }
+        self.previous = None;
+    }
+}
+
+/// What becomes of answers to what was sent over a socket that is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// They are waited for.
+    Awaited,
+    /// There will be none.
+    Lost,
 }
 
 /// How long a flow to `port` lives after its last datagram.

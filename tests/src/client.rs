@@ -36,6 +36,7 @@ pub type Facts = Vec<String>;
 pub struct Client {
     connections: tcp::Connections,
     services: serve::Services,
+    sockets: udp::Sockets,
 }
 
 impl Client {
@@ -50,7 +51,7 @@ impl Client {
         match subject {
             "tcp" => self.connections.answer(&mut arguments),
             "serve" => self.services.answer(&mut arguments),
-            "udp" => udp::answer(&mut arguments),
+            "udp" => self.sockets.answer(&mut arguments),
             "ping" => ping::answer(&mut arguments),
             "show" => show::answer(),
             "link" => link::answer(&mut arguments),

@@ -139,7 +139,10 @@ impl Engine {
                 let key =
                     FlowKey { protocol: Protocol::Udp, namespace: source, remote: destination };
                 let id = match self.flows.find(&key) {
-                    Some(id) => id,
+                    Some(id) => {
+                        self.renew_udp(now, mac, (id, key), payload.len())?;
+                        id
+                    }
                     None => self.open_udp(now, mac, key, payload.len())?,
                 };
                 self.flows.touch(now, id);
@@ -234,9 +237,16 @@ impl Engine {
         let mut datagrams = [empty; BATCH];
         datagrams.iter_mut().zip(group).for_each(|(slot, (_, _, datagram))| *slot = *datagram);
         let datagrams = datagrams.get(..group.len()).unwrap_or_default();
+        let (mut doubtful, mut hard) = (false, false);
         flow.send(now, mac, datagrams, |flow, datagram, why| match why {
             NotSent::Dropped(reason) => tap.counters.drop(reason),
+            // The socket's own address has gone: the next datagram gets another socket.
+            NotSent::Refused(Errno::EINVAL) => {
+                tap.counters.drop(DropReason::Unreachable);
+                doubtful = true;
+            }
             NotSent::Refused(errno) => {
+                hard |= errno != Errno::EMSGSIZE;
                 tap.counters.drop(DropReason::Unreachable);
                 let remote = flow.path().source().ip();
                 let mtu = sys::path_mtu(flow.socket(), remote);
@@ -247,6 +257,12 @@ impl Engine {
                 }
             }
         });
+        if doubtful {
+            flow.standing().doubt();
+        }
+        if hard {
+            forwarding.resolver_failed(flow.path().source(), flow.target().address.ip());
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
 use crate::io::epoll::Event;
 use crate::io::sockets::{Connecting, TcpSocket, open};
 use crate::io::tap::{self, Path, icmp_protocol};
+use crate::standing::Standing;
 use crate::tcp::connection::{Connection, reset_for};
 use crate::tcp::mapping::Mapping;
 use crate::tcp::seq::Seq;
@@ -22,12 +23,13 @@ use nix::errno::Errno;
 use pasta_ipc::types::{LogLevel, MacAddr, Mtu};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What is said when there can be no more flows.
 const NO_MORE: &str = "new flows are refused";
 
 /// Why a flow has no socket.
-enum NoSocket {
+pub(super) enum NoSocket {
     /// There is no way there; the namespace is told so.
     Unreachable(Unreachable),
     /// The destination itself refused.
@@ -119,6 +121,9 @@ impl Engine {
             let (namespace, remote) = (flow.path.destination(), flow.path.source());
             let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
             self.remove(id);
+            if let Some(asked) = self.forwarding.resolver_for(Protocol::Tcp, remote) {
+                self.forwarding.resolver_failed(remote, asked.address.ip());
+            }
             let reason = self.refuse_tcp(mac, key, &syn, errno.into());
             self.tap.counters.drop(reason);
             return;
@@ -174,31 +179,46 @@ impl Engine {
         payload_len: usize,
     ) -> Result<FlowId, DropReason> {
         self.observe(key.namespace.ip(), mac);
-        let port = key.namespace.port();
-        let opened =
-            self.target(now, &key).and_then(|target| self.connect(now, &key, &target, Some(port)));
-        let connecting = match opened {
-            Ok(connecting) => connecting,
-            Err(why @ (NoSocket::Unreachable(_) | NoSocket::Exhausted)) => {
-                let (why, reason) = why.told();
-                let len = u16::try_from(payload_len).unwrap_or(u16::MAX);
-                let (source, destination) = (port, key.remote.port());
-                let transport = udp::header(&udp::Header { source, destination, checksum: 0 }, len);
-                let len = len.saturating_add(udp::LEN as u16);
-                self.tell_unreachable(mac, &key, tap::UDP, transport, len, why);
-                return Err(reason);
-            }
-            Err(_) => return Err(DropReason::NoSocket),
-        };
+        let target = self.target(now, &key);
+        let (socket, target) = self.udp_socket(now, mac, &key, target, payload_len)?;
         let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
         let token = self.flows.next_id().as_token();
-        let watched = self.poller.add_reading(std::os::fd::AsFd::as_fd(&connecting.fd), token);
-        let flow = UdpFlow::new(now, connecting.fd, path, mac);
+        let watched = self.poller.add_reading(socket.as_fd(), token);
+        let standing = Standing::good(now, self.forwarding.revision());
+        let flow = UdpFlow::new(now, socket, (target, standing), path, mac);
         let deadline = flow.deadline();
         let inserted = watched.ok().and_then(|()| self.insert(key, Kind::Udp(flow)));
         let id = inserted.ok_or(DropReason::NoSocket)?;
         self.arm(id, Some(deadline));
         Ok(id)
+    }
+
+    /// A socket for a UDP flow, for which a datagram of `payload_len` octets waits.
+    pub(super) fn udp_socket(
+        &mut self,
+        now: Instant,
+        mac: MacAddr,
+        key: &FlowKey,
+        target: Result<Target, NoSocket>,
+        payload_len: usize,
+    ) -> Result<(OwnedFd, Target), DropReason> {
+        let port = key.namespace.port();
+        let opened = target.and_then(|target| {
+            let connecting = self.connect(now, key, &target, Some(port))?;
+            Ok((connecting.fd, target))
+        });
+        opened.map_err(|why| match why {
+            NoSocket::Unreachable(_) | NoSocket::Exhausted => {
+                let (why, reason) = why.told();
+                let len = u16::try_from(payload_len).unwrap_or(u16::MAX);
+                let (source, destination) = (port, key.remote.port());
+                let transport = udp::header(&udp::Header { source, destination, checksum: 0 }, len);
+                let len = len.saturating_add(udp::LEN as u16);
+                self.tell_unreachable(mac, key, tap::UDP, transport, len, why);
+                reason
+            }
+            _ => DropReason::NoSocket,
+        })
     }
 
     /// Carries an echo request out, over its flow or a new one.
@@ -216,13 +236,21 @@ impl Engine {
             remote: SocketAddr::new(destination, 0),
         };
         let flow_id = match self.flows.find(&key) {
-            Some(flow_id) => flow_id,
+            Some(flow_id) => {
+                self.renew_echo(now, mac, (flow_id, key), body)?;
+                flow_id
+            }
             None => self.open_echo(now, mac, key, body)?,
         };
         let Some(Flow { kind: Kind::Echo(flow), .. }) = self.flows.get_mut(flow_id) else {
             return Err(DropReason::NoFlow);
         };
         let Err(errno) = flow.send(now, mac, body) else { return Ok(()) };
+        // The socket's own address has gone: the next request gets another socket.
+        if errno == Errno::EINVAL {
+            flow.standing().doubt();
+            return Err(DropReason::Unreachable);
+        }
         let offending = flow.offending();
         match Unreachable::from_errno(errno, 0) {
             Some(why) => {
@@ -241,31 +269,47 @@ impl Engine {
         body: &[u8],
     ) -> Result<FlowId, DropReason> {
         self.observe(key.namespace.ip(), mac);
-        let id = key.namespace.port();
-        let (protocol, remote) = (icmp_protocol(key.remote.ip()), key.remote);
-        let opened =
-            self.target(now, &key).and_then(|target| self.connect(now, &key, &target, Some(id)));
-        let connecting = match opened {
-            Ok(connecting) => connecting,
-            Err(NoSocket::Unreachable(why)) => {
-                let [i0, i1] = id.to_be_bytes();
-                let [s0, s1] = body.first_chunk().copied().unwrap_or_default();
-                let kind = if remote.is_ipv4() { 8 } else { 128 };
-                let transport = [kind, 0, 0, 0, i0, i1, s0, s1];
-                self.tell_unreachable(mac, &key, protocol, transport, 8, why);
-                return Err(DropReason::Unreachable);
-            }
-            Err(_) => return Err(DropReason::NoSocket),
-        };
-        let path = Path::new(self.tap.our_mac(), mac, protocol, remote, key.namespace);
+        let target = self.target(now, &key);
+        let (socket, target) = self.echo_socket(now, mac, &key, target, body)?;
+        let (protocol, id) = (icmp_protocol(key.remote.ip()), key.namespace.port());
+        let path = Path::new(self.tap.our_mac(), mac, protocol, key.remote, key.namespace);
         let token = self.flows.next_id().as_token();
-        let watched = self.poller.add_reading(std::os::fd::AsFd::as_fd(&connecting.fd), token);
-        let flow = EchoFlow::new(now, connecting.fd, path, mac, id);
+        let watched = self.poller.add_reading(socket.as_fd(), token);
+        let standing = Standing::good(now, self.forwarding.revision());
+        let flow = EchoFlow::new(now, socket, (target, standing), path, mac, id);
         let deadline = flow.deadline();
         let inserted = watched.ok().and_then(|()| self.insert(key, Kind::Echo(flow)));
         let flow_id = inserted.ok_or(DropReason::NoSocket)?;
         self.arm(flow_id, Some(deadline));
         Ok(flow_id)
+    }
+
+    /// A socket for an echo flow, for which a request with `body` waits.
+    pub(super) fn echo_socket(
+        &mut self,
+        now: Instant,
+        mac: MacAddr,
+        key: &FlowKey,
+        target: Result<Target, NoSocket>,
+        body: &[u8],
+    ) -> Result<(OwnedFd, Target), DropReason> {
+        let id = key.namespace.port();
+        let opened = target.and_then(|target| {
+            let connecting = self.connect(now, key, &target, Some(id))?;
+            Ok((connecting.fd, target))
+        });
+        opened.map_err(|why| match why {
+            NoSocket::Unreachable(why) => {
+                let [i0, i1] = id.to_be_bytes();
+                let [s0, s1] = body.first_chunk().copied().unwrap_or_default();
+                let kind = if key.remote.is_ipv4() { 8 } else { 128 };
+                let transport = [kind, 0, 0, 0, i0, i1, s0, s1];
+                let protocol = icmp_protocol(key.remote.ip());
+                self.tell_unreachable(mac, key, protocol, transport, 8, why);
+                DropReason::Unreachable
+            }
+            _ => DropReason::NoSocket,
+        })
     }
 
     pub(super) fn insert(&mut self, key: FlowKey, kind: Kind) -> Option<FlowId> {
@@ -307,8 +351,9 @@ impl Engine {
                 });
             }
             let why = NoSocket::from(errno);
-            if matches!(why, NoSocket::Exhausted) {
-                self.say_exhausted(now, NO_MORE, &errno);
+            match why {
+                NoSocket::Exhausted => self.say_exhausted(now, NO_MORE, &errno),
+                _ => self.forwarding.resolver_failed(key.remote, target.address.ip()),
             }
             why
         })

@@ -133,3 +133,55 @@ fn family_that_is_off_reaches_nothing() {
     assert_eq!(tcp(&f, ELSEWHERE, 80), Err(Denied::FamilyOff));
     assert!(!f.serves(ELSEWHERE.into()));
 }
+
+#[test]
+fn the_next_resolver_is_asked_after_a_hard_error_of_the_present_one() {
+    let servers: [IpAddr; 3] =
+        [[198, 51, 100, 53].into(), [198, 51, 100, 54].into(), Ipv6Addr::LOCALHOST.into()];
+    let mut f = forwarding(|policy| policy.dns_forward = Some(SPECIAL));
+    resolve_at(&mut f, &servers);
+    let query = SocketAddr::new(SPECIAL.into(), 53);
+    let revision = f.revision();
+    assert_eq!(tcp(&f, SPECIAL, 53), Ok(servers[0]));
+
+    f.resolver_failed(SocketAddr::new(ELSEWHERE.into(), 53), servers[0]);
+    assert_eq!((tcp(&f, SPECIAL, 53), f.revision()), (Ok(servers[0]), revision), "no query");
+    f.resolver_failed(query, servers[0]);
+    assert_eq!(tcp(&f, SPECIAL, 53), Ok(servers[1]));
+    assert_ne!(f.revision(), revision, "flows are to look");
+    // The error of a query that was under way says nothing about the one that is asked now.
+    f.resolver_failed(query, servers[0]);
+    assert_eq!(tcp(&f, SPECIAL, 53), Ok(servers[1]));
+    f.resolver_failed(query, servers[1]);
+    assert_eq!(
+        tcp(&f, SPECIAL, 53),
+        Ok(servers[0]),
+        "the family's last one is followed by its first"
+    );
+    // Another list begins at its first.
+    f.resolver_failed(query, servers[0]);
+    resolve_at(&mut f, &servers[..1]);
+    assert_eq!(tcp(&f, SPECIAL, 53), Ok(servers[0]));
+}
+
+#[test]
+fn a_pinned_dns_host_is_asked_whatever_it_answers() {
+    let pinned = Ipv4Addr::new(198, 51, 100, 99);
+    let mut f = forwarding(|policy| {
+        (policy.dns_forward, policy.dns_host) = (Some(SPECIAL), Some(pinned));
+    });
+    resolve_at(&mut f, &[[198, 51, 100, 53].into(), [198, 51, 100, 54].into()]);
+    f.resolver_failed(SocketAddr::new(SPECIAL.into(), 53), pinned.into());
+    assert_eq!(tcp(&f, SPECIAL, 53), Ok(pinned.into()));
+}
+
+#[test]
+fn where_dns_is_taken_does_not_depend_on_which_resolver_is_asked() {
+    let mut f = forwarding(|_| {});
+    resolve_at(&mut f, &[[127, 0, 0, 53].into(), [198, 51, 100, 54].into()]);
+    let query = SocketAddr::new(GATEWAY.into(), 53);
+    f.resolver_failed(query, [127, 0, 0, 53].into());
+    assert_eq!(tcp(&f, GATEWAY, 53), Ok([198, 51, 100, 54].into()));
+    assert!(f.resolver_for(Protocol::Udp, query).is_some());
+    assert!(f.resolver_for(Protocol::Echo, query).is_none());
+}

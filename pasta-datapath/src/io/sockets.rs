@@ -8,12 +8,12 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockProtocol,
-    SockType, SockaddrStorage, bind, connect, recv, recvmsg, sendmsg, setsockopt, shutdown, socket,
-    sockopt,
+    SockType, SockaddrStorage, bind, connect, getsockname, recv, recvmsg, sendmsg, setsockopt,
+    shutdown, socket, sockopt,
 };
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// How unacknowledged data is passed over when reading ahead, by family.
@@ -199,6 +199,25 @@ pub fn open(protocol: Protocol, target: &Target, port: Option<u16>) -> Result<Co
     Ok(Connecting { fd, done })
 }
 
+/// Whether the host still has the address that a connected socket of datagrams sends from: whether
+/// another socket can be bound to it. Where that cannot be found out, it has.
+pub fn has_its_address(fd: BorrowedFd<'_>) -> bool {
+    let Ok(ours) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return true };
+    let (family, any_port) = match (ours.as_sockaddr_in(), ours.as_sockaddr_in6()) {
+        (Some(v4), _) => (AddressFamily::Inet, SocketAddr::new(v4.ip().into(), 0)),
+        (_, Some(v6)) => {
+            let v6 = SocketAddrV6::new(v6.ip(), 0, 0, v6.scope_id());
+            (AddressFamily::Inet6, v6.into())
+        }
+        _ => return true,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let bound = socket(family, SockType::Datagram, flags, SockProtocol::Udp)
+        .and_then(|probe| bind(probe.as_raw_fd(), &SockaddrStorage::from(any_port)));
+    // A link that is gone, and with it the scope, shows by the other two.
+    !matches!(bound, Err(Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::EINVAL))
+}
+
 fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let v4 = target.address.is_ipv4();
@@ -342,4 +361,32 @@ pub fn take_queued_error(fd: BorrowedFd<'_>) -> Option<QueuedError> {
         return Some(QueuedError { errno, mtu: error.ee_info, offender });
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn a_connected_socket_of_this_host_has_its_address() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            // A machine without the family has nothing to try here.
+            let Ok(server) = UdpSocket::bind(any) else { continue };
+            let client = UdpSocket::bind(any).unwrap();
+            client.connect(server.local_addr().unwrap()).unwrap();
+            assert!(has_its_address(client.as_fd()), "{any}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_is_gone() {
+        // The kernel lets a socket be bound to one that is not there if it is asked to.
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Inet, SockType::Datagram, flags, SockProtocol::Udp).unwrap();
+        setsockopt(&fd, sockopt::IpFreebind, &true).unwrap();
+        let elsewhere = SocketAddr::new(Ipv4Addr::new(203, 0, 113, 7).into(), 0);
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(elsewhere)).unwrap();
+        assert!(!has_its_address(fd.as_fd()));
+    }
 }

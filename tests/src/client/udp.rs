@@ -6,7 +6,10 @@
 //! | `udp provoke ENDPOINT` | sends one datagram and gives the error that comes back |
 //! | `udp silence ENDPOINT MS` | sends one datagram and succeeds when nothing comes back in that time |
 //! | `udp from PORT ENDPOINT` | the echo of a small datagram from this source port |
+//! | `udp open NAME ENDPOINT` | makes a socket to keep |
+//! | `udp exchange NAME MS` | the echo of a small datagram over it, in that time |
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -16,13 +19,41 @@ use super::{Arguments, Facts, TIME_LIMIT};
 use crate::Outcome;
 use crate::pattern::Pattern;
 
-/// Answers a question about UDP.
-///
-/// # Errors
-///
-/// What the socket reports; a text for an answer that is wrong.
-pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
-    match arguments.word("question")? {
+/// Sockets that stay open between questions, by name.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    open: BTreeMap<String, UdpSocket>,
+}
+
+impl Sockets {
+    /// Answers a question about UDP.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports; a text for an answer that is wrong.
+    pub fn answer(&mut self, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
+        match arguments.word("question")? {
+            "open" => {
+                let name = arguments.word("name")?.to_owned();
+                self.open.insert(name, connected(0, arguments.endpoint()?)?);
+                Ok(Facts::new())
+            }
+            "exchange" => {
+                let name = arguments.word("name")?;
+                let socket = self.open.get(name).ok_or("no such socket")?;
+                let limit = Duration::from_millis(arguments.value("number of milliseconds")?);
+                socket.set_read_timeout(Some(limit))?;
+                echo(socket, 32)?;
+                Ok(Facts::new())
+            }
+            other => answer(other, arguments),
+        }
+    }
+}
+
+/// Answers a question that needs nothing kept.
+fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
+    match question {
         "echo" => {
             let socket = connected(0, arguments.endpoint()?)?;
             let mut facts = Facts::new();

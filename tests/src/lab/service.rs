@@ -88,6 +88,11 @@ impl Service {
         Ok(nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both)?)
     }
 
+    /// The report of another connection or datagram that was handled, if there is one by now.
+    pub fn try_report(&self) -> Option<Outcome<String>> {
+        self.reports.try_recv().ok().map(|report| Ok(report?))
+    }
+
     /// Whether nobody has come yet.
     pub fn was_left_alone(&self) -> bool {
         self.reports.try_recv().is_err()
