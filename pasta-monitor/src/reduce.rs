@@ -16,9 +16,11 @@ use crate::host::HostView;
 use crate::namespace::{NamespaceView, Owner};
 use crate::net::{Family, PerFamily, Prefix, is_link_local};
 use crate::policy::Policy;
+use crate::record::Address;
 use crate::time::{Instant, earliest};
 use pasta_ipc::types::{Follow, IfName, Mtu, Rename};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct State {
     /// The MTU that we set last.
     mtu: Option<Mtu>,
     began_local: bool,
+    /// How many times the host has lost addresses, those that come and go by themselves apart.
+    losses: u64,
 }
 
 /// What is to be remembered of one family.
@@ -99,6 +103,7 @@ impl State {
             users_prefixes: Vec::new(),
             mtu: None,
             began_local: false,
+            losses: 0,
         };
         let bound = |it| matches!(state.families.get(it).tracker.binding(), Binding::Bound(_));
         state.began_local = !Family::BOTH.into_iter().any(bound);
@@ -129,11 +134,18 @@ impl State {
         Family::BOTH.into_iter().any(|it| matches!(binding(it), Binding::Bound(_)))
     }
 
+    /// A number that grows when the host has lost addresses, of whatever interface: sockets that send
+    /// from them are to be looked at. Privacy addresses come and go too often to count.
+    pub fn losses(&self) -> u64 {
+        self.losses
+    }
+
     /// Takes in what happened by `now`, and says which transitions that made.
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Change> {
         let mut gone = BTreeSet::new();
         match event {
             Event::HostRead { host, gone: deleted } => {
+                self.losses += u64::from(has_lost_addresses(&self.host, &host));
                 self.host = *host;
                 gone = deleted;
             }
@@ -372,6 +384,12 @@ impl FamilyState {
         }
         Some(wanted)
     }
+}
+
+fn has_lost_addresses(before: &HostView, after: &HostView) -> bool {
+    let there: BTreeSet<IpAddr> = after.addresses.iter().map(|it| it.prefix.address()).collect();
+    let lost = |it: &Address| !it.temporary && !there.contains(&it.prefix.address());
+    before.addresses.iter().any(lost)
 }
 
 fn u16_of(mtu: Mtu) -> u32 {

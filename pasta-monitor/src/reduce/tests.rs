@@ -299,3 +299,26 @@ fn an_mtu_that_users_changed_is_theirs() {
     world.see(host_of([uplink, uplink]), BTreeSet::new());
     assert_eq!(world.namespace.tap.mtu, 1400);
 }
+
+#[test]
+fn a_lost_address_counts_whatever_link_it_was_on_unless_it_is_a_privacy_address() {
+    let host = |others: &[&str]| {
+        let mut host = Host::default().link(2, "eth0").link(3, "eth1");
+        host = host.address(2, "192.0.2.7/24").address_with(3, "2001:db8::9/64", |it| {
+            it.temporary = true;
+        });
+        others.iter().fold(host, |host, prefix| host.address(3, prefix)).0
+    };
+    let mut state = State::start(plain(), host(&["198.51.100.7/24"]));
+    let mut read = |host: HostView| {
+        let event = Event::HostRead { host: Box::new(host), gone: BTreeSet::new() };
+        state.handle(Instant::START, event);
+        state.losses()
+    };
+    assert_eq!(read(host(&["198.51.100.7/24", "203.0.113.7/24"])), 0);
+    assert_eq!(read(host(&["203.0.113.7/24"])), 1);
+    assert_eq!(read(host(&["203.0.113.7/24"])), 1);
+    let without_temporary = Host::default().link(3, "eth1").address(3, "203.0.113.7/24");
+    let without_temporary = without_temporary.address(3, "192.0.2.7/24").0;
+    assert_eq!(read(without_temporary), 1);
+}

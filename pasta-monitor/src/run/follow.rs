@@ -207,7 +207,8 @@ impl Follower {
             changes = self.state.handle(now, Event::DeadlineReached);
         }
         let namespace_changed = self.namespace_batch.take(now).is_some();
-        let news = self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
+        let lost = self.publisher.losses() != self.state.losses();
+        let news = lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
         if self.tap_is_gone || !(news || namespace_changed) {
             return Ok(());
         }
@@ -374,7 +375,12 @@ impl Follower {
                 self.namespace.apply(&plan.additions, log).await;
                 let Some(after) = self.view(log).await else { return Ok(None) };
                 seen = after;
-                self.publisher.publish(datapath, &bindings, &self.desired, &seen);
+                self.publisher.publish(
+                    datapath,
+                    &bindings,
+                    (&self.desired, self.state.losses()),
+                    &seen,
+                );
                 if !plan.removals.is_empty() {
                     self.namespace.apply(&plan.removals, log).await;
                     let Some(after) = self.view(log).await else { return Ok(None) };
@@ -383,7 +389,7 @@ impl Follower {
             }
             self.name_tap(&seen, log).await;
         }
-        self.publisher.publish(datapath, &bindings, &self.desired, &seen);
+        self.publisher.publish(datapath, &bindings, (&self.desired, self.state.losses()), &seen);
         Ok(Some(seen))
     }
 

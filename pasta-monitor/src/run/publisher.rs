@@ -9,11 +9,13 @@ use pasta_monitor::net::PerFamily;
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::publish::snapshot;
 
-/// Sends each snapshot that differs from the one before. While the channel is full, only the newest
+/// Sends each snapshot that differs from the one before, and the same again when the host has lost
+/// addresses: then the datapath looks at its sockets. While the channel is full, only the newest
 /// waits.
 #[derive(Debug, Default)]
 pub(super) struct Publisher {
     newest: Option<NetworkSnapshot>,
+    losses: u64,
     behind: bool,
 }
 
@@ -23,14 +25,15 @@ impl Publisher {
         &mut self,
         datapath: &ToDatapath,
         bindings: &PerFamily<Binding>,
-        desired: &Desired,
+        (desired, losses): (&Desired, u64),
         seen: &NamespaceView,
     ) {
         let last = self.newest.as_ref().map_or(Generation(0), |it| it.generation);
         let mut next = snapshot(last, bindings, desired, seen);
-        if self.newest.as_ref() == Some(&next) {
+        if self.newest.as_ref() == Some(&next) && self.losses == losses {
             return;
         }
+        self.losses = losses;
         next.generation = last.next();
         self.newest = Some(next);
         self.behind = true;
@@ -40,6 +43,11 @@ impl Publisher {
     /// The newest snapshot's number.
     pub(super) fn generation(&self) -> u64 {
         self.newest.as_ref().map_or(0, |it| it.generation.0)
+    }
+
+    /// How many losses of the host's addresses the datapath has been told of.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Whether the newest snapshot is still to be sent.

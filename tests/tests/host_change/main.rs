@@ -1,11 +1,18 @@
 //! The namespace follows the host while it runs. Cases are named after the scenarios of the page on
 //! host changes; times are only deadlines, far beyond what the page promises.
 
+mod flows;
 mod rtnetlink;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use flows::{
+    an_outbound_address_is_pinned_and_works_when_it_is_back,
+    s14_a_running_download_survives_the_move, s61_while_held_new_flows_fail_at_once,
+    s62_a_datagram_flow_goes_on_from_the_new_address,
+    s62_an_echo_flow_goes_on_from_the_new_address,
+};
 use nix::sys::signal::Signal;
 use rtnetlink::{Admin, Inside, Way, index_of};
 use tests::harness::{self, Case};
@@ -28,6 +35,7 @@ fn main() -> ExitCode {
         case!(families, s12_a_gap_between_two_addresses_is_held),
         case!(families, s13_renumbering_within_a_subnet_loses_nothing),
         case!(families, s14_a_better_uplink_is_taken_and_the_old_address_lingers),
+        case!(families, s14_a_running_download_survives_the_move),
         case!(families, s16_a_lost_uplink_is_left_without_settling),
         case!(families, s17_a_pulled_cable_moves_to_the_other_uplink),
         case!(families, s18_a_sticky_template_is_waited_for),
@@ -41,6 +49,10 @@ fn main() -> ExitCode {
         case!(families, s47_values_of_the_command_line_are_not_followed),
         case!(families, s52_a_change_in_the_middle_of_a_storm_is_applied),
         case!(families, s53_lost_events_are_made_up_for),
+        case!(families, s61_while_held_new_flows_fail_at_once),
+        case!(families, s62_a_datagram_flow_goes_on_from_the_new_address),
+        case!(families, s62_an_echo_flow_goes_on_from_the_new_address),
+        case!(families, an_outbound_address_is_pinned_and_works_when_it_is_back),
         case!(lab, s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name),
         case!(families, s66_without_following_all_stays_as_at_start),
         case!(families, s67_readiness_waits_for_a_network_if_asked_to),
@@ -113,6 +125,14 @@ fn come_online(lab: &Lab, family: Family, metric: Option<u32>) -> Outcome {
     })
 }
 
+/// Gives the default route through the first uplink a metric that others are better than.
+fn worsen_first_default(lab: &Lab, family: Family) -> Outcome {
+    on_host(lab, |admin| {
+        admin.delete_route(first_default(family, 0)?)?;
+        admin.add_route(first_default(family, 2600)?)
+    })
+}
+
 /// Makes a second uplink without addresses, and brings it up.
 fn add_second_uplink(lab: &Lab) -> Outcome {
     use std::os::fd::AsFd;
@@ -125,7 +145,8 @@ fn add_second_uplink(lab: &Lab) -> Outcome {
             let (_, gateway, len) = second(family);
             netlink.add_address(link, gateway, len)?;
         }
-        Ok(())
+        // The router of IPv6 is known by a link-local address, and needs a way back.
+        Ok(netlink.add_address(link, "2001:db8:5::1".parse()?, 64)?)
     })?;
     set_link(lab, SECOND.0, true)
 }
@@ -389,10 +410,7 @@ fn s13_renumbering_within_a_subnet_loses_nothing(lab: &Lab, family: Family) -> O
 }
 
 fn s14_a_better_uplink_is_taken_and_the_old_address_lingers(lab: &Lab, family: Family) -> Outcome {
-    on_host(lab, |admin| {
-        admin.delete_route(first_default(family, 0)?)?;
-        admin.add_route(first_default(family, 2600)?)
-    })?;
+    worsen_first_default(lab, family)?;
     add_second_uplink(lab)?;
     let mut watched = Watched::start(lab, &[])?;
     let echo = lab.remote().tcp(family.internet(), service::echo)?;
@@ -708,7 +726,7 @@ fn s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name(lab: &Lab)
 fn s16_a_lost_uplink_is_left_without_settling(lab: &Lab, family: Family) -> Outcome {
     add_second_uplink(lab)?;
     // Nothing moves by itself within an hour.
-    let watched = Watched::start(lab, &["--settle", "3600000"])?;
+    let mut watched = Watched::start(lab, &["--settle", "3600000"])?;
     bring_second_online(lab, family, Some(0))?;
 
     go_offline(lab, &[family])?;
@@ -716,7 +734,9 @@ fn s16_a_lost_uplink_is_left_without_settling(lab: &Lab, family: Family) -> Outc
     let (address, gateway, _) = second(family);
     watched.wait_for_address(address, true)?;
     watched.wait_for_default(gateway)?;
-    watched.wait_for_address(family.host(), false)
+    watched.reach(lab, family)?;
+    watched.wait_for_address(family.host(), false)?;
+    watched.reach(lab, family)
 }
 
 fn s18_a_sticky_template_is_waited_for(lab: &Lab, family: Family) -> Outcome {
