@@ -271,6 +271,7 @@ pub(crate) mod testing {
                 advmss: None,
                 plain: true,
                 cached: false,
+                by_nexthop_object: false,
             };
             change(&mut route);
             self.0.take(Record::Route(route));

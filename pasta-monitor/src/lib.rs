@@ -15,6 +15,8 @@
 //! State::handle(now, Event)            -> Desired    reduce.rs     what the namespace should have
 //! plan(Desired, NamespaceView)         -> Plan       plan.rs       the smallest list of changes
 //! snapshot(Bindings, Desired, View)    -> Snapshot   publish.rs    what the datapath needs to know
+//! Interest::of(HostView, Bindings)     -> Interest   interest.rs   which events can matter
+//! program(Interest)                    -> Program    filter.rs     the kernel's filter for these
 //! ```
 //!
 //! These are pure: values in, values out, nothing that can block or fail. Around them is a thin shell:
@@ -39,7 +41,9 @@ pub mod candidate;
 pub mod change;
 pub mod decode;
 pub mod desired;
+pub mod filter;
 pub mod host;
+pub mod interest;
 pub mod log;
 pub mod namespace;
 pub mod net;

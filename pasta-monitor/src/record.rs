@@ -101,6 +101,8 @@ pub struct Route {
     pub plain: bool,
     /// Whether it is a cache entry and not a configured route.
     pub cached: bool,
+    /// Whether its hops are those of a nexthop object, with which it goes.
+    pub by_nexthop_object: bool,
 }
 
 impl Route {

@@ -71,6 +71,25 @@ pub fn watch_owned(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     watched.map_err(|error| error.into_parts().1)
 }
 
+/// Lets the kernel queue only those datagrams for `socket` that `program` lets through
+/// (`SO_ATTACH_FILTER`, see socket(7) and Documentation/networking/filter.rst), in the place of a
+/// program that was there before.
+///
+/// # Errors
+///
+/// `EINVAL` if the kernel does not take the program; `ENOMEM` if it is too long.
+pub fn attach_filter(socket: impl AsFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| invalid())?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let (fd, value) = (socket.as_fd().as_raw_fd(), (&raw const program).cast());
+    let size = libc::socklen_t::try_from(size_of_val(&program)).map_err(|_| invalid())?;
+    // SAFETY: the kernel reads a `struct sock_fprog` at `value`, which is exactly that, and then `len`
+    // instructions where it points: the slice, borrowed for the call. It copies them, writes to
+    // neither and keeps no pointer. `fd` stays open for as long as `socket` is borrowed.
+    let rc = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, value, size) };
+    check(rc)
+}
+
 /// Makes a tap, or attaches to a persistent one that is there (`TUNSETIFF`, see
 /// Documentation/networking/tuntap.rst). Returns the name it has.
 ///

@@ -1,10 +1,12 @@
 //! Netlink events → "look again".
 //!
 //! An event never says what to do. It is decoded whole, compared with what was read last, and if it is
-//! news the side it came from is to be read again. Bursts are gathered for some milliseconds. When the
+//! news the side it came from is to be read again. What cannot be of interest the kernel drops. Bursts are gathered for some milliseconds. When the
 //! kernel says that events were lost, everything is read again, and what is queued is thrown away.
 
 use crate::decode::{Notice, decode_notice};
+use crate::filter::{pass_all, program};
+use crate::interest::Interest;
 use crate::sys;
 use crate::time::Instant;
 use netlink_packet_core::{NLM_F_MULTIPART, NetlinkBuffer};
@@ -66,6 +68,20 @@ impl Events {
             }
         }
         Ok(Self { socket: sys::watch_owned(sys::owned(socket))? })
+    }
+
+    /// Hears from now on only what `interest` is about. Where the kernel does not take the filter, all
+    /// is heard. What has changed before has to be read.
+    ///
+    /// # Errors
+    ///
+    /// What `setsockopt(2)` reports; all is heard then, or what was heard before.
+    pub fn restrict(&self, interest: &Interest) -> io::Result<()> {
+        let refused = sys::attach_filter(self.socket.get_ref(), &program(interest));
+        refused.or_else(|error| {
+            sys::attach_filter(self.socket.get_ref(), &pass_all())?;
+            Err(error)
+        })
     }
 
     /// Waits until something can be heard. Nothing is lost if this is dropped while it waits.

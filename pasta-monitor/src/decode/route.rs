@@ -23,6 +23,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     let (mut mtu, mut advmss) = (None, None);
     let mut destination = None;
     let mut hops = Vec::new();
+    let mut by_nexthop_object = false;
     let mut plain = header.tos == 0 && header.source_prefix_length == 0;
     for attribute in &message.attributes {
         match attribute {
@@ -46,6 +47,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
                     }
                 }
             }
+            RouteAttribute::NhId(_) => by_nexthop_object = true,
             RouteAttribute::Encap(_)
             | RouteAttribute::EncapType(_)
             | RouteAttribute::Source(_)
@@ -81,6 +83,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         advmss,
         plain,
         cached: header.flags.contains(RouteFlags::Cloned),
+        by_nexthop_object,
     }))
 }
 

@@ -12,6 +12,7 @@ use pasta_monitor::change::Change;
 use pasta_monitor::decode::Notice;
 use pasta_monitor::desired::Desired;
 use pasta_monitor::host::TABLE_MAIN;
+use pasta_monitor::interest::Interest;
 use pasta_monitor::log::Log;
 use pasta_monitor::namespace::NamespaceView;
 use pasta_monitor::netlink::Netlink;
@@ -98,6 +99,8 @@ pub(super) struct Follower {
     tap_is_gone: bool,
     check_clock_at: Instant,
     wall_clock: SystemTime,
+    /// What the kernel's filter lets us hear of the host.
+    interest: Option<Interest>,
 }
 
 impl Follower {
@@ -128,6 +131,7 @@ impl Follower {
             tap_is_gone: false,
             check_clock_at: clock.now() + CLOCK_INTERVAL,
             wall_clock: SystemTime::now(),
+            interest: None,
         }
     }
 
@@ -155,6 +159,7 @@ impl Follower {
         self.hear_namespace(log);
         self.flushed = false;
         self.poll_if_deaf();
+        self.restrict(log);
         Ok(())
     }
 
@@ -206,6 +211,7 @@ impl Follower {
         {
             changes = self.state.handle(now, Event::DeadlineReached);
         }
+        self.restrict(log);
         let namespace_changed = self.namespace_batch.take(now).is_some();
         let lost = self.publisher.losses() != self.state.losses();
         let news = lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
@@ -276,6 +282,23 @@ impl Follower {
         }
         self.poll_if_deaf();
         changes
+    }
+
+    /// Lets the kernel drop what can be of no interest as things are, and looks at the host if that is
+    /// something else than before: what was dropped until then may matter.
+    fn restrict(&mut self, log: &Log) {
+        let Some(events) = &self.ears.host else { return };
+        let state = &self.state;
+        let interest = Interest::of(state.host(), state.policy(), &state.bindings());
+        if self.interest.as_ref() == Some(&interest) {
+            return;
+        }
+        if let Err(error) = events.restrict(&interest) {
+            log.debug(&format!("host: events are not filtered: {error}"));
+        }
+        self.interest = Some(interest);
+        let now = self.clock.now();
+        self.look_at = Some(self.look_at.map_or(now, |at| at.min(now)));
     }
 
     /// Where the host cannot be heard, looks at it from time to time.

@@ -3,6 +3,7 @@
 
 mod flows;
 mod rtnetlink;
+mod storms;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -13,8 +14,12 @@ use flows::{
     s62_a_datagram_flow_goes_on_from_the_new_address,
     s62_an_echo_flow_goes_on_from_the_new_address,
 };
-use nix::sys::signal::Signal;
 use rtnetlink::{Admin, Inside, Way, index_of};
+use storms::{
+    a_cable_that_gets_an_address_is_heard_though_another_is_template,
+    s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
+    s53_lost_events_are_made_up_for,
+};
 use tests::harness::{self, Case};
 use tests::lab::address::prefix_length;
 use tests::lab::wait;
@@ -48,6 +53,8 @@ fn main() -> ExitCode {
         case!(families, s44_the_tap_stays_down_and_is_complete_when_up_again),
         case!(families, s47_values_of_the_command_line_are_not_followed),
         case!(families, s52_a_change_in_the_middle_of_a_storm_is_applied),
+        case!(families, s52_unrelated_events_wake_nobody),
+        case!(families, a_cable_that_gets_an_address_is_heard_though_another_is_template),
         case!(families, s53_lost_events_are_made_up_for),
         case!(families, s61_while_held_new_flows_fail_at_once),
         case!(families, s62_a_datagram_flow_goes_on_from_the_new_address),
@@ -648,64 +655,6 @@ fn s47_values_of_the_command_line_are_not_followed(lab: &Lab, family: Family) ->
     never_gone(lines, &format!("address {address}/"));
     assert!(watched.has(&format!("{} via {gateway}", default_route(family.gateway())))?);
     Ok(())
-}
-
-fn s52_a_change_in_the_middle_of_a_storm_is_applied(lab: &Lab, family: Family) -> Outcome {
-    let watched = Watched::start(lab, &[])?;
-    watched.wait_for_address(family.host(), true)?;
-
-    on_host(lab, |admin| {
-        let link = index_of(UPLINK)?;
-        let foreign = |n: u16| -> Outcome<Way> {
-            let to: IpAddr = match family {
-                Family::V4 => [10, 9, (n >> 8) as u8, n as u8].into(),
-                Family::V6 => format!("2001:db8:9::{n:x}").parse()?,
-            };
-            let len = if family == Family::V4 { 32 } else { 128 };
-            let to = Some((to, len));
-            Ok(Way { to, table: 77, ..Way::default(link, family.gateway(), 5) })
-        };
-        for n in 0..5000 {
-            admin.add_route(foreign(n)?)?;
-            if n == 2500 {
-                admin.add_address(link, elsewhere(family), prefix_length(family))?;
-            }
-            admin.delete_route(foreign(n)?)?;
-        }
-        Ok(())
-    })?;
-
-    watched.wait_for_address(elsewhere(family), true)
-}
-
-fn s53_lost_events_are_made_up_for(lab: &Lab, family: Family) -> Outcome {
-    let mut watched = Watched::start(lab, &["-d"])?;
-    watched.wait_for_address(family.host(), true)?;
-    let monitor = process::only(MONITOR)?;
-    let len = prefix_length(family);
-    let transient = renewed(family);
-
-    // While the monitor cannot read, more happens than its socket holds; three changes last.
-    monitor.signal(Signal::SIGSTOP)?;
-    let changed = on_host(lab, |admin| {
-        let link = index_of(UPLINK)?;
-        admin.add_address(link, elsewhere(family), len)?;
-        for _ in 0..2000 {
-            admin.add_address(link, transient, len)?;
-            admin.delete_address(link, transient, len)?;
-        }
-        admin.delete_address(link, family.host(), len)?;
-        let _ = admin.add_route(first_default(family, 700)?);
-        Ok(())
-    });
-    monitor.signal(Signal::SIGCONT)?;
-    changed?;
-
-    watched.wait_for_address(elsewhere(family), true)?;
-    watched.wait_for_address(family.host(), false)?;
-    wait::until("word of the overrun", || {
-        watched.session.running().errors().contains("overrun").then_some(())
-    })
 }
 
 fn s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name(lab: &Lab) -> Outcome {
