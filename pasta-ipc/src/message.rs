@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -54,6 +54,11 @@ pub enum SupervisorToMonitor {
     Start(Box<MonitorStart>),
     /// Asks for an orderly end. At any time after `Start`; the process ends.
     Shutdown,
+    /// Asks for `Status`. At any time after `Start`.
+    StatusWanted,
+    /// Asks to read host and namespace again, and to put right what is not as it should be. At any
+    /// time after `Start`.
+    LookWanted,
 }
 
 /// What the monitor may say to the supervisor.
@@ -70,6 +75,8 @@ pub enum MonitorToSupervisor {
     Log(LogRecord),
     /// Why the process is about to end. Once, last.
     Failed(Text<1024>),
+    /// How things stand, in lines for the log. Once for each `StatusWanted`.
+    Status(Box<Bounded<Text<240>, 64>>),
 }
 
 /// What the supervisor may say to the datapath.
@@ -168,7 +175,7 @@ impl Message for SupervisorToMonitor {
     fn descriptors(&self) -> usize {
         match self {
             Self::Start(start) => 4 + usize::from(start.ports.host == Watched::Yes),
-            Self::Hello(_) | Self::Shutdown => 0,
+            Self::Hello(_) | Self::Shutdown | Self::StatusWanted | Self::LookWanted => 0,
         }
     }
 }

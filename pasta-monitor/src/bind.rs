@@ -51,6 +51,17 @@ pub enum Binding {
     Held(Template, Loss, Instant),
 }
 
+impl Binding {
+    /// Whether `other` is a binding of the same kind to the same interface.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bound(one), Self::Bound(other))
+            | (Self::Held(one, ..), Self::Held(other, ..)) => one.index == other.index,
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+        }
+    }
+}
+
 /// The host interface that the namespace imitates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {

@@ -18,6 +18,7 @@ use crate::policy::Policy;
 use crate::record::{Address, Link, LinkKind, Route};
 use pasta_ipc::types::Tunnels;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An interface that could be the template now.
@@ -41,6 +42,16 @@ pub struct Rank {
     metric: u32,
     /// Router preference, turned round.
     reluctance: i8,
+}
+
+impl fmt::Display for Rank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "metric {}", self.metric)?;
+        if self.without_default {
+            f.write_str(" without default route")?;
+        }
+        if self.tunnel { f.write_str(" tunnel") } else { Ok(()) }
+    }
 }
 
 /// A way to the rest of the world.

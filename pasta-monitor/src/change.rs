@@ -59,6 +59,21 @@ impl Change {
     }
 }
 
+impl Change {
+    /// That the default route of a family, bound as in `binding`, is the users' and is left to them.
+    pub fn left_alone(family: Family, binding: &Binding) -> Option<Self> {
+        let state = match binding {
+            Binding::Off => return None,
+            Binding::Bound(template) => {
+                format!("bound {}", state(&Binding::Bound(template.clone())))
+            }
+            other => state(other),
+        };
+        let text = format!("{family} {state}: default route is the namespace's own");
+        Some(Self { text, reason: "left alone".to_owned() })
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "host: {} [{}]", self.text, self.reason)

@@ -57,6 +57,7 @@ pub mod read;
 pub mod record;
 pub mod reduce;
 pub mod sockets;
+pub mod status;
 pub mod sys;
 pub mod tap;
 pub mod time;

@@ -84,11 +84,14 @@ impl SupervisorPhase {
             (Self::Greeting, M::Hello(hello)) => greeted(*hello, Self::Starting),
             (Self::Starting, M::Start(_)) => Ok(Self::Serving),
             (Self::Serving, M::Shutdown) => Ok(Self::Ending),
+            (Self::Serving, M::StatusWanted | M::LookWanted) => Ok(Self::Serving),
             (phase, message) => Err(Unexpected::Untimely {
                 message: match message {
                     M::Hello(_) => "Hello",
                     M::Start(_) => "Start",
                     M::Shutdown => "Shutdown",
+                    M::StatusWanted => "StatusWanted",
+                    M::LookWanted => "LookWanted",
                 },
                 phase: match phase {
                     Self::Greeting => "waiting for Hello",
@@ -207,6 +210,17 @@ mod tests {
                 } else {
                     assert!(next.is_err(), "{message:?} in {phase:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn requests_of_the_supervisor_are_allowed_while_serving_alone() {
+        use SupervisorPhase as P;
+        for message in [SupervisorToMonitor::StatusWanted, SupervisorToMonitor::LookWanted] {
+            assert_eq!(P::Serving.after(&message), Ok(P::Serving));
+            for phase in [P::Greeting, P::Starting, P::Ending] {
+                assert!(phase.after(&message).is_err(), "{message:?} in {phase:?}");
             }
         }
     }

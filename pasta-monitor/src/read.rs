@@ -29,12 +29,15 @@ pub struct HostReading {
     pub view: HostView,
     /// Whether all of it was read, at one moment. If not, nothing may be thought gone.
     pub complete: bool,
+    /// Why something could not be read at all.
+    pub failure: Option<String>,
 }
 
-/// Reads what the host has. What cannot be read is left out with a warning.
+/// Reads what the host has. What cannot be read is left out.
 pub async fn host(netlink: &Netlink, log: &Log) -> HostReading {
     let mut view = HostView::default();
     let mut complete = true;
+    let mut failure = None;
     for (name, what) in [
         ("links", links as fn() -> RouteNetlinkMessage),
         ("addresses", addresses),
@@ -43,7 +46,10 @@ pub async fn host(netlink: &Netlink, log: &Log) -> HostReading {
     ] {
         let read = netlink.dump(what, &mut view).await;
         complete &= read.as_ref().is_ok_and(|it| it.consistent);
-        report(read, "host", name, log);
+        match read {
+            Err(error) => failure = Some(format!("host: cannot read {name}: {error}")),
+            read => drop(report(read, "host", name, log)),
+        }
     }
     view.routing = PerFamily {
         v4: routing(netlink, Family::V4, log).await,
@@ -52,7 +58,7 @@ pub async fn host(netlink: &Netlink, log: &Log) -> HostReading {
     if view.left_out > 0 {
         log.warn(&format!("host has more than we look at: {} objects left out", view.left_out));
     }
-    HostReading { view, complete }
+    HostReading { view, complete, failure }
 }
 
 /// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.

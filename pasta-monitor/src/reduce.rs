@@ -9,8 +9,8 @@
 use crate::bind::{Binding, Move, Reason, Situation, Tracker};
 use crate::change::Change;
 use crate::desired::{
-    Desired, Wanted, WantedAddress, WantedRoute, is_neighbour, joined, mtu_like, neighbourhood,
-    uses_ipv6, wanted,
+    Assigned, Desired, Wanted, WantedAddress, WantedRoute, is_neighbour, joined, mtu_like,
+    neighbourhood, uses_ipv6, wanted,
 };
 use crate::host::HostView;
 use crate::namespace::{NamespaceView, Owner};
@@ -66,6 +66,8 @@ pub struct State {
 #[derive(Clone, Debug, Default)]
 struct FamilyState {
     tracker: Tracker,
+    /// Since when the binding is of this kind and to this template.
+    since: Instant,
     wanted: Option<Wanted>,
     /// Since when the template has no default route though it had one.
     default_lost: Option<Instant>,
@@ -128,6 +130,35 @@ impl State {
         PerFamily::each(|family| self.families.get(family).tracker.binding().clone())
     }
 
+    /// Since when the binding of `family` is of its kind and to its template.
+    pub fn since(&self, family: Family) -> Instant {
+        self.families.get(family).since
+    }
+
+    /// What the namespace is told to use of `family`.
+    pub fn assigned(&self, family: Family) -> Option<&Assigned> {
+        self.families.get(family).wanted.as_ref().map(|it| &it.assigned)
+    }
+
+    /// Whether the default route of `family` is left to the namespace's users.
+    pub fn users_have_default(&self, family: Family) -> bool {
+        self.families.get(family).users_default != UsersDefault::Absent
+    }
+
+    /// The namespace as we left it.
+    pub fn left(&self) -> Option<&NamespaceView> {
+        self.left.as_ref()
+    }
+
+    /// Forgets what users have removed: it was asked for that all be as it should.
+    pub fn forget_declined(&mut self) {
+        for family in Family::BOTH {
+            let state = self.families.get_mut(family);
+            state.declined_addresses.clear();
+            state.declined_routes.clear();
+        }
+    }
+
     /// Whether any family has a template.
     pub fn is_bound(&self) -> bool {
         let binding = |family| self.families.get(family).tracker.binding();
@@ -150,8 +181,12 @@ impl State {
                 gone = deleted;
             }
             Event::NamespaceRead { view, flushed } => {
+                let had = PerFamily::each(|family| self.users_have_default(family));
                 self.look_at_users(now, &view, flushed);
-                return Vec::new();
+                let come = |family: &Family| self.users_have_default(*family) && !*had.get(*family);
+                let binding = |family| self.families.get(family).tracker.binding();
+                let told = |family| Change::left_alone(family, binding(family));
+                return Family::BOTH.into_iter().filter(come).filter_map(told).collect();
             }
             Event::Settled(view) => {
                 self.mtu = self.wanted_mtu().or(self.mtu);
@@ -165,6 +200,9 @@ impl State {
             let before = self.families.get(family).clone();
             let at = Situation { now, host: &self.host, gone: &gone, policy: &self.policy, family };
             let moved = self.families.get_mut(family).tracker.advance(at);
+            if !before.tracker.binding().is_like(self.families.get(family).tracker.binding()) {
+                self.families.get_mut(family).since = now;
+            }
             self.want(now, family, moved);
             let after = self.families.get(family);
             changes.extend(Change::between(

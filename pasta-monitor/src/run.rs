@@ -170,6 +170,9 @@ async fn configure(
     let namespace_events = subscribe(prepared.namespace_events, "namespace", log);
     let host = Netlink::start(prepared.host_dumps);
     let reading = read::host(&host, log).await;
+    if let Some(failure) = &reading.failure {
+        log.warn(failure);
+    }
     let state = State::start(policy, reading.view);
     check_template(&state, log)?;
 
@@ -260,7 +263,19 @@ async fn serve(
         let is_behind = handout.is_behind() || follower.publisher().is_behind();
         tokio::select! {
             received = supervisor.next() => match received {
-                Ok(message) => supervisor_phase = supervisor_phase.after(&message)?,
+                Ok(message) => {
+                    supervisor_phase = supervisor_phase.after(&message)?;
+                    match message {
+                        SupervisorToMonitor::StatusWanted => {
+                            let status = MonitorToSupervisor::Status(Box::new(follower.status()));
+                            if !supervisor.tell(&status, &[]).await? {
+                                return Ok(());
+                            }
+                        }
+                        SupervisorToMonitor::LookWanted => follower.look_is_wanted(log),
+                        _ => {}
+                    }
+                }
                 Err(ReceiveError::Closed) => return Ok(()),
                 Err(error) => return Err(error.into()),
             },

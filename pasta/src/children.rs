@@ -253,6 +253,26 @@ impl Children {
         self.datapath.send(message, &[])
     }
 
+    /// Asks the monitor for its status.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub(crate) fn ask_for_status(&mut self) -> Result<(), SendError> {
+        self.monitor.send(&SupervisorToMonitor::StatusWanted, &[])?;
+        self.monitor.talk.asked();
+        Ok(())
+    }
+
+    /// Asks the monitor to look at everything again.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub(crate) fn ask_for_look(&self) -> Result<(), SendError> {
+        self.monitor.send(&SupervisorToMonitor::LookWanted, &[])
+    }
+
     /// Asks the monitor to end, or ends it if it does not listen.
     pub(crate) fn stop_monitor(&self) {
         if self.monitor.send(&SupervisorToMonitor::Shutdown, &[]).is_err() {

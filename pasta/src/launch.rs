@@ -312,6 +312,8 @@ impl Progress<'_> {
                 }
                 MonitorToSupervisor::Ready(report) => self.seen.monitor = Some(*report),
                 MonitorToSupervisor::Log(record) => self.log.relay(Helper::Monitor, &record),
+                // Nobody has asked for it yet, and `peer.rs` lets none through then.
+                MonitorToSupervisor::Status(_) => {}
                 MonitorToSupervisor::Failed(why) => {
                     return Err(LaunchError::Told(why.to_string()));
                 }

@@ -78,6 +78,14 @@ impl Log {
         self.write(LogLevel::Debug, text);
     }
 
+    /// Writes a line that was asked for, whatever the level.
+    pub(crate) fn status(&self, text: &str) {
+        let mut line = String::from("pasta: status: ");
+        escape(text, &mut line);
+        line.push('\n');
+        emit(&line);
+    }
+
     /// Writes a helper's line, or counts it if the helper has had its share.
     pub(crate) fn relay(&mut self, from: Helper, record: &LogRecord) {
         if record.level > self.level {

@@ -7,6 +7,7 @@
 //! | `Ready` (monitor) | once, after `TapReady` |
 //! | `Ready` (datapath) | once, after it was told to start |
 //! | `Log`, `Failed` | at any time after `Hello` |
+//! | `Status` (monitor) | once for each time it was asked for |
 
 use pasta_ipc::channel::expect_hello;
 use pasta_ipc::message::Hello;
@@ -19,6 +20,8 @@ pub(crate) struct Talk {
     heard: Heard,
     /// Whether it has been told to start.
     told: Told,
+    /// How often its status was asked for without an answer.
+    asked: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,12 +47,19 @@ enum Step {
     Tap,
     Ready,
     Words,
+    /// A status that nobody asked for.
+    Status,
 }
 
 impl Talk {
     /// Notes that the helper has been told to start.
     pub(crate) fn started(&mut self) {
         self.told = Told::Start;
+    }
+
+    /// Notes that the monitor has been asked for its status.
+    pub(crate) fn asked(&mut self) {
+        self.asked = self.asked.saturating_add(1);
     }
 
     /// Takes a message of the monitor.
@@ -63,6 +73,11 @@ impl Talk {
             MonitorToSupervisor::TapReady(_) => Step::Tap,
             MonitorToSupervisor::Ready(_) => Step::Ready,
             MonitorToSupervisor::Log(_) | MonitorToSupervisor::Failed(_) => Step::Words,
+            MonitorToSupervisor::Status(_) if self.asked > 0 => {
+                self.asked -= 1;
+                Step::Words
+            }
+            MonitorToSupervisor::Status(_) => Step::Status,
         };
         self.take(step, Heard::Tap)
     }
@@ -137,6 +152,19 @@ mod tests {
         for message in [HELLO, tap(), ready()] {
             assert!(talk.monitor(&message).is_err(), "{message:?}");
         }
+    }
+
+    #[test]
+    fn status_comes_as_often_as_it_was_asked_for() {
+        let status = MonitorToSupervisor::Status(Box::default());
+        let mut talk = Talk::default();
+        talk.monitor(&HELLO).unwrap();
+        assert!(talk.monitor(&status).is_err());
+        talk.asked();
+        talk.asked();
+        assert!(talk.monitor(&status).is_ok());
+        assert!(talk.monitor(&status).is_ok());
+        assert!(talk.monitor(&status).is_err());
     }
 
     #[test]

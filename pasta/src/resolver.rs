@@ -172,6 +172,21 @@ impl Resolvers {
     pub(crate) fn not_sent(&mut self, list: ResolverSnapshot, now: Instant) {
         self.unsent = Some((list, now + AGAIN));
     }
+
+    /// What the status says of it.
+    pub(crate) fn status(&self) -> String {
+        let list = names_of(self.settling.list());
+        match &self.watch {
+            None => format!("dns     {list}, not followed"),
+            Some(watch) => {
+                let file = watch.chain().file.as_deref();
+                let file = file.map_or("nothing".into(), |it| it.display().to_string());
+                let how = if watch.as_fd().is_some() { "watched" } else { "looked at every 2 s" };
+                let number = self.generation.0;
+                format!("dns     {list} ({PATH} -> {file}), {how}, gen {number}")
+            }
+        }
+    }
 }
 
 fn found(watch: &Watch, names: &BTreeMap<u32, String>) -> Found {

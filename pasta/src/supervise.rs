@@ -5,6 +5,8 @@
 //! | event | answer |
 //! | --- | --- |
 //! | TERM, INT, HUP, QUIT | passed on to COMMAND, unless the terminal sent them: COMMAND has them |
+//! | USR1 | how things stand goes to the log |
+//! | USR2 | host and namespace are read again, and what is not as it should be is put right |
 //! | datapath ends | one line, monitor told to stop; COMMAND goes on without network |
 //! | monitor ends | one line; traffic goes on with what the datapath knows |
 //! | a helper breaks the protocol | one line, both are ended; COMMAND goes on without network |
@@ -42,6 +44,12 @@ enum Action {
     StopMonitor,
     /// End both helpers.
     KillHelpers,
+    /// Ask the monitor how things stand.
+    AskForStatus,
+    /// Ask the monitor to look at everything again.
+    AskForLook,
+    /// Write how things stand.
+    Status(Vec<String>),
     /// Write a line of our own.
     Log(LogLevel, String),
     /// Write a helper's line.
@@ -93,6 +101,22 @@ pub(crate) fn run(
                 Action::Pass(signal) => children.pass_on(signal),
                 Action::StopMonitor => children.stop_monitor(),
                 Action::KillHelpers => children.kill_helpers(),
+                Action::AskForStatus => {
+                    // Without the monitor there is less to tell.
+                    if children.ask_for_status().is_err() {
+                        log.status("monitor cannot be asked");
+                        log.status(&resolvers.status());
+                    }
+                }
+                Action::AskForLook => {
+                    if children.ask_for_look().is_err() {
+                        log.warn("monitor cannot be asked to look again");
+                    }
+                }
+                Action::Status(lines) => {
+                    lines.iter().for_each(|line| log.status(line));
+                    log.status(&resolvers.status());
+                }
                 Action::Log(level, text) => log.write(level, &text),
                 Action::Relay(helper, record) => log.relay(helper, &record),
                 Action::End(status) => {
@@ -124,8 +148,18 @@ fn follow(resolvers: &mut Resolvers, children: &Children, log: &mut Log) {
 impl Watch {
     fn handle(&mut self, event: Event) -> Vec<Action> {
         match event {
+            Event::Signal(Arrived { signal: Some(Signal::SIGUSR1), .. }) => {
+                vec![Action::AskForStatus]
+            }
+            Event::Signal(Arrived { signal: Some(Signal::SIGUSR2), .. }) => {
+                vec![Action::AskForLook]
+            }
             Event::Signal(arrived) => {
                 self.passed_on(arrived).map(Action::Pass).into_iter().collect()
+            }
+            Event::Monitor(MonitorToSupervisor::Status(lines), _) => {
+                let lines = lines.as_slice().iter().map(|line| line.as_str().to_owned());
+                vec![Action::Status(lines.collect())]
             }
             // It has said all before COMMAND was started.
             Event::First(_) => Vec::new(),
@@ -231,7 +265,10 @@ mod tests {
             assert_eq!(watch.handle(signal(name, Sender::Outside)), [Action::Pass(name)]);
             assert_eq!(watch.handle(signal(name, Sender::Terminal)), []);
         }
-        assert_eq!(watch.handle(signal(Signal::SIGUSR1, Sender::Process)), []);
+        let own = |name| signal(name, Sender::Process);
+        assert_eq!(watch.handle(own(Signal::SIGUSR1)), [Action::AskForStatus]);
+        assert_eq!(watch.handle(own(Signal::SIGUSR2)), [Action::AskForLook]);
+        assert_eq!(watch.handle(own(Signal::SIGCHLD)), []);
     }
 
     #[test]

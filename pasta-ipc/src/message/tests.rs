@@ -183,6 +183,8 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(SupervisorToMonitor::Hello(hello));
     round_trip(SupervisorToMonitor::Start(Box::new(monitor_start())));
     round_trip(SupervisorToMonitor::Shutdown);
+    round_trip(SupervisorToMonitor::StatusWanted);
+    round_trip(SupervisorToMonitor::LookWanted);
     round_trip(MonitorToSupervisor::Hello(hello));
     round_trip(MonitorToSupervisor::TapReady(tap()));
     round_trip(MonitorToSupervisor::Ready(Box::new(audit())));
@@ -224,10 +226,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 3);
+    assert_eq!(PROTOCOL_VERSION, 4);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0003");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0003");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0004");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0004");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -249,6 +251,11 @@ fn encodings_are_frozen() {
     assert_eq!(hex(&octets_of(&wanted)), "0109010120");
     let refused = MonitorToDatapath::Refused { request, why: Refusal::Failed(98) };
     assert_eq!(hex(&octets_of(&refused)), "050902c4");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::StatusWanted)), "03");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::LookWanted)), "04");
+    let (lines, _) = Bounded::truncated([Text::truncated("one"), Text::truncated("")]);
+    let status = MonitorToSupervisor::Status(Box::new(lines));
+    assert_eq!(hex(&octets_of(&status)), "0502036f6e6500");
     let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0403776879");
 }

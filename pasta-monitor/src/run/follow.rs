@@ -6,7 +6,7 @@
 
 use crate::run::RunError;
 use crate::run::publisher::Publisher;
-use pasta_ipc::types::Configure;
+use pasta_ipc::types::{Bounded, Configure, Text};
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::change::Change;
 use pasta_monitor::decode::Notice;
@@ -21,6 +21,7 @@ use pasta_monitor::plan::plan;
 use pasta_monitor::read;
 use pasta_monitor::record::Record;
 use pasta_monitor::reduce::{Event, State};
+use pasta_monitor::status::{Counters, Facts, Health, lines};
 use pasta_monitor::time::{Instant, earliest};
 use pasta_monitor::watch::{Batch, Events, Heard};
 use std::collections::BTreeSet;
@@ -35,6 +36,8 @@ const RESYNC_INTERVAL: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often the host is read where it cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is said that the host cannot be read.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 /// How often the clocks are compared.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(15);
 /// By how much the wall clock may have run ahead before we say that the machine slept.
@@ -101,6 +104,15 @@ pub(super) struct Follower {
     wall_clock: SystemTime,
     /// What the kernel's filter lets us hear of the host.
     interest: Option<Interest>,
+    counters: Counters,
+    /// The host could not be read the last time.
+    blind: bool,
+    /// It was asked for that all be read again.
+    asked: bool,
+    /// And the namespace too.
+    reconcile_asked: bool,
+    /// When it was last said that the host cannot be read.
+    blindness_told: Option<Instant>,
 }
 
 impl Follower {
@@ -132,6 +144,11 @@ impl Follower {
             check_clock_at: clock.now() + CLOCK_INTERVAL,
             wall_clock: SystemTime::now(),
             interest: None,
+            counters: Counters::default(),
+            blind: false,
+            asked: false,
+            reconcile_asked: false,
+            blindness_told: None,
         }
     }
 
@@ -161,6 +178,42 @@ impl Follower {
         self.poll_if_deaf();
         self.restrict(log);
         Ok(())
+    }
+
+    /// How things stand, for the log.
+    pub(super) fn status(&self) -> Bounded<Text<240>, 64> {
+        let facts = Facts {
+            now: self.clock.now(),
+            health: self.health(),
+            counters: self.counters,
+            generation: self.publisher.generation(),
+        };
+        let mut lines = lines(&self.state, &facts);
+        if self.tap_is_gone {
+            lines.push("tap     gone".to_owned());
+        }
+        Bounded::truncated(lines.iter().map(|line| Text::truncated(line))).0
+    }
+
+    fn health(&self) -> Health {
+        match &self.ears.host {
+            _ if !self.state.policy().follows() => Health::Off,
+            _ if self.blind => Health::Blind,
+            None => Health::Poll,
+            Some(_) if self.overrun => Health::Resync,
+            Some(_) => Health::Live,
+        }
+    }
+
+    /// Reads everything again and puts right what is not as it should be, at the next turn.
+    pub(super) fn look_is_wanted(&mut self, log: &Log) {
+        if !self.state.policy().follows() {
+            log.warn("host: nothing is followed (--follow off), so it is not read again");
+            return;
+        }
+        self.state.forget_declined();
+        (self.asked, self.reconcile_asked) = (true, true);
+        self.look_at = Some(self.clock.now());
     }
 
     /// Waits until there is something to do. Nothing is lost if this is dropped while it waits.
@@ -215,12 +268,16 @@ impl Follower {
         let namespace_changed = self.namespace_batch.take(now).is_some();
         let lost = self.publisher.losses() != self.state.losses();
         let news = lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
-        if self.tap_is_gone || !(news || namespace_changed) {
+        let asked = std::mem::take(&mut self.reconcile_asked);
+        if self.tap_is_gone || !(news || namespace_changed || asked) {
             return Ok(());
         }
         self.namespace.try_again();
         if let Some(seen) = self.reconcile(datapath, log).await? {
             self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
+        }
+        if !changes.is_empty() {
+            self.counters.applied(self.clock.now().since(since));
         }
         self.tell(&changes, since, log);
         Ok(())
@@ -245,16 +302,21 @@ impl Follower {
         if heard.bad > 0 {
             log.debug(&format!("host: {} unreadable events", heard.bad));
         }
+        self.counters.bad += heard.bad;
         for notice in &heard.notices {
             if let Notice::Gone(Record::Link(link)) = notice {
                 self.gone.insert(link.index);
             }
             if self.state.host().is_news(notice) {
+                self.counters.used += 1;
                 self.host_batch.add(now);
+            } else {
+                self.counters.ignored += 1;
             }
         }
         if heard.overrun && !self.overrun {
             self.overrun = true;
+            self.counters.overruns += 1;
             let earliest = self.last_resync.map_or(now, |last| last + RESYNC_INTERVAL);
             self.look_at = Some(now.max(earliest));
         }
@@ -264,12 +326,15 @@ impl Follower {
     async fn read_host(&mut self, now: Instant, log: &Log) -> Vec<Change> {
         self.look_at = None;
         self.host_batch = Batch::default();
+        self.counters.looks += 1;
         let reading = read::host(&self.host, log).await;
         let mut view = reading.view;
         if !reading.complete {
             view.completed_by(self.state.host());
-            self.look_at = Some(self.clock.now() + AGAIN);
+            let again = if reading.failure.is_some() { POLL_INTERVAL } else { AGAIN };
+            self.look_at = Some(self.clock.now() + again);
         }
+        self.take_failure(reading.failure, log);
         let gone = std::mem::take(&mut self.gone);
         let differs = view != *self.state.host();
         let changes =
@@ -279,9 +344,27 @@ impl Follower {
             let took = self.clock.now().since(now).as_millis();
             let what = if differs { "something differed" } else { "nothing differed" };
             log.info(&format!("host: netlink overrun, resynchronised in {took} ms ({what})"));
+            self.counters.resyncs += 1;
+        }
+        if std::mem::take(&mut self.asked) {
+            let what = if differs { "something differed" } else { "nothing differed" };
+            log.info(&format!("host: read again as asked ({what})"));
+            self.counters.resyncs += 1;
         }
         self.poll_if_deaf();
         changes
+    }
+
+    /// Notes whether the host could be read, and says once an hour at most that it could not.
+    fn take_failure(&mut self, failure: Option<String>, log: &Log) {
+        self.blind = failure.is_some();
+        let Some(failure) = failure else { return };
+        let now = self.clock.now();
+        if self.blindness_told.is_some_and(|told| now < told + TOLD_AGAIN) {
+            return;
+        }
+        self.blindness_told = Some(now);
+        log.warn(&format!("{failure}: what is known of it stays in force"));
     }
 
     /// Lets the kernel drop what can be of no interest as things are, and looks at the host if that is
@@ -375,7 +458,9 @@ impl Follower {
         self.hear_namespace(log);
         let flushed = std::mem::take(&mut self.flushed);
         let read = Event::NamespaceRead { view: Box::new(seen.clone()), flushed };
-        self.state.handle(self.clock.now(), read);
+        for left_alone in self.state.handle(self.clock.now(), read) {
+            log.info(&left_alone.to_string());
+        }
         self.desired = self.state.desired(self.tap_mac);
         let desired = &self.desired;
         let bindings = self.state.bindings();

@@ -3,6 +3,7 @@
 
 mod flows;
 mod rtnetlink;
+mod status;
 mod storms;
 
 use std::net::IpAddr;
@@ -15,6 +16,10 @@ use flows::{
     s62_an_echo_flow_goes_on_from_the_new_address,
 };
 use rtnetlink::{Admin, Inside, Way, index_of};
+use status::{
+    a_transition_is_one_line_and_what_leads_to_nothing_is_none, usr1_writes_how_things_stand,
+    usr2_puts_right_what_users_removed,
+};
 use storms::{
     a_cable_that_gets_an_address_is_heard_though_another_is_template,
     s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
@@ -61,6 +66,9 @@ fn main() -> ExitCode {
         case!(families, s62_an_echo_flow_goes_on_from_the_new_address),
         case!(families, an_outbound_address_is_pinned_and_works_when_it_is_back),
         case!(lab, s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name),
+        case!(families, usr1_writes_how_things_stand),
+        case!(families, usr2_puts_right_what_users_removed),
+        case!(families, a_transition_is_one_line_and_what_leads_to_nothing_is_none),
         case!(families, s66_without_following_all_stays_as_at_start),
         case!(families, s67_readiness_waits_for_a_network_if_asked_to),
     ];
