@@ -1,6 +1,7 @@
 //! One lab: namespaces, network, services, and `pasta` running in it.
 
 pub mod address;
+pub mod admin;
 pub mod enter;
 mod files;
 pub mod network;

@@ -2,7 +2,6 @@
 //! host changes; times are only deadlines, far beyond what the page promises.
 
 mod flows;
-mod rtnetlink;
 mod status;
 mod storms;
 
@@ -15,7 +14,6 @@ use flows::{
     s62_a_datagram_flow_goes_on_from_the_new_address,
     s62_an_echo_flow_goes_on_from_the_new_address,
 };
-use rtnetlink::{Admin, Inside, Way, index_of};
 use status::{
     a_transition_is_one_line_and_what_leads_to_nothing_is_none, usr1_writes_how_things_stand,
     usr2_puts_right_what_users_removed,
@@ -27,6 +25,7 @@ use storms::{
 };
 use tests::harness::{self, Case};
 use tests::lab::address::prefix_length;
+use tests::lab::admin::{Admin, Inside, Way, index_of};
 use tests::lab::wait;
 use tests::lab::{Family, Lab, MONITOR, Session, UPLINK, process, service};
 use tests::netlink::Netlink;
@@ -183,8 +182,8 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(session: Session) -> Outcome<Self> {
-        let inside = Inside::of(&session)?;
+    fn new(mut session: Session) -> Outcome<Self> {
+        let inside = Inside::of(&mut session)?;
         Ok(Self { session, inside })
     }
 

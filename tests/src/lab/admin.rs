@@ -3,8 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::thread;
+use std::time::Duration;
 
+use super::Session;
+use super::process::{self, Process};
+use crate::Outcome;
+use crate::netlink::Netlink;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -17,11 +23,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
-use tests::Outcome;
-use tests::lab::Session;
-use tests::lab::process;
-use tests::netlink::Netlink;
 
 /// Groups of links, addresses and routes (`RTNLGRP_*`, linux/rtnetlink.h).
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
@@ -32,20 +35,42 @@ const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 /// address 192.0.2.2/24 deprecated on 2
 /// route 0.0.0.0/0 via 192.0.2.1 metric 100 on 2
 /// ```
-pub(crate) type Line = String;
+pub type Line = String;
 
 /// The network namespace of the client, as its administrator sees it.
-pub(crate) struct Inside(File);
+#[derive(Debug)]
+pub struct Inside(File);
 
 impl Inside {
     /// The namespace that `session`'s client runs in.
-    pub(crate) fn of(_: &Session) -> Outcome<Self> {
-        let client = process::only("lab-client")?;
+    ///
+    /// # Errors
+    ///
+    /// When there is no client, or more than one below the `pasta` of the session.
+    pub fn of(session: &mut Session) -> Outcome<Self> {
+        let pasta = session.running().pid();
+        let all = process::all()?;
+        let is_below = |process: &&Process| {
+            let mut at = process.pid;
+            while at != pasta {
+                match all.iter().find(|it| it.pid == at) {
+                    Some(it) => at = it.parent,
+                    None => return false,
+                }
+            }
+            true
+        };
+        let mut clients = all.iter().filter(|it| it.name == "lab-client").filter(is_below);
+        let client = clients.next().ok_or("no client below pasta")?;
         Ok(Self(File::open(format!("/proc/{}/ns/net", client.pid))?))
     }
 
     /// Runs `step` there.
-    pub(crate) fn run<T: Send>(&self, step: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    ///
+    /// # Errors
+    ///
+    /// What `step` gives, and when the namespace cannot be entered.
+    pub fn run<T: Send>(&self, step: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
         let entered = || {
             setns(&self.0, CloneFlags::CLONE_NEWNET)?;
             step()
@@ -55,59 +80,98 @@ impl Inside {
     }
 
     /// All addresses and routes of table main, without those of the loopback and link-local ones.
-    pub(crate) fn show(&self) -> Outcome<Vec<Line>> {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn show(&self) -> Outcome<Vec<Line>> {
         self.run(|| Admin::open()?.show())
     }
 
     /// Hears from now on what changes there.
-    pub(crate) fn listen(&self) -> Outcome<Log> {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn listen(&self) -> Outcome<Log> {
         self.run(Log::open)
     }
 }
 
 /// Changes what the calling thread's network namespace has.
-pub(crate) struct Admin(Socket);
+#[derive(Debug)]
+pub struct Admin(Socket);
 
 /// A route to be added or removed: default if `to` is none.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
-    pub(crate) to: Option<(IpAddr, u8)>,
-    pub(crate) via: IpAddr,
-    pub(crate) link: u32,
-    pub(crate) metric: u32,
-    pub(crate) table: u8,
+pub struct Way {
+    /// Destination and its length; none: everything.
+    pub to: Option<(IpAddr, u8)>,
+    /// The router.
+    pub via: IpAddr,
+    /// Index of the link.
+    pub link: u32,
+    /// Metric.
+    pub metric: u32,
+    /// Number of the table.
+    pub table: u8,
 }
 
 impl Way {
     /// A default route of table main.
-    pub(crate) fn default(link: u32, via: IpAddr, metric: u32) -> Self {
+    pub fn default(link: u32, via: IpAddr, metric: u32) -> Self {
         Self { to: None, via, link, metric, table: RouteHeader::RT_TABLE_MAIN }
     }
 }
 
 impl Admin {
-    pub(crate) fn open() -> io::Result<Self> {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn open() -> io::Result<Self> {
         let socket = Socket::new(NETLINK_ROUTE)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self(socket))
     }
 
-    pub(crate) fn add_address(&self, link: u32, address: IpAddr, prefix: u8) -> Outcome {
+    /// Adds an address, without duplicate address detection.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn add_address(&self, link: u32, address: IpAddr, prefix: u8) -> Outcome {
         let message = address_message(link, address, prefix);
         self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_ACK | NLM_F_CREATE).map(drop)
     }
 
-    pub(crate) fn delete_address(&self, link: u32, address: IpAddr, prefix: u8) -> Outcome {
+    /// Removes an address.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn delete_address(&self, link: u32, address: IpAddr, prefix: u8) -> Outcome {
         let message = address_message(link, address, prefix);
         self.request(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK).map(drop)
     }
 
-    pub(crate) fn add_route(&self, way: Way) -> Outcome {
+    /// Adds a route.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn add_route(&self, way: Way) -> Outcome {
         self.request(RouteNetlinkMessage::NewRoute(way.message()), NLM_F_ACK | NLM_F_CREATE)
             .map(drop)
     }
 
-    pub(crate) fn delete_route(&self, way: Way) -> Outcome {
+    /// Removes a route, whoever put it there.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn delete_route(&self, way: Way) -> Outcome {
         let mut message = way.message();
         // Whoever put it there.
         message.header.protocol = RouteProtocol::Unspec;
@@ -158,7 +222,8 @@ impl Admin {
 }
 
 /// What has changed in a network namespace since it was opened.
-pub(crate) struct Log {
+#[derive(Debug)]
+pub struct Log {
     socket: Socket,
     lines: Vec<Line>,
 }
@@ -174,8 +239,26 @@ impl Log {
         Ok(Self { socket, lines: Vec::new() })
     }
 
+    /// Waits until something may have changed since the last look.
+    ///
+    /// # Errors
+    ///
+    /// When nothing does within `limit`.
+    pub fn wait(&self, limit: Duration) -> Outcome {
+        let fd = self.socket.as_fd();
+        let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::try_from(limit)?)? {
+            0 => Err("nothing changes".into()),
+            _ => Ok(()),
+        }
+    }
+
     /// All changes so far, in order: `+` or `-` and what it is about.
-    pub(crate) fn lines(&mut self) -> Outcome<&[Line]> {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn lines(&mut self) -> Outcome<&[Line]> {
         loop {
             let payloads = match receive(&self.socket) {
                 Ok(payloads) => payloads,
@@ -319,6 +402,10 @@ fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// Index of the link called `name` in the calling thread's network namespace.
-pub(crate) fn index_of(name: &str) -> Outcome<u32> {
+///
+/// # Errors
+///
+/// When there is none.
+pub fn index_of(name: &str) -> Outcome<u32> {
     Ok(Netlink::open()?.link(name)?.index)
 }
