@@ -145,6 +145,17 @@ pub struct Running {
     seen: Vec<String>,
 }
 
+/// What a program writes to its standard error.
+#[derive(Clone, Debug)]
+pub struct Errors(Arc<Mutex<String>>);
+
+impl Errors {
+    /// All of it so far.
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What a program left when it ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
@@ -249,6 +260,11 @@ impl Running {
     /// What it wrote to its standard error so far.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its standard error, to be read while something else has this.
+    pub fn errors_so_far(&self) -> Errors {
+        Errors(Arc::clone(&self.errors))
     }
 
     /// Its standard input; taken once.

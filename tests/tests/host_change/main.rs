@@ -1,19 +1,23 @@
 //! The namespace follows the host while it runs. Cases are named after the scenarios of the page on
 //! host changes; times are only deadlines, far beyond what the page promises.
 
+mod cable;
 mod flows;
+mod random;
 mod status;
 mod storms;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use cable::{s19_a_download_outlives_a_pulled_cable, s19_an_upload_outlives_a_pulled_cable};
 use flows::{
     an_outbound_address_is_pinned_and_works_when_it_is_back,
     s14_a_running_download_survives_the_move, s61_while_held_new_flows_fail_at_once,
     s62_a_datagram_flow_goes_on_from_the_new_address,
     s62_an_echo_flow_goes_on_from_the_new_address,
 };
+use random::at_rest_the_namespace_is_as_after_a_fresh_start;
 use status::{
     a_transition_is_one_line_and_what_leads_to_nothing_is_none, usr1_writes_how_things_stand,
     usr2_puts_right_what_users_removed,
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
         case!(families, s17_a_pulled_cable_moves_to_the_other_uplink),
         case!(families, s18_a_sticky_template_is_waited_for),
         case!(families, s19_a_short_interruption_leaves_the_namespace_untouched),
+        case!(families, s19_a_download_outlives_a_pulled_cable),
+        case!(families, s19_an_upload_outlives_a_pulled_cable),
         case!(lab, s20_a_default_route_that_vanishes_silently_is_noticed),
         case!(families, s25_hold_over_gives_local_mode_and_the_way_back),
         case!(families, s41_a_default_route_of_users_is_left_alone),
@@ -65,6 +71,7 @@ fn main() -> ExitCode {
         case!(families, s62_an_echo_flow_goes_on_from_the_new_address),
         case!(families, an_outbound_address_is_pinned_and_works_when_it_is_back),
         case!(lab, s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name),
+        case!(lab, at_rest_the_namespace_is_as_after_a_fresh_start),
         case!(families, usr1_writes_how_things_stand),
         case!(families, usr2_puts_right_what_users_removed),
         case!(families, a_transition_is_one_line_and_what_leads_to_nothing_is_none),
