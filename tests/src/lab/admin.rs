@@ -12,13 +12,18 @@ use super::process::{self, Process};
 use crate::Outcome;
 use crate::netlink::Netlink;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
+};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
+    RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -144,6 +149,101 @@ impl Admin {
     pub fn add_address(&self, link: u32, address: IpAddr, prefix: u8) -> Outcome {
         let message = address_message(link, address, prefix);
         self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_ACK | NLM_F_CREATE).map(drop)
+    }
+
+    /// Adds an address that lives for so many seconds, or changes how long one lives. Duplicate
+    /// address detection is as the link has it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn lend_address(
+        &self,
+        link: u32,
+        (address, prefix): (IpAddr, u8),
+        (preferred, valid): (u32, u32),
+    ) -> Outcome {
+        let mut message = address_message(link, address, prefix);
+        message.header.flags = AddressHeaderFlags::empty();
+        message.attributes.retain(|it| !matches!(it, AddressAttribute::Flags(_)));
+        let mut times = CacheInfo::default();
+        (times.ifa_preferred, times.ifa_valid) = (preferred, valid);
+        message.attributes.push(AddressAttribute::CacheInfo(times));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
+    }
+
+    /// Gives a link another name.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn rename(&self, link: u32, name: &str) -> Outcome {
+        let mut message = LinkMessage::default();
+        message.header.index = link;
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    }
+
+    /// Adds a route to everything by two routers, each on a link of its own.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn add_default_of_two(&self, ways: [(u32, IpAddr); 2], metric: u32) -> Outcome {
+        let [(link, router), _] = ways;
+        let mut message = Way::default(link, router, metric).message();
+        let single =
+            |it: &RouteAttribute| matches!(it, RouteAttribute::Gateway(_) | RouteAttribute::Oif(_));
+        message.attributes.retain(|it| !single(it));
+        let hops = ways.map(|(link, router)| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = link;
+            hop.attributes.push(RouteAttribute::Gateway(route_address(router)));
+            hop
+        });
+        message.attributes.push(RouteAttribute::MultiPath(hops.to_vec()));
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_ACK | NLM_F_CREATE).map(drop)
+    }
+
+    /// Adds a route that prefers `source`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn add_default_from(&self, way: Way, source: IpAddr) -> Outcome {
+        let mut message = way.message();
+        message.attributes.push(RouteAttribute::PrefSource(route_address(source)));
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_ACK | NLM_F_CREATE).map(drop)
+    }
+
+    /// Adds a route to everything that no subnet says anything about.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn add_onlink_default(&self, way: Way) -> Outcome {
+        let mut message = way.message();
+        message.header.flags |= RouteFlags::Onlink;
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_ACK | NLM_F_CREATE).map(drop)
+    }
+
+    /// Makes a pair of Ethernet links, the near one of number `index`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn add_veth_at(&self, index: u32, name: &str, peer: &str) -> Outcome {
+        let mut there = LinkMessage::default();
+        there.attributes.push(LinkAttribute::IfName(peer.to_owned()));
+        let mut here = LinkMessage::default();
+        here.header.index = index;
+        here.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        here.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(there))),
+        ]));
+        self.request(RouteNetlinkMessage::NewLink(here), NLM_F_ACK | NLM_F_CREATE).map(drop)
     }
 
     /// Removes an address.

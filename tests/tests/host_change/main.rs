@@ -1,15 +1,24 @@
 //! The namespace follows the host while it runs. Cases are named after the scenarios of the page on
 //! host changes; times are only deadlines, far beyond what the page promises.
 
+mod addresses;
 mod cable;
 mod flows;
+mod links;
 mod random;
+mod routes;
 mod status;
 mod storms;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use addresses::{
+    s15_what_was_left_may_go, s21_a_default_route_that_goes_with_an_address_is_held,
+    s29_a_deprecated_address_is_deprecated_and_goes_when_the_hosts_does,
+    s30_refreshed_lifetimes_lead_to_nothing, s32_a_tentative_address_is_waited_for,
+    s33_an_address_that_expires_is_held_and_does_not_expire_by_itself,
+};
 use cable::{s19_a_download_outlives_a_pulled_cable, s19_an_upload_outlives_a_pulled_cable};
 use flows::{
     an_outbound_address_is_pinned_and_works_when_it_is_back,
@@ -17,7 +26,17 @@ use flows::{
     s62_a_datagram_flow_goes_on_from_the_new_address,
     s62_an_echo_flow_goes_on_from_the_new_address,
 };
+use links::{
+    s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again,
+    s50_a_renamed_template_stays_the_template,
+    s51_an_address_that_moves_to_another_link_is_followed,
+    s65_a_tap_whose_new_name_is_taken_keeps_its_own,
+};
 use random::at_rest_the_namespace_is_as_after_a_fresh_start;
+use routes::{
+    s56_a_router_outside_the_subnet_is_reproduced, s57_of_two_hops_the_one_that_lives_is_used,
+    s60_two_uplinks_that_fight_are_left_to_it,
+};
 use status::{
     a_transition_is_one_line_and_what_leads_to_nothing_is_none, usr1_writes_how_things_stand,
     usr2_puts_right_what_users_removed,
@@ -56,6 +75,19 @@ fn main() -> ExitCode {
         case!(families, s19_a_download_outlives_a_pulled_cable),
         case!(families, s19_an_upload_outlives_a_pulled_cable),
         case!(lab, s20_a_default_route_that_vanishes_silently_is_noticed),
+        case!(families, s15_what_was_left_may_go),
+        case!(lab, s21_a_default_route_that_goes_with_an_address_is_held),
+        case!(families, s29_a_deprecated_address_is_deprecated_and_goes_when_the_hosts_does),
+        case!(families, s30_refreshed_lifetimes_lead_to_nothing),
+        case!(lab, s32_a_tentative_address_is_waited_for),
+        case!(families, s33_an_address_that_expires_is_held_and_does_not_expire_by_itself),
+        case!(families, s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again),
+        case!(families, s50_a_renamed_template_stays_the_template),
+        case!(families, s51_an_address_that_moves_to_another_link_is_followed),
+        case!(lab, s56_a_router_outside_the_subnet_is_reproduced),
+        case!(families, s57_of_two_hops_the_one_that_lives_is_used),
+        case!(families, s60_two_uplinks_that_fight_are_left_to_it),
+        case!(lab, s65_a_tap_whose_new_name_is_taken_keeps_its_own),
         case!(families, s25_hold_over_gives_local_mode_and_the_way_back),
         case!(families, s41_a_default_route_of_users_is_left_alone),
         case!(families, s42_what_users_have_configured_stays_through_every_move),

@@ -1,0 +1,117 @@
+//! Links that come, go, and change their names and numbers.
+
+use std::os::fd::AsFd;
+
+use super::*;
+
+fn said(watched: &mut Watched, text: &str) -> Outcome {
+    wait::until(text, || watched.session.running().errors().contains(text).then_some(()))
+}
+
+/// Plugs the first uplink in again, with another number, as the lab had it.
+fn plug_in_again(lab: &Lab, family: Family) -> Outcome {
+    lab.on_host(|netlink| Ok(netlink.add_veth(UPLINK, "uplink", lab.remote().as_fd())?))?;
+    lab.on_remote(|netlink| {
+        let link = netlink.link("uplink")?.index;
+        netlink.set_up(link, true)?;
+        for family in [Family::V4, Family::V6] {
+            netlink.add_address(link, family.neighbour(), prefix_length(family))?;
+        }
+        Ok(netlink.add_address(link, Family::V6.gateway(), 64)?)
+    })?;
+    set_link(lab, UPLINK, true)?;
+    come_online(lab, family, Some(0))
+}
+
+pub(super) fn s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    let mut watched = Watched::start(lab, &["-d", "-i", UPLINK, "--hold", "inf"])?;
+    watched.session.must(["tcp", "open", "kept", &echo.endpoint()])?;
+    let mut log = watched.inside.listen()?;
+    let index = lab.host().run(|| index_of(UPLINK))?;
+
+    lab.remove_uplink()?;
+    said(&mut watched, "[interface gone]")?;
+    // Another link with the number of the one that was unplugged.
+    on_host(lab, |admin| admin.add_veth_at(index, "usb9", "usb9peer"))?;
+    for name in ["usb9", "usb9peer"] {
+        set_link(lab, name, true)?;
+    }
+    let (stranger, _, len) = second(family);
+    on_host(lab, |admin| admin.add_address(index, stranger, len))?;
+    plug_in_again(lab, family)?;
+
+    said(&mut watched, "[usable again]")?;
+    assert_ne!(lab.host().run(|| index_of(UPLINK))?, index);
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|it| it.contains(&format!("{stranger}/"))), "{lines:#?}");
+    never_gone(lines, &format!("address {}/", family.host()));
+    watched.reach(lab, family)?;
+    watched.session.must(["tcp", "exchange", "kept", "1", "100000"])?;
+    Ok(())
+}
+
+pub(super) fn s50_a_renamed_template_stays_the_template(lab: &Lab, family: Family) -> Outcome {
+    add_second_uplink(lab)?;
+    let mut watched = Watched::start(lab, &["-d"])?;
+    watched.wait_for_address(family.host(), true)?;
+    let mut log = watched.inside.listen()?;
+    let index = lab.host().run(|| index_of(UPLINK))?;
+
+    // Two links swap their names by way of a third one.
+    on_host(lab, |admin| {
+        let second = index_of(SECOND.0)?;
+        admin.rename(index, "renamed0")?;
+        admin.rename(second, UPLINK)?;
+        admin.add_address(second, elsewhere(family), prefix_length(family))
+    })?;
+    // Something that shows when that has been dealt with.
+    on_host(lab, |admin| admin.add_address(index, renewed(family), prefix_length(family)))?;
+    watched.wait_for_address(renewed(family), true)?;
+
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|it| it.contains(&format!("{}/", elsewhere(family)))), "{lines:#?}");
+    never_gone(lines, &format!("address {}/", family.host()));
+    watched.reach(lab, family)
+}
+
+pub(super) fn s51_an_address_that_moves_to_another_link_is_followed(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    add_second_uplink(lab)?;
+    let mut watched = Watched::start(lab, &["-d"])?;
+    watched.wait_for_address(family.host(), true)?;
+
+    // The dock takes over: the address goes from one link to the other, and the router with it.
+    let (address, gateway, len) = second(family);
+    go_offline(lab, &[family])?;
+    on_host(lab, |admin| {
+        let link = index_of(SECOND.0)?;
+        admin.add_address(link, address, len)?;
+        admin.add_route(Way::default(link, gateway, 0))
+    })?;
+
+    watched.wait_for_address(address, true)?;
+    watched.wait_for_address(family.host(), false)?;
+    watched.reach(lab, family)
+}
+
+pub(super) fn s65_a_tap_whose_new_name_is_taken_keeps_its_own(lab: &Lab) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let mut watched = Watched::start(lab, &["-d"])?;
+    let index = watched.inside.run(|| index_of("tap0"))?;
+    watched.inside.run(|| Admin::open()?.add_veth_at(99, UPLINK, "peer0"))?;
+
+    come_online(lab, Family::V4, Some(0))?;
+    watched.wait_for_default(Family::V4.gateway())?;
+    watched.reach(lab, Family::V4)?;
+
+    assert_eq!(watched.inside.run(|| index_of("tap0"))?, index);
+    assert!(watched.inside.run(|| Ok(Netlink::open()?.link("tap0")?.up))?);
+    assert_eq!(watched.inside.run(|| index_of(UPLINK))?, 99);
+    Ok(())
+}
