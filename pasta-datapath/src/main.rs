@@ -13,7 +13,9 @@ use pasta_datapath::io::tap::Tap;
 use pasta_datapath::peer::{Monitor, News, Supervisor};
 use pasta_datapath::sys;
 use pasta_ipc::ReceiveError;
+use pasta_ipc::forward::Direction;
 use pasta_ipc::types::{DatapathStart, LogLevel, Service};
+use seccomp::ports::BindPorts;
 use seccomp::{Confinement, Role};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -119,8 +121,9 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
         Ok(engine) => engine,
         Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
     };
+    let bind = inbound_ports(&before);
     before.into_iter().for_each(|news| engine.take_in(news));
-    let what = Confinement { role: Role::Datapath, missing, keep_net_admin: false };
+    let what = Confinement { bind, ..Confinement::least(Role::Datapath, missing) };
     let confined = seccomp::confine(what, Some(engine.supervisor().as_fd()));
     let (confined, report) = match confined {
         Ok(done) => done,
@@ -144,6 +147,15 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
             }
         }
     }
+}
+
+/// The ports that the rules lead in by.
+fn inbound_ports(before: &[News]) -> BindPorts {
+    let inbound = before.iter().rev().find_map(|news| match news {
+        News::Forwards(table) if table.direction == Direction::Inbound => Some(table),
+        _ => None,
+    });
+    inbound.map_or_else(BindPorts::none, |table| BindPorts::of(table.rules.as_slice()))
 }
 
 fn give_up(supervisor: &mut Supervisor, error: &dyn Display) -> ExitCode {

@@ -29,7 +29,8 @@ use pasta_monitor::reduce::State;
 use pasta_monitor::tap::TunDevice;
 use pasta_monitor::watch::Events;
 use pasta_monitor::{read, sys};
-use seccomp::{Confined, Confinement, Role};
+use seccomp::ports::BindPorts;
+use seccomp::{Confined, Confinement, Keep, Role};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
@@ -86,11 +87,16 @@ pub(crate) fn run(
             host_events: Some(start.host_events),
             host_dumps: start.host_dumps,
         };
-        let keep_net_admin = policy.changes_namespace();
+        let rules = start.what.outbound.as_slice();
+        let keep = Keep {
+            net_admin: policy.changes_namespace(),
+            net_bind_service: seccomp::ports::name_low_port(rules),
+        };
+        let bind = BindPorts::of(rules);
         let handout = Handout::new(&start.what);
         let configured = configure(prepared, policy, &supervisor, datapath.channel, log).await?;
         let Some(follower) = configured else { return Ok(()) };
-        let what = Confinement { role: Role::Monitor, missing, keep_net_admin };
+        let what = Confinement { role: Role::Monitor, missing, keep, bind };
         let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
         let ready = MonitorToSupervisor::Ready(Box::new(report));
         serve(confined, ready, &supervisor, &datapath, follower, handout, log).await

@@ -39,7 +39,7 @@ use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, MonitorToSupervisor,
     SupervisorToDatapath, SupervisorToMonitor,
 };
-use seccomp::{AuditError, ConfineError, Confined, Role};
+use seccomp::{AuditError, ConfineError, Confined, Keep, Role};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -371,6 +371,10 @@ impl<'a> Starting<'a> {
     /// [`LaunchError`]; nothing is left of what was started.
     pub(crate) fn connect(self) -> Result<Connected<'a>, LaunchError> {
         let Self { progress, options, services, routes, forwards, listeners } = self;
+        let keep = Keep {
+            net_admin: options.changes_namespace(),
+            net_bind_service: seccomp::ports::name_low_port(&forwards.outbound),
+        };
         let (progress, resolvers) = step(progress, |progress| {
             let ports = match forwards.watched().host {
                 Watched::Yes => {
@@ -424,7 +428,7 @@ impl<'a> Starting<'a> {
             progress.children.start_datapath(&start, &fds).map_err(to_datapath)?;
             Ok(resolvers)
         })?;
-        Ok(Connected { progress, options, services, resolvers })
+        Ok(Connected { progress, options, services, resolvers, keep })
     }
 }
 
@@ -443,6 +447,8 @@ pub(crate) struct Connected<'a> {
     options: &'a Options,
     services: Services,
     resolvers: Resolvers,
+    /// What the monitor keeps.
+    keep: Keep,
 }
 
 impl<'a> Connected<'a> {
@@ -452,7 +458,7 @@ impl<'a> Connected<'a> {
     ///
     /// As [`Starting::connect`].
     pub(crate) fn confirm(self) -> Result<Confirmed<'a>, LaunchError> {
-        let Self { progress, options, services, resolvers } = self;
+        let Self { progress, options, services, resolvers, keep } = self;
         let (progress, ()) = step(progress, |progress| {
             let (monitor, datapath) = progress.wait_for(|seen, children| {
                 let monitor = (children.pid(Helper::Monitor)?, seen.monitor.as_ref()?.clone());
@@ -460,10 +466,9 @@ impl<'a> Connected<'a> {
                 Some((monitor, datapath))
             })?;
             progress.log.debug("helpers are confined");
-            let keep_net_admin = options.changes_namespace();
             for (helper, role, keep, (pid, report)) in [
-                (Helper::Monitor, Role::Monitor, keep_net_admin, &monitor),
-                (Helper::Datapath, Role::Datapath, false, &datapath),
+                (Helper::Monitor, Role::Monitor, keep, &monitor),
+                (Helper::Datapath, Role::Datapath, Keep::NOTHING, &datapath),
             ] {
                 if options.sandbox_report == SandboxReport::Print {
                     emit(&report::table(helper.name(), *pid, report));

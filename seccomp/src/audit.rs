@@ -137,12 +137,12 @@ fn compare(role: Role, keep: Keep, report: &AuditReport) -> Vec<String> {
 pub fn audit_from_outside(
     pid: Pid,
     role: Role,
-    keep_net_admin: bool,
+    keep: Keep,
     report: &AuditReport,
 ) -> Result<(), AuditError> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).map_err(AuditError::Unreadable)?;
     let status = Status::parse(&text).map_err(AuditError::Malformed)?;
-    let keep = Keep::of(role, keep_net_admin);
+    let keep = keep.of(role);
     let mut lines = compare(role, keep, report);
     lines.extend(compare_status(role, Uid::effective().as_raw(), &status, report));
     for name in ["user", "mnt", "pid", "ipc", "uts", "cgroup", "net"] {

@@ -17,7 +17,8 @@ pub(crate) const LOCKED_SECUREBITS: u32 = 0b1110_1111;
 /// The bits of [`LOCKED_SECUREBITS`] that we have an opinion on; Linux 6.14 added others above.
 pub(crate) const SECUREBITS_MASK: u32 = 0xff;
 
-/// `CAP_NET_ADMIN` as a bit of a capability set (`linux/capability.h`).
+/// Capabilities as bits of a capability set (`linux/capability.h`).
+const NET_BIND_SERVICE_BIT: u64 = 1 << 10;
 const NET_ADMIN_BIT: u64 = 1 << 12;
 
 /// What the reports say of a measure not taken; [`crate::audit`] looks for them.
@@ -25,27 +26,36 @@ pub(crate) const NO_EMPTY_BOUNDING: &str = "empty bounding set";
 /// As [`NO_EMPTY_BOUNDING`].
 pub(crate) const NO_SECUREBITS: &str = "locked securebits";
 
-/// What a process still holds after [`drop_all_but`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// No capability.
-    Nothing,
-    /// `CAP_NET_ADMIN` over the user namespace it is in.
-    NetAdmin,
+/// What the monitor still holds once it is confined, over the user namespace it is in. The other
+/// two hold nothing, whatever this says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// `CAP_NET_ADMIN`: it follows the host.
+    pub net_admin: bool,
+    /// `CAP_NET_BIND_SERVICE`: a rule names a low port inside the namespace.
+    pub net_bind_service: bool,
 }
 
 impl Keep {
-    /// What the table leaves to `role`. `net_admin` counts for the monitor alone.
-    pub(crate) fn of(role: Role, net_admin: bool) -> Self {
-        if role == Role::Monitor && net_admin { Self::NetAdmin } else { Self::Nothing }
+    /// No capability.
+    pub const NOTHING: Self = Self { net_admin: false, net_bind_service: false };
+
+    /// What the table leaves to `role` of it.
+    pub(crate) fn of(self, role: Role) -> Self {
+        if role == Role::Monitor { self } else { Self::NOTHING }
     }
 
     /// The capability set as a mask.
     pub(crate) fn mask(self) -> u64 {
-        match self {
-            Self::Nothing => 0,
-            Self::NetAdmin => NET_ADMIN_BIT,
-        }
+        let bit = |kept: bool, bit| if kept { bit } else { 0 };
+        bit(self.net_admin, NET_ADMIN_BIT) | bit(self.net_bind_service, NET_BIND_SERVICE_BIT)
+    }
+
+    fn set(self) -> ::caps::CapsHashSet {
+        let one = |kept: bool, capability| kept.then_some(capability);
+        let admin = one(self.net_admin, Capability::CAP_NET_ADMIN);
+        let service = one(self.net_bind_service, Capability::CAP_NET_BIND_SERVICE);
+        admin.into_iter().chain(service).collect()
     }
 }
 
@@ -130,10 +140,7 @@ pub(crate) fn drop_groups() -> Result<(), DropError> {
 ///
 /// If a set cannot be written, as when `keep` is not held.
 pub(crate) fn drop_all_but(keep: Keep) -> Result<(), DropError> {
-    let kept = match keep {
-        Keep::Nothing => ::caps::CapsHashSet::new(),
-        Keep::NetAdmin => [Capability::CAP_NET_ADMIN].into_iter().collect(),
-    };
+    let kept = keep.set();
     let failed = |what| {
         move |error: ::caps::errors::CapsError| DropError::Capabilities(what, error.to_string())
     };
@@ -162,7 +169,7 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), DropError> {
     setgroups(&[]).map_err(DropError::Groups)?;
     setresgid(gid, gid, gid).map_err(DropError::GroupId)?;
     setresuid(uid, uid, uid).map_err(DropError::UserId)?;
-    drop_all_but(Keep::Nothing)?;
+    drop_all_but(Keep::NOTHING)?;
     prctl::set_dumpable(false).map_err(DropError::Dumpable)?;
     if !getgroups().map_err(DropError::Groups)?.is_empty() {
         return Err(DropError::Groups(Errno::EPERM));

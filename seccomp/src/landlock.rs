@@ -7,21 +7,25 @@
 //! | | files | TCP bind | TCP connect | scopes |
 //! | --- | --- | --- | --- | --- |
 //! | supervisor | read files below the given directories | none | none | abstract unix |
-//! | monitor | none | port 0 | none | abstract unix, signal |
-//! | datapath | none | port 0 | any | abstract unix, signal |
+//! | monitor | none | port 0, and those of rules | none | abstract unix, signal |
+//! | datapath | none | port 0, and those of rules | any | abstract unix, signal |
 //!
 //! The supervisor has no signal scope: it could no longer end the children that it had before.
 //! A socket is judged by the process that calls bind or connect, not by the one that made it, so
 //! what the monitor makes for the datapath is held to the datapath's rules.
 //!
+//! Where rules do not name their ports, or very many, a helper binds any ([`crate::ports`]).
+//!
 //! All of it is best effort: the library asks for what the running kernel has, and what it lacks of
 //! the above is reported.
 
 use crate::Role;
+use crate::ports::{BindPorts, Ports};
 use ::landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath,
     RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
+use std::iter;
 use std::os::fd::BorrowedFd;
 
 /// The newest ABI whose file rights we deny. Rights that the kernel lacks are left out.
@@ -36,38 +40,65 @@ pub(crate) struct Enforced {
     pub(crate) missing: Vec<String>,
 }
 
-/// Restricts the calling process, which must have `no_new_privs`. `readable` are directories below
-/// which files may be read; only the supervisor has any.
-pub(crate) fn restrict(role: Role, readable: &[BorrowedFd<'_>]) -> Enforced {
-    match enforce(role, readable) {
+/// What is not denied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed<'a> {
+    /// Ports that a helper may bind.
+    pub(crate) bind: &'a BindPorts,
+    /// Directories below which files may be read; only the supervisor has any.
+    pub(crate) readable: &'a [BorrowedFd<'a>],
+}
+
+/// Restricts the calling process, which must have `no_new_privs`.
+pub(crate) fn restrict(role: Role, allowed: Allowed<'_>) -> Enforced {
+    match enforce(role, allowed) {
         Ok(RestrictionStatus { landlock, .. }) => report(landlock),
         Err(error) => Enforced { abi: 0, missing: vec![format!("landlock: {error}")] },
     }
 }
 
-fn enforce(role: Role, readable: &[BorrowedFd<'_>]) -> Result<RestrictionStatus, RulesetError> {
+fn enforce(role: Role, allowed: Allowed<'_>) -> Result<RestrictionStatus, RulesetError> {
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(handled_ports(role))?
+        .handle_access(handled_ports(role, allowed.bind))?
         .scope(scopes(role))?
         .create()?;
     if role != Role::Supervisor {
-        // A socket bound to an address before it connects asks for port 0, which needs its rule.
-        rules = rules.add_rule(NetPort::new(0, AccessNet::BindTcp))?;
+        for (right, ports) in
+            [(AccessNet::BindTcp, &allowed.bind.tcp), (AccessNet::BindUdp, &allowed.bind.udp)]
+        {
+            let Ports::Only(ports) = ports else { continue };
+            if !handled_ports(role, allowed.bind).contains(right) {
+                continue;
+            }
+            // A socket bound to an address before it connects asks for port 0, which needs its rule.
+            for port in iter::once(0).chain(ports.iter().copied()) {
+                rules = rules.add_rule(NetPort::new(port, right))?;
+            }
+        }
     }
-    for directory in readable {
+    for directory in allowed.readable {
         rules = rules.add_rule(PathBeneath::new(directory, AccessFs::ReadFile))?;
     }
     rules.restrict_self()
 }
 
 /// What is denied unless a rule allows it.
-fn handled_ports(role: Role) -> BitFlags<AccessNet> {
+fn handled_ports(role: Role, bind: &BindPorts) -> BitFlags<AccessNet> {
+    let unless_free = |right: AccessNet, ports: &Ports| match ports {
+        Ports::Any => BitFlags::EMPTY,
+        Ports::Only(_) => right.into(),
+    };
+    let tcp = unless_free(AccessNet::BindTcp, &bind.tcp);
     match role {
+        Role::Supervisor => AccessNet::from_all(ABI::V10),
+        // UDP is known from ABI 10 on.
+        Role::Monitor => {
+            let connect = AccessNet::ConnectTcp | AccessNet::ConnectSendUdp;
+            connect | tcp | unless_free(AccessNet::BindUdp, &bind.udp)
+        }
         // The datapath connects wherever the namespace asks, and binds its UDP ports on the host.
-        Role::Datapath => AccessNet::BindTcp.into(),
-        // UDP is known from ABI 10 on; neither process has a use for it.
-        Role::Supervisor | Role::Monitor => AccessNet::from_all(ABI::V10),
+        Role::Datapath => tcp,
     }
 }
 
@@ -135,10 +166,23 @@ mod tests {
 
     #[test]
     fn only_the_datapath_may_connect_and_only_the_supervisor_may_signal_outside() {
-        assert!(!handled_ports(Role::Datapath).contains(AccessNet::ConnectTcp));
-        assert!(handled_ports(Role::Monitor).contains(AccessNet::ConnectTcp));
-        assert!(handled_ports(Role::Supervisor).contains(AccessNet::ConnectTcp));
+        let none = BindPorts::none();
+        assert!(!handled_ports(Role::Datapath, &none).contains(AccessNet::ConnectTcp));
+        assert!(handled_ports(Role::Monitor, &none).contains(AccessNet::ConnectTcp));
+        assert!(handled_ports(Role::Supervisor, &none).contains(AccessNet::ConnectTcp));
         assert!(!scopes(Role::Supervisor).contains(Scope::Signal));
         assert!(scopes(Role::Monitor).contains(Scope::Signal));
+    }
+
+    #[test]
+    fn ports_that_are_free_are_free_for_the_helpers_alone() {
+        let free = BindPorts { tcp: Ports::Any, udp: Ports::Any };
+        assert!(!handled_ports(Role::Datapath, &free).contains(AccessNet::BindTcp));
+        let monitor = handled_ports(Role::Monitor, &free);
+        assert!(!monitor.intersects(AccessNet::BindTcp | AccessNet::BindUdp));
+        assert!(monitor.contains(AccessNet::ConnectTcp));
+        let half = BindPorts { tcp: Ports::Any, ..BindPorts::none() };
+        assert!(handled_ports(Role::Monitor, &half).contains(AccessNet::BindUdp));
+        assert!(handled_ports(Role::Supervisor, &free).contains(AccessNet::BindTcp));
     }
 }

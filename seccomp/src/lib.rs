@@ -39,20 +39,23 @@ mod limits;
 pub mod namespaces;
 #[cfg(test)]
 mod policy;
+pub mod ports;
 mod root;
 mod sys;
 
 pub use audit::{AuditError, audit_from_outside};
-pub use caps::become_user;
+pub use caps::{Keep, become_user};
 pub use namespaces::{IsolateError, isolate_datapath, isolate_monitor};
 pub use root::RootError;
 
-use caps::{DropError, Keep};
+use caps::DropError;
+use landlock::Allowed;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use pasta_ipc::types::AuditReport;
+use ports::BindPorts;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -90,14 +93,16 @@ pub struct Confinement {
     pub role: Role,
     /// Best-effort measures that could not be taken before, from the isolation; they are reported.
     pub missing: Vec<String>,
-    /// Whether the monitor keeps `CAP_NET_ADMIN` (it follows the host). Others never do.
-    pub keep_net_admin: bool,
+    /// What the monitor keeps. Others never keep anything.
+    pub keep: Keep,
+    /// Ports that it may bind, where Landlock tells them apart. The supervisor binds none.
+    pub bind: BindPorts,
 }
 
 impl Confinement {
-    /// The one capability that the table leaves, if any.
-    fn keep(&self) -> Keep {
-        Keep::of(self.role, self.keep_net_admin)
+    /// As little as `role` can do with: no capability, and port 0.
+    pub fn least(role: Role, missing: Vec<String>) -> Self {
+        Self { role, missing, keep: Keep::NOTHING, bind: BindPorts::none() }
     }
 }
 
@@ -174,7 +179,7 @@ pub fn confine(
     if what.role == Role::Supervisor {
         return confine_supervisor(what.missing, &[]);
     }
-    let keep = what.keep();
+    let keep = what.keep.of(what.role);
     let mut missing = what.missing;
     note(&mut missing, caps::NO_EMPTY_BOUNDING, caps::empty_bounding());
     note(&mut missing, caps::NO_SECUREBITS, caps::lock_securebits());
@@ -185,7 +190,7 @@ pub fn confine(
     if supervisor.is_some_and(has_hung_up) {
         return Err(ConfineError::SupervisorGone);
     }
-    finish(what.role, keep, missing, &[])
+    finish(what.role, keep, missing, Allowed { bind: &what.bind, readable: &[] })
 }
 
 /// Confines the launcher once all is started: from here on it supervises.
@@ -200,9 +205,10 @@ pub fn confine_supervisor(
     missing: Vec<String>,
     readable: &[BorrowedFd<'_>],
 ) -> Result<(Confined, AuditReport), ConfineError> {
-    caps::drop_all_but(Keep::Nothing)?;
+    caps::drop_all_but(Keep::NOTHING)?;
     set_attribute("become non-dumpable", prctl::set_dumpable(false))?;
-    finish(Role::Supervisor, Keep::Nothing, missing, readable)
+    let allowed = Allowed { bind: &BindPorts::none(), readable };
+    finish(Role::Supervisor, Keep::NOTHING, missing, allowed)
 }
 
 /// What is common to all three: limits, `no_new_privs`, MDWE, Landlock, self-audit, filter.
@@ -210,12 +216,12 @@ fn finish(
     role: Role,
     keep: Keep,
     mut missing: Vec<String>,
-    readable: &[BorrowedFd<'_>],
+    allowed: Allowed<'_>,
 ) -> Result<(Confined, AuditReport), ConfineError> {
     set_attribute("set resource limits", limits::limit(role))?;
     set_attribute("set no_new_privs", prctl::set_no_new_privs())?;
     note(&mut missing, "memory-deny-write-execute", sys::refuse_exec_gain());
-    let fenced = landlock::restrict(role, readable);
+    let fenced = landlock::restrict(role, allowed);
     missing.extend(fenced.missing);
     let report =
         audit::audit_self(role, keep, fenced.abi, &missing).map_err(ConfineError::Audit)?;

@@ -67,6 +67,5 @@ pub(crate) fn quiet_stdio() {
 
 /// Confines the calling process as `role`, without isolation and without a supervisor.
 pub(crate) fn confine(role: Role) {
-    let what = Confinement { role, missing: Vec::new(), keep_net_admin: false };
-    seccomp::confine(what, None).unwrap();
+    seccomp::confine(Confinement::least(role, Vec::new()), None).unwrap();
 }

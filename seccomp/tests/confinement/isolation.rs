@@ -7,16 +7,20 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, bind as bind_socket, socket,
+};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid, pause};
 use pasta_ipc::types::AuditReport;
 use pasta_ipc::{
     Channel, DatapathToSupervisor, MonitorToSupervisor, SupervisorToDatapath, SupervisorToMonitor,
 };
-use seccomp::{Confinement, Role, audit_from_outside};
+use seccomp::ports::{BindPorts, Ports};
+use seccomp::{Confinement, Keep, Role, audit_from_outside};
 use std::fs::{self, File};
 use std::io::{Read, pipe};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Who an unprivileged launcher is when the tests run as root (chosen: nobody real).
 const ORDINARY: u32 = 54_321;
@@ -92,7 +96,7 @@ fn datapath(
     assert_eq!(getpid().as_raw(), 1);
     assert_eq!(unshare(CloneFlags::CLONE_NEWUSER), Err(Errno::EPERM), "an unmapped id");
     let epoll = new_epoll();
-    let what = Confinement { role: Role::Datapath, missing, keep_net_admin: false };
+    let what = Confinement::least(Role::Datapath, missing);
     let (_confined, report) = seccomp::confine(what, Some(supervisor.as_fd())).unwrap();
     supervisor.send(&DatapathToSupervisor::Ready(Box::new(report))).unwrap();
     end_with(&supervisor, &epoll);
@@ -133,11 +137,11 @@ pub(crate) fn datapath_is_isolated_confined_and_audited_from_outside() {
             if user.is_some() {
                 assert_eq!(report.groups, 0);
             }
-            audit_from_outside(pid, Role::Datapath, false, &report).unwrap();
+            audit_from_outside(pid, Role::Datapath, Keep::NOTHING, &report).unwrap();
 
             let boasting = AuditReport { groups: report.groups + 1, ..report.clone() };
-            assert!(audit_from_outside(pid, Role::Datapath, false, &boasting).is_err());
-            assert!(audit_from_outside(getpid(), Role::Datapath, false, &report).is_err());
+            assert!(audit_from_outside(pid, Role::Datapath, Keep::NOTHING, &boasting).is_err());
+            assert!(audit_from_outside(getpid(), Role::Datapath, Keep::NOTHING, &report).is_err());
             if user.is_some() {
                 let fds = fs::read_dir(format!("/proc/{pid}/fd"));
                 assert_eq!(fds.unwrap_err().raw_os_error(), Some(libc::EACCES), "not even ours");
@@ -172,7 +176,7 @@ fn start_namespace() -> Pid {
 
 fn monitor(
     namespaces: [File; 2],
-    keep_net_admin: bool,
+    keep: Keep,
     supervisor: Channel<MonitorToSupervisor, SupervisorToMonitor>,
 ) -> ! {
     seccomp::harden_early().unwrap();
@@ -184,18 +188,29 @@ fn monitor(
     let missing = seccomp::isolate_monitor().unwrap();
     assert_eq!(fs::read_dir("/").unwrap().count(), 0, "the root is empty");
     let epoll = new_epoll();
-    let what = Confinement { role: Role::Monitor, missing, keep_net_admin };
+    let bind = BindPorts { tcp: Ports::Only([80].into()), ..BindPorts::none() };
+    let what = Confinement { keep, bind, ..Confinement::least(Role::Monitor, missing) };
     let (_confined, report) = seccomp::confine(what, Some(supervisor.as_fd())).unwrap();
+    // The low port that is named needs the capability; another is refused before that.
+    for (port, allowed) in [(80, keep.net_bind_service), (81, false), (0, true)] {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let tcp = socket(AddressFamily::Inet, SockType::Stream, flags, SockProtocol::Tcp).unwrap();
+        let bound = bind_socket(tcp.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port));
+        assert_eq!(bound, if allowed { Ok(()) } else { Err(Errno::EACCES) }, "port {port}");
+    }
     supervisor.send(&MonitorToSupervisor::Ready(Box::new(report))).unwrap();
     end_with(&supervisor, &epoll);
 }
 
-pub(crate) fn monitor_keeps_net_admin_or_nothing_and_is_audited_from_outside() {
+pub(crate) fn monitor_keeps_what_it_needs_and_is_audited_from_outside() {
     if let Some(why) = no_user_namespaces() {
         return skip("monitor", &why);
     }
     for user in launchers() {
-        for keep_net_admin in [true, false] {
+        for (net_admin, net_bind_service) in
+            [(true, false), (false, false), (false, true), (true, true)]
+        {
+            let keep = Keep { net_admin, net_bind_service };
             as_launcher(user, || {
                 let owner = start_namespace();
                 let open = |name| File::open(format!("/proc/{owner}/ns/{name}")).unwrap();
@@ -203,7 +218,7 @@ pub(crate) fn monitor_keeps_net_admin_or_nothing_and_is_audited_from_outside() {
                 let (ours, theirs) = Channel::<SupervisorToMonitor, _>::pair().unwrap();
                 let Some(pid) = sys::fork() else {
                     drop(ours);
-                    monitor(namespaces, keep_net_admin, theirs);
+                    monitor(namespaces, keep, theirs);
                 };
                 drop(theirs);
                 wait_for(&ours);
@@ -211,9 +226,15 @@ pub(crate) fn monitor_keeps_net_admin_or_nothing_and_is_audited_from_outside() {
                     panic!("not ready");
                 };
                 all_measures(&report);
-                assert_eq!(report.effective, if keep_net_admin { 1 << 12 } else { 0 });
-                audit_from_outside(pid, Role::Monitor, keep_net_admin, &report).unwrap();
-                assert!(audit_from_outside(pid, Role::Monitor, !keep_net_admin, &report).is_err());
+                let bit = |kept: bool, bit: u64| u64::from(kept) << bit;
+                assert_eq!(report.effective, bit(net_admin, 12) | bit(net_bind_service, 10));
+                audit_from_outside(pid, Role::Monitor, keep, &report).unwrap();
+                for other in [
+                    Keep { net_admin: !net_admin, ..keep },
+                    Keep { net_bind_service: !net_bind_service, ..keep },
+                ] {
+                    assert!(audit_from_outside(pid, Role::Monitor, other, &report).is_err());
+                }
                 drop(ours);
                 assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)));
                 kill(owner, Signal::SIGKILL).unwrap();
@@ -245,7 +266,7 @@ pub(crate) fn helper_whose_supervisor_is_gone_refuses_to_start() {
         quiet_stdio();
         let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
         drop(theirs);
-        let what = Confinement { role: Role::Datapath, missing: Vec::new(), keep_net_admin: false };
+        let what = Confinement::least(Role::Datapath, Vec::new());
         let error = seccomp::confine(what, Some(ours.as_fd())).unwrap_err();
         assert_eq!(error.to_string(), "the supervisor has ended");
     });
@@ -257,7 +278,7 @@ pub(crate) fn helper_with_a_directory_or_a_file_open_refuses_to_start() {
             run_well(path, || {
                 quiet_stdio();
                 let _held = File::open(path).unwrap();
-                let what = Confinement { role, missing: Vec::new(), keep_net_admin: false };
+                let what = Confinement::least(role, Vec::new());
                 let error = seccomp::confine(what, None).unwrap_err();
                 assert!(matches!(error, seccomp::ConfineError::Audit(_)), "{error}");
             });

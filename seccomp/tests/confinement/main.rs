@@ -42,7 +42,7 @@ fn main() {
         allowed::monitor_runs_tokio_and_netlink
         allowed::supervisor_supervises_and_reads_where_it_may
         isolation::datapath_is_isolated_confined_and_audited_from_outside
-        isolation::monitor_keeps_net_admin_or_nothing_and_is_audited_from_outside
+        isolation::monitor_keeps_what_it_needs_and_is_audited_from_outside
         isolation::helper_dies_with_its_supervisor
         isolation::helper_whose_supervisor_is_gone_refuses_to_start
         isolation::helper_with_a_directory_or_a_file_open_refuses_to_start
