@@ -6,11 +6,13 @@
 
 use crate::run::follow::{Clock, Ears, Follower};
 use crate::run::handout::Handout;
+use crate::run::ports::Watcher;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{fstat, stat};
 use pasta_ipc::channel::Channel;
+use pasta_ipc::forward::Watched;
 use pasta_ipc::message::{Hello, Message};
 use pasta_ipc::types::MonitorStart;
 use pasta_ipc::{
@@ -38,6 +40,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 mod error;
 mod follow;
 mod handout;
+mod ports;
 mod publisher;
 
 pub(crate) use error::RunError;
@@ -49,6 +52,7 @@ struct Start {
     net_namespace: OwnedFd,
     host_events: OwnedFd,
     host_dumps: OwnedFd,
+    host_sockets: Option<OwnedFd>,
 }
 
 /// Runs until the supervisor asks us to end, or is gone.
@@ -68,6 +72,8 @@ pub(crate) fn run(
     let tun = TunDevice::open()?;
     let socket = netlink::open_here().map_err(RunError::Netlink)?;
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
+    let watched = start.what.ports.namespace == Watched::Yes;
+    let sockets = watched.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
     sys::bring_up(&socket, "lo").map_err(RunError::Loopback)?;
     let missing = seccomp::isolate_monitor()?;
 
@@ -94,12 +100,13 @@ pub(crate) fn run(
         };
         let bind = BindPorts::of(rules);
         let handout = Handout::new(&start.what);
+        let watcher = Watcher::new(start.what.loopback, sockets, start.host_sockets);
         let configured = configure(prepared, policy, &supervisor, datapath.channel, log).await?;
         let Some(follower) = configured else { return Ok(()) };
         let what = Confinement { role: Role::Monitor, missing, keep, bind };
         let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
         let ready = MonitorToSupervisor::Ready(Box::new(report));
-        serve(confined, ready, &supervisor, &datapath, follower, handout, log).await
+        serve(confined, ready, &supervisor, &datapath, follower, handout, watcher, log).await
     })
 }
 
@@ -121,7 +128,7 @@ fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Start>, RunError> 
         };
         phase = phase.after(&received.message)?;
         if let SupervisorToMonitor::Start(what) = received.message {
-            // The channel has checked that there are four.
+            // The channel has checked that there are four, or five where the host's ports are watched.
             let mut fds = received.fds.drain(..);
             let (Some(user_namespace), Some(net_namespace), Some(host_events), Some(host_dumps)) =
                 (fds.next(), fds.next(), fds.next(), fds.next())
@@ -134,6 +141,7 @@ fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Start>, RunError> 
                 net_namespace,
                 host_events,
                 host_dumps,
+                host_sockets: fds.next(),
             }));
         }
     }
@@ -253,6 +261,7 @@ async fn serve(
     datapath: &Peer<'_, MonitorToDatapath, DatapathToMonitor>,
     mut follower: Follower,
     mut handout: Handout,
+    mut watcher: Watcher,
     log: &Log,
 ) -> Result<(), RunError> {
     let mut supervisor_phase = SupervisorPhase::Serving;
@@ -262,11 +271,14 @@ async fn serve(
     loop {
         if !follower.is_to_be_waited_for()
             && let Some(ready) = ready.take()
-            && !supervisor.tell(&ready, &[]).await?
         {
-            return Ok(());
+            if !supervisor.tell(&ready, &[]).await? {
+                return Ok(());
+            }
+            watcher.begin();
         }
-        let is_behind = handout.is_behind() || follower.publisher().is_behind();
+        let is_behind =
+            handout.is_behind() || watcher.is_behind() || follower.publisher().is_behind();
         tokio::select! {
             received = supervisor.next() => match received {
                 Ok(message) => {
@@ -302,10 +314,12 @@ async fn serve(
                 let mut ready = ready.map_err(RunError::Wait)?;
                 handout.catch_up(datapath.channel)?;
                 follower.publisher().catch_up(datapath.channel);
-                if handout.is_behind() || follower.publisher().is_behind() {
+                watcher.catch_up(datapath.channel);
+                if handout.is_behind() || watcher.is_behind() || follower.publisher().is_behind() {
                     ready.clear_ready();
                 }
             }
+            () = watcher.wait(), if datapath_lives => watcher.act(datapath.channel, log),
             () = follower.wait() => follower.act(datapath.channel, log).await?,
         }
         if supervisor_phase == SupervisorPhase::Ending {

@@ -30,6 +30,8 @@ pub(crate) enum RunError {
     EnterNet(Errno),
     /// There is no netlink socket to be had in the namespace.
     Netlink(io::Error),
+    /// There is no socket to be had that lists the sockets of the namespace.
+    SockDiag(io::Error),
     /// The namespace's loopback does not come up.
     Loopback(io::Error),
     /// The interface that was named is not there, and nobody would notice when it comes.
@@ -75,6 +77,7 @@ impl fmt::Display for RunError {
                 "cannot enter the network namespace (it must belong to the user namespace)",
             ),
             Self::Netlink(_) => f.write_str("cannot open a netlink socket in the namespace"),
+            Self::SockDiag(_) => f.write_str("cannot open a sock_diag socket in the namespace"),
             Self::Loopback(_) => f.write_str("cannot bring \"lo\" up in the namespace"),
             Self::NoTemplate(name) => {
                 write!(f, "interface \"{name}\" (-i) does not exist on the host")
@@ -96,6 +99,7 @@ impl Error for RunError {
             | Self::Send(error)
             | Self::Wait(error)
             | Self::Netlink(error)
+            | Self::SockDiag(error)
             | Self::Loopback(error)
             | Self::Runtime(error) => Some(error),
             Self::EnterUser(errno) | Self::EnterNet(errno) | Self::NoTap(errno) => Some(errno),

@@ -1,0 +1,93 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A message of the kernel's.
+pub(in crate::ports) fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let len = (HEADER_LEN + payload.len()) as u32;
+    let mut octets = len.to_ne_bytes().to_vec();
+    octets.extend(kind.to_ne_bytes());
+    octets.extend([2, 0]);
+    octets.extend(sequence.to_ne_bytes());
+    octets.extend([0; 4]);
+    octets.extend(payload);
+    octets.resize(octets.len().next_multiple_of(4), 0);
+    octets
+}
+
+/// A `struct inet_diag_msg`.
+fn diag(family: u8, address: &[u8], port: u16, device: u32) -> Vec<u8> {
+    let mut octets = vec![family, LISTEN, 0, 0];
+    octets.extend(port.to_be_bytes());
+    octets.extend([0, 0]);
+    octets.extend(address);
+    octets.resize(40, 0);
+    octets.extend(device.to_ne_bytes());
+    octets.resize(72, 0);
+    octets
+}
+
+fn all(octets: &[u8], sequence: u32) -> Vec<Result<Part, Malformed>> {
+    parts(octets, sequence).collect()
+}
+
+#[test]
+fn request_is_as_the_kernel_has_it() {
+    let octets = request(Family::V6, Transport::Udp, 7);
+    assert_eq!(octets.len(), 72);
+    assert_eq!(octets[..8], [72_u32.to_ne_bytes(), [20, 0, 1, 3]].concat());
+    assert_eq!(octets[8..16], [7_u32.to_ne_bytes(), [0; 4]].concat());
+    assert_eq!(octets[16..20], [10, 17, 0, 0]);
+    assert_eq!(octets[20..24], (1_u32 << 7).to_ne_bytes());
+    assert!(octets[24..].iter().all(|octet| *octet == 0));
+    let octets = request(Family::V4, Transport::Tcp, 7);
+    assert_eq!(octets[16..20], [2, 6, 0, 0]);
+    assert_eq!(octets[20..24], (1_u32 << 10).to_ne_bytes());
+}
+
+#[test]
+fn sockets_of_both_families_and_the_end_are_read() {
+    let v6: Ipv6Addr = "2001:db8::7".parse().unwrap();
+    let octets = [
+        message(BY_FAMILY, 3, &diag(AF_INET, &[192, 0, 2, 1], 8080, 0)),
+        message(BY_FAMILY, 3, &diag(AF_INET6, &v6.octets(), 443, 9)),
+        message(DONE, 3, &[0; 4]),
+    ]
+    .concat();
+    let v4 = Listening { address: "192.0.2.1".parse().unwrap(), port: 8080, device: 0 };
+    let v6 = Listening { address: v6.into(), port: 443, device: 9 };
+    assert_eq!(all(&octets, 3), [Ok(Part::Socket(v4)), Ok(Part::Socket(v6)), Ok(Part::Done)]);
+}
+
+#[test]
+fn answers_to_an_earlier_request_are_left_out() {
+    let octets = [message(DONE, 2, &[0; 4]), message(DONE, 3, &[0; 4])].concat();
+    assert_eq!(all(&octets, 3), [Ok(Part::Done)]);
+}
+
+#[test]
+fn refusals_carry_their_errno() {
+    let payload = (-libc::ENOENT).to_ne_bytes();
+    for kind in [ERROR, DONE] {
+        assert_eq!(all(&message(kind, 3, &payload), 3), [Ok(Part::Refused(libc::ENOENT))]);
+    }
+}
+
+#[test]
+fn what_is_cut_short_or_unknown_is_malformed_and_the_end() {
+    let whole = message(BY_FAMILY, 3, &diag(AF_INET, &[127, 0, 0, 1], 80, 1));
+    for len in 1..whole.len() {
+        assert_eq!(all(&whole[..len], 3), [Err(Malformed)], "{len}");
+    }
+    let other_family = message(BY_FAMILY, 3, &diag(1, &[], 80, 0));
+    assert_eq!(all(&other_family, 3), [Err(Malformed)]);
+    assert_eq!(all(&message(99, 3, &[]), 3), [Err(Malformed)]);
+    let short = message(BY_FAMILY, 3, &[AF_INET; 40]);
+    assert_eq!(all(&short, 3), [Err(Malformed)]);
+}
+
+proptest! {
+    #[test]
+    fn any_octets_end_the_iteration(octets in prop::collection::vec(any::<u8>(), 0..300), sequence: u32) {
+        prop_assert!(all(&octets, sequence).len() <= octets.len() / HEADER_LEN + 1);
+    }
+}

@@ -1,0 +1,229 @@
+//! Who listens on either side, found out again and again, and told to the datapath.
+
+use crate::run::follow::Clock;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
+use nix::time::{ClockId, clock_gettime};
+use pasta_ipc::forward::{LoopbackTarget, PortSide};
+use pasta_ipc::{MonitorToDatapath, SendError};
+use pasta_monitor::log::Log;
+use pasta_monitor::peer::ToDatapath;
+use pasta_monitor::ports::{Look, LookError, Pace, Progress};
+use pasta_monitor::time::Instant;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Room for an answer of the kernel's, which makes them no longer than 32 KiB (`netlink_dump()` in
+/// `net/netlink/af_netlink.c`).
+const ROOM: usize = 64 * 1024;
+
+/// Octets of answers that are taken in at once, before everything else has its turn; chosen: some
+/// hundreds of sockets, less than half a millisecond.
+const TURN: usize = 64 * 1024;
+
+/// Opens a socket that lists the sockets of the network namespace we are in.
+///
+/// # Errors
+///
+/// What `socket(2)` reports.
+pub(super) fn open_here() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let protocol = SockProtocol::NetlinkSockDiag;
+    Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?)
+}
+
+/// Looks at the sides that are watched, one after the other.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    sides: Vec<Side>,
+    /// Which of them is looked at now.
+    current: Option<usize>,
+    pace: Pace,
+    clock: Clock,
+    /// When the look began, and what of a processor's time it has taken.
+    begun: Instant,
+    cost: Duration,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Side {
+    name: &'static str,
+    socket: OwnedFd,
+    look: Look,
+    /// A failure was logged, and there was no success since.
+    failed: bool,
+}
+
+/// Why a look came to nothing.
+#[derive(Debug)]
+enum Failure {
+    Socket(Errno),
+    Look(LookError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(errno) => f.write_str(errno.desc()),
+            Self::Look(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Watcher {
+    /// Watches the sides that there is a socket for, once it is told to begin.
+    pub(super) fn new(
+        loopback: LoopbackTarget,
+        namespace: Option<OwnedFd>,
+        host: Option<OwnedFd>,
+    ) -> Self {
+        let side = |name, side, socket: Option<OwnedFd>| {
+            let look = Look::new(side, loopback);
+            socket.map(|socket| Side { name, socket, look, failed: false })
+        };
+        let namespace = side("namespace", PortSide::Namespace, namespace);
+        let host = side("host", PortSide::Host, host);
+        Self {
+            sides: namespace.into_iter().chain(host).collect(),
+            current: None,
+            pace: Pace::default(),
+            clock: Clock::default(),
+            begun: Instant::START,
+            cost: Duration::ZERO,
+            buffer: vec![0; ROOM],
+        }
+    }
+
+    /// From now on it looks.
+    pub(super) fn begin(&mut self) {
+        if !self.sides.is_empty() {
+            self.pace.begin(self.clock.now());
+        }
+    }
+
+    /// Waits until there is something to do.
+    pub(super) async fn wait(&self) {
+        // The kernel answers while it is asked, so within a look there is nothing to wait for.
+        if self.current.is_none() {
+            self.clock.wait_until(self.pace.due()).await;
+        }
+    }
+
+    /// Goes on with a look, or begins one, for no longer than a turn; and tells what is new.
+    pub(super) fn act(&mut self, datapath: &ToDatapath, log: &Log) {
+        let before = processor_time();
+        if self.current.is_none() {
+            self.begun = self.clock.now();
+            self.cost = Duration::ZERO;
+            self.current = Some(0);
+            self.ask_first(log);
+        }
+        let mut taken = 0;
+        while taken < TURN
+            && let Some(side) = self.current.and_then(|n| self.sides.get_mut(n))
+        {
+            match side.go_on(&mut self.buffer) {
+                Ok((octets, Progress::More | Progress::Ask)) => taken += octets,
+                Ok((_, Progress::Over)) => {
+                    side.failed = false;
+                    self.next_side(log);
+                }
+                Err(failure) => {
+                    side.complain(&failure, log);
+                    self.next_side(log);
+                }
+            }
+        }
+        self.cost += processor_time().saturating_sub(before);
+        if self.current.is_none() {
+            self.pace.looked(self.begun, self.cost);
+        }
+        self.catch_up(datapath);
+    }
+
+    fn next_side(&mut self, log: &Log) {
+        self.current = self.current.map(|n| n + 1);
+        self.ask_first(log);
+    }
+
+    /// Begins to look at the current side, or the next one that can be asked.
+    fn ask_first(&mut self, log: &Log) {
+        while let Some(n) = self.current {
+            let Some(side) = self.sides.get_mut(n) else {
+                self.current = None;
+                return;
+            };
+            side.look.begin();
+            match side.ask() {
+                Ok(Progress::Over) => {}
+                Ok(_) => return,
+                Err(failure) => side.complain(&failure, log),
+            }
+            self.current = Some(n + 1);
+        }
+    }
+
+    /// Whether there is news that the datapath has not heard.
+    pub(super) fn is_behind(&self) -> bool {
+        self.sides.iter().any(|side| side.look.is_behind())
+    }
+
+    /// Tells the news, as far as there is room. While there is none, only the newest waits.
+    pub(super) fn catch_up(&mut self, datapath: &ToDatapath) {
+        for side in &mut self.sides {
+            while let Some(snapshot) = side.look.news() {
+                let transport = snapshot.transport;
+                let message = MonitorToDatapath::Ports(Box::new(snapshot));
+                // That the datapath is gone shows when we listen to it.
+                if matches!(datapath.send(&message), Err(SendError::WouldBlock)) {
+                    return;
+                }
+                side.look.told(transport);
+            }
+        }
+    }
+}
+
+impl Side {
+    /// Asks the next question, if there is one.
+    fn ask(&mut self) -> Result<Progress, Failure> {
+        let Some(question) = self.look.question() else { return Ok(Progress::Over) };
+        let sent = send(self.socket.as_raw_fd(), &question, MsgFlags::MSG_DONTWAIT);
+        sent.map_err(Failure::Socket)?;
+        Ok(Progress::More)
+    }
+
+    /// Takes in one datagram, and asks the next question after the last of an answer. Says how many
+    /// octets came.
+    fn go_on(&mut self, buffer: &mut [u8]) -> Result<(usize, Progress), Failure> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        let len = recv(self.socket.as_raw_fd(), buffer, flags).map_err(Failure::Socket)?;
+        let octets = buffer.get(..len).ok_or(Failure::Socket(Errno::EMSGSIZE))?;
+        let progress = match self.look.take_in(octets).map_err(Failure::Look)? {
+            Progress::Ask => self.ask()?,
+            other => other,
+        };
+        Ok((len, progress))
+    }
+
+    /// Logs a failure, unless it is one of several in a row.
+    fn complain(&mut self, failure: &Failure, log: &Log) {
+        if !self.failed {
+            log.warn(&format!("cannot find out who listens in the {}: {failure}", self.name));
+        }
+        self.failed = true;
+    }
+}
+
+/// What this thread has had of a processor.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests;
