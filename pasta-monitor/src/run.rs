@@ -14,7 +14,7 @@ use nix::sys::stat::{fstat, stat};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::forward::Watched;
 use pasta_ipc::message::{Hello, Message};
-use pasta_ipc::types::MonitorStart;
+use pasta_ipc::types::{MonitorStart, TapUse};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
     SupervisorToMonitor,
@@ -69,7 +69,10 @@ pub(crate) fn run(
     let policy = Policy::from(&*start.what);
 
     enter(start.user_namespace, start.net_namespace)?;
-    let tun = TunDevice::open()?;
+    let tun = match start.what.tap {
+        TapUse::Make => Some(TunDevice::open()?),
+        TapUse::None => None,
+    };
     let socket = netlink::open_here().map_err(RunError::Netlink)?;
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
     let watched = start.what.ports.namespace == Watched::Yes;
@@ -86,27 +89,35 @@ pub(crate) fn run(
         let datapath_channel = datapath;
         let datapath = Peer::new(&datapath_channel)?;
 
-        let prepared = Prepared {
-            tun,
-            socket,
-            namespace_events,
-            host_events: Some(start.host_events),
-            host_dumps: start.host_dumps,
-        };
         let rules = start.what.outbound.as_slice();
         let keep = Keep {
-            net_admin: policy.changes_namespace(),
+            net_admin: tun.is_some() && policy.changes_namespace(),
             net_bind_service: seccomp::ports::name_low_port(rules),
         };
         let bind = BindPorts::of(rules);
         let handout = Handout::new(&start.what);
         let watcher = Watcher::new(start.what.loopback, sockets, start.host_sockets);
-        let configured = configure(prepared, policy, &supervisor, datapath.channel, log).await?;
-        let Some(follower) = configured else { return Ok(()) };
+        let follower = match tun {
+            None => None,
+            Some(tun) => {
+                let prepared = Prepared {
+                    tun,
+                    socket,
+                    namespace_events,
+                    host_events: Some(start.host_events),
+                    host_dumps: start.host_dumps,
+                };
+                let channel = datapath.channel;
+                let configured = configure(prepared, policy, &supervisor, channel, log).await?;
+                let Some(follower) = configured else { return Ok(()) };
+                Some(follower)
+            }
+        };
+        let work = Work { follower, handout, watcher };
         let what = Confinement { role: Role::Monitor, missing, keep, bind };
         let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
         let ready = MonitorToSupervisor::Ready(Box::new(report));
-        serve(confined, ready, &supervisor, &datapath, follower, handout, watcher, log).await
+        serve(confined, ready, &supervisor, &datapath, work, log).await
     })
 }
 
@@ -250,6 +261,41 @@ fn announce(state: &State, desired: &Desired, log: &Log) {
     }
 }
 
+/// All that is done for the datapath.
+struct Work {
+    /// None where there is no tap: then there is nothing to follow.
+    follower: Option<Follower>,
+    handout: Handout,
+    watcher: Watcher,
+}
+
+impl Work {
+    /// Whether there is something that the datapath is still to be told.
+    fn is_behind(&mut self) -> bool {
+        let follower = self.follower.as_mut();
+        let follower = follower.is_some_and(|follower| follower.publisher().is_behind());
+        follower || self.handout.is_behind() || self.watcher.is_behind()
+    }
+
+    /// Tells it, as far as there is room; answers first, somebody waits for them.
+    fn catch_up(&mut self, datapath: &ToDatapath) -> Result<(), RunError> {
+        self.handout.catch_up(datapath)?;
+        if let Some(follower) = &mut self.follower {
+            follower.publisher().catch_up(datapath);
+        }
+        self.watcher.catch_up(datapath);
+        Ok(())
+    }
+}
+
+/// Waits until there is something to follow; for ever where nothing is followed.
+async fn wait_for(follower: Option<&Follower>) {
+    match follower {
+        Some(follower) => follower.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Follows host and namespace and handles messages until the supervisor asks us to end, or is gone.
 ///
 /// The supervisor hears that we are `ready` at once, or with `--bind-wait` when there is a template,
@@ -259,9 +305,7 @@ async fn serve(
     ready: MonitorToSupervisor,
     supervisor: &Peer<'_, MonitorToSupervisor, SupervisorToMonitor>,
     datapath: &Peer<'_, MonitorToDatapath, DatapathToMonitor>,
-    mut follower: Follower,
-    mut handout: Handout,
-    mut watcher: Watcher,
+    mut work: Work,
     log: &Log,
 ) -> Result<(), RunError> {
     let mut supervisor_phase = SupervisorPhase::Serving;
@@ -269,16 +313,15 @@ async fn serve(
     let mut datapath_lives = true;
     let mut ready = Some(ready);
     loop {
-        if !follower.is_to_be_waited_for()
+        if !work.follower.as_ref().is_some_and(Follower::is_to_be_waited_for)
             && let Some(ready) = ready.take()
         {
             if !supervisor.tell(&ready, &[]).await? {
                 return Ok(());
             }
-            watcher.begin();
+            work.watcher.begin();
         }
-        let is_behind =
-            handout.is_behind() || watcher.is_behind() || follower.publisher().is_behind();
+        let is_behind = work.is_behind();
         tokio::select! {
             received = supervisor.next() => match received {
                 Ok(message) => {
@@ -299,10 +342,10 @@ async fn serve(
             },
             // One request for each turn, and none before the answer to the last is gone: whatever the
             // datapath asks, the other branches have their turn.
-            received = datapath.next(), if datapath_lives && !handout.is_behind() => match received {
+            received = datapath.next(), if datapath_lives && !work.handout.is_behind() => match received {
                 Ok(message) => {
                     datapath_phase = datapath_phase.after(&message)?;
-                    handout.serve(&message, datapath.channel)?;
+                    work.handout.serve(&message, datapath.channel)?;
                 }
                 Err(ReceiveError::Closed) => {
                     log.warn("datapath is gone");
@@ -312,15 +355,17 @@ async fn serve(
             },
             ready = datapath.room(), if datapath_lives && is_behind => {
                 let mut ready = ready.map_err(RunError::Wait)?;
-                handout.catch_up(datapath.channel)?;
-                follower.publisher().catch_up(datapath.channel);
-                watcher.catch_up(datapath.channel);
-                if handout.is_behind() || watcher.is_behind() || follower.publisher().is_behind() {
+                work.catch_up(datapath.channel)?;
+                if work.is_behind() {
                     ready.clear_ready();
                 }
             }
-            () = watcher.wait(), if datapath_lives => watcher.act(datapath.channel, log),
-            () = follower.wait() => follower.act(datapath.channel, log).await?,
+            () = work.watcher.wait(), if datapath_lives => work.watcher.act(datapath.channel, log),
+            () = wait_for(work.follower.as_ref()) => {
+                if let Some(follower) = &mut work.follower {
+                    follower.act(datapath.channel, log).await?;
+                }
+            }
         }
         if supervisor_phase == SupervisorPhase::Ending {
             return Ok(());

@@ -19,6 +19,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, read};
 use pasta_ipc::channel::{Channel, ReceiveError, Received, SendError};
 use pasta_ipc::message::Hello;
+use pasta_ipc::types::TapUse;
 use pasta_ipc::{
     DatapathToSupervisor, Message, MonitorToSupervisor, SupervisorToDatapath, SupervisorToMonitor,
 };
@@ -189,7 +190,11 @@ impl Children {
         message: &SupervisorToMonitor,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), SendError> {
-        self.monitor.talk.started();
+        let tap = match message {
+            SupervisorToMonitor::Start(start) => start.tap,
+            SupervisorToMonitor::Hello(_) | SupervisorToMonitor::Shutdown => TapUse::Make,
+        };
+        self.monitor.talk.started(tap);
         self.monitor.send(message, fds)
     }
 
@@ -203,7 +208,7 @@ impl Children {
         message: &SupervisorToDatapath,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), SendError> {
-        self.datapath.talk.started();
+        self.datapath.talk.started(TapUse::Make);
         self.datapath.send(message, fds)
     }
 

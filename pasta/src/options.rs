@@ -260,7 +260,7 @@ impl Options {
     /// Whether the namespace is changed after start, which is what the monitor needs its capability
     /// for.
     pub(crate) fn changes_namespace(&self) -> bool {
-        self.configure == Configure::Namespace && self.follows()
+        self.tap == TapUse::Make && self.configure == Configure::Namespace && self.follows()
     }
 
     /// Whether the host's network is followed after start.

@@ -3,14 +3,15 @@
 //! | message | allowed |
 //! | --- | --- |
 //! | `Hello` | first, once, with our version |
-//! | `TapReady` (monitor) | once, after it was told to start |
-//! | `Ready` (monitor) | once, after `TapReady` |
+//! | `TapReady` (monitor) | once, after it was told to start and to make one |
+//! | `Ready` (monitor) | once, after `TapReady`, or after it was told to start without one |
 //! | `Ready` (datapath) | once, after it was told to start |
 //! | `Log`, `Failed` | at any time after `Hello` |
 //! | `Status` (monitor) | once for each time it was asked for |
 
 use pasta_ipc::channel::expect_hello;
 use pasta_ipc::message::Hello;
+use pasta_ipc::types::TapUse;
 use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor};
 
 /// How far the talk with a helper has come.
@@ -37,7 +38,7 @@ enum Heard {
 enum Told {
     #[default]
     Nothing,
-    Start,
+    Start(TapUse),
 }
 
 /// What matters of a message for the order.
@@ -52,9 +53,9 @@ enum Step {
 }
 
 impl Talk {
-    /// Notes that the helper has been told to start.
-    pub(crate) fn started(&mut self) {
-        self.told = Told::Start;
+    /// Notes that the helper has been told to start; `tap` counts for the monitor.
+    pub(crate) fn started(&mut self, tap: TapUse) {
+        self.told = Told::Start(tap);
     }
 
     /// Notes that the monitor has been asked for its status.
@@ -79,7 +80,11 @@ impl Talk {
             }
             MonitorToSupervisor::Status(_) => Step::Status,
         };
-        self.take(step, Heard::Tap)
+        let before_ready = match self.told {
+            Told::Start(TapUse::None) => Heard::Hello,
+            Told::Start(TapUse::Make) | Told::Nothing => Heard::Tap,
+        };
+        self.take(step, before_ready)
     }
 
     /// Takes a message of the datapath.
@@ -105,8 +110,8 @@ impl Talk {
             }
             (_, Heard::Nothing, _) => return Err("first message is not Hello".into()),
             (Step::Words, heard, _) => heard,
-            (Step::Tap, Heard::Hello, Told::Start) => Heard::Tap,
-            (Step::Ready, heard, Told::Start) if heard == before_ready => Heard::Ready,
+            (Step::Tap, Heard::Hello, Told::Start(TapUse::Make)) => Heard::Tap,
+            (Step::Ready, heard, Told::Start(_)) if heard == before_ready => Heard::Ready,
             (step, heard, told) => {
                 return Err(format!("{step:?} out of turn (heard: {heard:?}, told: {told:?})"));
             }
@@ -145,7 +150,7 @@ mod tests {
         let mut talk = Talk::default();
         assert!(talk.monitor(&HELLO).is_ok());
         assert!(talk.monitor(&words()).is_ok());
-        talk.started();
+        talk.started(TapUse::Make);
         for message in [tap(), words(), ready(), words()] {
             assert!(talk.monitor(&message).is_ok(), "{message:?}");
         }
@@ -168,6 +173,17 @@ mod tests {
     }
 
     #[test]
+    fn monitor_that_is_to_make_no_tap_is_ready_without_one() {
+        let mut talk = Talk::default();
+        talk.monitor(&HELLO).unwrap();
+        assert!(talk.monitor(&ready()).is_err());
+        talk.started(TapUse::None);
+        assert!(talk.monitor(&tap()).is_err());
+        assert!(talk.monitor(&ready()).is_ok());
+        assert!(talk.monitor(&ready()).is_err());
+    }
+
+    #[test]
     fn nothing_comes_before_hello_and_no_tap_before_start() {
         for message in [words(), tap(), ready()] {
             assert!(Talk::default().monitor(&message).is_err(), "{message:?}");
@@ -175,7 +191,7 @@ mod tests {
         let mut talk = Talk::default();
         talk.monitor(&HELLO).unwrap();
         assert!(talk.monitor(&tap()).is_err());
-        talk.started();
+        talk.started(TapUse::Make);
         assert!(talk.monitor(&ready()).is_err());
     }
 
@@ -185,7 +201,7 @@ mod tests {
         let mut talk = Talk::default();
         talk.datapath(&DatapathToSupervisor::Hello(Hello::OURS)).unwrap();
         assert!(talk.datapath(&ready).is_err());
-        talk.started();
+        talk.started(TapUse::Make);
         assert!(talk.datapath(&ready).is_ok());
         assert!(talk.datapath(&ready).is_err());
     }
