@@ -91,7 +91,8 @@ pub enum SupervisorToDatapath {
     Resolvers(ResolverSnapshot),
     /// The rules of one direction. After `Hello`, any number.
     Forwards(Box<ForwardTable>),
-    /// Listeners of explicit rules, bound and listening. After `Hello` and before `Start`, any number.
+    /// Listeners of explicit rules, bound and listening. After `Hello` and before `Start`, any number;
+    /// before the `Forwards` that want them.
     /// Descriptors: one for each, in the same order.
     Listeners(Bounded<ListenerAddress, MAX_LISTENERS>),
     /// Asks for an orderly end. At any time after `Start`; the process ends.

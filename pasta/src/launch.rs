@@ -404,15 +404,16 @@ impl<'a> Starting<'a> {
             let list = SupervisorToDatapath::Resolvers(list);
             progress.children.tell_datapath(&list).map_err(to_datapath)?;
 
+            // Before the rules that want them.
+            progress.children.hand_over(&listeners).map_err(to_datapath)?;
+            // They close when the datapath closes them, once nobody else holds them.
+            drop(listeners);
             for table in
                 [(Direction::Inbound, &forwards.inbound), (Direction::Outbound, &forwards.outbound)]
             {
                 let table = forward_table(table);
                 progress.children.tell_datapath(&table).map_err(to_datapath)?;
             }
-            progress.children.hand_over(&listeners).map_err(to_datapath)?;
-            // What is not ours any more shows as closed when the datapath closes it.
-            drop(listeners);
 
             let tap = match options.tap() {
                 TapUse::Make => Some(progress.wait_for(|seen, _| seen.tap.take())?),
