@@ -58,21 +58,23 @@ pub(crate) fn restrict(role: Role, allowed: Allowed<'_>) -> Enforced {
 }
 
 fn enforce(role: Role, allowed: Allowed<'_>) -> Result<RestrictionStatus, RulesetError> {
-    let mut rules = Ruleset::default()
-        .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(handled_ports(role, allowed.bind))?
-        .scope(scopes(role))?
-        .create()?;
+    let mut handled = Ruleset::default().handle_access(AccessFs::from_all(NEWEST))?;
+    let ports = handled_ports(role, allowed.bind);
+    // The library refuses to handle nothing.
+    if !ports.is_empty() {
+        handled = handled.handle_access(ports)?;
+    }
+    let mut rules = handled.scope(scopes(role))?.create()?;
     if role != Role::Supervisor {
-        for (right, ports) in
+        for (right, named) in
             [(AccessNet::BindTcp, &allowed.bind.tcp), (AccessNet::BindUdp, &allowed.bind.udp)]
         {
-            let Ports::Only(ports) = ports else { continue };
-            if !handled_ports(role, allowed.bind).contains(right) {
+            let Ports::Only(named) = named else { continue };
+            if !ports.contains(right) {
                 continue;
             }
             // A socket bound to an address before it connects asks for port 0, which needs its rule.
-            for port in iter::once(0).chain(ports.iter().copied()) {
+            for port in iter::once(0).chain(named.iter().copied()) {
                 rules = rules.add_rule(NetPort::new(port, right))?;
             }
         }

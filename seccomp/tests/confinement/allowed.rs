@@ -18,7 +18,8 @@ use pasta_ipc::forward::RequestId;
 use pasta_ipc::{
     Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, SupervisorToDatapath,
 };
-use seccomp::Role;
+use seccomp::ports::{BindPorts, Ports};
+use seccomp::{Confinement, Role};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, Read};
@@ -242,19 +243,37 @@ pub(crate) fn datapath_serves_flows() {
     });
 }
 
-/// Landlock: TCP ports of one's own choice are not for the datapath.
-pub(crate) fn datapath_binds_no_port_of_its_own_choice() {
-    run_well("datapath", || {
-        quiet_stdio();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        confine(Role::Datapath);
-        let tcp =
-            socket(AddressFamily::Inet, SockType::Stream, NON_BLOCKING, SockProtocol::Tcp).unwrap();
-        let address = SockaddrIn::new(127, 0, 0, 1, port);
-        assert_eq!(bind(tcp.as_raw_fd(), &address), Err(Errno::EACCES));
-    });
+/// Landlock: TCP ports are for a helper if rules name them, or if it is not known which do.
+pub(crate) fn helpers_bind_no_port_of_their_own_choice() {
+    for role in [Role::Datapath, Role::Monitor] {
+        let named = |port| Ports::Only([port].into());
+        for (name, tcp, allowed) in [
+            ("none", BindPorts::none().tcp, [false, false]),
+            ("one", BindPorts::none().tcp, [true, false]),
+            ("any", Ports::Any, [true, true]),
+        ] {
+            run_well(&format!("{role} with {name}"), || {
+                quiet_stdio();
+                let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let free = [free(), free()];
+                let ports = free.each_ref().map(|it| it.local_addr().unwrap().port());
+                drop(free);
+                let tcp = if name == "one" { named(ports[0]) } else { tcp };
+                let bind_ports = BindPorts { tcp, ..BindPorts::none() };
+                let least = Confinement::least(role, Vec::new());
+                let what = Confinement { bind: bind_ports, ..least };
+                let (_confined, report) = seccomp::confine(what, None).unwrap();
+                assert!(report.landlock_abi > 0, "{:?}", report.missing);
+                for (port, allowed) in ports.into_iter().zip(allowed) {
+                    let tcp = SockProtocol::Tcp;
+                    let tcp = socket(AddressFamily::Inet, SockType::Stream, NON_BLOCKING, tcp);
+                    let bound =
+                        bind(tcp.unwrap().as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port));
+                    assert_eq!(bound, if allowed { Ok(()) } else { Err(Errno::EACCES) });
+                }
+            });
+        }
+    }
 }
 
 /// A runtime of one thread with netlink, a timer and a wake-up, as the monitor runs it.

@@ -38,7 +38,7 @@ fn main() {
         forbidden::forbidden_calls_end_the_process
         reach::kernel_allows_the_pinned_calls_and_no_others
         allowed::datapath_serves_flows
-        allowed::datapath_binds_no_port_of_its_own_choice
+        allowed::helpers_bind_no_port_of_their_own_choice
         allowed::monitor_runs_tokio_and_netlink
         allowed::supervisor_supervises_and_reads_where_it_may
         isolation::datapath_is_isolated_confined_and_audited_from_outside
