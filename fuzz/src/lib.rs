@@ -13,6 +13,7 @@ pub mod input;
 pub mod ipc_decode;
 pub mod ipv6_ext_headers;
 pub mod netlink_message;
+pub mod sock_diag;
 pub mod tcp_options;
 pub mod tcp_segment_stream;
 pub mod vnet_hdr;

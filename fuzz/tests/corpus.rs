@@ -5,7 +5,7 @@ use std::path::Path;
 /// A target, and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     ("ethernet_frame", pasta_fuzz::ethernet_frame::check),
     ("flow_table", pasta_fuzz::flow_table::check),
     ("forward_policy", pasta_fuzz::forward_policy::check),
@@ -15,6 +15,7 @@ const TARGETS: [Target; 12] = [
     ("ipc_decode_supervisor", pasta_fuzz::ipc_decode::supervisor),
     ("ipv6_ext_headers", pasta_fuzz::ipv6_ext_headers::check),
     ("netlink_message", pasta_fuzz::netlink_message::check),
+    ("sock_diag", pasta_fuzz::sock_diag::check),
     ("tcp_options", pasta_fuzz::tcp_options::check),
     ("tcp_segment_stream", pasta_fuzz::tcp_segment_stream::check),
     ("vnet_hdr", pasta_fuzz::vnet_hdr::check),
