@@ -204,6 +204,11 @@ impl Engine {
             if let Some(ended) = self.turn()? {
                 let counters = self.tap.counters.to_string();
                 self.supervisor.log(LogLevel::Info, || format!("datapath ends: {counters}"));
+                // Whoever waits for us waits for the ports, and not for the tap.
+                self.forwards.close_all();
+                if matches!(ended, Ended::Asked) {
+                    self.supervisor.hang_up();
+                }
                 return Ok(ended);
             }
         }

@@ -13,7 +13,7 @@ use pasta_ipc::{
     Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, ReceiveError, Received,
     SendError, SupervisorToDatapath,
 };
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Messages handled in one turn of the loop, so that a chatty peer cannot hold up frames; chosen.
 const MESSAGES: usize = 8;
@@ -111,6 +111,13 @@ impl Supervisor {
     /// [`SendError`].
     pub fn ready(&self, report: AuditReport) -> Result<(), SendError> {
         self.channel.send(&DatapathToSupervisor::Ready(Box::new(report)))
+    }
+
+    /// Ends the talk: the supervisor sees the end of the channel.
+    pub fn hang_up(&self) {
+        use nix::sys::socket::{Shutdown, shutdown};
+        // Fails only where the supervisor has gone.
+        let _ = shutdown(self.channel.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
     /// Says why the process ends. Nothing can be done if even that fails.

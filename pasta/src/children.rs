@@ -25,11 +25,14 @@ use pasta_ipc::{
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a helper may take to make room in its channel at the start; chosen: it reads at once, so
 /// that only one that hangs reaches it.
 const PATIENCE_MS: u16 = 5000;
+/// How long the datapath may take to close its listeners at the end; chosen: it takes a fraction of a
+/// millisecond unless it hangs.
+const CLOSING: Duration = Duration::from_millis(200);
 /// Between two looks where the kernel has no event for what is waited for.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -283,6 +286,29 @@ impl Children {
         if self.monitor.send(&SupervisorToMonitor::Shutdown, &[]).is_err() {
             self.monitor.kill();
         }
+    }
+
+    /// Asks the datapath to end and waits until it has closed its listeners, for [`CLOSING`] at most:
+    /// whoever starts again at once is to find the ports free. What the kernel has to do for the tap
+    /// then takes longer and is not waited for. Gives what happened meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Children::next`].
+    pub(crate) fn close_ports(&mut self) -> io::Result<Vec<Event>> {
+        let mut events = Vec::new();
+        if self.datapath.send(&SupervisorToDatapath::Shutdown, &[]).is_err() {
+            return Ok(events);
+        }
+        let deadline = Instant::now() + CLOSING;
+        while self.datapath.channel.is_some() && self.datapath.child.is_some() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            events.extend(self.next(Some(left))?);
+        }
+        Ok(events)
     }
 
     /// The process of a helper, once it is its last one.

@@ -106,7 +106,6 @@ impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             // These show their own text; what caused them is next.
-            Self::Listen(error) => error.source(),
             Self::Identity(error) => error.source(),
             Self::Find(error) => error.source(),
             Self::Create(error) => error.source(),

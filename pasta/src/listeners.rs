@@ -37,6 +37,7 @@ impl fmt::Display for ListenError {
         if let Some(address) = address {
             write!(f, " at {address}")?;
         }
+        write!(f, ": {}", errno.desc())?;
         match errno {
             Errno::EACCES | Errno::EPERM => write!(
                 f,
@@ -50,11 +51,7 @@ impl fmt::Display for ListenError {
     }
 }
 
-impl std::error::Error for ListenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.errno)
-    }
-}
+impl std::error::Error for ListenError {}
 
 impl Listeners {
     /// Binds every port of the explicit ones of `rules`, for the families that are served.
@@ -163,7 +160,10 @@ mod tests {
         assert!(open(Effort::BestEffort).unwrap().0.is_empty());
         let error = open(Effort::Explicit).unwrap_err();
         assert_eq!(error.errno, Errno::EADDRINUSE);
-        assert_eq!(error.to_string(), format!("cannot listen on TCP port {port} at 127.0.0.1"));
+        assert_eq!(
+            error.to_string(),
+            format!("cannot listen on TCP port {port} at 127.0.0.1: Address already in use")
+        );
         drop(taken);
         let listeners = open(Effort::Explicit).unwrap();
         let (addresses, sockets) = listeners.batches().next().unwrap();

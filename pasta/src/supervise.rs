@@ -120,6 +120,13 @@ pub(crate) fn run(
                 Action::Log(level, text) => log.write(level, &text),
                 Action::Relay(helper, record) => log.relay(helper, &record),
                 Action::End(status) => {
+                    // Whatever fails here, all is over.
+                    let last = children.close_ports().unwrap_or_default();
+                    for event in last {
+                        if let Event::Datapath(DatapathToSupervisor::Log(record)) = event {
+                            log.relay(Helper::Datapath, &record);
+                        }
+                    }
                     children.kill_helpers();
                     return Ok(status);
                 }

@@ -64,6 +64,11 @@ impl Forwards {
         }
     }
 
+    /// Closes every listener.
+    pub(super) fn close_all(&mut self) {
+        self.listeners = Listeners::default();
+    }
+
     /// Whether there is something to do at once.
     pub(super) fn is_busy(&self) -> bool {
         !self.ready.is_empty()
