@@ -131,7 +131,9 @@ fn ask(place: &Place, from: IpAddr, to: SocketAddr, octets: &[u8]) -> Outcome<So
         socket.set_read_timeout(Some(wait::PATIENCE))?;
         socket.send(octets)?;
         let mut answer = vec![0; octets.len() + 1];
-        let len = socket.recv(&mut answer)?;
+        let len = socket
+            .recv(&mut answer)
+            .map_err(|error| format!("{} octets from {from} to {to}: {error}", octets.len()))?;
         if &answer[..len] == octets {
             Ok(socket.local_addr()?)
         } else {
@@ -152,6 +154,10 @@ fn datagrams_of_a_remote_client_are_answered_from_where_they_went(
         assert_eq!(peer(&mut inside, "echo")?, seen);
     }
     // A second address of the host's: the answer comes from that one.
+    lab.on_host(|netlink| {
+        let (lo, length) = (netlink.link("lo")?.index, if family == Family::V4 { 32 } else { 128 });
+        Ok(netlink.add_address(lo, family.host_second(), length)?)
+    })?;
     let second = SocketAddr::new(family.host_second(), 5300);
     ask(lab.host(), family.host(), second, b"x")?;
     Ok(())
@@ -173,6 +179,7 @@ fn local_client_shows_as_the_gateway_without_splicing(lab: &Lab, family: Family)
         let mut inside = serving(lab, family, 8000, &[&["-t", "8000"], options].concat())?;
         talk(lab.host(), None, SocketAddr::new(family.loopback(), 8000))?;
         assert_eq!(peer(&mut inside, "echo")?.ip(), shown, "{options:?}");
+        inside.end(0)?;
     }
     Ok(())
 }
@@ -227,6 +234,7 @@ fn local_datagrams_take_the_same_ways(lab: &Lab, family: Family) -> Outcome {
             let peer = peer(&mut inside, "echo")?;
             assert_eq!((peer.ip(), peer.port()), (shown, seen.port()), "{options:?}");
         }
+        inside.end(0)?;
     }
     Ok(())
 }

@@ -111,8 +111,8 @@ impl Engine {
                 }
             }
         }
-        if let Some(line) = counts.line() {
-            self.supervisor.log(LogLevel::Info, || line);
+        if let Some((level, line)) = counts.line() {
+            self.supervisor.log(level, || line);
         }
         self.ask();
     }
@@ -241,7 +241,8 @@ impl Engine {
                 self.open_splice_to_host(socket, SocketAddr::new(local, goal.port));
             }
             Direction::Inbound => {
-                let arrival = Arrival { peer, local, target: goal.target, port: goal.port };
+                let (transport, Goal { target, port, .. }) = (Transport::Tcp, goal);
+                let arrival = Arrival { transport, peer, local, target, port };
                 match self.forwarding.inbound(self.forwards.local, &arrival) {
                     Ok(Way::Tap { source, translated, destination }) => {
                         self.open_inbound_tcp(now, socket, (source, translated), destination);
@@ -393,7 +394,8 @@ impl Engine {
         let (peer, local) = (envelope.peer, envelope.local);
         let way = match direction {
             Direction::Inbound => {
-                let arrival = Arrival { peer, local, target: goal.target, port: goal.port };
+                let (transport, Goal { target, port, .. }) = (Transport::Udp, goal);
+                let arrival = Arrival { transport, peer, local, target, port };
                 let way = self.forwarding.inbound(self.forwards.local, &arrival);
                 way.map_err(|_| DropReason::NoAddress)?
             }
@@ -488,7 +490,7 @@ impl Counts {
     }
 
     /// One line for all of them; none if there are none.
-    fn line(&self) -> Option<String> {
+    fn line(&self) -> Option<(LogLevel, String)> {
         let refused: usize = self.refused.values().sum();
         if self.opened + refused == 0 {
             return None;
@@ -504,7 +506,8 @@ impl Counts {
                 line.push_str(&format!(" {reason} ({count})"));
             }
         }
-        Some(line)
+        let level = if refused > 0 { LogLevel::Warn } else { LogLevel::Info };
+        Some((level, line))
     }
 }
 
@@ -524,7 +527,8 @@ mod tests {
         }
         counts.add(Effort::BestEffort, Err(Errno::EADDRINUSE));
         counts.add(Effort::BestEffort, Err(Errno::EMFILE));
-        let line = counts.line().unwrap();
+        let (level, line) = counts.line().unwrap();
+        assert_eq!(level, LogLevel::Warn);
         assert!(line.starts_with("listening on 5 more ports of the host, not on 2:"), "{line}");
         assert!(line.contains("limit of descriptors (1)"), "{line}");
     }

@@ -6,6 +6,8 @@
 //! read there: the one that the namespace itself used last, or the first of those it was given. What was
 //! only seen in frames counts while nothing is known.
 //!
+//! Datagrams from a link-local source go to the namespace's link-local address.
+//!
 //! **Source** (through the tap): the real peer's, unchanged. Addresses that would mean the namespace
 //! itself are replaced: the host's loopback by the address that leads there, the host's own by the one
 //! of `--map-guest-addr`, where there are such; else by ours. So nobody but the namespace is 127.0.0.1 or
@@ -16,7 +18,7 @@
 //! it, the other family's serves.
 
 use super::{Family, Forwarding};
-use pasta_ipc::forward::{LoopbackTarget, Splice};
+use pasta_ipc::forward::{LoopbackTarget, Splice, Transport};
 use pasta_ipc::types::Service;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -32,6 +34,8 @@ pub struct LocalPolicy {
 /// Something that came to a listener on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
+    /// What it is.
+    pub transport: Transport,
     /// From where.
     pub peer: SocketAddr,
     /// The host's address that it came to.
@@ -87,7 +91,7 @@ impl Forwarding {
     ///
     /// [`Refused`].
     pub fn inbound(&self, policy: LocalPolicy, arrival: &Arrival) -> Result<Way, Refused> {
-        let Arrival { peer, local, target, port } = *arrival;
+        let Arrival { transport, peer, local, target, port } = *arrival;
         let (from, local) = (peer.ip().to_canonical(), local.to_canonical());
         if policy.splice == Splice::On && from.is_loopback() && target.is_none() {
             return self.spliced(policy.loopback, from, local, port);
@@ -109,6 +113,18 @@ impl Forwarding {
             _ => {
                 (self.our_address(from).filter(|ours| *ours != to).ok_or(Refused::NoAddress)?, true)
             }
+        };
+        // A service on any address answers a link-local one from its own, wherever it was asked at;
+        // a connection keeps its addresses.
+        let to = match source {
+            IpAddr::V6(source)
+                if source.is_unicast_link_local()
+                    && transport == Transport::Udp
+                    && target.is_none() =>
+            {
+                self.ipv6.link_local().map_or(to, IpAddr::V6)
+            }
+            _ => to,
         };
         let (source, destination) =
             (SocketAddr::new(source, peer.port()), SocketAddr::new(to, port));
@@ -150,6 +166,13 @@ enum Translation {
     To(IpAddr),
     /// One of ours.
     Ours,
+}
+
+impl Family<Ipv6Addr> {
+    /// The namespace's link-local address.
+    fn link_local(&self) -> Option<Ipv6Addr> {
+        self.present.iter().find(|it| it.is_unicast_link_local()).copied()
+    }
 }
 
 impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
@@ -248,7 +271,8 @@ mod tests {
 
     fn way(forwarding: &Forwarding, policy: LocalPolicy, peer: &str, local: &str) -> String {
         let peer = SocketAddr::new(ip(peer), 40_000);
-        let arrival = Arrival { peer, local: ip(local), target: None, port: 80 };
+        let arrival =
+            Arrival { transport: Transport::Tcp, peer, local: ip(local), target: None, port: 80 };
         match forwarding.inbound(policy, &arrival) {
             Ok(Way::Tap { source, destination, .. }) => {
                 assert_eq!((source.port(), destination.port()), (40_000, 80));
@@ -309,6 +333,19 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_of_a_link_local_source_go_to_the_link_local_address() {
+        let f = forwarding(|_| ());
+        let peer = SocketAddr::new(ip("::1"), 4);
+        let (transport, target, port) = (Transport::Udp, None, 53);
+        let arrival = Arrival { transport, peer, local: ip("::1"), target, port };
+        let Ok(Way::Tap { source, destination, .. }) = f.inbound(TAP, &arrival) else { panic!() };
+        assert_eq!((source.ip(), destination.ip()), (ip("fe80::1"), ip("fe80::77")));
+        let arrival = Arrival { peer: SocketAddr::new(ip("2001:db8:1::1"), 4), ..arrival };
+        let Ok(Way::Tap { destination, .. }) = f.inbound(TAP, &arrival) else { panic!() };
+        assert_eq!(destination.ip(), ip("2001:db8::2"));
+    }
+
+    #[test]
     fn namespace_is_reached_at_the_address_it_used_last_if_it_has_that() {
         let mut f = forwarding(|_| ());
         f.observe(ip("203.0.113.5"));
@@ -333,7 +370,13 @@ mod tests {
         let target = Some(ip("10.89.0.7"));
         for (peer, source) in [("127.0.0.1", "192.0.2.1"), ("198.51.100.1", "198.51.100.1")] {
             let peer = SocketAddr::new(ip(peer), 4);
-            let arrival = Arrival { peer, local: ip("192.0.2.2"), target, port: 80 };
+            let arrival = Arrival {
+                transport: Transport::Tcp,
+                peer,
+                local: ip("192.0.2.2"),
+                target,
+                port: 80,
+            };
             let way = f.inbound(TO_LOOPBACK, &arrival);
             let translated = source == "192.0.2.1";
             let (source, destination) =
@@ -350,7 +393,8 @@ mod tests {
         assert_eq!(way(&f, SPLICE, "::1", "::1"), "splice > 192.0.2.2");
         let f = forwarding(|_| ());
         let peer = SocketAddr::new(ip("::1"), 4);
-        let arrival = Arrival { peer, local: ip("::1"), target: None, port: 80 };
+        let arrival =
+            Arrival { transport: Transport::Tcp, peer, local: ip("::1"), target: None, port: 80 };
         let (destination, otherwise) =
             (SocketAddr::new(ip("2001:db8::2"), 80), Some(SocketAddr::new(ip("192.0.2.2"), 80)));
         assert_eq!(f.inbound(SPLICE, &arrival), Ok(Way::Splice { destination, otherwise }));
