@@ -14,7 +14,7 @@ use nix::sys::stat::{fstat, stat};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::forward::Watched;
 use pasta_ipc::message::{Hello, Message};
-use pasta_ipc::types::{MonitorStart, TapUse};
+use pasta_ipc::types::{Bounded, MonitorStart, TapUse, Text};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
     SupervisorToMonitor,
@@ -277,6 +277,14 @@ impl Work {
         follower || self.handout.is_behind() || self.watcher.is_behind()
     }
 
+    /// How things stand, for the log.
+    fn status(&self) -> Bounded<Text<240>, 64> {
+        match &self.follower {
+            Some(follower) => follower.status(),
+            None => Bounded::truncated([Text::truncated("tap     none, nothing is followed")]).0,
+        }
+    }
+
     /// Tells it, as far as there is room; answers first, somebody waits for them.
     fn catch_up(&mut self, datapath: &ToDatapath) -> Result<(), RunError> {
         self.handout.catch_up(datapath)?;
@@ -328,13 +336,20 @@ async fn serve(
                     supervisor_phase = supervisor_phase.after(&message)?;
                     match message {
                         SupervisorToMonitor::StatusWanted => {
-                            let status = MonitorToSupervisor::Status(Box::new(follower.status()));
+                            let status = MonitorToSupervisor::Status(Box::new(work.status()));
                             if !supervisor.tell(&status, &[]).await? {
                                 return Ok(());
                             }
                         }
-                        SupervisorToMonitor::LookWanted => follower.look_is_wanted(log),
-                        _ => {}
+                        SupervisorToMonitor::LookWanted => {
+                            if let Some(follower) = &mut work.follower {
+                                follower.look_is_wanted(log);
+                            }
+                        }
+                        // The phase has it.
+                        SupervisorToMonitor::Hello(_)
+                        | SupervisorToMonitor::Start(_)
+                        | SupervisorToMonitor::Shutdown => {}
                     }
                 }
                 Err(ReceiveError::Closed) => return Ok(()),

@@ -195,7 +195,7 @@ impl Children {
     ) -> Result<(), SendError> {
         let tap = match message {
             SupervisorToMonitor::Start(start) => start.tap,
-            SupervisorToMonitor::Hello(_) | SupervisorToMonitor::Shutdown => TapUse::Make,
+            _ => TapUse::Make,
         };
         self.monitor.talk.started(tap);
         self.monitor.send(message, fds)

@@ -91,7 +91,7 @@ pub(super) fn at_rest_the_namespace_is_as_after_a_fresh_start(lab: &Lab) -> Outc
         }
         Err(_) => (20_240_501, RESTS),
     };
-    println!("seed {seed}, {rests} rests");
+    eprintln!("seed {seed}, {rests} rests");
     let mut numbers = Numbers(seed);
     add_second_uplink(lab)?;
     let quick = ["--settle", "20", "--hold", "20", "--linger", "0"];
