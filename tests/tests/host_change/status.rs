@@ -69,7 +69,11 @@ pub(super) fn a_transition_is_one_line_and_what_leads_to_nothing_is_none(
         admin.add_address(link, new, len)
     })?;
     watched.wait_for_address(new, true)?;
-    let added = lines_about(&mut watched, "host: ");
+    // The line comes over the supervisor, a moment after the address.
+    let added = wait::until("a line about it", || {
+        let lines = lines_about(&mut watched, "host: ");
+        (lines.len() > before).then_some(lines)
+    })?;
     assert_eq!(added.len(), before + 1, "{added:#?}");
     on_host(lab, |admin| {
         admin.delete_address(index_of(UPLINK)?, old, len)?;
