@@ -130,6 +130,17 @@ impl State {
         PerFamily::each(|family| self.families.get(family).tracker.binding().clone())
     }
 
+    /// The present name of the template, where it is another than the one that was asked for (`-i`):
+    /// it was renamed, and is the template all the same.
+    pub fn renamed_template(&self) -> Option<&str> {
+        let asked = self.policy.template.as_ref()?.as_str();
+        let name = |family| match self.families.get(family).tracker.binding() {
+            Binding::Bound(template) => Some(template.name.as_str()),
+            _ => None,
+        };
+        Family::BOTH.into_iter().filter_map(name).find(|name| *name != asked)
+    }
+
     /// Since when the binding of `family` is of its kind and to its template.
     pub fn since(&self, family: Family) -> Instant {
         self.families.get(family).since

@@ -1,5 +1,7 @@
 use super::*;
+use crate::candidate::rank_of;
 use crate::host::testing::Host;
+use crate::interest::{Interest, Wanted as Heard};
 use crate::namespace::{FoundAddress, FoundRoute, Owner};
 use crate::op::NamespaceOp;
 use crate::plan::{Plan, plan};
@@ -152,6 +154,16 @@ fn host_of(uplinks: [Uplink; 2]) -> HostView {
                     .address_with(index, &format!("2001:db8:{index}::{}/64", bit + 10), change);
             }
         }
+        // The kernel makes these along with the addresses.
+        if uplink.up && uplink.addresses != 0 {
+            let by_kernel = |it: &mut crate::record::Route| it.protocol = 2;
+            host = host.route_with(index, &format!("10.{index}.0.0/24"), "", by_kernel).route_with(
+                index,
+                &format!("2001:db8:{index}::/64"),
+                "",
+                by_kernel,
+            );
+        }
         if let Some((router, metric)) = uplink.default.filter(|_| uplink.up) {
             host = host.route(index, "0.0.0.0/0", &format!("10.{index}.0.{router}"), metric).route(
                 index,
@@ -262,15 +274,103 @@ proptest! {
         // Longer than flapping, holding and lingering last.
         world.wait(Duration::from_secs(300));
         let fresh = State::start(plain(), host_of(last));
+        let running_out = last.iter().any(|it| it.addresses & 4 != 0);
         for family in Family::BOTH {
             let (ours, theirs) = (world.state.bindings(), fresh.bindings());
-            // A template is kept among equals, and while its last address runs out.
             match (ours.get(family), theirs.get(family)) {
-                (Binding::Bound(_), _) => {}
+                (Binding::Bound(one), Binding::Bound(other)) => {
+                    // A template is kept among equals: nothing is better than it.
+                    let (host, policy) = (host_of(last), plain());
+                    let found = crate::candidate::candidates(&host, &policy, family);
+                    let rank = |it: &crate::bind::Template| rank_of(&found, it.index);
+                    if !running_out {
+                        prop_assert!(rank(one) <= rank(other));
+                    }
+                    // And so is a primary; all else is as after a fresh start.
+                    if one == other && !running_out {
+                        let wanted = |state: &State| state.families.get(family).wanted.clone();
+                        prop_assert_eq!(wanted(&world.state), wanted(&fresh));
+                    }
+                }
+                // A template is kept while its last address runs out.
+                (Binding::Bound(_), _) if running_out => {}
                 (one, other) => prop_assert_eq!(state_of(one), state_of(other)),
             }
             let lingering = &world.state.families.get(family).lingering;
             prop_assert!(lingering.is_empty());
+        }
+    }
+}
+
+/// Whether the kernel's filter for `interest` lets through anything of what makes `before` `after`.
+fn is_heard(interest: &Interest, before: &HostView, after: &HostView) -> bool {
+    let of_interest = |link: u32| interest.links.as_ref().is_none_or(|it| it.contains(&link));
+    let by_family = |family, link| match interest.families.get(family) {
+        Heard::Nothing => false,
+        Heard::OfLinks => of_interest(link),
+        Heard::All => true,
+    };
+    let link_is_heard = |index: &u32| {
+        let (old, new) = (before.links.get(index), after.links.get(index));
+        let ignored = interest.ignored.contains(index) || new.is_some_and(|it| it.enslaved);
+        old != new && (of_interest(*index) || !ignored)
+    };
+    let differs = |it: &&crate::record::Address| {
+        before.addresses.contains(it) != after.addresses.contains(it)
+    };
+    let mut addresses = before.addresses.iter().chain(&after.addresses).filter(differs);
+    let routes = Family::BOTH.into_iter().flat_map(|family| {
+        let (old, new) = (before.routes.get(family), after.routes.get(family));
+        old.iter().chain(new).filter(move |it| old.contains(it) != new.contains(it))
+    });
+    let route_is_heard = |it: &crate::record::Route| {
+        it.destination.bits() <= 3
+            || it.hops.len() != 1
+            || it.hops.iter().any(|hop| by_family(it.family(), hop.link))
+    };
+    before.links.keys().chain(after.links.keys()).any(link_is_heard)
+        || addresses.any(|it| by_family(it.prefix.family(), it.link))
+        || routes.into_iter().any(route_is_heard)
+}
+
+proptest! {
+    /// What the kernel's filter drops would have changed nothing: not the bindings, not what is
+    /// wanted. (That an address went from another link is told by the next reading, or by silence.)
+    #[test]
+    fn what_nobody_hears_would_have_changed_nothing(
+        first in [any_uplink(), any_uplink()],
+        second in [any_uplink(), any_uplink()],
+        bridge in any::<bool>(),
+        kind in prop::sample::select(vec![LinkKind::Ordinary, LinkKind::Bridge, LinkKind::Dummy]),
+    ) {
+        let host = |uplinks: [Uplink; 2], more: bool| {
+            let mut host = Host(host_of(uplinks)).link_with(9, "other0", |it| it.kind = kind);
+            if more {
+                host = host.address(9, "172.17.0.1/16").route_with(9, "172.17.0.0/16", "", |it| {
+                    it.protocol = 2;
+                });
+            }
+            host.0
+        };
+        let mut world = World::start(host(first, false));
+        world.wait(Duration::from_secs(300));
+        let before = world.state.host().clone();
+        let interest = Interest::of(&before, world.state.policy(), &world.state.bindings());
+        // One thing after the other, as events come.
+        let [one, other] = second;
+        let [_, kept] = first;
+        for after in [host([one, kept], bridge), host([first[0], other], bridge), host(first, bridge)] {
+            prop_assume!(!after.links.is_empty());
+            if is_heard(&interest, &before, &after) {
+                continue;
+            }
+            let (bindings, desired) = (world.state.bindings(), world.state.desired(MAC));
+            let event = Event::HostRead { host: Box::new(after), gone: BTreeSet::new() };
+            world.state.handle(world.now, event);
+            prop_assert_eq!(world.state.bindings(), bindings);
+            prop_assert_eq!(world.state.desired(MAC), desired);
+            let event = Event::HostRead { host: Box::new(before.clone()), gone: BTreeSet::new() };
+            world.state.handle(world.now, event);
         }
     }
 }
@@ -321,4 +421,15 @@ fn a_lost_address_counts_whatever_link_it_was_on_unless_it_is_a_privacy_address(
     let without_temporary = Host::default().link(3, "eth1").address(3, "203.0.113.7/24");
     let without_temporary = without_temporary.address(3, "192.0.2.7/24").0;
     assert_eq!(read(without_temporary), 1);
+}
+
+#[test]
+fn a_named_template_that_is_renamed_is_told_of_and_kept() {
+    let host = |name: &str| Host::default().link(2, name).address(2, "192.0.2.7/24").0;
+    let mut state = State::start(crate::policy::testing::named("eth0"), host("eth0"));
+    assert_eq!(state.renamed_template(), None);
+    let event = Event::HostRead { host: Box::new(host("lan0")), gone: BTreeSet::new() };
+    state.handle(Instant::START, event);
+    assert_eq!(state.renamed_template(), Some("lan0"));
+    assert!(state.is_bound());
 }

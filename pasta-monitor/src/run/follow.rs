@@ -106,6 +106,7 @@ pub(super) struct Follower {
     interest: Option<Interest>,
     counters: Counters,
     /// The host could not be read the last time.
+    rename_told: bool,
     blind: bool,
     /// It was asked for that all be read again.
     asked: bool,
@@ -145,6 +146,7 @@ impl Follower {
             wall_clock: SystemTime::now(),
             interest: None,
             counters: Counters::default(),
+            rename_told: false,
             blind: false,
             asked: false,
             reconcile_asked: false,
@@ -265,6 +267,7 @@ impl Follower {
             changes = self.state.handle(now, Event::DeadlineReached);
         }
         self.restrict(log);
+        self.warn_of_rename(log);
         let namespace_changed = self.namespace_batch.take(now).is_some();
         let lost = self.publisher.losses() != self.state.losses();
         let news = lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
@@ -353,6 +356,21 @@ impl Follower {
         }
         self.poll_if_deaf();
         changes
+    }
+
+    /// Says once that the interface that was asked for has another name now.
+    fn warn_of_rename(&mut self, log: &Log) {
+        if self.rename_told {
+            return;
+        }
+        if let (Some(name), Some(asked)) =
+            (self.state.renamed_template(), &self.state.policy().template)
+        {
+            log.warn(&format!(
+                "interface \"{asked}\" (-i) is \"{name}\" now, and stays the template"
+            ));
+            self.rename_told = true;
+        }
     }
 
     /// Notes whether the host could be read, and says once an hour at most that it could not.

@@ -56,7 +56,7 @@ pub(super) fn s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again(
 
 pub(super) fn s50_a_renamed_template_stays_the_template(lab: &Lab, family: Family) -> Outcome {
     add_second_uplink(lab)?;
-    let mut watched = Watched::start(lab, &["-d"])?;
+    let mut watched = Watched::start(lab, &["-d", "-i", UPLINK])?;
     watched.wait_for_address(family.host(), true)?;
     let mut log = watched.inside.listen()?;
     let index = lab.host().run(|| index_of(UPLINK))?;
@@ -75,6 +75,7 @@ pub(super) fn s50_a_renamed_template_stays_the_template(lab: &Lab, family: Famil
     let lines = log.lines()?;
     assert!(!lines.iter().any(|it| it.contains(&format!("{}/", elsewhere(family)))), "{lines:#?}");
     never_gone(lines, &format!("address {}/", family.host()));
+    said(&mut watched, &format!("interface \"{UPLINK}\" (-i) is \"renamed0\" now"))?;
     watched.reach(lab, family)
 }
 
