@@ -428,6 +428,7 @@ impl Engine {
             News::Forwards(table) => self.rules_changed(&table),
             News::Listeners(listeners) => self.listeners_came(listeners),
             News::Ports(snapshot) => self.ports_changed(*snapshot),
+            News::Neighbours(snapshot) => self.neighbours.learn(&snapshot),
             // Over when there is an engine; for the loop; answers, which the loop takes.
             News::Start(..) | News::Shutdown | News::Sockets(..) | News::Refused(..) => {}
         }

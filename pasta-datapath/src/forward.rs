@@ -133,6 +133,22 @@ impl Forwarding {
         service == Service::On
     }
 
+    /// Whether `address`, as the namespace has it, leads to the host by a mapping, or to a resolver.
+    pub fn is_mapped(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(a) => self.ipv4.is_mapped(a),
+            IpAddr::V6(a) => self.ipv6.is_mapped(a),
+        }
+    }
+
+    /// The namespace's default router, of the family of `peer`.
+    pub fn gateway(&self, peer: IpAddr) -> Option<IpAddr> {
+        match peer {
+            IpAddr::V4(_) => self.ipv4.gateway.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.gateway.map(IpAddr::V6),
+        }
+    }
+
     /// Our own address on the link, of the family of `peer`: where errors of our making come from.
     pub fn our_address(&self, peer: IpAddr) -> Option<IpAddr> {
         match peer {
@@ -246,6 +262,12 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
         let pinned = self.policy.dns_host.map(|address| (address.into(), None));
         let resolver = || self.resolvers.get(self.resolver);
         pinned.or_else(|| resolver().map(|r| (r.address, r.interface.clone())))
+    }
+
+    /// Whether anything of what is sent `to` goes where a mapping says.
+    fn is_mapped(&self, to: A) -> bool {
+        let mapped = [self.loopback_map(), self.dns_forward(), self.policy.guest_address];
+        mapped.contains(&Some(to))
     }
 
     /// Whether a flow of `protocol` to `to` is taken as one of queries.

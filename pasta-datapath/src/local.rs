@@ -1,10 +1,14 @@
 //! Responders: they answer questions on the link from state alone and never touch a socket.
+//!
+//! Where the host knows a neighbour, the namespace is told its link-layer address, so that without the
+//! mapping of the gateway (`--no-map-gw`) it sees its real router; everywhere else it is told ours.
 
 use crate::io::tap::{Path, Tap};
 use crate::wire::ip::PROTOCOL_ICMPV6;
 use crate::wire::{arp, ethernet, icmp};
-use pasta_ipc::types::{MacAddr, NetworkSnapshot};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use pasta_ipc::types::{MacAddr, NeighbourSnapshot, NetworkSnapshot};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Answers who has an address: every address but the namespace's own is behind us.
 ///
@@ -14,6 +18,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 pub struct Neighbours {
     ipv4: Vec<Ipv4Addr>,
     ipv6: Vec<Ipv6Addr>,
+    /// The template's neighbours, by address.
+    known: BTreeMap<IpAddr, MacAddr>,
 }
 
 impl Neighbours {
@@ -22,6 +28,17 @@ impl Neighbours {
         let (v4, v6) = (&snapshot.ipv4, &snapshot.ipv6);
         self.ipv4 = [v4.assigned.as_slice(), v4.present.as_slice()].concat();
         self.ipv6 = [v6.assigned.as_slice(), v6.present.as_slice()].concat();
+    }
+
+    /// Takes in who the template's neighbours are.
+    pub fn learn(&mut self, snapshot: &NeighbourSnapshot) {
+        let entries = snapshot.entries.as_slice().iter();
+        self.known = entries.map(|entry| (entry.address, entry.mac)).collect();
+    }
+
+    /// The link-layer address that `address` has on the template's link, if the host knows it.
+    pub fn mac_of(&self, address: IpAddr) -> Option<MacAddr> {
+        self.known.get(&address).copied()
     }
 
     /// Whether an ARP request is to be answered: not an announcement (RFC 5227, section 3), nor one
@@ -37,20 +54,24 @@ impl Neighbours {
     }
 }
 
-/// Tells the asker of `request` that the address is ours.
-pub fn send_arp_reply(tap: &mut Tap, request: &arp::Request) -> bool {
-    let our_mac = tap.our_mac();
+/// Tells the asker of `request` that the address is at `mac`, in its name. Frames to there come to us
+/// all the same.
+pub fn send_arp_reply(tap: &mut Tap, request: &arp::Request, mac: MacAddr) -> bool {
     let to = request.sender_mac.octets();
-    let header = ethernet::header(to, our_mac, ethernet::TYPE_ARP);
-    tap.write_complete(&[&header, &arp::reply(request, our_mac)])
+    let header = ethernet::header(to, mac, ethernet::TYPE_ARP);
+    tap.write_complete(&[&header, &arp::reply(request, mac)])
 }
 
-/// Tells the asker at `source` and `mac` that `target` is ours.
-pub fn send_advertisement(tap: &mut Tap, mac: MacAddr, source: Ipv6Addr, target: Ipv6Addr) -> bool {
-    let our_mac = tap.our_mac();
+/// Tells the asker at `source` and `mac` that a target is at its link-layer address, in its name.
+pub fn send_advertisement(
+    tap: &mut Tap,
+    mac: MacAddr,
+    source: Ipv6Addr,
+    (target, target_mac): (Ipv6Addr, MacAddr),
+) -> bool {
     let (from, to) = (SocketAddr::from((target, 0)), SocketAddr::from((source, 0)));
-    let path = Path::new(our_mac, mac, PROTOCOL_ICMPV6, from, to);
-    let octets = icmp::neighbour_advertisement(target, source, target, our_mac);
+    let path = Path::new(target_mac, mac, PROTOCOL_ICMPV6, from, to);
+    let octets = icmp::neighbour_advertisement(target, source, target, target_mac);
     tap.write_icmp(&path, &octets, &[])
 }
 
@@ -77,6 +98,22 @@ mod tests {
 
     fn request(sender: Ipv4Addr, target: Ipv4Addr) -> arp::Request {
         arp::Request { sender_mac: MacAddr::OURS_BY_DEFAULT, sender, target }
+    }
+
+    #[test]
+    fn neighbours_of_the_host_are_known_as_the_newest_snapshot_has_them() {
+        let mac = MacAddr::try_from([2, 0, 0, 0, 0, 9]).unwrap();
+        let entry = |address: IpAddr| pasta_ipc::types::NeighbourEntry { address, mac };
+        let snapshot = |addresses: &[IpAddr]| NeighbourSnapshot {
+            generation: Generation(1),
+            entries: Bounded::truncated(addresses.iter().map(|it| entry(*it))).0,
+        };
+        let mut n = neighbours();
+        n.learn(&snapshot(&[OTHER.into(), OTHER6.into()]));
+        assert_eq!((n.mac_of(OTHER.into()), n.mac_of(OTHER6.into())), (Some(mac), Some(mac)));
+        assert_eq!(n.mac_of(OWN.into()), None);
+        n.learn(&snapshot(&[OTHER6.into()]));
+        assert_eq!(n.mac_of(OTHER.into()), None);
     }
 
     #[test]

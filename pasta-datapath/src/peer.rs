@@ -6,8 +6,8 @@ use pasta_ipc::forward::{
 };
 use pasta_ipc::message::Hello;
 use pasta_ipc::types::{
-    AuditReport, DatapathStart, Generation, LogLevel, LogRecord, NetworkSnapshot, ResolverSnapshot,
-    Text,
+    AuditReport, DatapathStart, Generation, LogLevel, LogRecord, NeighbourSnapshot,
+    NetworkSnapshot, ResolverSnapshot, Text,
 };
 use pasta_ipc::{
     Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, ReceiveError, Received,
@@ -44,6 +44,8 @@ pub enum News {
     Listeners(Vec<(ListenerAddress, OwnedFd)>),
     /// Who listens.
     Ports(Box<PortSnapshot>),
+    /// Who the template's neighbours are.
+    Neighbours(Box<NeighbourSnapshot>),
     /// Sockets inside the namespace, as asked for.
     Sockets(RequestId, Vec<OwnedFd>),
     /// There are none.
@@ -73,6 +75,7 @@ pub struct Monitor {
     generation: Generation,
     /// Of listening ports, by side and transport.
     ports: [[Generation; 2]; 2],
+    neighbours: Generation,
 }
 
 impl Supervisor {
@@ -210,7 +213,8 @@ impl Monitor {
         let channel = Channel::from(fd);
         channel.send(&DatapathToMonitor::Hello(Hello::OURS))?;
         let (phase, generation) = (Phase::New, Generation::default());
-        Ok(Self { channel: Some(channel), phase, generation, ports: Default::default() })
+        let (ports, neighbours) = Default::default();
+        Ok(Self { channel: Some(channel), phase, generation, ports, neighbours })
     }
 
     /// The descriptor, to wait for; none once the monitor has gone.
@@ -253,6 +257,10 @@ impl Monitor {
                 (Phase::Greeted, MonitorToDatapath::Network(snapshot)) => {
                     newer(&mut self.generation, snapshot.generation)?;
                     told(News::Network(snapshot));
+                }
+                (Phase::Greeted, MonitorToDatapath::Neighbours(snapshot)) => {
+                    newer(&mut self.neighbours, snapshot.generation)?;
+                    told(News::Neighbours(snapshot));
                 }
                 (Phase::Greeted, MonitorToDatapath::Ports(snapshot)) => {
                     let [[host_tcp, host_udp], [tcp, udp]] = &mut self.ports;

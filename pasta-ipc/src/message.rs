@@ -8,14 +8,14 @@ use crate::forward::{
     Refusal, RequestId, SocketCount, SocketKind, Watched,
 };
 use crate::types::{
-    AuditReport, Bounded, DatapathStart, LogRecord, MonitorStart, NetworkSnapshot,
-    ResolverSnapshot, TapInfo, Text,
+    AuditReport, Bounded, DatapathStart, LogRecord, MonitorStart, NeighbourSnapshot,
+    NetworkSnapshot, ResolverSnapshot, TapInfo, Text,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -140,6 +140,8 @@ pub enum MonitorToDatapath {
         /// Why.
         why: Refusal,
     },
+    /// Who the template's neighbours are. After `Hello`, any number.
+    Neighbours(Box<NeighbourSnapshot>),
 }
 
 /// What the datapath may say to the monitor. Treated as hostile on arrival.
@@ -220,7 +222,11 @@ impl Message for MonitorToDatapath {
         match self {
             Self::Sockets { count, .. } => usize::from(count.get()),
             Self::Listener { .. } => 1,
-            Self::Hello(_) | Self::Network(_) | Self::Ports(_) | Self::Refused { .. } => 0,
+            Self::Hello(_)
+            | Self::Network(_)
+            | Self::Ports(_)
+            | Self::Neighbours(_)
+            | Self::Refused { .. } => 0,
         }
     }
 }

@@ -685,6 +685,24 @@ pub struct NetworkSnapshot {
     pub completeness: Completeness,
 }
 
+/// Who the template's neighbours are; replaces the list before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourSnapshot {
+    /// Strictly greater than that of the one before.
+    pub generation: Generation,
+    /// Those that the host's kernel believes.
+    pub entries: Bounded<NeighbourEntry, 512>,
+}
+
+/// One neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourEntry {
+    /// Their address.
+    pub address: IpAddr,
+    /// Their link-layer address.
+    pub mac: MacAddr,
+}
+
 /// The host's resolvers; replaces the list before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolverSnapshot {

@@ -11,6 +11,7 @@
 
 mod address;
 mod link;
+mod neighbour;
 mod route;
 mod rule;
 
@@ -26,6 +27,8 @@ const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 /// `RTM_NEWROUTE`.
 const NEW_ROUTE: u16 = 24;
+/// `RTM_NEWNEIGH`.
+const NEW_NEIGHBOUR: u16 = 28;
 /// `RTM_NEWRULE`.
 const NEW_RULE: u16 = 32;
 /// `RTM_NEWNEXTHOP`.
@@ -79,6 +82,7 @@ pub fn decode(kind: u16, octets: &[u8]) -> Result<Record, Unreadable> {
         NEW_ADDRESS => address::decode(octets),
         NEW_ROUTE => route::decode(octets),
         NEW_RULE => rule::decode(octets),
+        NEW_NEIGHBOUR => neighbour::decode(octets),
         _ => Ok(Record::Other),
     }
 }
@@ -98,7 +102,9 @@ pub fn decode_notice(kind: u16, octets: &[u8]) -> Result<Option<Notice>, Unreada
         record => Some(Notice::There(record)),
     };
     match kind & !3 {
-        NEW_LINK | NEW_ADDRESS | NEW_ROUTE if kind & 3 < 2 => decode(kind & !3, octets).map(notice),
+        NEW_LINK | NEW_ADDRESS | NEW_ROUTE | NEW_NEIGHBOUR if kind & 3 < 2 => {
+            decode(kind & !3, octets).map(notice)
+        }
         NEW_RULE | NEW_NEXTHOP if kind & 3 < 2 => Ok(Some(Notice::Other)),
         _ => Ok(None),
     }

@@ -91,7 +91,7 @@ impl Collect for HostView {
                 }
                 room
             }
-            Record::Rule(_) | Record::Other => return,
+            Record::Rule(_) | Record::Neighbour(_) | Record::Other => return,
         };
         self.left_out += usize::from(!kept);
     }
@@ -109,6 +109,8 @@ impl HostView {
                 is_of_interest(route) && !self.routes.get(route.family()).contains(route)
             }
             Notice::Gone(Record::Route(route)) => is_of_interest(route),
+            // These are a table of their own.
+            Notice::There(Record::Neighbour(_)) | Notice::Gone(Record::Neighbour(_)) => false,
             _ => true,
         }
     }

@@ -51,12 +51,7 @@ impl Interest {
             Binding::Local | Binding::Held(..) => Wanted::All,
             Binding::Bound(_) => Wanted::OfLinks,
         });
-        let mut templates = BTreeSet::new();
-        for family in Family::BOTH {
-            if let Binding::Bound(template) | Binding::Held(template, ..) = bindings.get(family) {
-                templates.insert(template.index);
-            }
-        }
+        let templates = templates(bindings);
         let named =
             |link: &Link| policy.template.as_ref().is_some_and(|it| it.as_str() == link.name);
         let sticks = policy.following.follow != Follow::Roam || policy.template.is_some();
@@ -90,6 +85,15 @@ impl Interest {
             links: Some(links).filter(|links| links.len() <= MAX_LISTED),
         }
     }
+}
+
+/// The links that are template, or were before they were lost.
+pub fn templates(bindings: &PerFamily<Binding>) -> BTreeSet<u32> {
+    let index = |family| match bindings.get(family) {
+        Binding::Bound(template) | Binding::Held(template, ..) => Some(template.index),
+        Binding::Off | Binding::Local => None,
+    };
+    Family::BOTH.into_iter().filter_map(index).collect()
 }
 
 /// Whether there is a default route of any family through `link`.

@@ -46,6 +46,7 @@ pub mod host;
 pub mod interest;
 pub mod log;
 pub mod namespace;
+pub mod neighbours;
 pub mod net;
 pub mod netlink;
 pub mod op;

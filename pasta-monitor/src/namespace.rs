@@ -83,7 +83,7 @@ impl Collect for Collector {
             Record::Address(address) if room(self.addresses.len()) => self.addresses.push(address),
             Record::Route(route) if route.table != TABLE_MAIN || route.cached => {}
             Record::Route(route) if room(self.routes.len()) => self.routes.push(route),
-            Record::Rule(_) | Record::Other => {}
+            Record::Rule(_) | Record::Neighbour(_) | Record::Other => {}
             Record::Link(_) | Record::Address(_) | Record::Route(_) => self.left_out += 1,
         }
     }

@@ -4,11 +4,13 @@ use crate::desired::WantedAddress;
 use crate::host::{HostView, Routing};
 use crate::log::Log;
 use crate::namespace::{Collector, NamespaceView};
+use crate::neighbours::Neighbours;
 use crate::net::{Family, PerFamily};
 use crate::netlink::{Netlink, NetlinkError, Quality};
 use crate::record::{Collect, Record, Rule};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -59,6 +61,16 @@ pub async fn host(netlink: &Netlink, log: &Log) -> HostReading {
         log.warn(&format!("host has more than we look at: {} objects left out", view.left_out));
     }
     HostReading { view, complete, failure }
+}
+
+/// Reads the neighbours on `links`. What cannot be read is not known, which the log says at debug.
+pub async fn neighbours(netlink: &Netlink, links: BTreeSet<u32>, log: &Log) -> Neighbours {
+    let mut found = Neighbours::of(links);
+    let all = || RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    if let Err(error) = netlink.dump(all, &mut found).await {
+        log.debug(&format!("host: cannot read neighbours: {error}"));
+    }
+    found
 }
 
 /// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.

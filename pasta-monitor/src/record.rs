@@ -125,6 +125,17 @@ pub struct Hop {
     pub live: bool,
 }
 
+/// Somebody on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the link.
+    pub link: u32,
+    /// Their address.
+    pub address: IpAddr,
+    /// Their link-layer address, if it is believed.
+    pub mac: Option<[u8; 6]>,
+}
+
 /// A policy rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -145,6 +156,8 @@ pub enum Record {
     Route(Route),
     /// A policy rule there is.
     Rule(Rule),
+    /// A neighbour there is.
+    Neighbour(Neighbour),
     /// Well-formed, and of no interest here.
     Other,
 }

@@ -29,7 +29,7 @@ use pasta_monitor::peer::{DatapathPhase, SupervisorPhase, ToDatapath, ToSupervis
 use pasta_monitor::policy::Policy;
 use pasta_monitor::reduce::State;
 use pasta_monitor::tap::TunDevice;
-use pasta_monitor::watch::Events;
+use pasta_monitor::watch::{self, Events};
 use pasta_monitor::{read, sys};
 use seccomp::ports::BindPorts;
 use seccomp::{Confined, Confinement, Keep, Role};
@@ -191,8 +191,9 @@ async fn configure(
     let clock = Clock::default();
     // First listen, then read: what happens in between is heard.
     let host_events = prepared.host_events.filter(|_| policy.follows());
-    let host_events = host_events.and_then(|it| subscribe(it, "host", log));
-    let namespace_events = subscribe(prepared.namespace_events, "namespace", log);
+    let host_events = host_events.and_then(|it| subscribe(it, ("host", &watch::HOST), log));
+    let namespace_events =
+        subscribe(prepared.namespace_events, ("namespace", &watch::NAMESPACE), log);
     let host = Netlink::start(prepared.host_dumps);
     let reading = read::host(&host, log).await;
     if let Some(failure) = &reading.failure {
@@ -222,8 +223,8 @@ async fn configure(
 }
 
 /// Subscribes to what changes on one side. That it cannot be is no reason not to work.
-fn subscribe(socket: OwnedFd, side: &str, log: &Log) -> Option<Events> {
-    let events = Events::subscribe(socket);
+fn subscribe(socket: OwnedFd, (side, groups): (&str, &[u32]), log: &Log) -> Option<Events> {
+    let events = Events::subscribe(socket, groups);
     events.map_err(|error| log.warn(&format!("cannot watch the {side}: {error}"))).ok()
 }
 

@@ -28,8 +28,11 @@ const ROOM: usize = 64 * 1024;
 /// Datagrams that are read before anything else gets its turn.
 const TURN: usize = 256;
 
-/// `RTNLGRP_*` (`linux/rtnetlink.h`): links, addresses, routes and rules of both families, nexthops.
-const GROUPS: [u32; 8] = [1, 5, 7, 8, 9, 11, 19, 32];
+/// What is heard of the host (`RTNLGRP_*`, `linux/rtnetlink.h`): links, neighbours, addresses, routes
+/// and rules of both families, nexthops.
+pub const HOST: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
+/// What is heard of the namespace: links, addresses and routes.
+pub const NAMESPACE: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// A socket that hears what changes in one network namespace.
 #[derive(Debug)]
@@ -51,17 +54,17 @@ pub struct Heard {
 }
 
 impl Events {
-    /// Subscribes `socket`, a netlink socket of the namespace to be heard, to what is relevant. Must
+    /// Subscribes `socket`, a netlink socket of the namespace to be heard, to `groups`. Must
     /// be called inside the runtime.
     ///
     /// # Errors
     ///
     /// What `setsockopt(2)` and `bind(2)` report, or `epoll_ctl(2)`.
-    pub fn subscribe(socket: OwnedFd) -> io::Result<Self> {
+    pub fn subscribe(socket: OwnedFd, groups: &[u32]) -> io::Result<Self> {
         let mut socket: Socket = sys::plain_netlink_socket(socket);
         socket.bind_auto()?;
-        for group in GROUPS {
-            match socket.add_membership(group) {
+        for group in groups {
+            match socket.add_membership(*group) {
                 // A kernel without nexthop objects or without a family has no such group.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 result => result?,

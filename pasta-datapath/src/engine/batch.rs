@@ -16,7 +16,7 @@ use crate::wire::tcp::Header;
 use nix::errno::Errno;
 use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Frames read before sockets have a turn.
 pub(super) const BATCH: usize = 64;
@@ -104,6 +104,17 @@ impl Engine {
         self.storage = BatchStorage { segments, touched, datagrams };
     }
 
+    /// The link-layer address that the namespace is told for `address`: ours for what a mapping leads
+    /// to the host, and where nothing is known.
+    fn mac_at(&self, address: IpAddr) -> MacAddr {
+        let ours = self.tap.our_mac();
+        let known = |it: IpAddr| {
+            if self.forwarding.is_mapped(it) { Some(ours) } else { self.neighbours.mac_of(it) }
+        };
+        let gateway = self.forwarding.gateway(address);
+        known(address).or_else(|| known(gateway?)).unwrap_or(ours)
+    }
+
     fn handle_frame<'a>(
         &mut self,
         now: Instant,
@@ -119,7 +130,8 @@ impl Engine {
                 if !self.neighbours.answers_arp(&request) {
                     return Err(DropReason::NeighbourNotOurs);
                 }
-                local::send_arp_reply(&mut self.tap, &request);
+                let mac = self.mac_at(request.target.into());
+                local::send_arp_reply(&mut self.tap, &request, mac);
                 Ok(())
             }
             Content::NeighbourSolicitation { source, target } => {
@@ -129,7 +141,8 @@ impl Engine {
                 if !self.neighbours.answers_solicitation(source, target) {
                     return Err(DropReason::NeighbourNotOurs);
                 }
-                local::send_advertisement(&mut self.tap, mac, source, target);
+                let target_mac = self.mac_at(target.into());
+                local::send_advertisement(&mut self.tap, mac, source, (target, target_mac));
                 Ok(())
             }
             Content::Tcp { source, destination, header, payload } => {

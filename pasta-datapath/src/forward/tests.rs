@@ -185,3 +185,14 @@ fn where_dns_is_taken_does_not_depend_on_which_resolver_is_asked() {
     assert!(f.resolver_for(Protocol::Udp, query).is_some());
     assert!(f.resolver_for(Protocol::Echo, query).is_none());
 }
+
+#[test]
+fn what_a_mapping_leads_to_the_host_is_known_and_nothing_else() {
+    let mut f = forwarding(|policy| policy.guest_address = Some(ELSEWHERE));
+    for (address, mapped) in [(GATEWAY, true), (ELSEWHERE, true), (PRIMARY, false)] {
+        assert_eq!(f.is_mapped(address.into()), mapped, "{address}");
+    }
+    assert_eq!(f.gateway(ELSEWHERE.into()), Some(GATEWAY.into()));
+    f = forwarding(|policy| policy.host_loopback = HostLoopback::None);
+    assert!(!f.is_mapped(GATEWAY.into()));
+}

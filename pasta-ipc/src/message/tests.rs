@@ -183,6 +183,10 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(SupervisorToMonitor::Hello(hello));
     round_trip(SupervisorToMonitor::Start(Box::new(monitor_start())));
     round_trip(SupervisorToMonitor::Shutdown);
+    let entry = |n: u128| NeighbourEntry { address: Ipv6Addr::from(n).into(), mac: mac() };
+    let entries = Bounded::truncated((0..512).map(entry)).0;
+    let full = NeighbourSnapshot { generation: Generation(u64::MAX), entries };
+    round_trip(MonitorToDatapath::Neighbours(Box::new(full)));
     round_trip(SupervisorToMonitor::StatusWanted);
     round_trip(SupervisorToMonitor::LookWanted);
     round_trip(MonitorToSupervisor::Hello(hello));
@@ -226,10 +230,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 4);
+    assert_eq!(PROTOCOL_VERSION, 5);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0004");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0004");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0005");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0005");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -256,6 +260,11 @@ fn encodings_are_frozen() {
     let (lines, _) = Bounded::truncated([Text::truncated("one"), Text::truncated("")]);
     let status = MonitorToSupervisor::Status(Box::new(lines));
     assert_eq!(hex(&octets_of(&status)), "0502036f6e6500");
+    let entry = NeighbourEntry { address: [192, 0, 2, 1].into(), mac: mac() };
+    let neighbours =
+        NeighbourSnapshot { generation: Generation(3), entries: Bounded::truncated([entry]).0 };
+    let neighbours = MonitorToDatapath::Neighbours(Box::new(neighbours));
+    assert_eq!(hex(&octets_of(&neighbours)), "06030100c0000201020000000001");
     let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0403776879");
 }

@@ -12,9 +12,10 @@ use pasta_monitor::change::Change;
 use pasta_monitor::decode::Notice;
 use pasta_monitor::desired::Desired;
 use pasta_monitor::host::TABLE_MAIN;
-use pasta_monitor::interest::Interest;
+use pasta_monitor::interest::{Interest, templates};
 use pasta_monitor::log::Log;
 use pasta_monitor::namespace::NamespaceView;
+use pasta_monitor::neighbours::Neighbours;
 use pasta_monitor::netlink::Netlink;
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::plan::plan;
@@ -107,6 +108,11 @@ pub(super) struct Follower {
     counters: Counters,
     /// The host could not be read the last time.
     rename_told: bool,
+    neighbours: Neighbours,
+    /// The datapath is to be told of the neighbours.
+    neighbours_changed: bool,
+    /// The neighbours are to be read.
+    neighbours_lost: bool,
     blind: bool,
     /// It was asked for that all be read again.
     asked: bool,
@@ -147,6 +153,9 @@ impl Follower {
             interest: None,
             counters: Counters::default(),
             rename_told: false,
+            neighbours: Neighbours::default(),
+            neighbours_changed: false,
+            neighbours_lost: true,
             blind: false,
             asked: false,
             reconcile_asked: false,
@@ -179,6 +188,7 @@ impl Follower {
         self.flushed = false;
         self.poll_if_deaf();
         self.restrict(log);
+        self.follow_neighbours(datapath, log).await;
         Ok(())
     }
 
@@ -214,7 +224,7 @@ impl Follower {
             return;
         }
         self.state.forget_declined();
-        (self.asked, self.reconcile_asked) = (true, true);
+        (self.asked, self.reconcile_asked, self.neighbours_lost) = (true, true, true);
         self.look_at = Some(self.clock.now());
     }
 
@@ -268,6 +278,7 @@ impl Follower {
         }
         self.restrict(log);
         self.warn_of_rename(log);
+        self.follow_neighbours(datapath, log).await;
         let namespace_changed = self.namespace_batch.take(now).is_some();
         let lost = self.publisher.losses() != self.state.losses();
         let news = lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
@@ -310,6 +321,12 @@ impl Follower {
             if let Notice::Gone(Record::Link(link)) = notice {
                 self.gone.insert(link.index);
             }
+            if let Notice::There(Record::Neighbour(neighbour)) = notice {
+                self.neighbours_changed |= self.neighbours.learn(neighbour);
+            }
+            if let Notice::Gone(Record::Neighbour(neighbour)) = notice {
+                self.neighbours_changed |= self.neighbours.forget(neighbour);
+            }
             if self.state.host().is_news(notice) {
                 self.counters.used += 1;
                 self.host_batch.add(now);
@@ -320,6 +337,7 @@ impl Follower {
         if heard.overrun && !self.overrun {
             self.overrun = true;
             self.counters.overruns += 1;
+            self.neighbours_lost = true;
             let earliest = self.last_resync.map_or(now, |last| last + RESYNC_INTERVAL);
             self.look_at = Some(now.max(earliest));
         }
@@ -356,6 +374,19 @@ impl Follower {
         }
         self.poll_if_deaf();
         changes
+    }
+
+    /// Tells the datapath who the templates' neighbours are, and reads them where that is not known.
+    async fn follow_neighbours(&mut self, datapath: &ToDatapath, log: &Log) {
+        let bindings = self.state.bindings();
+        let links = templates(&bindings);
+        if self.neighbours_lost || links != *self.neighbours.links() {
+            self.neighbours = read::neighbours(&self.host, links, log).await;
+            (self.neighbours_lost, self.neighbours_changed) = (false, true);
+        }
+        if std::mem::take(&mut self.neighbours_changed) {
+            self.publisher.publish_neighbours(datapath, &self.neighbours);
+        }
     }
 
     /// Says once that the interface that was asked for has another name now.

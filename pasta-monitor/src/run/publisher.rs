@@ -1,10 +1,11 @@
 //! What the datapath is told, and whether it has heard the newest of it.
 
-use pasta_ipc::types::{Generation, NetworkSnapshot};
+use pasta_ipc::types::{Generation, NeighbourSnapshot, NetworkSnapshot};
 use pasta_ipc::{MonitorToDatapath, SendError};
 use pasta_monitor::bind::Binding;
 use pasta_monitor::desired::Desired;
 use pasta_monitor::namespace::NamespaceView;
+use pasta_monitor::neighbours::Neighbours;
 use pasta_monitor::net::PerFamily;
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::publish::snapshot;
@@ -17,6 +18,8 @@ pub(super) struct Publisher {
     newest: Option<NetworkSnapshot>,
     losses: u64,
     behind: bool,
+    neighbours: Option<NeighbourSnapshot>,
+    neighbours_behind: bool,
 }
 
 impl Publisher {
@@ -40,6 +43,18 @@ impl Publisher {
         self.catch_up(datapath);
     }
 
+    /// Publishes who the template's neighbours are.
+    pub(super) fn publish_neighbours(&mut self, datapath: &ToDatapath, neighbours: &Neighbours) {
+        let last = self.neighbours.as_ref().map_or(Generation(0), |it| it.generation);
+        let next = neighbours.snapshot(last.next());
+        let same = self.neighbours.as_ref().is_some_and(|it| it.entries == next.entries);
+        if same || (self.neighbours.is_none() && next.entries.as_slice().is_empty()) {
+            return;
+        }
+        (self.neighbours, self.neighbours_behind) = (Some(next), true);
+        self.catch_up(datapath);
+    }
+
     /// The newest snapshot's number.
     pub(super) fn generation(&self) -> u64 {
         self.newest.as_ref().map_or(0, |it| it.generation.0)
@@ -52,11 +67,16 @@ impl Publisher {
 
     /// Whether the newest snapshot is still to be sent.
     pub(super) fn is_behind(&self) -> bool {
-        self.behind
+        self.behind || self.neighbours_behind
     }
 
     /// Sends the newest snapshot if it is still to be sent and there is room.
     pub(super) fn catch_up(&mut self, datapath: &ToDatapath) {
+        if let Some(newest) = self.neighbours.as_ref().filter(|_| self.neighbours_behind) {
+            let message = MonitorToDatapath::Neighbours(Box::new(newest.clone()));
+            // As below.
+            self.neighbours_behind = matches!(datapath.send(&message), Err(SendError::WouldBlock));
+        }
         let Some(newest) = self.newest.as_ref().filter(|_| self.behind) else { return };
         let message = MonitorToDatapath::Network(Box::new(newest.clone()));
         // A datapath that is gone needs no snapshots; that it is gone shows when we listen to it.

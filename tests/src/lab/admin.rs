@@ -21,6 +21,9 @@ use netlink_packet_route::address::{
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
     RouteProtocol, RouteScope, RouteType,
@@ -171,6 +174,26 @@ impl Admin {
         message.attributes.push(AddressAttribute::CacheInfo(times));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
+    }
+
+    /// Says where a neighbour is, for good.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn set_neighbour(&self, link: u32, address: IpAddr, mac: [u8; 6]) -> Outcome {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(address);
+        message.header.ifindex = link;
+        message.header.state = NeighbourState::Permanent;
+        let to = match address {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        };
+        message.attributes.push(NeighbourAttribute::Destination(to));
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.request(RouteNetlinkMessage::NewNeighbour(message), flags).map(drop)
     }
 
     /// Gives a link another name.
