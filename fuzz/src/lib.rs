@@ -4,6 +4,7 @@
 //! them; a target in `fuzz_targets/` is one call of it. So the same checks run under libFuzzer, in
 //! `cargo test` here over the committed corpus, and wherever else octets come from.
 
+pub mod cli_ports;
 pub mod ethernet_frame;
 pub mod flow_table;
 pub mod forward_policy;

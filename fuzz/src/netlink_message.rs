@@ -5,8 +5,9 @@ use pasta_monitor::net::{Family, Prefix};
 use pasta_monitor::record::{Address, Hop, Record, Route};
 use std::net::IpAddr;
 
-/// Types of the messages that are decoded: links, addresses, routes, rules (`linux/rtnetlink.h`).
-const KINDS: [u16; 4] = [16, 20, 24, 32];
+/// Types of the messages that are decoded: links, addresses, routes, neighbours, rules
+/// (`linux/rtnetlink.h`).
+const KINDS: [u16; 5] = [16, 20, 24, 32, 28];
 
 /// Reads the first octet of `octets` as a type and the others as a message of it.
 ///
@@ -22,6 +23,7 @@ pub fn check(octets: &[u8]) {
         Ok(Record::Link(link)) => assert!(link.index != 0 && !link.name.is_empty()),
         Ok(Record::Address(address)) => check_address(&address),
         Ok(Record::Route(route)) => check_route(&route),
+        Ok(Record::Neighbour(neighbour)) => assert_ne!(neighbour.link, 0),
         Ok(Record::Rule(_) | Record::Other) => {}
         Err(why) => assert!(!why.to_string().is_empty()),
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 /// A target, and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 14] = [
+    ("cli_ports", pasta_fuzz::cli_ports::check),
     ("ethernet_frame", pasta_fuzz::ethernet_frame::check),
     ("flow_table", pasta_fuzz::flow_table::check),
     ("forward_policy", pasta_fuzz::forward_policy::check),
