@@ -3,10 +3,12 @@
 use std::io::Read;
 use std::net::Shutdown;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use nix::sys::resource::{Resource, setrlimit};
 use tests::harness::{self, Case};
-use tests::lab::service;
-use tests::lab::{Family, Lab, address};
+use tests::lab::{Family, Lab, address, service, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
         case!(families, slow_reader_in_the_namespace_loses_nothing),
         case!(families, slow_reader_at_the_far_side_loses_nothing),
         case!(families, many_small_messages_keep_their_order),
+        case!(families, nothing_stalls_while_the_processors_have_other_work),
+        case!(lab, lack_of_descriptors_refuses_new_flows_and_leaves_old_ones_alone),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -183,5 +187,55 @@ fn many_small_messages_keep_their_order(lab: &Lab, family: Family) -> Outcome {
     for length in (1..400).chain([1000, 1448, 1460, 4000, 65536]) {
         inside.must(["tcp", "exchange", "talk", "9", &length.to_string()])?;
     }
+    Ok(())
+}
+
+fn nothing_stalls_while_the_processors_have_other_work(lab: &Lab, family: Family) -> Outcome {
+    let echo = lab.remote().tcp(family.internet(), service::echo)?;
+    let mut inside = lab.session()?;
+    let done = AtomicBool::new(false);
+
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism()?.get() {
+            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+        }
+        let facts = inside.must(["tcp", "flows", &echo.endpoint(), "128", "200000"]);
+        let large = inside.must(["tcp", "echo", &echo.endpoint(), "11", "30000000"]);
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(facts?, ["whole 128"]);
+        large.map(drop)
+    })
+}
+
+fn lack_of_descriptors_refuses_new_flows_and_leaves_old_ones_alone(lab: &Lab) -> Outcome {
+    /// What each process may have open: more than the lab itself needs, far less than usual.
+    const LIMIT: u64 = 200;
+    setrlimit(Resource::RLIMIT_NOFILE, LIMIT, LIMIT)?;
+    let echo = lab.remote().tcp(Family::V4.internet(), service::echo)?;
+    let mut inside = lab.session()?;
+
+    let mut refused = None;
+    let mut opened = 0;
+    while refused.is_none() && opened < LIMIT {
+        let answer = inside.ask(["tcp", "open", &format!("c{opened}"), &echo.endpoint()])?;
+        match answer.result {
+            Ok(_) => opened += 1,
+            Err(_) => refused = Some(answer),
+        }
+    }
+    refused.ok_or("nobody was refused")?.failure("ECONNREFUSED")?;
+    assert!(opened > LIMIT / 2, "only {opened} connections");
+    for name in ["c0", &format!("c{}", opened - 1)] {
+        inside.must(["tcp", "exchange", name, "1", "100000"])?;
+    }
+
+    // One that ends makes room for another.
+    inside.must(["tcp", "drop", "c1"])?;
+    wait::until("room for a connection", || {
+        inside.ask(["tcp", "open", "new", &echo.endpoint()]).ok()?.result.ok()
+    })?;
+    inside.must(["tcp", "exchange", "new", "2", "1000"])?;
+    let finished = inside.end(0)?.expect_code(0)?;
+    assert_eq!(finished.errors.matches("new flows are refused").count(), 1, "{finished:?}");
     Ok(())
 }
