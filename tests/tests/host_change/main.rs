@@ -9,6 +9,7 @@ mod random;
 mod routes;
 mod status;
 mod storms;
+mod users;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -53,6 +54,12 @@ use tests::lab::wait;
 use tests::lab::{Family, Lab, MONITOR, Session, UPLINK, process, service};
 use tests::netlink::Netlink;
 use tests::{Outcome, case};
+use users::{
+    s41_a_default_route_of_users_is_left_alone,
+    s42_what_users_have_configured_stays_through_every_move,
+    s43_an_address_that_users_deleted_stays_deleted,
+    s44_the_tap_stays_down_and_is_complete_when_up_again,
+};
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
@@ -567,111 +574,6 @@ fn s25_hold_over_gives_local_mode_and_the_way_back(lab: &Lab, family: Family) ->
     }
     come_online(lab, family, Some(0))?;
     watched.wait_for_address(family.host(), true)?;
-    watched.wait_for_default(family.gateway())?;
-    watched.reach(lab, family)
-}
-
-fn s41_a_default_route_of_users_is_left_alone(lab: &Lab, family: Family) -> Outcome {
-    let watched = Watched::start(lab, &[])?;
-    watched.wait_for_default(family.gateway())?;
-    let (theirs, new) = match family {
-        Family::V4 => ("192.0.2.77".parse()?, "192.0.2.9".parse()?),
-        Family::V6 => ("fe80::77".parse::<IpAddr>()?, "fe80::9".parse::<IpAddr>()?),
-    };
-    watched.inside.run(|| {
-        let (admin, tap) = (Admin::open()?, index_of(UPLINK)?);
-        let metric = if family == Family::V4 { 0 } else { 1024 };
-        admin.delete_route(Way::default(tap, family.gateway(), metric))?;
-        admin.add_route(Way::default(tap, theirs, metric))
-    })?;
-    watched.wait_for_default(theirs)?;
-    let mut log = watched.inside.listen()?;
-
-    // The gateway changes, and then something that shows when that has been dealt with.
-    on_host(lab, |admin| {
-        admin.delete_route(first_default(family, 0)?)?;
-        admin.add_route(Way::default(index_of(UPLINK)?, new, 0))?;
-        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
-    })?;
-    watched.wait_for_address(elsewhere(family), true)?;
-
-    let lines = log.lines()?;
-    assert!(!lines.iter().any(|line| line.contains(default_route(new))), "{lines:#?}");
-    assert!(watched.has(&default_via(theirs))?);
-    assert!(!watched.has(&default_via(new))?);
-    Ok(())
-}
-
-fn s42_what_users_have_configured_stays_through_every_move(lab: &Lab, family: Family) -> Outcome {
-    add_second_uplink(lab)?;
-    let watched = Watched::start(lab, &[])?;
-    watched.wait_for_address(family.host(), true)?;
-    let (address, len, to): (IpAddr, u8, IpAddr) = match family {
-        Family::V4 => ("203.0.113.5".parse()?, 32, "198.18.99.0".parse()?),
-        Family::V6 => ("2001:db8:113::5".parse()?, 128, "2001:db8:99::".parse()?),
-    };
-    let link_local: IpAddr = "fe80::55".parse()?;
-    let via = if family == Family::V4 { "203.0.113.9".parse()? } else { link_local };
-    watched.inside.run(|| {
-        let (admin, tap) = (Admin::open()?, index_of(UPLINK)?);
-        admin.add_address(tap, address, if family == Family::V4 { 24 } else { len })?;
-        let to = Some((to, if family == Family::V4 { 24 } else { 48 }));
-        admin.add_route(Way { to, ..Way::default(tap, via, 55) })
-    })?;
-    let mut log = watched.inside.listen()?;
-
-    bring_second_online(lab, family, Some(0))?;
-    go_offline(lab, &[family])?;
-    let (second_address, _, second_len) = second(family);
-    watched.wait_for_address(second_address, true)?;
-    watched.wait_for_address(family.host(), false)?;
-    on_host(lab, |admin| admin.delete_address(index_of(SECOND.0)?, second_address, second_len))?;
-    watched.wait_for_address(second_address, false)?;
-
-    let lines = log.lines()?;
-    never_gone(lines, &format!("address {address}/"));
-    never_gone(lines, &format!("route {to}/"));
-    assert!(watched.has(&format!("address {address}/"))?);
-    assert!(watched.has(&format!("route {to}/"))?);
-    Ok(())
-}
-
-fn s43_an_address_that_users_deleted_stays_deleted(lab: &Lab, family: Family) -> Outcome {
-    let watched = Watched::start(lab, &[])?;
-    watched.wait_for_address(family.host(), true)?;
-    let len = prefix_length(family);
-    watched.inside.run(|| Admin::open()?.delete_address(index_of(UPLINK)?, family.host(), len))?;
-    let mut log = watched.inside.listen()?;
-
-    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, elsewhere(family), len))?;
-    watched.wait_for_address(elsewhere(family), true)?;
-    let declined = format!("+ address {}/", family.host());
-    assert!(!log.lines()?.iter().any(|line| line.starts_with(&declined)));
-
-    // The host's side of it changes, so the decision of before is about something else.
-    on_host(lab, |admin| admin.delete_address(index_of(UPLINK)?, family.host(), len))?;
-    let mark = if family == Family::V4 { "198.18.7.10" } else { "2001:db8:7::10" };
-    let mark: IpAddr = mark.parse()?;
-    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, mark, len))?;
-    watched.wait_for_address(mark, true)?;
-    on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, family.host(), len))?;
-    watched.wait_for_address(family.host(), true)
-}
-
-fn s44_the_tap_stays_down_and_is_complete_when_up_again(lab: &Lab, family: Family) -> Outcome {
-    let mut watched = Watched::start(lab, &[])?;
-    watched.wait_for_default(family.gateway())?;
-
-    watched.session.must(["link", "set", UPLINK, "down"])?;
-    // A change on the host is dealt with meanwhile: the tap stays down.
-    on_host(lab, |admin| {
-        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
-    })?;
-    assert!(!watched.inside.run(|| Ok(Netlink::open()?.link(UPLINK)?.up))?);
-    watched.session.must(["link", "set", UPLINK, "up"])?;
-
-    watched.wait_for_address(family.host(), true)?;
-    watched.wait_for_address(elsewhere(family), true)?;
     watched.wait_for_default(family.gateway())?;
     watched.reach(lab, family)
 }
