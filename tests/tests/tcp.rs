@@ -197,7 +197,11 @@ fn nothing_stalls_while_the_processors_have_other_work(lab: &Lab, family: Family
 
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism()?.get() {
-            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let facts = inside.must(["tcp", "flows", &echo.endpoint(), "128", "200000"]);
         let large = inside.must(["tcp", "echo", &echo.endpoint(), "11", "30000000"]);
