@@ -19,7 +19,7 @@ use crate::tcp::mapping::Mapping;
 use crate::time::Instant;
 use crate::udp::Datagram;
 use crate::udp::forwarded::ForwardedFlow;
-use crate::udp::group::write_to_tap;
+use crate::udp::group::{Joined, write_to_tap};
 use nix::errno::Errno;
 use pasta_ipc::forward::{
     Direction, Effort, ForwardTable, ListenerAddress, PortSide, PortSnapshot, SocketFamily,
@@ -32,8 +32,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Connections or datagrams that one listener hands on in a turn before others go first; chosen.
+/// Connections that one listener hands on in a turn before others go first; chosen.
 const SHARE: usize = 32;
+
+/// Datagrams that one listener hands on in a turn; chosen: as many as one call can stand for.
+const DATAGRAMS: usize = crate::udp::MAX_GROUP;
 
 /// How long listeners wait for descriptors before they are looked at again; chosen: a storm of
 /// connections that cannot be accepted then costs ten looks a second.
@@ -331,12 +334,24 @@ impl Engine {
     fn receive(&mut self, now: Instant, id: ListenerId) -> bool {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut more = true;
-        for _ in 0..SHARE {
+        // What is there already and of one peer goes on in one call; nothing waits for more.
+        let mut joined: Option<Joined<Envelope>> = None;
+        for _ in 0..DATAGRAMS {
             let Some(listener) = self.forwards.listener(id) else { break };
-            match receive_from(listener, &mut scratch) {
+            let start = joined.map_or(0, |joined| joined.len());
+            let room = scratch.get_mut(start..).unwrap_or_default();
+            match receive_from(listener, room) {
                 Ok((read, envelope)) => {
-                    let octets = scratch.get(..read.len).unwrap_or_default();
-                    self.arrived(now, id, envelope, read, octets);
+                    if joined.as_mut().is_some_and(|joined| joined.join(envelope, read)) {
+                        continue;
+                    }
+                    self.hand_on(now, id, joined.take(), &scratch);
+                    scratch.copy_within(start..start + read.len, 0);
+                    joined = Joined::first(envelope, read);
+                    if joined.is_none() {
+                        let octets = scratch.get(..read.len).unwrap_or_default();
+                        self.arrived(now, id, envelope, read, octets);
+                    }
                 }
                 Err(Errno::EAGAIN) => {
                     more = false;
@@ -346,8 +361,23 @@ impl Engine {
                 Err(_) => {}
             }
         }
+        self.hand_on(now, id, joined, &scratch);
         self.scratch = scratch;
         more
+    }
+
+    /// Hands on the datagrams at the front of `octets` that were joined.
+    fn hand_on(
+        &mut self,
+        now: Instant,
+        id: ListenerId,
+        joined: Option<Joined<Envelope>>,
+        octets: &[u8],
+    ) {
+        if let Some(joined) = joined {
+            let front = octets.get(..joined.len()).unwrap_or_default();
+            self.arrived(now, id, joined.of, joined.read(), front);
+        }
     }
 
     fn arrived(

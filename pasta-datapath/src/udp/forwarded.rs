@@ -8,6 +8,7 @@
 //! Until a socket that was asked for is there, datagrams wait, up to a bound; beyond it they are counted
 //! drops, as they would be in a socket's own queue.
 
+use super::group::Joined;
 use super::{Datagram, NotSent, group, lifetime};
 use crate::counters::DropReason;
 use crate::io::envelope::{Envelope, send_from};
@@ -23,8 +24,8 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Reads of one flow before others have a turn; chosen.
-const READS: usize = 32;
+/// Reads of one flow before others have a turn; chosen: as many as one call can stand for.
+const READS: usize = super::MAX_GROUP;
 
 /// Octets that wait for a socket of the flow's; chosen: a few datagrams of any size.
 const MAX_WAITING: usize = 128 * 1024;
@@ -203,29 +204,51 @@ impl ForwardedFlow {
         buffer: &mut [u8],
         mut dropped: impl FnMut(DropReason),
     ) -> Reading {
-        for _ in 0..READS {
-            let Other::Socket(socket) = &self.other else { return Reading::Drained };
-            let read = match receive_datagrams(socket.as_fd(), buffer) {
-                Ok(read) => read,
-                Err(Errno::EAGAIN) => return Reading::Drained,
-                // An error that an earlier datagram earned; reading has cleared it.
-                Err(_) => continue,
-            };
-            if read.truncated {
-                dropped(DropReason::TooLarge);
-                continue;
-            }
-            self.last_active = now;
-            self.answered = true;
-            let payload = buffer.get(..read.len).unwrap_or_default();
+        let Other::Socket(socket) = &self.other else { return Reading::Drained };
+        let send = |slices: &[IoSlice<'_>], size| send_from(listener, &self.envelope, slices, size);
+        let mut send_on = |read: ReadDatagrams, octets: &[u8]| {
+            let payload = octets.get(..read.len).unwrap_or_default();
             let datagram = Datagram { payload, segment_size: read.segment_size };
-            let send =
-                |slices: &[IoSlice<'_>], size| send_from(listener, &self.envelope, slices, size);
             if let Err(why) = group::send_one(&datagram, &send) {
                 dropped(reason_of(why));
             }
+        };
+        let mut joined: Option<Joined<()>> = None;
+        let (mut reading, mut heard) = (Reading::More, false);
+        for _ in 0..READS {
+            let start = joined.map_or(0, |joined| joined.len());
+            let room = buffer.get_mut(start..).unwrap_or_default();
+            let read = match receive_datagrams(socket.as_fd(), room) {
+                Ok(read) => read,
+                Err(Errno::EAGAIN) => {
+                    reading = Reading::Drained;
+                    break;
+                }
+                // An error that an earlier datagram earned; reading has cleared it.
+                Err(_) => continue,
+            };
+            heard = true;
+            if joined.as_mut().is_some_and(|joined| joined.join((), read)) {
+                continue;
+            }
+            if let Some(joined) = joined.take() {
+                send_on(joined.read(), buffer);
+            }
+            buffer.copy_within(start..start + read.len, 0);
+            joined = Joined::first((), read);
+            if joined.is_none() {
+                // Its own buffer is larger than any datagram: nothing is ever cut short.
+                send_on(read, buffer);
+            }
         }
-        Reading::More
+        if let Some(joined) = joined {
+            send_on(joined.read(), buffer);
+        }
+        if heard {
+            self.last_active = now;
+            self.answered = true;
+        }
+        reading
     }
 }
 

@@ -175,6 +175,59 @@ impl Gathered {
     }
 }
 
+/// Datagrams of one size and one origin `K` at the front of a buffer, to be sent on in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined<K> {
+    /// Whose they are.
+    pub of: K,
+    size: usize,
+    len: usize,
+    count: usize,
+}
+
+impl<K: Copy + PartialEq> Joined<K> {
+    /// The first one; none if nothing can join it: it is several already, empty, or cut short.
+    pub fn first(of: K, read: ReadDatagrams) -> Option<Self> {
+        let alone = read.segment_size.is_some() || read.truncated || read.len == 0;
+        (!alone).then_some(Self { of, size: read.len, len: read.len, count: 1 })
+    }
+
+    /// Octets so far; the next datagram is read behind them.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none, which cannot be.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes in what was read behind the others, if it fits them.
+    pub fn join(&mut self, of: K, read: ReadDatagrams) -> bool {
+        let joins = of == self.of
+            && !self.is_complete()
+            && Self::first(of, read).is_some()
+            && read.len <= self.size
+            && self.len + read.len <= MAX_GROUP_OCTETS;
+        if joins {
+            self.len += read.len;
+            self.count += 1;
+        }
+        joins
+    }
+
+    /// Whether no other can follow: there are as many as may be, or the last one is shorter.
+    pub fn is_complete(&self) -> bool {
+        self.count >= MAX_GROUP || self.len < self.size * self.count
+    }
+
+    /// All of them as one.
+    pub fn read(&self) -> ReadDatagrams {
+        let segment_size = if self.count > 1 { u16::try_from(self.size).ok() } else { None };
+        ReadDatagrams { len: self.len, segment_size, truncated: false }
+    }
+}
+
 /// Moves what was read from a host socket to the tap; larger than it carries is a counted drop.
 pub fn write_to_tap(tap: &mut Tap, path: &Path, mtu: Mtu, read: ReadDatagrams, octets: &[u8]) {
     let size = read.segment_size.map_or(octets.len(), usize::from);
@@ -207,4 +260,42 @@ pub fn write_to_tap(tap: &mut Tap, path: &Path, mtu: Mtu, read: ReadDatagrams, o
 fn largest_payload(path: &Path, mtu: Mtu) -> usize {
     let headers = if path.source().is_ipv4() { 28 } else { 48 };
     usize::from(mtu.get()).saturating_sub(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(len: usize) -> ReadDatagrams {
+        ReadDatagrams { len, segment_size: None, truncated: false }
+    }
+
+    #[test]
+    fn datagrams_of_one_size_and_origin_join_and_a_shorter_one_is_the_last() {
+        let mut joined = Joined::first('a', datagram(100)).unwrap();
+        assert_eq!(joined.read(), datagram(100));
+        assert!(!joined.join('b', datagram(100)), "another origin");
+        assert!(!joined.join('a', datagram(101)), "larger");
+        assert!(!joined.join('a', datagram(0)), "empty");
+        assert!(joined.join('a', datagram(100)) && !joined.is_complete());
+        assert!(joined.join('a', datagram(99)) && joined.is_complete());
+        assert!(!joined.join('a', datagram(99)));
+        let all = ReadDatagrams { len: 299, segment_size: Some(100), truncated: false };
+        assert_eq!(joined.read(), all);
+        assert_eq!(Joined::first('a', all), None);
+    }
+
+    #[test]
+    fn groups_are_bounded_in_number_and_octets() {
+        let mut small = Joined::first((), datagram(1)).unwrap();
+        let mut large = Joined::first((), datagram(1400)).unwrap();
+        let (mut smalls, mut larges) = (1, 1);
+        while small.join((), datagram(1)) {
+            smalls += 1;
+        }
+        while large.join((), datagram(1400)) {
+            larges += 1;
+        }
+        assert_eq!((smalls, larges), (MAX_GROUP, MAX_GROUP_OCTETS / 1400));
+    }
 }
