@@ -20,6 +20,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// less than the calls that a pipe takes.
 pub const SMALL: usize = 16 * 1024;
 
+/// Small reads in a row that end a stream; chosen: a stream has a few now and then.
+const PATIENCE: u8 = 8;
+
 /// Octets that a direction moves in a turn of the loop before others go first.
 const SHARE: usize = 512 * 1024;
 
@@ -78,8 +81,9 @@ struct Half {
     writable: bool,
     /// The destination was shut down for writing.
     shut: bool,
-    /// Reads are large.
-    bulk: bool,
+    /// Reads through a pipe that may still be small before reads are taken to be small again; 0: they
+    /// are.
+    bulk: u8,
 }
 
 impl Half {
@@ -91,7 +95,7 @@ impl Half {
             ended: false,
             writable: true,
             shut: false,
-            bulk: false,
+            bulk: 0,
         }
     }
 }
@@ -256,7 +260,7 @@ impl Half {
             if moved >= SHARE {
                 return Ok(Pumped::More);
             }
-            let pipe = if self.bulk { pipes.borrow() } else { None };
+            let pipe = if self.bulk > 0 { pipes.borrow() } else { None };
             match pipe {
                 Some(pipe) => self.read_into_pipe(from, pipe, pipes)?,
                 None => moved += self.pass_on(from, to, pipes, scratch)?,
@@ -306,7 +310,7 @@ impl Half {
         let filled = pipe.fill(from);
         match filled {
             Ok(octets @ 1..) => {
-                self.bulk = octets >= SMALL;
+                self.bulk = if octets >= SMALL { PATIENCE } else { self.bulk - 1 };
                 self.held = Held::Pipe(pipe);
                 return Ok(());
             }
@@ -343,8 +347,8 @@ impl Half {
             }
             Err(errno) => return Err(errno),
         };
-        self.bulk = octets >= SMALL;
-        self.readable = self.bulk || self.hung_up;
+        self.bulk = if octets >= SMALL { PATIENCE } else { 0 };
+        self.readable = self.bulk > 0 || self.hung_up;
         let read = buffer.get(..octets).unwrap_or_default();
         let sent = if self.writable { send_some(to, read, &mut self.writable)? } else { 0 };
         let rest = read.get(sent..).unwrap_or_default();
