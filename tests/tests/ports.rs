@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         case!(families, automatic_port_of_the_host_is_there_while_somebody_listens),
         case!(lab, local_client_of_a_family_nobody_serves_is_joined_to_the_other),
         case!(lab, hundreds_of_connections_at_once_are_all_served),
+        case!(lab, thousands_of_connections_at_once_are_all_served),
         case!(lab, clients_that_send_nothing_do_not_keep_others_waiting),
         case!(lab, all_ports_start_within_an_ordinary_limit_of_descriptors),
         case!(families, s63_forwarded_port_survives_renumbering),
@@ -506,6 +507,26 @@ fn hundreds_of_connections_at_once_are_all_served(lab: &Lab) -> Outcome {
             peer(&mut inside, "echo")?;
         }
     }
+    Ok(())
+}
+
+/// Through the tap, so that each is one descriptor of ours.
+fn thousands_of_connections_at_once_are_all_served(lab: &Lab) -> Outcome {
+    // Client, service and datapath have one descriptor each; the first two are not raised.
+    let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard)?;
+    let count = (hard.saturating_sub(500) / 2).min(10_000);
+    let family = Family::V4;
+    let _inside = serving(lab, family, 8000, &["-t", "8000"])?;
+    let to = SocketAddr::new(family.host(), 8000);
+    let open: Result<Vec<_>, _> = (0..count).map(|_| client(lab.remote(), None, to)).collect();
+    let mut open = open?;
+    for stream in &mut open {
+        exchange(stream)?;
+    }
+    drop(open);
+    talk(lab.remote(), None, to)?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard)?;
     Ok(())
 }
 
