@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         case!(lab, local_client_of_a_family_nobody_serves_is_joined_to_the_other),
         case!(lab, hundreds_of_connections_at_once_are_all_served),
         case!(lab, thousands_of_connections_at_once_are_all_served),
+        case!(lab, connections_wait_for_descriptors_and_are_served_when_there_are_some),
         case!(lab, clients_that_send_nothing_do_not_keep_others_waiting),
         case!(lab, all_ports_start_within_an_ordinary_limit_of_descriptors),
         case!(families, s63_forwarded_port_survives_renumbering),
@@ -527,6 +528,27 @@ fn thousands_of_connections_at_once_are_all_served(lab: &Lab) -> Outcome {
     drop(open);
     talk(lab.remote(), None, to)?;
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard)?;
+    Ok(())
+}
+
+fn connections_wait_for_descriptors_and_are_served_when_there_are_some(lab: &Lab) -> Outcome {
+    const COUNT: usize = 400;
+    let family = Family::V4;
+    let pasta = lab.pasta().configured().with(["-t", "8000", "-u", "none"]).limited_to(600);
+    let mut inside = pasta.session()?;
+    inside.must(["serve", "tcp", "echo", &at(family.any(), 8000), "echo"])?;
+    // Two descriptors for each: there are not enough for all.
+    let to = SocketAddr::new(family.loopback(), 8000);
+    let open: Result<Vec<_>, _> = (0..COUNT).map(|_| client(lab.host(), None, to)).collect();
+    let mut open = open?;
+    let waiting = open.split_off(COUNT / 2);
+    for stream in &mut open {
+        exchange(stream)?;
+    }
+    drop(open);
+    for mut stream in waiting {
+        exchange(&mut stream)?;
+    }
     Ok(())
 }
 

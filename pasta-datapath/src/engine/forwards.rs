@@ -23,6 +23,8 @@ pub struct Forwards {
     pub(super) listeners: Listeners,
     pub(super) pool: Pool<FlowId>,
     pub(super) pipes: Pipes,
+    /// Flows that hold two sockets each.
+    pub(super) spliced: usize,
     pub(super) local: LocalPolicy,
     pub(super) families: Families,
     /// UDP flows by the ends of their datagrams.
@@ -51,6 +53,7 @@ impl Forwards {
             listeners: Listeners::default(),
             pool: Pool::default(),
             pipes: Pipes::default(),
+            spliced: 0,
             local,
             families,
             arrivals: HashMap::new(),
@@ -99,7 +102,10 @@ impl Forwards {
             Kind::Forwarded(flow) => {
                 self.arrivals.remove(&(flow.listener(), flow.envelope()));
             }
-            Kind::Splice(flow) => flow.release(&mut self.pipes),
+            Kind::Splice(flow) => {
+                flow.release(&mut self.pipes);
+                self.spliced = self.spliced.saturating_sub(1);
+            }
             Kind::Tcp(_) | Kind::Udp(_) | Kind::Echo(_) => {}
         }
     }

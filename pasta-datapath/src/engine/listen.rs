@@ -195,7 +195,7 @@ impl Engine {
     /// Accepts connections; whether there may be more.
     fn accept(&mut self, now: Instant, id: ListenerId) -> bool {
         for _ in 0..SHARE {
-            let full = self.flows.is_full() && !self.make_room(now);
+            let full = self.is_crowded() && !self.make_room(now);
             let Some(listener) = self.forwards.listener(id) else { return false };
             let accepted = if full {
                 Err(io::Error::from_raw_os_error(libc::EMFILE))

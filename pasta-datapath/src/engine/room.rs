@@ -9,6 +9,7 @@
 use super::{Engine, Kind};
 use crate::flow::FlowId;
 use crate::time::Instant;
+use pasta_ipc::forward::MAX_SOCKETS;
 use pasta_ipc::types::LogLevel;
 use std::fmt::Display;
 use std::time::Duration;
@@ -43,7 +44,19 @@ impl Sparingly {
     }
 }
 
+/// Descriptors kept for sockets of the namespace that no flow has yet, two requests' worth; also how
+/// many flows are accepted however many listeners there are.
+const AT_HAND: usize = MAX_SOCKETS as usize * 2;
+
 impl Engine {
+    /// Whether a connection had better wait in its listener: it may need two descriptors, and one that
+    /// was accepted can only be reset.
+    pub(super) fn is_crowded(&self) -> bool {
+        let held = self.flows.len() + self.forwards.spliced;
+        let others = self.forwards.listeners.len() + AT_HAND;
+        held >= self.flows.limit().saturating_sub(others).max(AT_HAND) || self.flows.is_full()
+    }
+
     /// Ends the flow that was idle longest; `false` if none may go.
     pub(super) fn make_room(&mut self, now: Instant) -> bool {
         let Self { flows, .. } = self;

@@ -55,6 +55,7 @@ impl Engine {
         let watched = flow.socket(Side::Initiating).map(|fd| self.poller.add(fd, token.into()));
         let flow = Flow { kind: Kind::Splice(Box::new(flow)), armed: None, queued: false };
         let inserted = self.flows.insert_nameless(flow);
+        self.forwards.spliced += usize::from(inserted.is_ok());
         match (watched, inserted) {
             (Some(Ok(())), Ok(id)) => {
                 self.tap.counters.flows += 1;

@@ -61,6 +61,11 @@ impl<F> FlowTable<F> {
         self.count == 0
     }
 
+    /// Most flows.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether no flow can be added.
     pub fn is_full(&self) -> bool {
         self.len() >= self.limit
