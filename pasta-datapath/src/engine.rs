@@ -3,7 +3,7 @@
 //! Order of a turn: timers, tap, host sockets, messages, then flows that wait for more. A flow that has
 //! used its share goes to the end of a queue; a turn with something in that queue does not sleep, and
 //! serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
-//! while looking for what is about to come ([`rhythm`]).
+//! while looking for what is about to come (`engine/rhythm.rs`).
 //! No buffer is allocated for a frame.
 
 mod batch;
