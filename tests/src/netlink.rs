@@ -93,6 +93,7 @@ impl Display for Mac<'_> {
 }
 
 /// An rtnetlink socket.
+#[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
 }
@@ -179,17 +180,7 @@ impl Netlink {
     ///
     /// What the kernel reports.
     pub fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-        let mut message = AddressMessage::default();
-        message.header.index = index;
-        message.header.prefix_len = prefix;
-        message.header.family = family(address);
-        message.attributes.push(AddressAttribute::Local(address));
-        message.attributes.push(AddressAttribute::Address(address));
-        if address.is_ipv6() {
-            message.header.flags = AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        self.create(RouteNetlinkMessage::NewAddress(message))
+        self.create(RouteNetlinkMessage::NewAddress(address_message(index, address, prefix)))
     }
 
     /// Adds a default route by way of `gateway` on link `index`.
@@ -278,7 +269,7 @@ impl Netlink {
     }
 
     /// Sends one request and collects its answers, up to the acknowledgement or the end of the dump.
-    fn request(
+    pub(crate) fn request(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -292,14 +283,8 @@ impl Netlink {
 
         let mut answers = Vec::new();
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
-            while !rest.is_empty() {
-                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
-                rest = &rest[length..];
-                match answer.payload {
+            for payload in receive(&self.socket)? {
+                match payload {
                     NetlinkPayload::Done(_) => return Ok(answers),
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
@@ -311,11 +296,41 @@ impl Netlink {
     }
 }
 
-const fn family(address: IpAddr) -> AddressFamily {
+/// The messages of one datagram.
+pub(crate) fn receive(socket: &Socket) -> io::Result<Vec<NetlinkPayload<RouteNetlinkMessage>>> {
+    let (datagram, _) = socket.recv_from_full()?;
+    let mut payloads = Vec::new();
+    let mut rest = datagram.as_slice();
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
+        rest = &rest[length..];
+        payloads.push(message.payload);
+    }
+    Ok(payloads)
+}
+
+/// An address on link `index`, without duplicate address detection.
+pub(crate) fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = prefix;
+    message.header.family = family(address);
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
+    if address.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
+pub(crate) const fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }
 
-const fn route_address(address: IpAddr) -> RouteAddress {
+pub(crate) const fn route_address(address: IpAddr) -> RouteAddress {
     match address {
         IpAddr::V4(address) => RouteAddress::Inet(address),
         IpAddr::V6(address) => RouteAddress::Inet6(address),

@@ -13,7 +13,6 @@
 //! Nothing is asserted.
 
 use std::env;
-use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -22,6 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tests::Outcome;
+use tests::bench::{self, say};
 use tests::lab::address::prefix_length;
 use tests::lab::admin::{Admin, Inside, Log, Way, index_of};
 use tests::lab::process::{self, Process};
@@ -60,21 +60,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("error: {error}\n"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints for people.
-fn say(text: &str) {
-    let mut output = io::stdout().lock();
-    // A closed standard output leaves nobody to tell.
-    let _ = output.write_all(text.as_bytes());
-    let _ = output.flush();
+    bench::main(run)
 }
 
 fn run() -> Outcome {

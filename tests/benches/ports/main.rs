@@ -8,15 +8,15 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tests::Outcome;
+use tests::bench::{self, say, upstream};
 use tests::client::{Arguments, traffic};
 use tests::lab::programs::{self, Programs};
 use tests::lab::{Family, Lab, Pasta, Place, Session, process, service, wait};
@@ -104,26 +104,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("error: {error}\n"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(text: &str) {
-    let mut output = io::stdout().lock();
-    // A closed standard output leaves nobody to tell.
-    let _ = output.write_all(text.as_bytes());
-    let _ = output.flush();
-}
-
-/// The `pasta` of the machine, if it has one.
-fn upstream() -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join("pasta")).find(|file| file.is_file())
+    bench::main(run)
 }
 
 fn run() -> Outcome {

@@ -16,7 +16,7 @@ mod table;
 use std::env;
 use std::fs::{self, File};
 use std::hint;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use measure::{Bench, Contender, MEASURES};
 use table::Results;
 use tests::Outcome;
+use tests::bench::{self, say, upstream};
 use tests::lab::programs::{self, Programs};
 use tests::lab::{Family, Lab};
 
@@ -81,21 +82,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("error: {error}\n"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints for people.
-fn say(text: &str) {
-    let mut output = io::stdout().lock();
-    // A closed standard output leaves nobody to tell.
-    let _ = output.write_all(text.as_bytes());
-    let _ = output.flush();
+    bench::main(run)
 }
 
 fn run() -> Outcome {
@@ -186,11 +173,4 @@ fn raw_file(client: &Path) -> Outcome<(PathBuf, File)> {
     let mut file = File::create(&path)?;
     writeln!(file, "round,measure,contender,value,unit")?;
     Ok((path, file))
-}
-
-/// The `pasta` of the machine, if it has one.
-fn upstream() -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    // Not resolved any further: Debian's is a link to `passt`, which goes by the name it is called by.
-    env::split_paths(&path).map(|directory| directory.join("pasta")).find(|file| file.is_file())
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tests::Outcome;
 use tests::client::life::monotonic;
 use tests::client::protocol::{Line, read_line};
-use tests::lab::service::{CHUNK, Service};
+use tests::lab::service::{self, CHUNK, Service};
 use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
 
 /// Directory of the upstream program below the lab's programs.
@@ -160,7 +160,7 @@ impl<'lab> Bench<'lab> {
         Ok(Self {
             lab,
             time,
-            sink: (remote.tcp(server, count_octets(Arc::clone(&arrived)))?, arrived),
+            sink: (remote.tcp(server, service::blackhole(Arc::clone(&arrived)))?, arrived),
             source: remote.tcp(server, send_octets)?,
             talker: serve(lab, any_port, |stream| while talk(&stream).is_ok() {})?,
             greeter: serve(lab, any_port, |stream| drop(talk(&stream)))?,
@@ -363,21 +363,6 @@ fn counted(facts: &[String]) -> Outcome<(f64, f64)> {
 
 fn rate((count, seconds): (f64, f64)) -> f64 {
     count / seconds
-}
-
-/// A handler that counts the octets that arrive, of all connections together.
-fn count_octets(
-    counter: Arc<AtomicU64>,
-) -> impl Fn(&mut TcpStream) -> Outcome<String> + Send + Sync + 'static {
-    move |stream| {
-        let mut octets = vec![0; CHUNK];
-        loop {
-            match stream.read(&mut octets)? {
-                0 => return Ok(String::new()),
-                length => drop(counter.fetch_add(length as u64, Ordering::Relaxed)),
-            }
-        }
-    }
 }
 
 fn send_octets(stream: &mut TcpStream) -> Outcome<String> {

@@ -10,13 +10,12 @@ use std::time::Duration;
 use super::Session;
 use super::process::{self, Process};
 use crate::Outcome;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, address_message, family, receive, route_address};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkPayload,
 };
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
+    AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
@@ -29,8 +28,8 @@ use netlink_packet_route::route::{
     RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 
@@ -108,7 +107,7 @@ impl Inside {
 
 /// Changes what the calling thread's network namespace has.
 #[derive(Debug)]
-pub struct Admin(Socket);
+pub struct Admin(Netlink);
 
 /// A route to be added or removed: default if `to` is none.
 #[derive(Clone, Copy, Debug)]
@@ -139,9 +138,7 @@ impl Admin {
     ///
     /// What the kernel reports.
     pub fn open() -> io::Result<Self> {
-        let socket = Socket::new(NETLINK_ROUTE)?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self(socket))
+        Netlink::open().map(Self)
     }
 
     /// Adds an address, without duplicate address detection.
@@ -321,26 +318,8 @@ impl Admin {
         flags: u16,
     ) -> Outcome<Vec<RouteNetlinkMessage>> {
         let text = format!("{message:?}");
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | flags;
-        request.finalize();
-        let mut octets = vec![0; request.buffer_len()];
-        request.serialize(&mut octets);
-        self.0.send(&octets, 0)?;
-        let mut found = Vec::new();
-        loop {
-            for payload in receive(&self.0)? {
-                match payload {
-                    NetlinkPayload::Done(_) => return Ok(found),
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(found),
-                    NetlinkPayload::Error(error) => {
-                        return Err(format!("{text}: {}", error.to_io()).into());
-                    }
-                    NetlinkPayload::InnerMessage(message) => found.push(message),
-                    _ => {}
-                }
-            }
-        }
+        let answers = self.0.request(message, NLM_F_REQUEST | flags);
+        Ok(answers.map_err(|error| format!("{text}: {error}"))?)
     }
 }
 
@@ -400,20 +379,6 @@ impl Log {
             }
         }
     }
-}
-
-fn receive(socket: &Socket) -> io::Result<Vec<NetlinkPayload<RouteNetlinkMessage>>> {
-    let (datagram, _) = socket.recv_from_full()?;
-    let mut payloads = Vec::new();
-    let mut rest = datagram.as_slice();
-    while !rest.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
-        rest = &rest[length..];
-        payloads.push(message.payload);
-    }
-    Ok(payloads)
 }
 
 fn describe(message: &RouteNetlinkMessage) -> Option<Line> {
@@ -489,31 +454,6 @@ fn all_routes(family: AddressFamily) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     message
-}
-
-fn address_message(link: u32, address: IpAddr, prefix: u8) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = link;
-    message.header.prefix_len = prefix;
-    message.header.family = family(address);
-    message.attributes.push(AddressAttribute::Local(address));
-    message.attributes.push(AddressAttribute::Address(address));
-    if address.is_ipv6() {
-        message.header.flags = AddressHeaderFlags::Nodad;
-        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-    }
-    message
-}
-
-const fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
-}
-
-const fn route_address(address: IpAddr) -> RouteAddress {
-    match address {
-        IpAddr::V4(address) => RouteAddress::Inet(address),
-        IpAddr::V6(address) => RouteAddress::Inet6(address),
-    }
 }
 
 fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
