@@ -20,8 +20,9 @@ mod socket;
 mod tap;
 
 use crate::input::Input;
+use pasta_datapath::flow::Fate;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{Fate, MAX_SLICES, Mapping, Parking};
+use pasta_datapath::tcp::mapping::{MAX_SLICES, Mapping, Parking};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;

@@ -38,3 +38,16 @@ impl FlowId {
         Self { index: token as u32, life: (token >> 32) as u32 }
     }
 }
+
+/// What is to become of a flow after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits for the next event.
+    Alive,
+    /// It has more to do than its share of this turn.
+    Hungry,
+    /// Both directions have ended in order.
+    Over,
+    /// It was broken off: its sockets are to be closed with a reset.
+    BrokenOff,
+}

@@ -8,13 +8,12 @@ use nix::sys::resource::{Resource, getrlimit};
 use pasta_datapath::engine::{Ended, Engine, Forwards, MAX_FLOWS, RunError};
 use pasta_datapath::forward::Forwarding;
 use pasta_datapath::forward::inbound::LocalPolicy;
-use pasta_datapath::io::listeners::Families;
 use pasta_datapath::io::tap::Tap;
 use pasta_datapath::peer::{Monitor, News, Supervisor};
 use pasta_datapath::sys;
 use pasta_ipc::ReceiveError;
-use pasta_ipc::forward::Direction;
-use pasta_ipc::types::{DatapathStart, LogLevel, Service};
+use pasta_ipc::forward::{Direction, SocketFamily};
+use pasta_ipc::types::{DatapathStart, LogLevel};
 use seccomp::ports::BindPorts;
 use seccomp::{Confinement, Role};
 use std::fmt::Display;
@@ -105,11 +104,7 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
         (Some(fd), Some(info)) => Tap::new(fd, info, start.our_mac),
         _ => Tap::none(start.our_mac),
     };
-    let families = match (start.ipv4.service, start.ipv6.service) {
-        (_, Service::Off) => Families::Ipv4,
-        (Service::Off, Service::On) => Families::Ipv6,
-        (Service::On, Service::On) => Families::Both,
-    };
+    let families = SocketFamily::served(start.ipv4.service, start.ipv6.service);
     let forwarding = Forwarding::new(start.ipv4, start.ipv6);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
     let flows = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);

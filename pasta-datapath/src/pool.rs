@@ -153,9 +153,18 @@ impl<W> Pool<W> {
         given
     }
 
-    /// Everybody who waits for a socket of `kind`, when there are to be none.
+    /// Whether as many flows as may wait for sockets of some kind.
+    pub fn is_full(&self) -> bool {
+        self.stocks.values().any(|stock| stock.waiting.len() >= MAX_WAITING)
+    }
+
+    /// Everybody who waits for a socket of `kind`, when there are to be none. Nothing is asked for again
+    /// before the next flow needs one: what was refused once would be refused at once.
     pub fn give_up(&mut self, kind: SocketKind) -> impl Iterator<Item = W> {
-        self.stocks.get_mut(&kind).into_iter().flat_map(|stock| stock.waiting.drain(..))
+        self.stocks.get_mut(&kind).into_iter().flat_map(|stock| {
+            stock.used = false;
+            stock.waiting.drain(..)
+        })
     }
 
     /// As [`Pool::give_up`] for every kind, when the monitor has gone: nothing is answered any more.
@@ -216,13 +225,25 @@ mod tests {
         for n in 0..MAX_WAITING {
             pool.wait(KIND, n).unwrap();
         }
-        assert_eq!(pool.wait(KIND, 0), Err(Full));
+        assert_eq!((pool.is_full(), pool.wait(KIND, 0)), (true, Err(Full)));
         let mut requests = 0;
         while pool.next_request().is_some() {
             requests += 1;
         }
         assert_eq!(requests, (MAX_WAITING + LOW).div_ceil(usize::from(MAX_SOCKETS)));
         assert_eq!(pool.give_up_all().count(), MAX_WAITING);
+    }
+
+    #[test]
+    fn after_a_refusal_nothing_is_asked_for_before_it_is_needed() {
+        let mut pool = Pool::default();
+        pool.wait(KIND, "flow").unwrap();
+        let id = request(pool.next_request());
+        pool.answered(id);
+        assert_eq!(pool.give_up(KIND).collect::<Vec<_>>(), ["flow"]);
+        assert_eq!(pool.next_request(), None);
+        assert!(pool.take(KIND).is_none());
+        assert!(pool.next_request().is_some());
     }
 
     #[test]

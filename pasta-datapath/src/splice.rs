@@ -10,6 +10,7 @@
 //! Readiness is edge-triggered: a direction goes on until a read or a write says that it cannot. A read
 //! that came up short says so too, unless the stream has ended behind it.
 
+use crate::flow::Fate;
 use crate::io::pipes::{Pipe, Pipes};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
@@ -43,19 +44,6 @@ impl Side {
             Self::Target => Self::Initiating,
         }
     }
-}
-
-/// What is to become of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It waits for the next event.
-    Alive,
-    /// It has more to do than its share of this turn.
-    Hungry,
-    /// Both directions have ended in order.
-    Over,
-    /// One of the sockets has failed: both are to be reset.
-    BrokenOff,
 }
 
 /// What was read and could not be written.

@@ -1,7 +1,8 @@
 //! Single exchanges with one connection, segment by segment: what is answered to what.
 
+use pasta_datapath::flow::Fate;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{Fate, HostSocket, Mapping, Parking, ToTap};
+use pasta_datapath::tcp::mapping::{HostSocket, Mapping, Parking, ToTap};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;

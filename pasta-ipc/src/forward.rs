@@ -5,7 +5,7 @@
 //! ([`PortSnapshot`]) and makes sockets inside the namespace; the datapath decides which listeners
 //! there are. Nothing here names a link, a path or a process.
 
-use crate::types::{Bounded, Generation, IfName};
+use crate::types::{Bounded, Generation, IfName, Service};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -466,6 +466,17 @@ pub enum SocketFamily {
     Ipv6,
     /// Both, by one IPv6 socket; for listeners.
     Both,
+}
+
+impl SocketFamily {
+    /// The family of a listener for what is served; at least one family is.
+    pub const fn served(ipv4: Service, ipv6: Service) -> Self {
+        match (ipv4, ipv6) {
+            (Service::On, Service::On) => Self::Both,
+            (Service::On, Service::Off) => Self::Ipv4,
+            (Service::Off, _) => Self::Ipv6,
+        }
+    }
 }
 
 /// A kind of socket that connects from inside the namespace.

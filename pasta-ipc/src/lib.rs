@@ -1,4 +1,4 @@
-//! The messages between pasta's processes, and nothing else.
+//! The messages between pasta's processes, and the sockets that travel with them.
 //!
 //! Three processes talk over `SOCK_SEQPACKET` socket pairs: one datagram is one message, descriptors
 //! travel beside it, and the death of one end is an end of file at the other.
@@ -7,6 +7,7 @@
 //! - [`types`] has the payloads, [`forward`] those that are about forwarded ports. They
 //!   check themselves while they are decoded: a value that is out of range cannot be held, so a
 //!   receiver never has to clamp one.
+//! - [`listener`] opens listening sockets, which all three do and the datapath takes over.
 //! - [`channel`] sends and receives; a [`Channel`] can send only what its own side may say.
 //! - [`codec`] turns messages into octets and back, and is the only caller of the encoding library.
 //!
@@ -17,6 +18,7 @@
 pub mod channel;
 pub mod codec;
 pub mod forward;
+pub mod listener;
 pub mod message;
 pub mod types;
 

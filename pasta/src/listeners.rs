@@ -5,17 +5,14 @@
 //! that are followed as far as possible are the datapath's own business.
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen,
-    setsockopt, socket, sockopt,
+use pasta_ipc::forward::{
+    Effort, ForwardRule, ListenerAddress, MAX_LISTENERS, SocketFamily, Transport,
 };
-use pasta_ipc::forward::{Effort, ForwardRule, ListenerAddress, MAX_LISTENERS, Transport};
 use pasta_ipc::types::{Bounded, Service};
-use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Listeners, each with where it listens.
 #[derive(Debug, Default)]
@@ -64,6 +61,7 @@ impl Listeners {
         ipv4: Service,
         ipv6: Service,
     ) -> Result<Self, ListenError> {
+        let families = SocketFamily::served(ipv4, ipv6);
         let mut listeners = Vec::new();
         for rule in rules.iter().filter(|rule| rule.effort() == Effort::Explicit) {
             for port in rule.ports().iter().filter_map(NonZeroU16::new) {
@@ -73,7 +71,7 @@ impl Listeners {
                     interface: rule.interface().cloned(),
                     port,
                 };
-                let socket = open(&at, ipv4, ipv6).map_err(|errno| ListenError {
+                let socket = at.open(families).map_err(|errno| ListenError {
                     transport: at.transport,
                     address: at.address,
                     port: port.get(),
@@ -97,46 +95,11 @@ impl Listeners {
     }
 }
 
-fn open(at: &ListenerAddress, ipv4: Service, ipv6: Service) -> Result<OwnedFd, Errno> {
-    let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    // One socket takes both families where both are served and no address was named.
-    let (address, one_family) = match (at.address, ipv4, ipv6) {
-        (Some(address), _, _) => (address, true),
-        (None, Service::On, Service::On) => (v6, false),
-        (None, Service::On, Service::Off) => (v4, true),
-        (None, Service::Off, _) => (v6, true),
-    };
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let (kind, protocol) = match at.transport {
-        Transport::Tcp => (SockType::Stream, SockProtocol::Tcp),
-        Transport::Udp => (SockType::Datagram, SockProtocol::Udp),
-    };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let fd = socket(family, kind, flags, protocol)?;
-    if address.is_ipv6() {
-        setsockopt(&fd, sockopt::Ipv6V6Only, &one_family)?;
-    }
-    if at.transport == Transport::Tcp {
-        // Connections of an earlier listener may still linger (socket(7)). For UDP it would let
-        // anybody share the port.
-        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    }
-    if let Some(interface) = &at.interface {
-        setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
-    }
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, at.port.get())))?;
-    if at.transport == Transport::Tcp {
-        // As many as the kernel lets wait (`net.core.somaxconn`): accepted in bursts.
-        listen(&fd, Backlog::MAXCONN)?;
-    }
-    Ok(fd)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use pasta_ipc::forward::{PortRange, RawRule};
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
 
     fn rule(port: u16, effort: Effort) -> ForwardRule {
         ForwardRule::try_from(RawRule {

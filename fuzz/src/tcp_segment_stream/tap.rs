@@ -1,7 +1,8 @@
 //! The way to the namespace: what it is sent is checked against all that it may rely on.
 
 use super::octet;
-use pasta_datapath::tcp::mapping::{Fate, ToTap};
+use pasta_datapath::flow::Fate;
+use pasta_datapath::tcp::mapping::ToTap;
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
 

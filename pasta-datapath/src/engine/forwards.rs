@@ -4,14 +4,13 @@ use super::Kind;
 use crate::flow::FlowId;
 use crate::forward::inbound::LocalPolicy;
 use crate::io::envelope::Envelope;
-use crate::io::listeners::Families;
 use crate::io::pipes::Pipes;
 use crate::listen::{ListenerId, Listeners, Place};
 use crate::pool::Pool;
 use crate::rules::{Goal, Rules};
 use crate::time::Instant;
 use nix::errno::Errno;
-use pasta_ipc::forward::NamespaceListener;
+use pasta_ipc::forward::{NamespaceListener, SocketFamily};
 use pasta_ipc::types::MacAddr;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,7 +25,7 @@ pub struct Forwards {
     /// Flows that hold two sockets each.
     pub(super) spliced: usize,
     pub(super) local: LocalPolicy,
-    pub(super) families: Families,
+    pub(super) families: SocketFamily,
     /// UDP flows by the ends of their datagrams.
     pub(super) arrivals: HashMap<(ListenerId, Envelope), FlowId>,
     /// Listeners that may have more.
@@ -47,7 +46,12 @@ pub struct Forwards {
 impl Forwards {
     /// Nothing is forwarded yet. `mac` is the tap's; with `descriptors` in all, at most half are
     /// listeners.
-    pub fn new(local: LocalPolicy, families: Families, mac: MacAddr, descriptors: usize) -> Self {
+    pub fn new(
+        local: LocalPolicy,
+        families: SocketFamily,
+        mac: MacAddr,
+        descriptors: usize,
+    ) -> Self {
         Self {
             rules: Rules::default(),
             listeners: Listeners::default(),
@@ -84,9 +88,29 @@ impl Forwards {
 
     /// Something came to the listener at this place.
     pub(super) fn came(&mut self, index: u32) {
-        if let Some(id) = self.listeners.by_index(index)
-            && !self.ready.contains(&id)
-        {
+        if let Some(id) = self.listeners.by_index(index) {
+            self.make_ready(id);
+        }
+    }
+
+    /// A listener has something that cannot be taken now: it waits until `due`, or for the sockets that
+    /// are coming.
+    pub(super) fn starve(&mut self, due: Instant, id: ListenerId) {
+        if !self.starved.0.contains(&id) {
+            self.starved.0.push(id);
+        }
+        self.starved.1.get_or_insert(due);
+    }
+
+    /// Lets listeners that waited try again.
+    pub(super) fn try_starved(&mut self) {
+        self.starved.1 = None;
+        let waited = std::mem::take(&mut self.starved.0);
+        waited.into_iter().for_each(|id| self.make_ready(id));
+    }
+
+    fn make_ready(&mut self, id: ListenerId) {
+        if !self.ready.contains(&id) {
             self.ready.push_back(id);
         }
     }

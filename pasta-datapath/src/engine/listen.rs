@@ -8,7 +8,7 @@ use crate::flow::{FlowId, FlowKey};
 use crate::forward::Protocol;
 use crate::forward::inbound::{Arrival, Way};
 use crate::io::envelope::{Envelope, receive_from};
-use crate::io::listeners::{self, Families};
+use crate::io::listeners;
 use crate::io::sockets::{ReadDatagrams, TcpSocket};
 use crate::io::tap::{self, Path};
 use crate::listen::{ListenerId, Place};
@@ -22,8 +22,7 @@ use crate::udp::forwarded::ForwardedFlow;
 use crate::udp::group::{Joined, write_to_tap};
 use nix::errno::Errno;
 use pasta_ipc::forward::{
-    Direction, Effort, ForwardTable, ListenerAddress, PortSide, PortSnapshot, SocketFamily,
-    Transport,
+    Direction, Effort, ForwardTable, ListenerAddress, PortSide, PortSnapshot, Transport,
 };
 use pasta_ipc::types::{LogLevel, MacAddr};
 use std::collections::BTreeMap;
@@ -77,12 +76,8 @@ impl Engine {
                 wanted.into_iter().map(|(at, goal)| (Place::Host(at), goal)).collect()
             }
             Direction::Outbound => {
-                let family = match forwards.families {
-                    Families::Ipv4 => SocketFamily::Ipv4,
-                    Families::Ipv6 => SocketFamily::Ipv6,
-                    Families::Both => SocketFamily::Both,
-                };
-                let wanted = rules.in_namespace(family, listeners.ours(Direction::Inbound));
+                let wanted =
+                    rules.in_namespace(forwards.families, listeners.ours(Direction::Inbound));
                 wanted.into_iter().map(|(at, goal)| (Place::Namespace(at), goal)).collect()
             }
         };
@@ -127,7 +122,7 @@ impl Engine {
         if self.forwards.listeners.len() >= self.forwards.most_listeners {
             return Err(Errno::EMFILE);
         }
-        listeners::open(at, self.forwards.families)
+        at.open(self.forwards.families)
     }
 
     /// Makes a socket that is bound a listener of ours.
@@ -174,9 +169,7 @@ impl Engine {
     /// Hands on what has come to listeners, each its share.
     pub(super) fn serve_listeners(&mut self, now: Instant) {
         if self.forwards.starved.1.is_some_and(|due| due <= now) {
-            self.forwards.starved.1 = None;
-            let starved = std::mem::take(&mut self.forwards.starved.0);
-            self.forwards.ready.extend(starved);
+            self.forwards.try_starved();
         }
         // Only those that are ready by now: the others have had their share.
         for _ in 0..self.forwards.ready.len() {
@@ -195,6 +188,10 @@ impl Engine {
     /// Accepts connections; whether there may be more.
     fn accept(&mut self, now: Instant, id: ListenerId) -> bool {
         for _ in 0..SHARE {
+            if self.forwards.pool.is_full() {
+                self.forwards.starve(now + STARVED_FOR, id);
+                return false;
+            }
             let full = self.is_crowded() && !self.make_room(now);
             let Some(listener) = self.forwards.listener(id) else { return false };
             let accepted = if full {
@@ -221,8 +218,7 @@ impl Engine {
     /// What waits in the listener goes on waiting there: nothing is lost, and nothing spins.
     fn starve(&mut self, now: Instant, id: ListenerId, error: &io::Error) {
         self.say_exhausted(now, "connections wait to be accepted, no descriptor can be had", error);
-        self.forwards.starved.0.push(id);
-        self.forwards.starved.1 = Some(now + STARVED_FOR);
+        self.forwards.starve(now + STARVED_FOR, id);
     }
 
     fn accepted(&mut self, now: Instant, id: ListenerId, socket: OwnedFd, peer: SocketAddr) {
@@ -419,6 +415,9 @@ impl Engine {
         id: ListenerId,
         envelope: Envelope,
     ) -> Result<FlowId, DropReason> {
+        if self.flows.is_full() && !self.make_room(now) {
+            return Err(DropReason::TableFull);
+        }
         let listener = self.forwards.listeners.get(id).ok_or(DropReason::NoFlow)?;
         let (direction, goal) = (listener.place.direction(), listener.goal);
         let (peer, local) = (envelope.peer, envelope.local);
@@ -440,9 +439,8 @@ impl Engine {
         let flow_id = match way {
             Way::Splice { destination, .. } => {
                 let flow = ForwardedFlow::to_socket(now, id, envelope, destination);
-                let flow =
-                    Flow { kind: Kind::Forwarded(Box::new(flow)), armed: None, queued: false };
-                self.flows.insert_nameless(flow).map_err(|_| DropReason::TableFull)?
+                let inserted = self.insert_nameless(Kind::Forwarded(Box::new(flow)));
+                inserted.ok_or(DropReason::TableFull)?
             }
             Way::Tap { source, translated, destination } => {
                 let key = self.free_key(Protocol::Udp, source, translated, destination);

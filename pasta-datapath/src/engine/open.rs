@@ -322,6 +322,13 @@ impl Engine {
         Some(id)
     }
 
+    /// As [`Engine::insert`], for a flow that has no frames.
+    pub(super) fn insert_nameless(&mut self, kind: Kind) -> Option<FlowId> {
+        let id = self.flows.insert_nameless(Flow { kind, armed: None, queued: false }).ok()?;
+        self.tap.counters.flows += 1;
+        Some(id)
+    }
+
     fn target(&mut self, now: Instant, key: &FlowKey) -> Result<Target, NoSocket> {
         if self.flows.is_full() && !self.make_room(now) {
             self.say_exhausted(now, NO_MORE, &"there are as many as descriptors allow");

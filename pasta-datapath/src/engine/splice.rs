@@ -4,14 +4,14 @@ use super::listen::reset;
 use super::token::Token;
 use super::{Engine, Flow, Kind, RunError};
 use crate::counters::DropReason;
-use crate::flow::FlowId;
+use crate::flow::{Fate, FlowId};
 use crate::forward::{Protocol, Target};
 use crate::io::epoll::Event;
 use crate::io::listeners;
 use crate::io::sockets::{open, take_error};
 use crate::listen::Place;
 use crate::pool::{Request, kind_for};
-use crate::splice::{Fate, Side, SpliceFlow};
+use crate::splice::{Side, SpliceFlow};
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrStorage, bind, connect, setsockopt, sockopt};
 use pasta_ipc::forward::{Refusal, RequestId, SocketKind, Transport};
@@ -53,23 +53,16 @@ impl Engine {
     fn insert_splice(&mut self, flow: SpliceFlow) -> Option<FlowId> {
         let token = Token::Flow(self.flows.next_id(), Side::Initiating);
         let watched = flow.socket(Side::Initiating).map(|fd| self.poller.add(fd, token.into()));
-        let flow = Flow { kind: Kind::Splice(Box::new(flow)), armed: None, queued: false };
-        let inserted = self.flows.insert_nameless(flow);
-        self.forwards.spliced += usize::from(inserted.is_ok());
-        match (watched, inserted) {
-            (Some(Ok(())), Ok(id)) => {
-                self.tap.counters.flows += 1;
-                Some(id)
-            }
-            (_, Ok(id)) => {
-                self.break_splice(id);
-                None
-            }
-            (_, Err(_)) => {
-                self.tap.counters.drop(DropReason::TableFull);
-                None
-            }
+        let Some(id) = self.insert_nameless(Kind::Splice(Box::new(flow))) else {
+            self.tap.counters.drop(DropReason::TableFull);
+            return None;
+        };
+        self.forwards.spliced += 1;
+        if !matches!(watched, Some(Ok(()))) {
+            self.break_splice(id);
+            return None;
         }
+        Some(id)
     }
 
     fn splice_flow(&mut self, id: FlowId) -> Option<&mut SpliceFlow> {
@@ -293,7 +286,9 @@ impl Engine {
                 if !sockets.iter().all(|socket| listeners::is_of(socket, kind)) {
                     return Err(violation("sockets of another kind than were asked for"));
                 }
-                for (id, socket) in self.forwards.pool.fill(kind, sockets) {
+                let given = self.forwards.pool.fill(kind, sockets);
+                self.forwards.try_starved();
+                for (id, socket) in given {
                     match kind.transport {
                         Transport::Tcp => self.connect_target(id, socket),
                         Transport::Udp => self.connect_datagrams(id, socket),

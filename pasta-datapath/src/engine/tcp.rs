@@ -2,10 +2,11 @@
 
 use super::{Engine, Kind};
 use crate::classify::Framing;
+use crate::flow::Fate;
 use crate::flow::{FlowId, FlowKey};
 use crate::io::sockets::TcpSocket;
 use crate::io::tap::{self, Path, Tap};
-use crate::tcp::mapping::{Fate, Mapping, SHARE, ToTap};
+use crate::tcp::mapping::{Mapping, SHARE, ToTap};
 use crate::time::Instant;
 use crate::wire::tcp::{Header, LEN, ToSend};
 use pasta_ipc::types::MacAddr;

@@ -124,8 +124,8 @@ pub fn send_from(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::listeners::{self, Families};
-    use pasta_ipc::forward::{ListenerAddress, Transport};
+    use crate::io::listeners;
+    use pasta_ipc::forward::{ListenerAddress, SocketFamily, Transport};
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
     use std::time::Duration;
@@ -135,7 +135,7 @@ mod tests {
         let port = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap().port();
         let (transport, address, interface) = (Transport::Udp, None, None);
         let at = ListenerAddress { transport, address, interface, port: port.try_into().unwrap() };
-        let listener = listeners::open(&at, Families::Both).unwrap();
+        let listener = at.open(SocketFamily::Both).unwrap();
         listeners::prepare(&listener, Transport::Udp).unwrap();
         for (ours, server) in [("127.0.0.1", "127.0.0.9"), ("::1", "::1")] {
             let ours: IpAddr = ours.parse().unwrap();

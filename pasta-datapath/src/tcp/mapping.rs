@@ -10,6 +10,7 @@ use super::gaps::Gaps;
 use super::seq::Seq;
 use super::to_socket::Room;
 use super::to_tap::Consume;
+use crate::flow::Fate;
 use crate::time::Instant;
 use crate::wire::tcp::{Header, ToSend};
 use std::collections::VecDeque;
@@ -104,19 +105,6 @@ impl Parking {
     pub fn used(&self) -> usize {
         self.used
     }
-}
-
-/// What is to become of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on; call [`Mapping::run`] at the next event.
-    Alive,
-    /// It goes on and has more to do than its share of this turn.
-    Hungry,
-    /// Both directions ended in order; the socket is to be closed.
-    Over,
-    /// It was broken off; the namespace knows, the socket is to be closed with a reset.
-    BrokenOff,
 }
 
 /// A connection and the state that joins it to its socket.

@@ -1,7 +1,8 @@
 //! The models: a namespace's TCP, a host socket, the link between, and a run of all of them.
 
+use pasta_datapath::flow::Fate;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{Fate, HostSocket, Mapping, Parking, ToTap};
+use pasta_datapath::tcp::mapping::{HostSocket, Mapping, Parking, ToTap};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;

@@ -3,21 +3,17 @@
 use crate::run::RunError;
 use crate::run::follow::Clock;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
-    SockaddrLike, bind, listen, setsockopt, socket, sockopt,
-};
 use pasta_ipc::forward::{
-    NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind, Transport,
+    ListenerAddress, NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind,
 };
-use pasta_ipc::types::MonitorStart;
+use pasta_ipc::listener::new_socket;
+use pasta_ipc::types::{IfName, MonitorStart};
 use pasta_ipc::{DatapathToMonitor, MonitorToDatapath, SendError};
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::sockets::{Gate, Order, Verdict};
-use std::ffi::OsString;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Answers the datapath's requests, one at a time and in their order.
 #[derive(Debug)]
@@ -123,11 +119,10 @@ fn failed(errno: Errno) -> Refusal {
 
 /// Up to `count` sockets of `kind`, neither bound nor connected: as many as can be had, at least one.
 fn connecting(kind: SocketKind, count: SocketCount) -> Result<(Vec<OwnedFd>, SocketCount), Errno> {
-    let family = if kind.ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let mut sockets = Vec::with_capacity(count.get().into());
     let mut why = Errno::EMFILE;
     for _ in 0..count.get() {
-        match new_socket(family, kind.transport) {
+        match new_socket(kind.transport, kind.ipv6) {
             Ok(socket) => sockets.push(socket),
             Err(errno) => {
                 why = errno;
@@ -143,46 +138,16 @@ fn connecting(kind: SocketKind, count: SocketCount) -> Result<(Vec<OwnedFd>, Soc
 /// A listener on the namespace's loopback, whatever address of it is asked for.
 fn listening(wanted: NamespaceListener) -> Result<OwnedFd, Errno> {
     let NamespaceListener { transport, family, port } = wanted;
-    let ipv4 = family == SocketFamily::Ipv4;
-    let domain = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = new_socket(domain, transport)?;
-    if !ipv4 {
-        setsockopt(&socket, sockopt::Ipv6V6Only, &(family == SocketFamily::Ipv6))?;
-    }
-    if transport == Transport::Tcp {
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    }
+    let open =
+        |address, interface| ListenerAddress { transport, address, interface, port }.open(family);
+    let loopback = IfName::try_from("lo".to_owned()).map_err(|_| Errno::ENODEV)?;
     // A kernel before 5.7 lets only the privileged bind to a device. An address does the same there,
     // but one socket has one.
-    let on_device = match setsockopt(&socket, sockopt::BindToDevice, &OsString::from("lo")) {
-        Ok(()) => true,
-        Err(Errno::EPERM) if family != SocketFamily::Both => false,
-        Err(errno) => return Err(errno),
-    };
-    if ipv4 {
-        let address = if on_device { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        bind_to(&socket, &SockaddrIn::from(SocketAddrV4::new(address, port.get())))?;
-    } else {
-        let address = if on_device { Ipv6Addr::UNSPECIFIED } else { Ipv6Addr::LOCALHOST };
-        bind_to(&socket, &SockaddrIn6::from(SocketAddrV6::new(address, port.get(), 0, 0)))?;
+    match (open(None, Some(loopback)), family) {
+        (Err(Errno::EPERM), SocketFamily::Ipv4) => open(Some(Ipv4Addr::LOCALHOST.into()), None),
+        (Err(Errno::EPERM), SocketFamily::Ipv6) => open(Some(Ipv6Addr::LOCALHOST.into()), None),
+        (opened, _) => opened,
     }
-    if transport == Transport::Tcp {
-        listen(&socket, Backlog::MAXCONN)?;
-    }
-    Ok(socket)
-}
-
-fn bind_to(socket: &OwnedFd, address: &impl SockaddrLike) -> Result<(), Errno> {
-    bind(socket.as_raw_fd(), address)
-}
-
-fn new_socket(family: AddressFamily, transport: Transport) -> Result<OwnedFd, Errno> {
-    let (kind, protocol) = match transport {
-        Transport::Tcp => (SockType::Stream, SockProtocol::Tcp),
-        Transport::Udp => (SockType::Datagram, SockProtocol::Udp),
-    };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    socket(family, kind, flags, protocol)
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 use super::*;
-use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt};
+use nix::sys::socket::{SockType, SockaddrIn, SockaddrStorage, getsockname, getsockopt, sockopt};
 use pasta_ipc::Channel;
-use pasta_ipc::forward::{Effort, ForwardRule, LoopbackTarget, PortRange, PortWatch, RawRule};
+use pasta_ipc::forward::{
+    Effort, ForwardRule, LoopbackTarget, PortRange, PortWatch, RawRule, Transport,
+};
 use pasta_ipc::types::{Bounded, Configure, Following, LogLevel, Service, TapUse};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 
 type AtDatapath = Channel<DatapathToMonitor, MonitorToDatapath>;
 

@@ -1,0 +1,114 @@
+//! Listening sockets: opened by each of the processes, each where it has the rights, and all read by the
+//! datapath. What such a socket is stands here, once.
+
+use crate::forward::{ListenerAddress, SocketFamily, Transport};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen,
+    setsockopt, socket, sockopt,
+};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+impl ListenerAddress {
+    /// Opens the socket, which does not block; a TCP one listens. Where no address was named it takes
+    /// what comes by `families`.
+    ///
+    /// # Errors
+    ///
+    /// As socket(2), bind(2), listen(2): among others `EADDRINUSE`, `EACCES` for a low port, `EMFILE`;
+    /// `ENODEV` where there is no such interface, `EPERM` where the kernel (before 5.7) lets only the
+    /// privileged bind to one.
+    pub fn open(&self, families: SocketFamily) -> Result<OwnedFd, Errno> {
+        let (address, one_family): (IpAddr, bool) = match (self.address, families) {
+            (Some(address), _) => (address, true),
+            (None, SocketFamily::Ipv4) => (Ipv4Addr::UNSPECIFIED.into(), true),
+            (None, SocketFamily::Ipv6) => (Ipv6Addr::UNSPECIFIED.into(), true),
+            (None, SocketFamily::Both) => (Ipv6Addr::UNSPECIFIED.into(), false),
+        };
+        let fd = new_socket(self.transport, address.is_ipv6())?;
+        if address.is_ipv6() {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &one_family)?;
+        }
+        if self.transport == Transport::Tcp {
+            // Connections of an earlier listener may still linger (socket(7)). For UDP it would let
+            // anybody share the port.
+            setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        }
+        if let Some(interface) = &self.interface {
+            setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
+        }
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, self.port.get())))?;
+        if self.transport == Transport::Tcp {
+            // As many as the kernel lets wait (`net.core.somaxconn`, 4096 by default): accepted in bursts.
+            listen(&fd, Backlog::MAXCONN)?;
+        }
+        Ok(fd)
+    }
+}
+
+/// A socket of ours, of one family, that does not block and is closed on exec.
+///
+/// # Errors
+///
+/// As socket(2).
+pub fn new_socket(transport: Transport, ipv6: bool) -> Result<OwnedFd, Errno> {
+    let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (SockType::Stream, SockProtocol::Tcp),
+        Transport::Udp => (SockType::Datagram, SockProtocol::Udp),
+    };
+    socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::IfName;
+    use std::net::{TcpListener, TcpStream};
+    use std::num::NonZeroU16;
+
+    fn at(transport: Transport, address: Option<IpAddr>) -> ListenerAddress {
+        // A port that nobody has, as far as can be known.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        ListenerAddress {
+            transport,
+            address,
+            interface: None,
+            port: NonZeroU16::new(port).unwrap(),
+        }
+    }
+
+    #[test]
+    fn port_that_is_taken_is_refused_for_both_transports() {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let at = at(transport, Some(Ipv4Addr::LOCALHOST.into()));
+            let _held = at.open(SocketFamily::Both).unwrap();
+            assert_eq!(at.open(SocketFamily::Both).unwrap_err(), Errno::EADDRINUSE);
+        }
+    }
+
+    #[test]
+    fn listener_without_an_address_takes_the_families_that_are_served() {
+        let ipv6 = TcpListener::bind("[::1]:0").is_ok();
+        let reaches = |families, address: IpAddr| {
+            let at = at(Transport::Tcp, None);
+            let _held = at.open(families).unwrap();
+            TcpStream::connect((address, at.port.get())).is_ok()
+        };
+        let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+        assert!(reaches(SocketFamily::Ipv4, v4) && !reaches(SocketFamily::Ipv4, v6));
+        if ipv6 {
+            assert!(reaches(SocketFamily::Ipv6, v6) && !reaches(SocketFamily::Ipv6, v4));
+            assert!(reaches(SocketFamily::Both, v6) && reaches(SocketFamily::Both, v4));
+        }
+    }
+
+    #[test]
+    fn interface_that_is_missing_is_an_error() {
+        let interface = Some(IfName::try_from("nowhere0".to_owned()).unwrap());
+        let at = ListenerAddress { interface, ..at(Transport::Tcp, None) };
+        assert_eq!(at.open(SocketFamily::Ipv4).unwrap_err(), Errno::ENODEV);
+    }
+}
