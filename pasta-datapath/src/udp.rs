@@ -16,7 +16,7 @@ pub mod group;
 
 use crate::counters::DropReason;
 use crate::forward::Target;
-use crate::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable};
+use crate::icmp_error::{Offending, QUOTED_TRANSPORT};
 use crate::io::sockets::{receive_datagrams, send_datagrams};
 use crate::io::tap::{Path, Tap};
 use crate::standing::Standing;
@@ -106,6 +106,12 @@ impl UdpFlow {
     /// The host socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Notes a datagram that came for the flow by another way than its socket.
+    pub fn heard(&mut self, now: Instant) {
+        self.last_active = now;
+        self.answered = true;
     }
 
     /// What the host socket was opened for.
@@ -237,9 +243,4 @@ fn lifetime(port: u16, answered: bool) -> Duration {
         (true, 53 | 853) => DNS_ANSWERED,
         (true, _) => TWO_WAY,
     }
-}
-
-/// What the namespace is told of a failed datagram; nothing where it is not about the way.
-pub fn told(errno: Errno, mtu: u32) -> Option<Unreachable> {
-    Unreachable::from_errno(errno, mtu)
 }

@@ -84,6 +84,10 @@ impl Engine {
         forwards
             .refused
             .retain(|place, _| place.direction() != direction || wanted.contains_key(place));
+        if direction == Direction::Outbound {
+            // What comes for those that nobody wants any more is closed as it comes.
+            forwards.asked.retain(|at, _| wanted.contains_key(&Place::Namespace(*at)));
+        }
         let difference = listeners.compare(direction, wanted);
         for id in difference.surplus {
             self.close(id);
@@ -207,12 +211,25 @@ impl Engine {
                         self.starve(now, id, &error);
                         return false;
                     }
+                    // It does not listen (any more), and never will.
+                    Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP) => {
+                        self.give_up_listener(id, &error);
+                        return false;
+                    }
                     // Connections that have ended already report their own errors (accept(2)).
                     _ => {}
                 },
             }
         }
         true
+    }
+
+    fn give_up_listener(&mut self, id: ListenerId, error: &io::Error) {
+        if let Some(listener) = self.forwards.listeners.remove(id) {
+            let place = listener.place;
+            let line = || format!("no longer listening on {place}: {error}");
+            self.supervisor.log(LogLevel::Warn, line);
+        }
     }
 
     /// What waits in the listener goes on waiting there: nothing is lost, and nothing spins.
@@ -237,7 +254,7 @@ impl Engine {
                 if !local.is_loopback() {
                     return reset(socket);
                 }
-                self.open_splice_to_host(socket, SocketAddr::new(local, goal.port));
+                self.open_splice_to_host(now, socket, SocketAddr::new(local, goal.port));
             }
             Direction::Inbound => {
                 let (transport, Goal { target, port, .. }) = (Transport::Tcp, goal);
@@ -247,7 +264,7 @@ impl Engine {
                         self.open_inbound_tcp(now, socket, (source, translated), destination);
                     }
                     Ok(Way::Splice { destination, otherwise }) => {
-                        self.open_splice_to_namespace(socket, destination, otherwise);
+                        self.open_splice_to_namespace(now, socket, destination, otherwise);
                     }
                     Err(_) => {
                         self.tap.counters.drop(DropReason::NoAddress);
@@ -289,7 +306,7 @@ impl Engine {
             return socket.reset_on_close();
         }
         let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: None });
-        match self.insert(key, Kind::Tcp(flow)) {
+        match self.insert(now, key, Kind::Tcp(flow)) {
             Some(id) => self.run_tcp(now, id, &[]),
             None => self.tap.counters.drop(DropReason::TableFull),
         }
@@ -389,6 +406,9 @@ impl Engine {
             Some(id) => Ok(id),
             None => self.open_forwarded(now, listener, envelope),
         };
+        if let Ok(id) = id {
+            self.flows.touch(now, id);
+        }
         let Self { tap, flows, mtu, .. } = self;
         let deadline = match id {
             Err(reason) => return tap.counters.drop(reason),
@@ -398,7 +418,10 @@ impl Engine {
                     flow.deadline()
                 }
                 // The namespace has opened this very flow.
-                Some(Kind::Udp(flow)) => return write_to_tap(tap, flow.path(), *mtu, read, octets),
+                Some(Kind::Udp(flow)) => {
+                    flow.heard(now);
+                    return write_to_tap(tap, flow.path(), *mtu, read, octets);
+                }
                 _ => return,
             },
         };
@@ -439,7 +462,7 @@ impl Engine {
         let flow_id = match way {
             Way::Splice { destination, .. } => {
                 let flow = ForwardedFlow::to_socket(now, id, envelope, destination);
-                let inserted = self.insert_nameless(Kind::Forwarded(Box::new(flow)));
+                let inserted = self.insert_nameless(now, Kind::Forwarded(Box::new(flow)));
                 inserted.ok_or(DropReason::TableFull)?
             }
             Way::Tap { source, translated, destination } => {
@@ -460,7 +483,7 @@ impl Engine {
                 let mac = self.forwards.mac;
                 let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
                 let flow = ForwardedFlow::to_tap(now, id, envelope, path, mac);
-                let inserted = self.insert(key, Kind::Forwarded(Box::new(flow)));
+                let inserted = self.insert(now, key, Kind::Forwarded(Box::new(flow)));
                 inserted.ok_or(DropReason::TableFull)?
             }
         };

@@ -102,7 +102,7 @@ impl Engine {
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add(std::os::fd::AsFd::as_fd(&socket), token);
         let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: Some(*header) });
-        match watched.ok().and_then(|()| self.insert(key, Kind::Tcp(flow))) {
+        match watched.ok().and_then(|()| self.insert(now, key, Kind::Tcp(flow))) {
             Some(id) => {
                 self.run_tcp(now, id, &[]);
                 Ok(())
@@ -187,7 +187,7 @@ impl Engine {
         let standing = Standing::good(now, self.forwarding.revision());
         let flow = UdpFlow::new(now, socket, (target, standing), path, mac);
         let deadline = flow.deadline();
-        let inserted = watched.ok().and_then(|()| self.insert(key, Kind::Udp(flow)));
+        let inserted = watched.ok().and_then(|()| self.insert(now, key, Kind::Udp(flow)));
         let id = inserted.ok_or(DropReason::NoSocket)?;
         self.arm(id, Some(deadline));
         Ok(id)
@@ -242,6 +242,7 @@ impl Engine {
             }
             None => self.open_echo(now, mac, key, body)?,
         };
+        self.flows.touch(now, flow_id);
         let Some(Flow { kind: Kind::Echo(flow), .. }) = self.flows.get_mut(flow_id) else {
             return Err(DropReason::NoFlow);
         };
@@ -278,7 +279,7 @@ impl Engine {
         let standing = Standing::good(now, self.forwarding.revision());
         let flow = EchoFlow::new(now, socket, (target, standing), path, mac, id);
         let deadline = flow.deadline();
-        let inserted = watched.ok().and_then(|()| self.insert(key, Kind::Echo(flow)));
+        let inserted = watched.ok().and_then(|()| self.insert(now, key, Kind::Echo(flow)));
         let flow_id = inserted.ok_or(DropReason::NoSocket)?;
         self.arm(flow_id, Some(deadline));
         Ok(flow_id)
@@ -312,9 +313,10 @@ impl Engine {
         })
     }
 
-    pub(super) fn insert(&mut self, key: FlowKey, kind: Kind) -> Option<FlowId> {
+    pub(super) fn insert(&mut self, now: Instant, key: FlowKey, kind: Kind) -> Option<FlowId> {
         let flow = Flow { kind, armed: None, queued: false };
         let (id, _old) = self.flows.insert(key, flow).ok()?;
+        self.flows.touch(now, id);
         self.tap.counters.flows += 1;
         let FlowKey { protocol, namespace, remote } = key;
         self.supervisor
@@ -323,8 +325,9 @@ impl Engine {
     }
 
     /// As [`Engine::insert`], for a flow that has no frames.
-    pub(super) fn insert_nameless(&mut self, kind: Kind) -> Option<FlowId> {
+    pub(super) fn insert_nameless(&mut self, now: Instant, kind: Kind) -> Option<FlowId> {
         let id = self.flows.insert_nameless(Flow { kind, armed: None, queued: false }).ok()?;
+        self.flows.touch(now, id);
         self.tap.counters.flows += 1;
         Some(id)
     }

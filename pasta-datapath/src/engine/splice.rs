@@ -12,6 +12,7 @@ use crate::io::sockets::{open, take_error};
 use crate::listen::Place;
 use crate::pool::{Request, kind_for};
 use crate::splice::{Side, SpliceFlow};
+use crate::time::Instant;
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrStorage, bind, connect, setsockopt, sockopt};
 use pasta_ipc::forward::{Refusal, RequestId, SocketKind, Transport};
@@ -23,21 +24,27 @@ impl Engine {
     /// Joins an accepted connection to a service of the namespace.
     pub(super) fn open_splice_to_namespace(
         &mut self,
+        now: Instant,
         socket: OwnedFd,
         destination: SocketAddr,
         otherwise: Option<SocketAddr>,
     ) {
-        if let Some(id) = self.insert_splice(SpliceFlow::new(socket, destination, otherwise)) {
+        if let Some(id) = self.insert_splice(now, SpliceFlow::new(socket, destination, otherwise)) {
             self.find_target(id);
         }
     }
 
     /// Joins a connection that was accepted inside the namespace to a service of the host's loopback.
-    pub(super) fn open_splice_to_host(&mut self, socket: OwnedFd, destination: SocketAddr) {
+    pub(super) fn open_splice_to_host(
+        &mut self,
+        now: Instant,
+        socket: OwnedFd,
+        destination: SocketAddr,
+    ) {
         let target = Target { address: destination, source: None, interface: None };
         match open(Protocol::Tcp, &target, None) {
             Ok(connecting) => {
-                let Some(id) = self.insert_splice(SpliceFlow::new(socket, destination, None))
+                let Some(id) = self.insert_splice(now, SpliceFlow::new(socket, destination, None))
                 else {
                     return;
                 };
@@ -50,10 +57,10 @@ impl Engine {
         }
     }
 
-    fn insert_splice(&mut self, flow: SpliceFlow) -> Option<FlowId> {
+    fn insert_splice(&mut self, now: Instant, flow: SpliceFlow) -> Option<FlowId> {
         let token = Token::Flow(self.flows.next_id(), Side::Initiating);
         let watched = flow.socket(Side::Initiating).map(|fd| self.poller.add(fd, token.into()));
-        let Some(id) = self.insert_nameless(Kind::Splice(Box::new(flow))) else {
+        let Some(id) = self.insert_nameless(now, Kind::Splice(Box::new(flow))) else {
             self.tap.counters.drop(DropReason::TableFull);
             return None;
         };
@@ -296,17 +303,16 @@ impl Engine {
                 }
             }
             Request::Listener(at) => {
-                let (Some(goal), Some(socket)) =
+                if let (Some(goal), Some(socket)) =
                     (self.forwards.asked.remove(&at), sockets.into_iter().next())
-                else {
-                    return Ok(());
-                };
-                let place = Place::Namespace(at);
-                let opened = self.listen(place.clone(), goal, socket);
-                if opened == Err(Errno::EINVAL) {
-                    return Err(violation("a listener of another kind than was asked for"));
+                {
+                    let place = Place::Namespace(at);
+                    let opened = self.listen(place.clone(), goal, socket);
+                    if opened == Err(Errno::EINVAL) {
+                        return Err(violation("a listener of another kind than was asked for"));
+                    }
+                    self.note(place, goal, opened);
                 }
-                self.note(place, goal, opened);
             }
         }
         self.ask();

@@ -78,8 +78,15 @@ impl Engine {
     /// Gives flows that have more to do a turn: only those that were in the queue when it began, and
     /// only so many that what arrives meanwhile does not wait long.
     pub(super) fn serve_hungry(&mut self, now: Instant) {
-        for _ in 0..self.hungry.len().min(HUNGRY_A_TURN) {
-            if let Some(id) = self.hungry.pop_front() {
+        let (waiting, mut served) = (self.hungry.len(), 0);
+        for _ in 0..waiting {
+            if served == HUNGRY_A_TURN {
+                return;
+            }
+            let Some(id) = self.hungry.pop_front() else { return };
+            // Names of flows that have ended do not take the turn of those that live.
+            if self.flows.get_mut(id).is_some() {
+                served += 1;
                 self.feed(now, id);
             }
         }

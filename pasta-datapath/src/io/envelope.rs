@@ -45,7 +45,8 @@ pub fn receive_from(
                             segment_size = u16::try_from(size).ok().filter(|size| *size > 0);
                         }
                         ControlMessageOwned::Ipv4PacketInfo(info) => {
-                            let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                            // The local one; the header's may be a broadcast address (ip(7)).
+                            let address = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
                             local = Some(IpAddr::V4(address));
                         }
                         ControlMessageOwned::Ipv6PacketInfo(info) => {

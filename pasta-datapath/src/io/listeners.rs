@@ -2,6 +2,7 @@
 
 use crate::sys;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use pasta_ipc::forward::{SocketKind, Transport};
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 ///
 /// # Errors
 ///
-/// `EINVAL` if it is no socket for `transport`.
+/// `EINVAL` if it is no socket for `transport`, or may block.
 pub fn prepare(fd: &OwnedFd, transport: Transport) -> Result<(), Errno> {
     let v6 = is_ipv6(fd, transport).ok_or(Errno::EINVAL)?;
     match transport {
@@ -34,13 +35,17 @@ pub fn prepare(fd: &OwnedFd, transport: Transport) -> Result<(), Errno> {
     }
 }
 
-/// Whether a socket is what was asked for: non-blocking is checked by use, the rest here.
+/// Whether a socket is what was asked for.
 pub fn is_of(fd: &OwnedFd, kind: SocketKind) -> bool {
     is_ipv6(fd, kind.transport) == Some(kind.ipv6)
 }
 
-/// The family of a socket, if it is one of IP for `transport`.
+/// The family of a socket, if it is one of IP for `transport` that does not block.
 fn is_ipv6(fd: impl AsFd, transport: Transport) -> Option<bool> {
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL).ok()?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        return None;
+    }
     let wanted = match transport {
         Transport::Tcp => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
         Transport::Udp => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
@@ -72,6 +77,13 @@ mod tests {
         assert_eq!(peer, client.local_addr().unwrap());
         assert_eq!(sys::local_address(&accepted).unwrap(), client.peer_addr().unwrap());
         assert_eq!(sys::accept(&listener).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn socket_that_may_block_is_refused() {
+        let listener = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        assert!(!is_of(&listener, SocketKind { ipv6: false, transport: Transport::Tcp }));
+        assert_eq!(prepare(&listener, Transport::Tcp), Err(Errno::EINVAL));
     }
 
     #[test]
