@@ -283,7 +283,7 @@ impl Engine {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
-    fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Instant {
         let elapsed = std::time::Instant::now().duration_since(self.started);
         Instant::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }

@@ -7,7 +7,8 @@
 
 use crate::rules::{Goal, Ports};
 use pasta_ipc::forward::{Direction, ListenerAddress, NamespaceListener, Transport};
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -102,6 +103,8 @@ pub struct Listeners {
     /// Bound by the launcher, and not asked for yet.
     spare: BTreeMap<ListenerAddress, OwnedFd>,
     ours: [Ports; 2],
+    /// How many listeners a port of ours has, at different addresses.
+    shared: HashMap<(Direction, Transport, u16), u32>,
 }
 
 /// What is to be done to have the wanted listeners.
@@ -158,7 +161,9 @@ impl Listeners {
     /// Adds a listener; there is none at its place.
     pub fn insert(&mut self, place: Place, goal: Goal, socket: OwnedFd) -> ListenerId {
         let id = self.next_id();
-        self.ours_of(place.direction()).get_mut(place.transport()).insert(place.port());
+        let (direction, transport, port) = (place.direction(), place.transport(), place.port());
+        self.ours_of(direction).get_mut(transport).insert(port);
+        *self.shared.entry((direction, transport, port)).or_default() += 1;
         self.by_place.insert(place.clone(), id);
         let listener = Some(Listener { place, goal, socket });
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
@@ -178,14 +183,16 @@ impl Listeners {
         *life = life.wrapping_add(1);
         self.free.push(id.index);
         self.by_place.remove(&listener.place);
-        let (direction, transport) = (listener.place.direction(), listener.place.transport());
+        let place = &listener.place;
+        let (direction, transport, port) = (place.direction(), place.transport(), place.port());
         // Another address may have the same port.
-        let left = self
-            .by_place
-            .keys()
-            .filter(|place| place.direction() == direction && place.transport() == transport);
-        let ports = left.map(Place::port).collect();
-        *self.ours_of(direction).get_mut(transport) = ports;
+        if let Entry::Occupied(mut count) = self.shared.entry((direction, transport, port)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+                self.ours_of(direction).get_mut(transport).remove(port);
+            }
+        }
         Some(listener)
     }
 
@@ -216,6 +223,11 @@ impl Listeners {
             Direction::Inbound => inbound,
             Direction::Outbound => outbound,
         }
+    }
+
+    /// How many descriptors are held: with those that wait for a rule.
+    pub fn held(&self) -> usize {
+        self.by_place.len() + self.spare.len()
     }
 
     /// How many there are.

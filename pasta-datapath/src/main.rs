@@ -107,11 +107,12 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let families = SocketFamily::served(start.ipv4.service, start.ipv6.service);
     let forwarding = Forwarding::new(start.ipv4, start.ipv6);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
-    let flows = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
-    let flows = usize::try_from(flows).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
+    let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let flows = descriptors.min(MAX_FLOWS);
     let local = LocalPolicy { splice: start.splice, loopback: start.loopback };
     let mac = start.tap.as_ref().map_or(start.our_mac, |tap| tap.mac);
-    let forwards = Forwards::new(local, families, mac, flows);
+    let forwards = Forwards::new(local, families, mac, descriptors);
     let mut engine = match Engine::new(tap, supervisor, monitor, forwarding, forwards, flows) {
         Ok(engine) => engine,
         Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),

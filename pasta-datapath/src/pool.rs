@@ -21,8 +21,8 @@ pub const MAX_WAITING: usize = MAX_REQUESTS * MAX_SOCKETS as usize / 2;
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Sockets that connect.
-    Sockets(SocketKind),
+    /// So many sockets that connect.
+    Sockets(SocketKind, SocketCount),
     /// A listener.
     Listener(NamespaceListener),
 }
@@ -87,19 +87,31 @@ impl<W> Pool<W> {
         Ok(())
     }
 
-    /// What is to be asked for next, if anything is and may be; it counts as asked.
-    pub fn next_request(&mut self) -> Option<DatapathToMonitor> {
+    /// What is to be asked for next, if anything is and may be; it counts as asked. Those who wait have a
+    /// descriptor set aside; for stock there are `spare` ones.
+    pub fn next_request(&mut self, spare: usize) -> Option<DatapathToMonitor> {
         if self.outstanding.len() >= MAX_REQUESTS {
             return None;
         }
-        let low = self.stocks.iter_mut().find(|(_, stock)| {
-            stock.used && stock.sockets.len() + stock.coming < LOW + stock.waiting.len()
+        let wish = self.stocks.iter_mut().find_map(|(kind, stock)| {
+            let (supply, waiting) = (stock.sockets.len() + stock.coming, stock.waiting.len());
+            if !stock.used || supply >= LOW + waiting {
+                return None;
+            }
+            let count = waiting.saturating_sub(supply) + spare;
+            let count = u8::try_from(count).map_or(MAX_SOCKETS, |count| count.min(MAX_SOCKETS));
+            Some((*kind, stock, SocketCount::try_from(count).ok()?))
         });
-        let (&kind, stock) = low?;
-        let count = SocketCount::try_from(MAX_SOCKETS).ok()?;
-        stock.coming += usize::from(MAX_SOCKETS);
-        let request = self.name(Request::Sockets(kind));
+        let (kind, stock, count) = wish?;
+        stock.coming += usize::from(count.get());
+        let request = self.name(Request::Sockets(kind, count));
         Some(DatapathToMonitor::SocketsWanted { request, kind, count })
+    }
+
+    /// Descriptors that are in stock or on their way, and that nobody waits for.
+    pub fn held(&self) -> usize {
+        let held = |it: &Stock<W>| (it.sockets.len() + it.coming).saturating_sub(it.waiting.len());
+        self.stocks.values().map(held).sum()
     }
 
     /// As [`Pool::next_request`], for a listener.
@@ -132,10 +144,10 @@ impl<W> Pool<W> {
     /// What `request` was for; none: it was never made, or was answered before.
     pub fn answered(&mut self, request: RequestId) -> Option<Request> {
         let answered = self.outstanding.remove(&request)?;
-        if let Request::Sockets(kind) = answered
+        if let Request::Sockets(kind, count) = answered
             && let Some(stock) = self.stocks.get_mut(&kind)
         {
-            stock.coming = stock.coming.saturating_sub(usize::from(MAX_SOCKETS));
+            stock.coming = stock.coming.saturating_sub(usize::from(count.get()));
         }
         Some(answered)
     }
@@ -153,9 +165,12 @@ impl<W> Pool<W> {
         given
     }
 
-    /// Whether as many flows as may wait for sockets of some kind.
-    pub fn is_full(&self) -> bool {
-        self.stocks.values().any(|stock| stock.waiting.len() >= MAX_WAITING)
+    /// Whether as many flows as may wait for sockets of some kind of `transport`.
+    pub fn is_full(&self, transport: Transport) -> bool {
+        let full = |(kind, stock): (&SocketKind, &Stock<W>)| {
+            kind.transport == transport && stock.waiting.len() >= MAX_WAITING
+        };
+        self.stocks.iter().any(full)
     }
 
     /// Everybody who waits for a socket of `kind`, when there are to be none. Nothing is asked for again
@@ -202,21 +217,24 @@ mod tests {
     #[test]
     fn nothing_is_asked_for_before_it_is_needed_and_then_the_stock_is_kept() {
         let mut pool = Pool::default();
-        assert_eq!(pool.next_request(), None);
+        assert_eq!(pool.next_request(100), None);
         assert!(pool.take(KIND).is_none());
         pool.wait(KIND, "flow").unwrap();
-        let id = request(pool.next_request());
-        assert_eq!(pool.next_request(), None, "one brings enough");
-        assert_eq!(pool.answered(id), Some(Request::Sockets(KIND)));
+        let id = request(pool.next_request(100));
+        assert_eq!(pool.next_request(100), None, "one brings enough");
+        assert_eq!(
+            pool.answered(id),
+            Some(Request::Sockets(KIND, SocketCount::try_from(32).unwrap()))
+        );
         assert_eq!(pool.answered(id), None, "once");
         let given = pool.fill(KIND, sockets(32));
         assert_eq!(given.iter().map(|(who, _)| *who).collect::<Vec<_>>(), ["flow"]);
         for _ in 0..31 - LOW {
             assert!(pool.take(KIND).is_some());
-            assert_eq!(pool.next_request(), None);
+            assert_eq!(pool.next_request(100), None);
         }
         assert!(pool.take(KIND).is_some());
-        assert!(pool.next_request().is_some());
+        assert!(pool.next_request(100).is_some());
     }
 
     #[test]
@@ -225,9 +243,9 @@ mod tests {
         for n in 0..MAX_WAITING {
             pool.wait(KIND, n).unwrap();
         }
-        assert_eq!((pool.is_full(), pool.wait(KIND, 0)), (true, Err(Full)));
+        assert_eq!((pool.is_full(Transport::Tcp), pool.wait(KIND, 0)), (true, Err(Full)));
         let mut requests = 0;
-        while pool.next_request().is_some() {
+        while pool.next_request(100).is_some() {
             requests += 1;
         }
         assert_eq!(requests, (MAX_WAITING + LOW).div_ceil(usize::from(MAX_SOCKETS)));
@@ -238,21 +256,35 @@ mod tests {
     fn after_a_refusal_nothing_is_asked_for_before_it_is_needed() {
         let mut pool = Pool::default();
         pool.wait(KIND, "flow").unwrap();
-        let id = request(pool.next_request());
+        let id = request(pool.next_request(100));
         pool.answered(id);
         assert_eq!(pool.give_up(KIND).collect::<Vec<_>>(), ["flow"]);
-        assert_eq!(pool.next_request(), None);
+        assert_eq!(pool.next_request(100), None);
         assert!(pool.take(KIND).is_none());
-        assert!(pool.next_request().is_some());
+        assert!(pool.next_request(100).is_some());
+    }
+
+    #[test]
+    fn without_spare_descriptors_only_those_who_wait_are_served() {
+        let mut pool = Pool::default();
+        (0..3).for_each(|who| pool.wait(KIND, who).unwrap());
+        assert_eq!(pool.held(), 0);
+        let Some(DatapathToMonitor::SocketsWanted { count, .. }) = pool.next_request(0) else {
+            panic!("nobody asks");
+        };
+        assert_eq!((count.get(), pool.held()), (3, 0));
+        assert_eq!(pool.next_request(0), None);
+        assert!(pool.next_request(2).is_some());
+        assert_eq!(pool.held(), 2);
     }
 
     #[test]
     fn request_that_was_not_sent_can_be_made_again_under_the_same_name() {
         let mut pool = Pool::<()>::default();
         pool.take(KIND);
-        let message = pool.next_request().unwrap();
+        let message = pool.next_request(100).unwrap();
         pool.not_sent(&message);
-        assert_eq!(pool.next_request(), Some(message));
+        assert_eq!(pool.next_request(100), Some(message));
     }
 
     #[test]

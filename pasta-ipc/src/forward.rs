@@ -362,6 +362,13 @@ impl PortSet {
         }
     }
 
+    /// Takes `port` out.
+    pub fn remove(&mut self, port: u16) {
+        if let Some(octet) = self.0.get_mut(usize::from(port >> 3)) {
+            *octet &= !(1 << (port & 7));
+        }
+    }
+
     /// The ports, from the lowest up.
     pub fn iter(&self) -> impl Iterator<Item = u16> {
         let octets = (0_u16..=u16::MAX).step_by(8).zip(self.0.iter());
@@ -606,6 +613,9 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), ports);
         assert_eq!(set.len(), ports.len());
         assert!(set.contains(65535) && !set.contains(65533) && !set.contains(9));
+        let mut less = PortSet::from_iter([0_u16, 7, 8]);
+        less.remove(7);
+        assert_eq!(less.iter().collect::<Vec<_>>(), [0, 8]);
         assert!(PortSet::default().is_empty());
     }
 

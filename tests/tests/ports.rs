@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         case!(lab, hundreds_of_connections_at_once_are_all_served),
         case!(lab, thousands_of_connections_at_once_are_all_served),
         case!(lab, connections_wait_for_descriptors_and_are_served_when_there_are_some),
+        case!(lab, all_ports_of_the_namespace_leave_room_under_a_low_limit),
         case!(lab, clients_that_send_nothing_do_not_keep_others_waiting),
         case!(lab, all_ports_start_within_an_ordinary_limit_of_descriptors),
         case!(families, s63_forwarded_port_survives_renumbering),
@@ -552,6 +553,24 @@ fn connections_wait_for_descriptors_and_are_served_when_there_are_some(lab: &Lab
     for mut stream in waiting {
         exchange(&mut stream)?;
     }
+    Ok(())
+}
+
+fn all_ports_of_the_namespace_leave_room_under_a_low_limit(lab: &Lab) -> Outcome {
+    let family = Family::V4;
+    let options = ["-T", "all", "-U", "all", "-t", "8000", "-u", "none"];
+    let mut inside = lab.pasta().configured().with(options).limited_to(512).session()?;
+    inside.must(["serve", "tcp", "echo", &at(family.any(), 8000), "echo"])?;
+    for _ in 0..100 {
+        talk(lab.remote(), None, SocketAddr::new(family.host(), 8000))?;
+        talk(lab.host(), None, SocketAddr::new(family.loopback(), 8000))?;
+    }
+    let finished = inside.end(0)?;
+    assert!(
+        finished.errors.contains("limit of descriptors"),
+        "nobody was told: {}",
+        finished.errors
+    );
     Ok(())
 }
 

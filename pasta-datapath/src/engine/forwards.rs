@@ -12,7 +12,7 @@ use crate::time::Instant;
 use nix::errno::Errno;
 use pasta_ipc::forward::{NamespaceListener, SocketFamily};
 use pasta_ipc::types::MacAddr;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Port forwarding's part of the shell.
@@ -28,17 +28,21 @@ pub struct Forwards {
     pub(super) families: SocketFamily,
     /// UDP flows by the ends of their datagrams.
     pub(super) arrivals: HashMap<(ListenerId, Envelope), FlowId>,
-    /// Listeners that may have more.
-    pub(super) ready: VecDeque<ListenerId>,
+    /// Listeners that may have more, in the order of their turns and by name.
+    ready: (VecDeque<ListenerId>, BTreeSet<ListenerId>),
     /// Listeners that wait until there are descriptors again, and when to try.
-    pub(super) starved: (Vec<ListenerId>, Option<Instant>),
+    starved: (BTreeSet<ListenerId>, Option<Instant>),
+    /// When the monitor, which had too much to do, is to be asked again.
+    pub(super) ask_again: Option<Instant>,
+    /// The last summary of each direction, so that none is said twice in a row.
+    pub(super) said: [String; 2],
     /// Listeners in the namespace that were asked for, or are to be.
     pub(super) asked: BTreeMap<NamespaceListener, Goal>,
     pub(super) to_ask: VecDeque<(NamespaceListener, Goal)>,
     /// Places that could not be listened on, and why.
     pub(super) refused: BTreeMap<Place, Errno>,
-    /// Most listeners on the host.
-    pub(super) most_listeners: usize,
+    /// Descriptors in all.
+    pub(super) descriptors: usize,
     /// The namespace's own station.
     pub(super) mac: MacAddr,
 }
@@ -61,12 +65,14 @@ impl Forwards {
             local,
             families,
             arrivals: HashMap::new(),
-            ready: VecDeque::new(),
-            starved: (Vec::new(), None),
+            ready: <(VecDeque<_>, BTreeSet<_>)>::default(),
+            starved: <(BTreeSet<_>, Option<_>)>::default(),
+            ask_again: None,
+            said: <[String; 2]>::default(),
             asked: BTreeMap::new(),
             to_ask: VecDeque::new(),
             refused: BTreeMap::new(),
-            most_listeners: descriptors / 2,
+            descriptors,
             mac,
         }
     }
@@ -78,12 +84,31 @@ impl Forwards {
 
     /// Whether there is something to do at once.
     pub(super) fn is_busy(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.0.is_empty()
     }
 
     /// When there is something to do again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.starved.1
+        [self.starved.1, self.ask_again].into_iter().flatten().min()
+    }
+
+    /// Whether another listener may be had, of either direction.
+    pub(super) fn has_room_to_listen(&self) -> bool {
+        let listeners = self.listeners.len() + self.asked.len() + self.to_ask.len();
+        listeners < self.descriptors / 2
+    }
+
+    /// Descriptors that are held or on their way here.
+    pub(super) fn held(&self) -> usize {
+        let listeners = self.listeners.held() + self.asked.len();
+        self.spliced + listeners + self.pool.held() + 2 * self.pipes.made()
+    }
+
+    /// The next listener in turn.
+    pub(super) fn next_ready(&mut self) -> Option<ListenerId> {
+        let id = self.ready.0.pop_front()?;
+        self.ready.1.remove(&id);
+        Some(id)
     }
 
     /// Something came to the listener at this place.
@@ -96,10 +121,15 @@ impl Forwards {
     /// A listener has something that cannot be taken now: it waits until `due`, or for the sockets that
     /// are coming.
     pub(super) fn starve(&mut self, due: Instant, id: ListenerId) {
-        if !self.starved.0.contains(&id) {
-            self.starved.0.push(id);
-        }
+        self.starved.0.insert(id);
         self.starved.1.get_or_insert(due);
+    }
+
+    /// Lets listeners that waited long enough try again.
+    pub(super) fn try_starved_at(&mut self, now: Instant) {
+        if self.starved.1.is_some_and(|due| due <= now) {
+            self.try_starved();
+        }
     }
 
     /// Lets listeners that waited try again.
@@ -109,9 +139,10 @@ impl Forwards {
         waited.into_iter().for_each(|id| self.make_ready(id));
     }
 
-    fn make_ready(&mut self, id: ListenerId) {
-        if !self.ready.contains(&id) {
-            self.ready.push_back(id);
+    /// A listener may have more.
+    pub(super) fn make_ready(&mut self, id: ListenerId) {
+        if self.ready.1.insert(id) {
+            self.ready.0.push_back(id);
         }
     }
 

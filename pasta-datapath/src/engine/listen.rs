@@ -34,6 +34,9 @@ use std::time::Duration;
 /// Connections that one listener hands on in a turn before others go first; chosen.
 const SHARE: usize = 32;
 
+/// Listeners that hand on in a turn; the others wait, so that the tap does not. Chosen.
+const LISTENERS_A_TURN: usize = 8;
+
 /// Datagrams that one listener hands on in a turn; chosen: as many as one call can stand for.
 const DATAGRAMS: usize = crate::udp::MAX_GROUP;
 
@@ -107,23 +110,39 @@ impl Engine {
                 Place::Namespace(at) => {
                     if let Some(asked) = self.forwards.asked.get_mut(at) {
                         *asked = goal;
-                    } else {
+                    } else if self.forwards.has_room_to_listen() {
                         self.forwards.to_ask.push_back((*at, goal));
+                    } else {
+                        counts.add(goal.effort, Err(Errno::EMFILE));
+                        self.note(place, goal, Err(Errno::EMFILE));
                     }
                 }
             }
         }
-        if let Some((level, line)) = counts.line() {
+        self.say_counts(direction, &counts);
+        self.ask();
+    }
+
+    /// Says what became of ports of rules that are followed as far as possible, unless that was said last.
+    fn say_counts(&mut self, direction: Direction, counts: &Counts) {
+        let [inbound, outbound] = &mut self.forwards.said;
+        let (side, said) = match direction {
+            Direction::Inbound => ("host", inbound),
+            Direction::Outbound => ("namespace", outbound),
+        };
+        if let Some((level, line)) = counts.line(side)
+            && *said != line
+        {
+            said.clone_from(&line);
             self.supervisor.log(level, || line);
         }
-        self.ask();
     }
 
     fn open_on_host(&mut self, at: &ListenerAddress) -> Result<OwnedFd, Errno> {
         if let Some(socket) = self.forwards.listeners.take_spare(at) {
             return Ok(socket);
         }
-        if self.forwards.listeners.len() >= self.forwards.most_listeners {
+        if !self.forwards.has_room_to_listen() {
             return Err(Errno::EMFILE);
         }
         at.open(self.forwards.families)
@@ -172,19 +191,20 @@ impl Engine {
 
     /// Hands on what has come to listeners, each its share.
     pub(super) fn serve_listeners(&mut self, now: Instant) {
-        if self.forwards.starved.1.is_some_and(|due| due <= now) {
-            self.forwards.try_starved();
+        self.forwards.try_starved_at(now);
+        if self.forwards.ask_again.is_some_and(|due| due <= now) {
+            self.forwards.ask_again = None;
+            self.ask();
         }
-        // Only those that are ready by now: the others have had their share.
-        for _ in 0..self.forwards.ready.len() {
-            let Some(id) = self.forwards.ready.pop_front() else { return };
+        for _ in 0..LISTENERS_A_TURN {
+            let Some(id) = self.forwards.next_ready() else { return };
             let Some(listener) = self.forwards.listeners.get(id) else { continue };
             let more = match listener.place.transport() {
                 Transport::Tcp => self.accept(now, id),
                 Transport::Udp => self.receive(now, id),
             };
             if more {
-                self.forwards.ready.push_back(id);
+                self.forwards.make_ready(id);
             }
         }
     }
@@ -192,11 +212,11 @@ impl Engine {
     /// Accepts connections; whether there may be more.
     fn accept(&mut self, now: Instant, id: ListenerId) -> bool {
         for _ in 0..SHARE {
-            if self.forwards.pool.is_full() {
+            if self.forwards.pool.is_full(Transport::Tcp) {
                 self.forwards.starve(now + STARVED_FOR, id);
                 return false;
             }
-            let full = self.is_crowded() && !self.make_room(now);
+            let full = self.is_crowded(2) && !self.make_room(now);
             let Some(listener) = self.forwards.listener(id) else { return false };
             let accepted = if full {
                 Err(io::Error::from_raw_os_error(libc::EMFILE))
@@ -287,8 +307,13 @@ impl Engine {
             self.tap.counters.drop(DropReason::NoSocket);
             return reset(socket);
         };
-        // The same peer has come again: it knows nothing of the connection that was there.
         if let Some(old) = self.flows.find(&key) {
+            // From one port to two of ours that lead to the same: in the namespace they would be one.
+            if self.is_elsewhere(old, &socket) {
+                self.tap.counters.drop(DropReason::NoSocket);
+                return reset(socket);
+            }
+            // The same peer has come again: it knows nothing of the connection that was there.
             self.break_off(now, old);
         }
         let iss = self.initial_sequence_number(now, &key);
@@ -309,6 +334,15 @@ impl Engine {
         match self.insert(now, key, Kind::Tcp(flow)) {
             Some(id) => self.run_tcp(now, id, &[]),
             None => self.tap.counters.drop(DropReason::TableFull),
+        }
+    }
+
+    /// Whether the TCP flow `id` came in at another address or port of the host than `socket`.
+    fn is_elsewhere(&mut self, id: FlowId, socket: &OwnedFd) -> bool {
+        let Some(Flow { kind: Kind::Tcp(flow), .. }) = self.flows.get_mut(id) else { return false };
+        match (sys::local_address(flow.socket.as_fd()), sys::local_address(socket)) {
+            (Ok(old), Ok(new)) => old != new && flow.syn.is_none(),
+            _ => false,
         }
     }
 
@@ -438,7 +472,9 @@ impl Engine {
         id: ListenerId,
         envelope: Envelope,
     ) -> Result<FlowId, DropReason> {
-        if self.flows.is_full() && !self.make_room(now) {
+        // Anybody can send datagrams under any name: they take half of the table at most.
+        let many = self.forwards.arrivals.len() >= self.flows.limit() / 2;
+        if (many || self.is_crowded(1)) && !self.make_room(now) {
             return Err(DropReason::TableFull);
         }
         let listener = self.forwards.listeners.get(id).ok_or(DropReason::NoFlow)?;
@@ -541,12 +577,12 @@ impl Counts {
     }
 
     /// One line for all of them; none if there are none.
-    fn line(&self) -> Option<(LogLevel, String)> {
+    fn line(&self, side: &str) -> Option<(LogLevel, String)> {
         let refused: usize = self.refused.values().sum();
         if self.opened + refused == 0 {
             return None;
         }
-        let mut line = format!("listening on {} more ports of the host", self.opened);
+        let mut line = format!("listening on {} more ports of the {side}", self.opened);
         if refused > 0 {
             line.push_str(&format!(", not on {refused}:"));
             for (errno, count) in &self.refused {
@@ -569,16 +605,16 @@ mod tests {
     #[test]
     fn many_ports_are_one_line_with_the_reasons() {
         let mut counts = Counts::default();
-        assert_eq!(counts.line(), None);
+        assert_eq!(counts.line("host"), None);
         counts.add(Effort::Explicit, Err(Errno::EADDRINUSE));
         counts.add(Effort::Auto, Ok(()));
-        assert_eq!(counts.line(), None);
+        assert_eq!(counts.line("host"), None);
         for _ in 0..5 {
             counts.add(Effort::BestEffort, Ok(()));
         }
         counts.add(Effort::BestEffort, Err(Errno::EADDRINUSE));
         counts.add(Effort::BestEffort, Err(Errno::EMFILE));
-        let (level, line) = counts.line().unwrap();
+        let (level, line) = counts.line("host").unwrap();
         assert_eq!(level, LogLevel::Warn);
         assert!(line.starts_with("listening on 5 more ports of the host, not on 2:"), "{line}");
         assert!(line.contains("limit of descriptors (1)"), "{line}");

@@ -333,7 +333,7 @@ impl Engine {
     }
 
     fn target(&mut self, now: Instant, key: &FlowKey) -> Result<Target, NoSocket> {
-        if self.flows.is_full() && !self.make_room(now) {
+        if self.is_crowded(1) && !self.make_room(now) {
             self.say_exhausted(now, NO_MORE, &"there are as many as descriptors allow");
             return Err(NoSocket::Exhausted);
         }

@@ -9,7 +9,6 @@
 use super::{Engine, Kind};
 use crate::flow::FlowId;
 use crate::time::Instant;
-use pasta_ipc::forward::MAX_SOCKETS;
 use pasta_ipc::types::LogLevel;
 use std::fmt::Display;
 use std::time::Duration;
@@ -44,17 +43,16 @@ impl Sparingly {
     }
 }
 
-/// Descriptors kept for sockets of the namespace that no flow has yet, two requests' worth; also how
-/// many flows are accepted however many listeners there are.
-const AT_HAND: usize = MAX_SOCKETS as usize * 2;
-
 impl Engine {
-    /// Whether a connection had better wait in its listener: it may need two descriptors, and one that
-    /// was accepted can only be reset.
-    pub(super) fn is_crowded(&self) -> bool {
-        let held = self.flows.len() + self.forwards.spliced;
-        let others = self.forwards.listeners.len() + AT_HAND;
-        held >= self.flows.limit().saturating_sub(others).max(AT_HAND) || self.flows.is_full()
+    /// Descriptors that nothing holds and nothing is on its way for.
+    pub(super) fn descriptors_left(&self) -> usize {
+        let held = self.flows.len() + self.forwards.held();
+        self.forwards.descriptors.saturating_sub(held)
+    }
+
+    /// Whether there is no place, or no descriptor, for a flow that needs so many.
+    pub(super) fn is_crowded(&self, needed: usize) -> bool {
+        self.flows.is_full() || self.descriptors_left() < needed
     }
 
     /// Ends the flow that was idle longest; `false` if none may go.

@@ -19,6 +19,11 @@ use pasta_ipc::forward::{Refusal, RequestId, SocketKind, Transport};
 use pasta_ipc::{DatapathToMonitor, ReceiveError, SendError};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Time after which the monitor is asked again when it had made too many sockets; chosen: its gate has
+/// let a thousand through by then.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Engine {
     /// Joins an accepted connection to a service of the namespace.
@@ -158,6 +163,8 @@ impl Engine {
     }
 
     pub(super) fn run_splice(&mut self, id: FlowId) {
+        let left = self.descriptors_left();
+        self.forwards.pipes.set_room(left);
         let Self { flows, forwards, scratch, hungry, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let Kind::Splice(splice) = &mut flow.kind else { return };
@@ -248,6 +255,9 @@ impl Engine {
 
     /// Asks the monitor for what is wanted of it, as far as it may be asked now.
     pub(super) fn ask(&mut self) {
+        if self.forwards.ask_again.is_some() {
+            return;
+        }
         while let Some(message) = self.next_wish() {
             match self.monitor.ask(&message) {
                 Ok(()) => {}
@@ -263,9 +273,13 @@ impl Engine {
     }
 
     fn next_wish(&mut self) -> Option<DatapathToMonitor> {
+        let left = self.descriptors_left();
         let forwards = &mut self.forwards;
-        if let Some(message) = forwards.pool.next_request() {
+        if let Some(message) = forwards.pool.next_request(left) {
             return Some(message);
+        }
+        if left == 0 {
+            return None;
         }
         let (listener, goal) = forwards.to_ask.front().copied()?;
         let message = forwards.pool.listener_request(listener)?;
@@ -289,7 +303,7 @@ impl Engine {
         sockets: Vec<OwnedFd>,
     ) -> Result<(), RunError> {
         match self.answered(request)? {
-            Request::Sockets(kind) => {
+            Request::Sockets(kind, _) => {
                 if !sockets.iter().all(|socket| listeners::is_of(socket, kind)) {
                     return Err(violation("sockets of another kind than were asked for"));
                 }
@@ -324,13 +338,23 @@ impl Engine {
         request: RequestId,
         why: Refusal,
     ) -> Result<(), RunError> {
+        let answered = self.answered(request)?;
         let errno = match why {
-            Refusal::Busy => Errno::EBUSY,
+            Refusal::Busy => {
+                // It has made as many as it may for now; those who wait go on waiting.
+                if let Request::Listener(at) = answered
+                    && let Some(goal) = self.forwards.asked.remove(&at)
+                {
+                    self.forwards.to_ask.push_back((at, goal));
+                }
+                self.forwards.ask_again = Some(self.now() + ASK_AGAIN);
+                return Ok(());
+            }
             Refusal::Denied => Errno::EACCES,
             Refusal::Failed(errno) => Errno::from_raw(errno),
         };
-        match self.answered(request)? {
-            Request::Sockets(kind) => self.give_up(kind),
+        match answered {
+            Request::Sockets(kind, _) => self.give_up(kind),
             Request::Listener(at) => {
                 if let Some(goal) = self.forwards.asked.remove(&at) {
                     self.note(Place::Namespace(at), goal, Err(errno));

@@ -81,15 +81,27 @@ fn transfer(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<usiz
 pub struct Pipes {
     free: Vec<Pipe>,
     made: usize,
+    /// Descriptors that new ones may take.
+    room: usize,
 }
 
 impl Pipes {
+    /// None yet; new ones may take so many descriptors.
+    pub fn new(room: usize) -> Self {
+        Self { room, ..Self::default() }
+    }
+
+    /// New ones may take so many descriptors from now on.
+    pub fn set_room(&mut self, room: usize) {
+        self.room = room;
+    }
+
     /// An empty pipe; none where there can be no more.
     pub fn borrow(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
-        if self.made >= MOST {
+        if self.made >= MOST || self.room < 2 {
             return None;
         }
         let (read, write) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).ok()?;
@@ -99,6 +111,7 @@ impl Pipes {
             return None;
         }
         self.made += 1;
+        self.room -= 2;
         Some(Pipe { read, write, octets: 0 })
     }
 
@@ -123,7 +136,7 @@ mod tests {
 
     #[test]
     fn empty_pipes_are_lent_again_and_full_ones_are_not() {
-        let mut pipes = Pipes::default();
+        let mut pipes = Pipes::new(2 * MOST);
         let mut first = pipes.borrow().unwrap();
         let second = pipes.borrow().unwrap();
         first.put(b"left over").unwrap();

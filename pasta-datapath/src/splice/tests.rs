@@ -23,7 +23,7 @@ fn joined() -> Joined {
     let (target, service) = pair();
     let mut flow = SpliceFlow::new(initiating, ([192, 0, 2, 2], 80).into(), None);
     flow.set_target(target, true);
-    Joined { flow, pipes: Pipes::default(), scratch: vec![0; SMALL], client, service }
+    Joined { flow, pipes: Pipes::new(16), scratch: vec![0; SMALL], client, service }
 }
 
 impl Joined {
@@ -155,7 +155,7 @@ fn nothing_moves_before_the_target_is_connected() {
     let (target, mut service) = pair();
     let (first, second) = (([192, 0, 2, 2], 80).into(), ([192, 0, 2, 3], 80).into());
     let mut flow = SpliceFlow::new(initiating, first, Some(second));
-    let (mut pipes, mut scratch) = (Pipes::default(), vec![0; SMALL]);
+    let (mut pipes, mut scratch) = (Pipes::new(16), vec![0; SMALL]);
     client.write_all(b"early").unwrap();
     assert!(flow.wants_socket());
     assert_eq!(flow.run(&mut pipes, &mut scratch), Fate::Alive);
