@@ -5,21 +5,26 @@
 //! "Bare" is the same client and the same service without a namespace between them: over loopback
 //! where ours is spliced, from the remote machine where ours goes through the tap. Each round measures
 //! everything for every contender, one after the other; what counts are ratios of medians.
+//!
+//! `idle-auto` is what the monitor of ours takes of a core while it looks for ports that come and go, with
+//! so many listeners on the host that need no forwarding.
 
 use std::collections::BTreeMap;
 use std::env;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tests::Outcome;
 use tests::bench::{self, say, upstream};
 use tests::client::{Arguments, traffic};
 use tests::lab::programs::{self, Programs};
-use tests::lab::{Family, Lab, Pasta, Place, Session, process, service, wait};
+use tests::lab::{Family, Lab, MONITOR, Pasta, Place, Session, process, service, wait};
 
 /// Directory of the other program below the lab's programs.
 const UPSTREAM: &str = "upstream";
@@ -101,6 +106,31 @@ impl Options {
         }
         Ok(options)
     }
+
+    fn wants(&self, name: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|part| name.contains(part.as_str()))
+    }
+}
+
+/// What a monitor that has nothing to forward takes of a core, in percent, with so many `listeners` on
+/// ports that the host hands out by itself.
+fn idle_auto(lab: &Lab, listeners: usize, time: Duration) -> Outcome<f64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let _held: Vec<TcpListener> = lab.host().run(|| {
+        let listen = |_| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+        (0..listeners).map(listen).collect::<Outcome<_>>()
+    })?;
+    let automatic = ["-t", "auto", "-u", "auto", "-T", "auto", "-U", "auto"];
+    let _session = lab.pasta().configured().with(automatic).session()?;
+    let monitor = process::all()?.into_iter().find(|it| it.name == MONITOR);
+    let monitor = monitor.ok_or("no monitor runs")?;
+    // What it does at the start is not looked at.
+    thread::sleep(Duration::from_secs(1));
+    let (start, before) = (Instant::now(), monitor.processor_time()?);
+    thread::sleep(time);
+    let taken = Duration::from_nanos(monitor.processor_time()? - before);
+    Ok(100.0 * taken.as_secs_f64() / start.elapsed().as_secs_f64())
 }
 
 fn main() -> ExitCode {
@@ -121,6 +151,12 @@ fn run() -> Outcome {
         None => say("no pasta on the search path: no comparison with upstream\n"),
     }
     let lab = Lab::build(&Programs::find(client)?, &also)?;
+    if options.wants("idle-auto") {
+        for listeners in [10, 1000, 10_000] {
+            let share = idle_auto(&lab, listeners, options.time)?;
+            say(&format!("idle-auto, {listeners} listeners: {share:.2} % of a core\n"));
+        }
+    }
     let bare = HostServices::start(&lab, options.family)?;
     let mut values: BTreeMap<(Way, Kind, Contender), Vec<f64>> = BTreeMap::new();
     for round in 1..=options.rounds {
@@ -128,9 +164,7 @@ fn run() -> Outcome {
         for (way, way_name) in WAYS {
             for (kind, kind_name, _) in KINDS {
                 let name = format!("{way_name} {kind_name}");
-                let wanted = options.filters.is_empty()
-                    || options.filters.iter().any(|part| name.contains(part.as_str()));
-                if !wanted {
+                if !options.wants(&name) {
                     continue;
                 }
                 for &contender in &contenders {

@@ -100,25 +100,3 @@ fn socket_that_is_connected_waits_for_nobody() {
     };
     assert!(knows(&other) && !knows(&one));
 }
-
-/// Prints what a look takes of a processor. Needs 10,100 descriptors.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_look() {
-    let mut here = Here::new(LoopbackTarget::Address);
-    let mut listeners = Vec::new();
-    for count in [10, 1000, 10_000] {
-        while listeners.len() < count {
-            listeners.push(TcpListener::bind("127.0.0.1:0").unwrap());
-        }
-        let mut costs: Vec<_> = (0..50)
-            .map(|_| {
-                here.look();
-                here.watcher.cost
-            })
-            .collect();
-        costs.sort_unstable();
-        let next = here.watcher.pace.due().unwrap().since(here.watcher.begun);
-        println!("{count} listeners: {:?} both sides, next look after {next:?}", costs[25]);
-    }
-}
