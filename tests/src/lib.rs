@@ -25,7 +25,7 @@
 //! - [`client`] is what `lab-client` can do; one line asks, a few lines answer.
 //! - [`harness`] runs the cases of one test file, each in a process of its own.
 //! - [`pattern`] are the octets that transfers are made of, and their verification.
-//! - [`bench`] is what benchmarks share.
+//! - [`mod@bench`] is what benchmarks share.
 //! - [`netlink`] builds networks and reads them back.
 
 pub mod bench;

@@ -31,8 +31,10 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
             _ => {}
         }
     }
-    // A bridge's table comes as the same message of another family, and has no addresses of ours.
-    let Some(Some(address)) = address else { return Ok(Record::Other) };
+    // A bridge's table comes as the same message of another family, and has no addresses of ours. A
+    // proxy's entry for every link names none (pneigh_fill_info of net/core/neighbour.c), and is
+    // nobody's address.
+    let (Some(Some(address)), 1..) = (address, link) else { return Ok(Record::Other) };
     Ok(Record::Neighbour(Neighbour { link, address, mac: mac.filter(|_| believed) }))
 }
 
@@ -89,6 +91,9 @@ mod tests {
         assert!(decode(&message(10, 2, &[192, 0, 2, 1], &MAC)).is_err());
         assert!(decode(&[2; 11]).is_err());
         assert_eq!(decode(&message(7, 2, &[1, 2, 3, 4], &MAC)), Ok(Record::Other));
+        let mut of_every_link = message(2, 2, &[192, 0, 2, 1], &MAC);
+        of_every_link[4..8].fill(0);
+        assert_eq!(decode(&of_every_link), Ok(Record::Other));
         // An address that is none of Ethernet's is none.
         let odd = decode(&message(2, 2, &[192, 0, 2, 1], &[1, 2, 3])).unwrap();
         assert!(matches!(odd, Record::Neighbour(Neighbour { mac: None, .. })));
