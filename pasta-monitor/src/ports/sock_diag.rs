@@ -100,18 +100,18 @@ pub fn parts(octets: &[u8], sequence: u32) -> impl Iterator<Item = Result<Part, 
     let mut rest = octets;
     std::iter::from_fn(move || {
         while !rest.is_empty() {
-            let message = match split_message(rest) {
-                Ok((message, after)) => {
-                    rest = after;
-                    message
+            let read = split_message(rest).and_then(|(message, after)| {
+                rest = after;
+                if message.sequence != sequence {
+                    return Ok(None);
                 }
-                Err(malformed) => {
-                    rest = &[];
-                    return Some(Err(malformed));
-                }
-            };
-            if message.sequence == sequence {
-                return Some(part(message.kind, message.payload));
+                part(message.kind, message.payload).map(Some)
+            });
+            if read.is_err() {
+                rest = &[];
+            }
+            if let Some(part) = read.transpose() {
+                return Some(part);
             }
         }
         None

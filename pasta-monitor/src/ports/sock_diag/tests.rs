@@ -73,6 +73,13 @@ fn refusals_carry_their_errno() {
 }
 
 #[test]
+fn nothing_is_read_after_a_socket_that_cannot_be() {
+    let bad = message(BY_FAMILY, 1, &diag(3, &[], 80, 0));
+    let octets = [bad, message(DONE, 1, &[0; 4])].concat();
+    assert_eq!(all(&octets, 1), [Err(Malformed)]);
+}
+
+#[test]
 fn what_is_cut_short_or_unknown_is_malformed_and_the_end() {
     let whole = message(BY_FAMILY, 3, &diag(AF_INET, &[127, 0, 0, 1], 80, 1));
     for len in 1..whole.len() {
