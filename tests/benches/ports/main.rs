@@ -3,7 +3,8 @@
 //! `cargo bench -p tests --bench ports [-- --rounds N] [--seconds S] [--ipv6] [MEASURE...]`
 //!
 //! "Bare" is the same client and the same service without a namespace between them: over loopback
-//! where ours is spliced, from the remote machine where ours goes through the tap. Each round measures
+//! where ours is spliced, from the remote machine where ours goes through the tap. `--before` names a
+//! directory with the programs of an earlier build, which takes part as well. Each round measures
 //! everything for every contender, one after the other; what counts are ratios of medians.
 //!
 //! `idle-auto` is what the monitor of ours takes of a core while it looks for ports that come and go, with
@@ -12,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,8 +27,9 @@ use tests::client::{Arguments, traffic};
 use tests::lab::programs::{self, Programs};
 use tests::lab::{Family, Lab, MONITOR, Pasta, Place, Session, process, service, wait};
 
-/// Directory of the other program below the lab's programs.
+/// Directories of the other programs below the lab's programs.
 const UPSTREAM: &str = "upstream";
+const BEFORE: &str = "before";
 
 /// Ports of the services, in the namespace and forwarded.
 const BLACKHOLE: u16 = 8000;
@@ -42,6 +44,7 @@ const WARM_UP: &str = "200";
 enum Contender {
     Bare,
     Ours,
+    Before,
     Upstream,
 }
 
@@ -85,13 +88,15 @@ struct Options {
     rounds: usize,
     time: Duration,
     family: Family,
+    before: Option<PathBuf>,
     filters: Vec<String>,
 }
 
 impl Options {
     fn parse(words: impl IntoIterator<Item = String>) -> Outcome<Self> {
         let (rounds, time) = (5, Duration::from_secs(2));
-        let mut options = Self { rounds, time, family: Family::V4, filters: Vec::new() };
+        let mut options =
+            Self { rounds, time, family: Family::V4, before: None, filters: Vec::new() };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
@@ -99,6 +104,7 @@ impl Options {
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--seconds" => options.time = Duration::from_secs_f64(value()?.parse()?),
                 "--ipv6" => options.family = Family::V6,
+                "--before" => options.before = Some(value()?.into()),
                 "--bench" => {}
                 _ if word.starts_with('-') => return Err(format!("unknown option {word}").into()),
                 _ => options.filters.push(word),
@@ -142,6 +148,11 @@ fn run() -> Outcome {
     let client = Path::new(env!("CARGO_BIN_EXE_lab-client"));
     programs::build(client)?;
     let (mut contenders, mut also) = (vec![Contender::Bare, Contender::Ours], Vec::new());
+    if let Some(directory) = &options.before {
+        contenders.push(Contender::Before);
+        let files = programs::with_companions(&directory.join("pasta")).into_iter();
+        also.extend(files.map(|file| (BEFORE, file)));
+    }
     match upstream() {
         Some(pasta) => {
             contenders.push(Contender::Upstream);
@@ -209,6 +220,7 @@ impl HostServices {
 fn start(lab: &Lab, contender: Contender, way: Way) -> Outcome<Session> {
     let pasta = match contender {
         Contender::Upstream => Pasta::new(lab, lab.program(UPSTREAM).join("pasta")),
+        Contender::Before => Pasta::new(lab, lab.program(BEFORE).join("pasta")),
         _ => lab.pasta(),
     };
     let options: [&str; 9] = match way {
@@ -320,14 +332,14 @@ fn spread(values: &mut [f64]) -> Option<(f64, f64, f64)> {
 }
 
 fn table(values: &mut BTreeMap<(Way, Kind, Contender), Vec<f64>>) {
-    say("| measure | unit | bare | ours | upstream | ours/bare | ours/upstream |\n");
-    say("| --- | --- | --- | --- | --- | --- | --- |\n");
+    say("| measure | unit | bare | ours | before | upstream | ours/bare | ours/before \
+         | ours/upstream |\n");
+    say("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for (way, way_name) in WAYS {
         for (kind, kind_name, unit) in KINDS {
-            let mut of =
-                |contender| values.get_mut(&(way, kind, contender)).and_then(|it| spread(it));
-            let (bare, ours, upstream) =
-                (of(Contender::Bare), of(Contender::Ours), of(Contender::Upstream));
+            let of = |contender| values.get_mut(&(way, kind, contender)).and_then(|it| spread(it));
+            let [bare, ours, before, upstream] =
+                [Contender::Bare, Contender::Ours, Contender::Before, Contender::Upstream].map(of);
             let Some((median, ..)) = ours else { continue };
             let cell = |value: Option<(f64, f64, f64)>| match value {
                 Some((m, least, most)) if m < 1000.0 => format!("{m:.1} ({least:.1}–{most:.1})"),
@@ -338,11 +350,13 @@ fn table(values: &mut BTreeMap<(Way, Kind, Contender), Vec<f64>>) {
                 to.map_or_else(|| "-".to_owned(), |(m, ..)| format!("{:.2}", median / m))
             };
             say(&format!(
-                "| {way_name} {kind_name} | {unit} | {} | {} | {} | {} | {} |\n",
+                "| {way_name} {kind_name} | {unit} | {} | {} | {} | {} | {} | {} | {} |\n",
                 cell(bare),
                 cell(ours),
+                cell(before),
                 cell(upstream),
                 ratio(bare),
+                ratio(before),
                 ratio(upstream)
             ));
         }
