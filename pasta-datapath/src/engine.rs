@@ -236,15 +236,15 @@ impl Engine {
         let before = self.tap.counters.octets_to_tap;
 
         self.fire_timers(now);
-        let mut frames = false;
+        let (mut near, mut far) = (false, false);
         self.tap_ready |= events.iter().any(|event| Token::from(event.token) == Token::Tap);
         if self.tap_ready {
             match self.read_tap(now) {
-                Ok(few) => frames = few,
+                Ok(few) => near = few,
                 Err(errno) => return Ok(Some(Ended::TapGone(errno))),
             }
         }
-        let (mut ended, mut sockets) = (None, false);
+        let mut ended = None;
         for event in &events {
             match Token::from(event.token) {
                 Token::Tap => {}
@@ -252,7 +252,11 @@ impl Engine {
                 Token::Monitor => self.hear_monitor()?,
                 Token::Listener(index) => self.forwards.came(index),
                 Token::Flow(id, side) => {
-                    sockets = true;
+                    match self.rhythm_side(id, side) {
+                        Some(Side::Initiating) => near = true,
+                        Some(Side::Target) => far = true,
+                        None => {}
+                    }
                     self.socket_event(now, id, side, *event);
                 }
             }
@@ -261,12 +265,20 @@ impl Engine {
         self.serve_listeners(now);
         self.serve_hungry(now);
         let little = self.tap.counters.octets_to_tap - before < LITTLE;
-        self.rhythm.note(match (frames, sockets) {
-            (true, false) => Turn::Tap,
-            (false, true) if little => Turn::Sockets,
+        self.rhythm.note(match (near, far) {
+            (true, false) => Turn::Near,
+            (false, true) if little => Turn::Far,
             _ => Turn::Other,
         });
         Ok(ended)
+    }
+
+    /// Which end of an exchange an event of this flow is from; none in the middle of a stream.
+    fn rhythm_side(&mut self, id: FlowId, side: Side) -> Option<Side> {
+        match &self.flows.get_mut(id)?.kind {
+            Kind::Splice(flow) => (!flow.is_stream()).then_some(side),
+            _ => Some(Side::Target),
+        }
     }
 
     /// Looks for events for a moment, since one is likely to come.

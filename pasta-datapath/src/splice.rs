@@ -157,6 +157,11 @@ impl SpliceFlow {
         };
     }
 
+    /// Whether either direction has moved much of late.
+    pub fn is_stream(&self) -> bool {
+        self.forth.bulk > 0 || self.back.bulk > 0
+    }
+
     /// A socket of the flow.
     pub fn socket(&self, side: Side) -> Option<BorrowedFd<'_>> {
         match (side, &self.target) {

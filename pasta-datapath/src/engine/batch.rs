@@ -45,7 +45,7 @@ impl Engine {
     pub(super) fn read_tap(&mut self, now: Instant) -> Result<bool, Errno> {
         let mut frames = std::mem::take(&mut self.frames);
         let mut gone = None;
-        let lone_is_likely = self.rhythm.follows_sockets();
+        let lone_is_likely = self.rhythm.follows_far();
         self.ranges.clear();
         let mut start = 0;
         while self.ranges.len() < BATCH

@@ -1,10 +1,12 @@
 //! Whether to look again before sleeping.
 //!
-//! In an exchange of messages the tap and a socket have their turns one after the other, and what comes
-//! next is some microseconds away. To sleep and be woken costs several times that, twice for each
-//! exchange. So after a small turn of the one kind that followed one of the other not long before, the loop
-//! looks for events for a moment before it sleeps. It does not in a stream of one kind: there, what waits
-//! meanwhile is handled together, which is worth more.
+//! In an exchange of messages the two ends have their turns one after the other, and what comes next is
+//! some microseconds away. To sleep and be woken costs several times that, twice for each exchange. So
+//! after a small turn of the one end that followed one of the other not long before, the loop looks for
+//! events for a moment before it sleeps. It does not in a stream of one end: there, what waits meanwhile
+//! is handled together, which is worth more.
+//!
+//! The ends are the tap and the sockets behind it, or the two sockets of a spliced connection.
 //!
 //! Looking in vain costs others processor time. After each failure twice as many chances are left out as
 //! after the one before, so that an idle or overloaded machine hardly notices.
@@ -25,10 +27,10 @@ const STREAM: u8 = 4;
 /// What a turn of the loop was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// A frame or two from the namespace, both small.
-    Tap,
-    /// Little for the namespace from sockets.
-    Sockets,
+    /// A frame or two from the namespace, both small, or little from who opened a spliced connection.
+    Near,
+    /// Little for the namespace from sockets, or from the target of a spliced connection.
+    Far,
     /// Much of either, both, or neither.
     Other,
 }
@@ -37,7 +39,7 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(super) struct Rhythm {
     last: Turn,
-    /// Turns since the last one of the tap, and of sockets.
+    /// Turns since the last one of the near end, and of the far end.
     since: (u8, u8),
     alternates: bool,
     failures: u8,
@@ -55,23 +57,23 @@ impl Rhythm {
         }
     }
 
-    /// Whether the last turn was one of sockets.
-    pub(super) fn follows_sockets(&self) -> bool {
-        self.last == Turn::Sockets
+    /// Whether the last turn was one of the far end.
+    pub(super) fn follows_far(&self) -> bool {
+        self.last == Turn::Far
     }
 
     /// Notes what a turn was about.
     pub(super) fn note(&mut self, turn: Turn) {
-        let (tap, sockets) = self.since;
-        self.since = (tap.saturating_add(1), sockets.saturating_add(1));
+        let (near, far) = self.since;
+        self.since = (near.saturating_add(1), far.saturating_add(1));
         let other = match turn {
-            Turn::Tap => {
+            Turn::Near => {
                 self.since.0 = 0;
-                sockets
+                far
             }
-            Turn::Sockets => {
+            Turn::Far => {
                 self.since.1 = 0;
-                tap
+                near
             }
             Turn::Other => STREAM,
         };
@@ -113,14 +115,14 @@ mod tests {
             rhythm.note(turn);
             rhythm.looks()
         };
-        assert!(!looks(Turn::Tap) && !looks(Turn::Tap));
-        assert!(looks(Turn::Sockets) && looks(Turn::Tap));
-        assert!(looks(Turn::Tap) && looks(Turn::Tap) && looks(Turn::Tap) && !looks(Turn::Tap));
-        assert!(looks(Turn::Sockets) && !looks(Turn::Other));
+        assert!(!looks(Turn::Near) && !looks(Turn::Near));
+        assert!(looks(Turn::Far) && looks(Turn::Near));
+        assert!(looks(Turn::Near) && looks(Turn::Near) && looks(Turn::Near) && !looks(Turn::Near));
+        assert!(looks(Turn::Far) && !looks(Turn::Other));
         for _ in 0..STREAM {
-            looks(Turn::Sockets);
+            looks(Turn::Far);
         }
-        assert!(!looks(Turn::Sockets), "a stream in");
+        assert!(!looks(Turn::Far), "a stream in");
     }
 
     #[test]
@@ -130,7 +132,7 @@ mod tests {
         for failures in 1..=20 {
             loop {
                 chances += 1;
-                rhythm.note(if chances % 2 == 0 { Turn::Tap } else { Turn::Sockets });
+                rhythm.note(if chances % 2 == 0 { Turn::Near } else { Turn::Far });
                 if rhythm.looks() {
                     break;
                 }
