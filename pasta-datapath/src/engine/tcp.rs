@@ -16,9 +16,10 @@ use std::os::fd::AsFd;
 /// What a flow moves at once while others wait; chosen: one super-frame.
 const SHARE_OF_MANY: usize = 64 * 1024;
 
-/// How many waiting flows move their whole share before the tap and the sockets are looked at again;
-/// chosen: half a millisecond at 4 GB/s.
-const HUNGRY_A_TURN: usize = 4;
+/// How many waiting flows move their whole share before the tap and the sockets are looked at again.
+/// Measured beside eight bulk flows: with one the slowest of a hundred small exchanges take a quarter of
+/// the time that they take with four, and the eight move a seventh less.
+const HUNGRY_A_TURN: usize = 1;
 
 /// A TCP connection of the namespace's with its socket.
 #[derive(Debug)]
