@@ -151,7 +151,14 @@ impl Tracker {
         let mut tracker = Self::default();
         if !at.policy.serves(at.family) {
             tracker.binding = Binding::Off;
-        } else if let Some(first) = candidates(at.host, at.policy, at.family).first() {
+            return tracker;
+        }
+        let found = candidates(at.host, at.policy, at.family);
+        // Who will not leave it waits: one of several may be about to get a default route.
+        let stays = matches!(at.policy.following.follow, Follow::Once | Follow::Sticky);
+        if let Some(first) = found.first()
+            && !(stays && is_a_guess(&found))
+        {
             tracker.binding = Binding::Bound(Template::from(first));
         }
         tracker
@@ -196,7 +203,7 @@ impl Tracker {
             return None;
         };
         // Of several that lead nowhere in particular, one may be about to get a default route.
-        if first.rank.without_default && found.len() > 1 {
+        if is_a_guess(&found) {
             let due = self.wish_for(at, 0) + at.policy.settle();
             if at.now < due {
                 self.deadline = Some(due);
@@ -225,22 +232,24 @@ impl Tracker {
                     None if same.primary != template.primary => Some(Reason::AddressChanged),
                     None => None,
                 };
-                let index = same.index;
-                self.binding = Binding::Bound(same);
-                let moved = self.seek_better(at, &found, index);
+                self.binding = Binding::Bound(same.clone());
+                let moved = self.seek_better(at, &found, &same);
                 moved.or(reason.map(|it| (it, Move::Needed)))
             }
             Err(loss) => {
                 self.wish = None;
                 let named = at.policy.template.is_some();
                 let free = at.policy.following.follow == Follow::Roam || named;
-                if let Some(other) = found.first().filter(|_| free) {
+                let (why, since) = held.unwrap_or((loss, at.now));
+                let due = at.policy.hold().map(|hold| since + hold);
+                let over = due.is_some_and(|due| at.now >= due);
+                // Until then one that leads nowhere in particular is worse than what may return.
+                let other = found.first().filter(|it| over || named || !it.rank.without_default);
+                if let Some(other) = other.filter(|_| free) {
                     self.binding = Binding::Bound(Template::from(other));
                     return Some((Reason::Lost(loss), Move::Needed));
                 }
-                let (why, since) = held.unwrap_or((loss, at.now));
-                let due = at.policy.hold().map(|hold| since + hold);
-                if due.is_some_and(|due| at.now >= due) {
+                if over {
                     self.binding = Binding::Local;
                     self.home = (!free).then_some(template);
                     return Some((Reason::HoldOver, Move::Needed));
@@ -259,12 +268,18 @@ impl Tracker {
         &mut self,
         at: Situation<'_>,
         found: &[Candidate<'_>],
-        template: u32,
+        template: &Template,
     ) -> Option<(Reason, Move)> {
         let free = at.policy.following.follow == Follow::Roam && at.policy.template.is_none();
-        let ours = rank_of(found, template);
-        let best = found.first().filter(|it| it.link.index != template && it.rank < ours);
-        let Some(best) = best.filter(|_| free) else {
+        let ours = rank_of(found, template.index);
+        // Without a default route on either side there is nothing to gain, but to leave a tunnel.
+        let is_tunnel = |kind| kind == LinkKind::Tunnel;
+        let is_better = |it: &&Candidate<'_>| {
+            let leads_nowhere = ours.without_default && it.rank.without_default;
+            let leaves_tunnel = is_tunnel(template.kind) && !is_tunnel(it.link.kind);
+            it.link.index != template.index && it.rank < ours && (!leads_nowhere || leaves_tunnel)
+        };
+        let Some(best) = found.first().filter(is_better).filter(|_| free) else {
             self.wish = None;
             return None;
         };
@@ -303,6 +318,11 @@ impl Tracker {
         self.wish = Some((index, since));
         since
     }
+}
+
+/// Whether there are several candidates, of which none leads anywhere in particular.
+fn is_a_guess(found: &[Candidate<'_>]) -> bool {
+    found.len() > 1 && found.iter().all(|it| it.rank.without_default)
 }
 
 impl Template {

@@ -95,6 +95,54 @@ fn without_another_the_last_configuration_is_held_for_its_time() {
     assert_eq!(family.see(10_001, &host(true, None)), "wlan0 192.0.2.7");
 }
 
+/// A host with addresses on these links, and a default route through none.
+fn leading_nowhere(links: &[(u32, &str)]) -> Host {
+    links.iter().fold(Host::default(), |host, (index, name)| {
+        host.link(*index, name).address(*index, &format!("10.{index}.0.1/24")).route(
+            *index,
+            &format!("10.{index}.0.0/24"),
+            "",
+            10 - index,
+        )
+    })
+}
+
+#[test]
+fn a_template_that_leads_nowhere_is_not_left_for_another_that_does_not_either() {
+    let both = leading_nowhere(&[(3, "wlan0"), (4, "vbox0")]);
+    let mut family = Family4::start(&leading_nowhere(&[(3, "wlan0")]), plain());
+    assert_eq!(family.see(0, &both), "wlan0 10.3.0.1");
+    assert_eq!(family.see(60_000, &both), "wlan0 10.3.0.1");
+}
+
+#[test]
+fn one_that_leads_nowhere_takes_over_only_when_the_hold_time_is_over() {
+    let other = leading_nowhere(&[(4, "vbox0")]);
+    let mut family = Family4::start(&host(true, None), plain());
+    assert_eq!(family.see(0, &other), "held wlan0: interface gone");
+    assert_eq!(family.see(9_999, &other), "held wlan0: interface gone");
+    assert_eq!(family.see(10_000, &other), "vbox0 10.4.0.1");
+    // What leads somewhere is never waited for.
+    let mut family = Family4::start(&host(true, None), plain());
+    family.see(0, &other);
+    assert_eq!(family.see(1, &host(false, Some(100))), "eth0 198.51.100.9");
+}
+
+#[test]
+fn who_will_not_leave_its_template_does_not_guess_at_start() {
+    let both = leading_nowhere(&[(3, "wlan0"), (4, "vbox0")]);
+    for follow in [Follow::Once, Follow::Sticky] {
+        let mut family = Family4::start(&both, with(follow));
+        assert_eq!(family.0.binding(), &Binding::Local);
+        assert_eq!(family.see(500, &host(true, None)), "wlan0 192.0.2.7");
+        let mut family = Family4::start(&both, with(follow));
+        family.see(0, &both);
+        assert_eq!(family.see(1000, &both), "vbox0 10.4.0.1");
+    }
+    let alone = Family4::start(&leading_nowhere(&[(3, "wlan0")]), with(Follow::Once));
+    assert!(matches!(alone.0.binding(), Binding::Bound(_)));
+}
+
 #[test]
 fn hold_without_end_ends_only_with_a_return() {
     let mut policy = plain();
