@@ -276,10 +276,17 @@ impl Sources<'_> {
         };
         self.asked.gateway.or_else(|| match self.template {
             None => Some(of_local),
-            Some(template) => {
-                default_route_through(self.host, self.family, template.index)?.gateway
-            }
+            Some(template) => default_route_through(self.host, self.family, template.index)
+                .map_or_else(|| self.gateway_of_idle_route(template.index), |it| it.gateway),
         })
+    }
+
+    /// The router of a default route that the host cannot use at present, as without carrier.
+    fn gateway_of_idle_route(&self, link: u32) -> Option<IpAddr> {
+        let all = self.host.routes.get(self.family).iter();
+        let defaults = all.filter(|route| route.destination.is_everything());
+        let routes = defaults.filter_map(|route| through(route, link));
+        routes.min_by_key(|route| route.metric)?.gateway
     }
 
     fn our_address(&self, gateway: Option<IpAddr>) -> Option<IpAddr> {

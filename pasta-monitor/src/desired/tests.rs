@@ -285,6 +285,16 @@ fn a_template_without_router_leaves_the_gateway_unknown() {
 }
 
 #[test]
+fn a_named_template_without_carrier_keeps_its_gateway() {
+    let host = |carrier| ordinary().link_with(3, "eth0", |link| link.carrier = carrier).0;
+    let policy = crate::policy::testing::named("eth0");
+    let gateway = |host: HostView| of(&Host(host), &policy).assigned.v4.unwrap();
+    let with_carrier = gateway(host(true));
+    assert_eq!(with_carrier.gateway, Some(ip("192.0.2.1")));
+    assert_eq!(gateway(host(false)), with_carrier);
+}
+
+#[test]
 fn too_many_routes_lose_ordinary_ones_first() {
     let mut host = ordinary();
     for n in 0..MAX_ROUTES_OF_LINK {
