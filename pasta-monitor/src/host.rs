@@ -166,7 +166,7 @@ impl HostView {
 
 /// Whether a route is one that a view would hold.
 fn is_of_interest(route: &Route) -> bool {
-    route.table == TABLE_MAIN && !route.cached
+    route.table == TABLE_MAIN && !route.cached && !route.discards
 }
 
 fn sort_of(route: &Route) -> Sort {
@@ -215,6 +215,7 @@ pub(crate) mod testing {
                 mtu: 1500,
                 promotes_secondaries: Some(false),
                 address_generation: Some(crate::record::AddressGeneration::EUI64),
+                without_ipv6: false,
             };
             change(&mut link);
             self.0.take(Record::Link(Box::new(link)));
@@ -273,6 +274,7 @@ pub(crate) mod testing {
                 advmss: None,
                 plain: true,
                 cached: false,
+                discards: false,
                 by_nexthop_object: false,
             };
             change(&mut route);

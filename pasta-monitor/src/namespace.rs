@@ -117,7 +117,8 @@ impl Collector {
         };
         let route = |it: &Route| {
             let hop = it.hops.first();
-            let ours = it.protocol == TAG && it.hops.iter().all(|hop| hop.link == tap);
+            let ours =
+                it.protocol == TAG && !it.discards && it.hops.iter().all(|hop| hop.link == tap);
             FoundRoute {
                 on_tap: it.hops.iter().any(|hop| hop.link == tap),
                 of_kernel: it.protocol == BY_KERNEL,
@@ -149,6 +150,11 @@ impl NamespaceView {
             .filter(|it| it.on_tap || !is_link_local(it.ip()))
             .map(FoundAddress::ip)
             .filter(|it| !it.is_loopback())
+    }
+
+    /// Whether there is this address, on any link.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|it| it.ip() == address)
     }
 
     /// Whether users of the namespace have a default route of `family`, through any link.

@@ -152,9 +152,16 @@ fn routes(desired: &Desired, namespace: &NamespaceView, plan: &mut Plan) {
             && router.is_some()
             && !desired.routes.contains(ours)
     };
-    let surplus = namespace
-        .our_routes()
-        .filter(|ours| !desired.routes.iter().any(|it| alike(it, ours)) || orphaned(ours));
+    // Nor does it go because the host's own has another metric now.
+    let stays = |ours: &WantedRoute| {
+        ours.destination.is_everything()
+            && leave_default(ours.destination.family())
+            && desired.routes.iter().any(|it| it.destination == ours.destination)
+    };
+    let surplus = namespace.our_routes().filter(|ours| {
+        let unwanted = !desired.routes.iter().any(|it| alike(it, ours));
+        (unwanted && !stays(ours)) || orphaned(ours)
+    });
     // Routes go before the addresses they may depend on.
     let surplus = surplus.map(NamespaceOp::RemoveRoute).collect::<Vec<_>>();
     plan.removals.splice(0..0, surplus);

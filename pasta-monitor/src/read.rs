@@ -91,8 +91,8 @@ pub async fn namespace(
     }
     for (name, what) in [
         ("addresses", addresses as fn() -> RouteNetlinkMessage),
-        ("IPv4 routes", routes_v4),
-        ("IPv6 routes", routes_v6),
+        ("IPv4 routes", all_routes_v4),
+        ("IPv6 routes", all_routes_v6),
     ] {
         let read = netlink.dump(what, &mut all).await;
         report(read, "namespace", name, log)?;
@@ -188,19 +188,27 @@ fn addresses() -> RouteNetlinkMessage {
 }
 
 fn routes_v4() -> RouteNetlinkMessage {
-    routes(Family::V4)
+    routes(Family::V4, RouteType::Unicast)
 }
 
 fn routes_v6() -> RouteNetlinkMessage {
-    routes(Family::V6)
+    routes(Family::V6, RouteType::Unicast)
 }
 
-/// Unicast routes of table main, as far as the kernel filters.
-fn routes(family: Family) -> RouteNetlinkMessage {
+fn all_routes_v4() -> RouteNetlinkMessage {
+    routes(Family::V4, RouteType::Unspec)
+}
+
+fn all_routes_v6() -> RouteNetlinkMessage {
+    routes(Family::V6, RouteType::Unspec)
+}
+
+/// Routes of one kind in table main, as far as the kernel filters.
+fn routes(family: Family, kind: RouteType) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(family);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.kind = RouteType::Unicast;
+    message.header.kind = kind;
     RouteNetlinkMessage::GetRoute(message)
 }
 

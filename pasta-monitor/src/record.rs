@@ -29,6 +29,8 @@ pub struct Link {
     pub promotes_secondaries: Option<bool>,
     /// How IPv6 link-local addresses come about; none without IPv6.
     pub address_generation: Option<AddressGeneration>,
+    /// Whether IPv6 is switched off on it (`disable_ipv6`), or not there at all.
+    pub without_ipv6: bool,
 }
 
 /// Kinds of links that decisions tell apart.
@@ -78,7 +80,7 @@ pub struct Address {
     pub tag: Option<u8>,
 }
 
-/// A unicast route.
+/// A unicast route, or one that has packets thrown away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Number of its table.
@@ -99,6 +101,8 @@ pub struct Route {
     pub advmss: Option<u32>,
     /// Whether what is above says all of it: no encapsulation, source prefix or type of service.
     pub plain: bool,
+    /// Whether it leads nowhere: packets are thrown away, refused, or left to other rules.
+    pub discards: bool,
     /// Whether it is a cache entry and not a configured route.
     pub cached: bool,
     /// Whether its hops are those of a nexthop object, with which it goes.

@@ -13,7 +13,7 @@ use crate::desired::{
     neighbourhood, uses_ipv6, wanted,
 };
 use crate::host::HostView;
-use crate::namespace::{NamespaceView, Owner};
+use crate::namespace::{FoundAddress, NamespaceView, Owner};
 use crate::net::{Family, PerFamily, Prefix, is_link_local};
 use crate::policy::Policy;
 use crate::record::Address;
@@ -60,6 +60,8 @@ pub struct State {
     began_local: bool,
     /// How many times the host has lost addresses, those that come and go by themselves apart.
     losses: u64,
+    /// Whether the tap's MTU is that of a template.
+    mtu_is_of_template: bool,
 }
 
 /// What is to be remembered of one family.
@@ -106,6 +108,7 @@ impl State {
             mtu: None,
             began_local: false,
             losses: 0,
+            mtu_is_of_template: false,
         };
         let bound = |it| matches!(state.families.get(it).tracker.binding(), Binding::Bound(_));
         state.began_local = !Family::BOTH.into_iter().any(bound);
@@ -201,6 +204,7 @@ impl State {
             }
             Event::Settled(view) => {
                 self.mtu = self.wanted_mtu().or(self.mtu);
+                self.mtu_is_of_template |= self.is_bound();
                 self.left = Some(*view);
                 return Vec::new();
             }
@@ -305,6 +309,10 @@ impl State {
         if !self.policy.follows_mtu() {
             return self.policy.mtu;
         }
+        let frozen = matches!(self.policy.following.follow, Follow::Once | Follow::Off);
+        if frozen && self.mtu_is_of_template {
+            return self.mtu;
+        }
         let of_template = Family::BOTH.into_iter().find_map(|family| {
             match self.families.get(family).tracker.binding() {
                 Binding::Bound(template) | Binding::Held(template, ..) => {
@@ -394,21 +402,27 @@ impl State {
         if was_down {
             return;
         }
+        let ipv6_flushed = kernel_has_flushed_ipv6(left, view);
+        let by_kernel = |family| family == Family::V6 && ipv6_flushed;
         let on_link: Vec<_> = view.addresses.iter().filter(|it| it.on_tap).collect();
-        for address in left.our_addresses() {
+        for address in left.our_addresses().filter(|it| !by_kernel(it.prefix.family())) {
             let state = self.families.get_mut(address.prefix.family());
-            let there = view.addresses.iter().any(|it| it.ip() == address.prefix.address());
-            if !there && !state.declined_addresses.contains(&address) {
+            let there = view.has_address(address.prefix.address());
+            let with_primary = !there && went_with_its_primary(&address, left, view);
+            if !there && !with_primary && !state.declined_addresses.contains(&address) {
                 state.declined_addresses.push(address);
             }
         }
-        for route in left.our_routes() {
-            let state = self.families.get_mut(route.destination.family());
+        for route in left.our_routes().filter(|it| !by_kernel(it.destination.family())) {
+            let family = route.destination.family();
+            let state = self.families.get_mut(family);
             let there = view.our_routes().any(|it| it == route);
             let prefixes: Vec<_> = on_link.iter().map(|it| it.address.prefix).collect();
             let supported =
                 route.onlink || route.gateway.is_none_or(|router| is_neighbour(router, &prefixes));
-            if !there && supported && !state.declined_routes.contains(&route) {
+            // One that gave way to the users' own returns when theirs goes.
+            let replaced = route.destination.is_everything() && view.has_foreign_default(family);
+            if !there && supported && !replaced && !state.declined_routes.contains(&route) {
                 state.declined_routes.push(route);
             }
         }
@@ -439,6 +453,35 @@ fn has_lost_addresses(before: &HostView, after: &HostView) -> bool {
     let there: BTreeSet<IpAddr> = after.addresses.iter().map(|it| it.prefix.address()).collect();
     let lost = |it: &Address| !it.temporary && !there.contains(&it.prefix.address());
     before.addresses.iter().any(lost)
+}
+
+/// Whether the kernel has taken all of IPv6 off the tap, as it does when IPv6 is switched off there or
+/// the MTU is too small for it. When that is over it makes the link-local address anew, without our tag.
+fn kernel_has_flushed_ipv6(left: &NamespaceView, view: &NamespaceView) -> bool {
+    let remade = |ours: &WantedAddress| {
+        let same = |it: &&FoundAddress| it.on_tap && it.ip() == ours.prefix.address();
+        view.addresses.iter().find(same).is_some_and(|it| it.owner == Owner::Foreign)
+    };
+    let mut link_local = left
+        .our_addresses()
+        .filter(|it| it.prefix.family() == Family::V6 && is_link_local(it.prefix.address()));
+    view.tap.without_ipv6 || link_local.any(|it| remade(&it))
+}
+
+/// Whether an address went because the first of its subnet did, which nobody has taken the place of.
+fn went_with_its_primary(
+    address: &WantedAddress,
+    left: &NamespaceView,
+    view: &NamespaceView,
+) -> bool {
+    let prefix = address.prefix;
+    let is_primary = |it: &WantedAddress| {
+        it.prefix.network() == prefix.network() && it.prefix.bits() == prefix.bits()
+    };
+    let primary = left.our_addresses().find(is_primary);
+    prefix.family() == Family::V4
+        && view.tap.promotes_secondaries == Some(false)
+        && primary.is_some_and(|it| it.prefix != prefix && !view.has_address(it.prefix.address()))
 }
 
 fn u16_of(mtu: Mtu) -> u32 {

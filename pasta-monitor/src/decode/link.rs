@@ -14,6 +14,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -30,6 +31,8 @@ const IF_OPER_UP: u8 = 6;
 /// Place of `promote_secondaries` in the array of `IFLA_INET_CONF` (`IPV4_DEVCONF_*`, counted from 1
 /// in `linux/ip.h` and from 0 in the array).
 const PROMOTE_SECONDARIES: usize = 19;
+/// Place of `disable_ipv6` in the array of `IFLA_INET6_CONF` (`DEVCONF_*`, `linux/ipv6.h`).
+const DISABLE_IPV6: usize = 26;
 
 /// Link-layer types that have no addresses (`ARPHRD_*`, `linux/if_arp.h`): PPP, RAWIP, TUNNEL,
 /// TUNNEL6, SIT, IPGRE, IP6GRE, NONE, VOID.
@@ -64,7 +67,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     let mut enslaved = false;
     let mut operational = IF_OPER_UNKNOWN;
     let mut promotes_secondaries = None;
-    let mut address_generation = None;
+    let (mut address_generation, mut ipv6_disabled) = (None, None);
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         let value = attribute.value();
@@ -90,6 +93,9 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
                         match (family.kind(), nested.kind()) {
                             (AF_INET, IFLA_INET_CONF) => {
                                 promotes_secondaries = setting(nested.value(), PROMOTE_SECONDARIES);
+                            }
+                            (AF_INET6, IFLA_INET6_CONF) => {
+                                ipv6_disabled = setting(nested.value(), DISABLE_IPV6);
                             }
                             (AF_INET6, IFLA_INET6_ADDR_GEN_MODE) => {
                                 let mode = parse_u8(nested.value())?;
@@ -128,6 +134,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         mtu: mtu.ok_or(Unreadable::Invalid("link without MTU"))?,
         promotes_secondaries,
         address_generation,
+        without_ipv6: address_generation.is_none() || ipv6_disabled == Some(true),
     })))
 }
 

@@ -14,9 +14,13 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     let message = RouteMessage::parse(octets)?;
     let header = &message.header;
     let Some(family) = family(header.address_family) else { return Ok(Record::Other) };
-    if header.kind != RouteType::Unicast {
-        return Ok(Record::Other);
-    }
+    let discards = match header.kind {
+        RouteType::Unicast => false,
+        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw => {
+            true
+        }
+        _ => return Ok(Record::Other),
+    };
 
     let mut table = u32::from(header.table);
     let (mut metric, mut preference) = (0, 0);
@@ -55,7 +59,8 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
             _ => {}
         }
     }
-    if let Some(link) = oif(&message.attributes) {
+    // IPv6 gives those that discard the loopback's index.
+    if let Some(link) = oif(&message.attributes).filter(|_| !discards) {
         let dead = RouteFlags::Dead | RouteFlags::Linkdown;
         hops.push(Hop {
             link,
@@ -82,6 +87,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         mtu,
         advmss,
         plain,
+        discards,
         cached: header.flags.contains(RouteFlags::Cloned),
         by_nexthop_object,
     }))

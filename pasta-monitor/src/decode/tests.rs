@@ -270,10 +270,21 @@ fn a_length_without_destination_is_refused() {
 }
 
 #[test]
-fn blackholes_and_other_families_are_of_no_interest() {
-    let mut blackhole = route_message(0, &[oif()]);
-    blackhole[7] = 6;
-    assert_eq!(decode(NEW_ROUTE, &blackhole), Ok(Record::Other));
+fn routes_that_discard_lead_nowhere() {
+    // Blackhole, unreachable, prohibit, throw (rtnetlink(7)).
+    for kind in 6..10 {
+        let mut message = route_message(0, &[oif()]);
+        message[7] = kind;
+        let Ok(Record::Route(route)) = decode(NEW_ROUTE, &message) else { panic!("{kind}") };
+        assert!(route.discards && route.hops.is_empty(), "{route:?}");
+    }
+}
+
+#[test]
+fn local_routes_and_other_families_are_of_no_interest() {
+    let mut local = route_message(0, &[oif()]);
+    local[7] = 2;
+    assert_eq!(decode(NEW_ROUTE, &local), Ok(Record::Other));
     let mut mpls = route_message(0, &[]);
     mpls[0] = 28;
     assert_eq!(decode(NEW_ROUTE, &mpls), Ok(Record::Other));

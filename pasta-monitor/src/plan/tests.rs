@@ -51,6 +51,7 @@ impl Fake {
             mtu: 1500,
             promotes_secondaries: Some(false),
             address_generation: Some(AddressGeneration::EUI64),
+            without_ipv6: false,
         };
         Self(NamespaceView { tap, addresses: Vec::new(), routes: Vec::new() })
     }
@@ -231,6 +232,19 @@ fn while_users_have_a_default_route_ours_is_neither_added_nor_updated() {
     // When nothing wants it any more, it goes.
     let removals = plan(&desired(&[], &[]), &fake.0).removals;
     assert!(removals.contains(&NamespaceOp::RemoveRoute(ours)));
+}
+
+#[test]
+fn a_default_route_that_users_have_superseded_stays_when_the_hosts_gets_another_metric() {
+    let (ours, theirs) = (to("0.0.0.0/0", "192.0.2.1", 0), to("0.0.0.0/0", "192.0.2.77", 50));
+    let fake = Fake::settled()
+        .address("192.0.2.7/24", Owner::Ours)
+        .route(ours, Owner::Ours)
+        .route(theirs, Owner::Foreign);
+    let of_host = |metric| desired(&[wanted("192.0.2.7/24")], &[WantedRoute { metric, ..ours }]);
+    assert_eq!(plan(&of_host(200), &fake.0), Plan::default());
+    let without = desired(&[wanted("192.0.2.7/24")], &[]);
+    assert_eq!(plan(&without, &fake.0).removals, [NamespaceOp::RemoveRoute(ours)]);
 }
 
 #[test]

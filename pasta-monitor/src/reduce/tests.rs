@@ -27,6 +27,7 @@ fn fresh() -> NamespaceView {
         mtu: 1500,
         promotes_secondaries: Some(false),
         address_generation: Some(AddressGeneration::EUI64),
+        without_ipv6: false,
     };
     NamespaceView { tap, addresses: Vec::new(), routes: Vec::new() }
 }
@@ -388,6 +389,96 @@ fn a_default_route_that_was_lost_is_kept_for_the_hold_time() {
     world.wait(Duration::from_millis(1));
     assert!(!has_default(&world));
     assert!(world.state.is_bound());
+}
+
+/// A namespace that follows one uplink with two addresses of each family.
+fn following() -> World {
+    let uplink = Uplink { up: true, addresses: 3, default: Some((1, 1)) };
+    let none = Uplink { up: false, addresses: 0, default: None };
+    World::start(host_of([uplink, none]))
+}
+
+fn addresses_of(world: &World, family: Family) -> usize {
+    world.namespace.our_addresses().filter(|it| it.prefix.family() == family).count()
+}
+
+#[test]
+fn what_the_kernel_flushes_of_ipv6_comes_back() {
+    let mut world = following();
+    let is_v6 = |it: &FoundAddress| it.address.prefix.family() == Family::V6;
+    let all = addresses_of(&world, Family::V6);
+    // Switched off and on, seen in between.
+    world.namespace.tap.without_ipv6 = true;
+    world.namespace.addresses.retain(|it| !is_v6(it));
+    world.namespace.routes.retain(|it| it.route.destination.family() != Family::V6);
+    world.reconcile();
+    assert_eq!(addresses_of(&world, Family::V6), all);
+    // And seen only afterwards, when the kernel has made its own link-local address again.
+    let mut world = following();
+    world.namespace.addresses.retain(|it| !is_v6(it) || is_link_local(it.ip()));
+    for it in world.namespace.addresses.iter_mut().filter(|it| is_v6(it)) {
+        it.owner = Owner::Foreign;
+    }
+    world.reconcile();
+    assert_eq!(addresses_of(&world, Family::V6), all - 1);
+    // One that a user deletes does not.
+    let mut world = following();
+    world.namespace.addresses.retain(|it| !is_v6(it) || is_link_local(it.ip()));
+    world.reconcile();
+    assert_eq!(addresses_of(&world, Family::V6), 1);
+}
+
+#[test]
+fn a_secondary_address_that_went_with_its_primary_comes_back() {
+    for (promotes, left) in [(false, 1), (true, 0)] {
+        let mut world = following();
+        world.namespace.tap.promotes_secondaries = Some(promotes);
+        world.namespace.addresses.retain(|it| it.address.prefix.family() != Family::V4);
+        world.reconcile();
+        assert_eq!(addresses_of(&world, Family::V4), left, "promotion: {promotes}");
+    }
+}
+
+#[test]
+fn a_default_route_that_users_replaced_returns_when_theirs_goes() {
+    let mut world = following();
+    let is_ours = |it: &&FoundRoute| {
+        it.owner == Owner::Ours
+            && it.route.destination == crate::net::Prefix::everything(Family::V4)
+    };
+    assert!(world.namespace.routes.iter().any(|it| is_ours(&it)));
+    world.step(Step::UserTakesDefault(true));
+    assert!(!world.namespace.routes.iter().any(|it| is_ours(&it)));
+    world.step(Step::UserTakesDefault(false));
+    world.wait(Duration::from_secs(2));
+    assert!(world.namespace.routes.iter().any(|it| is_ours(&it)));
+}
+
+#[test]
+fn who_follows_once_takes_the_mtu_once() {
+    let uplink = Uplink { up: true, addresses: 1, default: Some((1, 1)) };
+    let host = |mtu| {
+        let mut host = host_of([uplink, Uplink { up: false, ..uplink }]);
+        host.links.get_mut(&3).unwrap().mtu = mtu;
+        host
+    };
+    for (follow, second) in [(Follow::Once, 1400), (Follow::Roam, 1300)] {
+        let mut policy = plain();
+        policy.following.mtu_source = pasta_ipc::types::MtuSource::Template;
+        policy.following.follow = follow;
+        let mut state = State::start(policy, HostView::default());
+        let mut seen = |mtu| {
+            let event = Event::HostRead { host: Box::new(host(mtu)), gone: BTreeSet::new() };
+            state.handle(Instant::START, event);
+            let wanted = state.wanted_mtu().map(u16_of);
+            let mut view = fresh();
+            view.tap.mtu = wanted.unwrap();
+            state.handle(Instant::START, Event::Settled(Box::new(view)));
+            wanted
+        };
+        assert_eq!(seen(1400), Some(1400));
+        assert_eq!(seen(1300), Some(second));
+    }
 }
 
 #[test]
