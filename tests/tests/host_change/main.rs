@@ -631,7 +631,7 @@ fn s16_a_lost_uplink_is_left_without_settling(lab: &Lab, family: Family) -> Outc
     let (address, gateway, _) = second(family);
     watched.wait_for_address(address, true)?;
     watched.wait_for_default(gateway)?;
-    watched.reach(lab, family)?;
+    // A connection from the lost address, which goes last, would not get far.
     watched.wait_for_address(family.host(), false)?;
     watched.reach(lab, family)
 }
