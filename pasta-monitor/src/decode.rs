@@ -7,7 +7,7 @@
 //!
 //! Links are read by a decoder of our own: a link message has some seventy attributes, most of them
 //! about hardware we have no interest in, and one of those that a library does not understand must not
-//! cost us the host's only interface. Of addresses, routes and rules we need most of what is there.
+//! cost us the host's only interface. So are addresses, whose label may be of any octets, and neighbours.
 
 mod address;
 mod link;
@@ -20,6 +20,7 @@ use crate::record::Record;
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::AddressFamily;
 use std::fmt;
+use std::net::IpAddr;
 
 /// `RTM_NEWLINK` (`linux/rtnetlink.h`).
 const NEW_LINK: u16 = 16;
@@ -117,6 +118,13 @@ fn family(of: AddressFamily) -> Option<Family> {
         AddressFamily::Inet6 => Some(Family::V6),
         _ => None,
     }
+}
+
+/// An address, whose family its length tells.
+fn ip_address(octets: &[u8]) -> Result<IpAddr, Unreadable> {
+    let v4 = || <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4().or_else(|_| v6()).map_err(|_| Unreadable::Invalid("address of neither family's length"))
 }
 
 #[cfg(test)]

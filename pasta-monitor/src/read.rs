@@ -73,6 +73,15 @@ pub async fn neighbours(netlink: &Netlink, links: BTreeSet<u32>, log: &Log) -> N
     found
 }
 
+/// A reading of the namespace.
+#[derive(Clone, Debug)]
+pub struct NamespaceReading {
+    /// What it has.
+    pub view: NamespaceView,
+    /// Whether all of it was read, at one moment. If not, nothing may be thought gone.
+    pub complete: bool,
+}
+
 /// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.
 /// `added` are the addresses that we have added in this run.
 pub async fn namespace(
@@ -80,7 +89,7 @@ pub async fn namespace(
     tap: u32,
     added: &BTreeSet<WantedAddress>,
     log: &Log,
-) -> Option<NamespaceView> {
+) -> Option<NamespaceReading> {
     let mut all = Collector::default();
     match netlink.get(link(tap)).await {
         Ok(found) => found.into_iter().for_each(|record| all.take(record)),
@@ -89,18 +98,20 @@ pub async fn namespace(
             return None;
         }
     }
+    let mut complete = true;
     for (name, what) in [
         ("addresses", addresses as fn() -> RouteNetlinkMessage),
         ("IPv4 routes", all_routes_v4),
         ("IPv6 routes", all_routes_v6),
     ] {
         let read = netlink.dump(what, &mut all).await;
+        complete &= read.as_ref().is_ok_and(|it| it.consistent);
         report(read, "namespace", name, log)?;
     }
     if all.left_out() > 0 {
         log.warn(&format!("namespace has more than we look at: {} left out", all.left_out()));
     }
-    all.view(tap, added)
+    Some(NamespaceReading { view: all.view(tap, added)?, complete })
 }
 
 /// Logs what is wrong with a dump; `None` if there is none.

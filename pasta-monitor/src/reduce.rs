@@ -231,6 +231,11 @@ impl State {
         changes
     }
 
+    /// Whether the namespace was configured before.
+    pub fn has_settled(&self) -> bool {
+        self.left.is_some()
+    }
+
     /// When to look at it again, if nothing happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let hold = self.policy.hold();

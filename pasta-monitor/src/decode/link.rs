@@ -73,7 +73,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         let value = attribute.value();
         match attribute.kind() {
             IFLA_ADDRESS => mac = value.try_into().ok(),
-            IFLA_IFNAME => name = Some(parse_string(value)?),
+            IFLA_IFNAME => name = Some(name_of(value)),
             IFLA_MTU => mtu = Some(parse_u32(value)?),
             IFLA_MASTER => enslaved = parse_u32(value)? != 0,
             IFLA_OPERSTATE => operational = parse_u8(value)?,
@@ -136,6 +136,12 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         address_generation,
         without_ipv6: address_generation.is_none() || ipv6_disabled == Some(true),
     })))
+}
+
+/// A name, which may be of any octets but NUL and slash; one that is no text is told apart all the same.
+fn name_of(value: &[u8]) -> String {
+    let octets = value.split(|octet| *octet == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(octets).into_owned()
 }
 
 /// Entry `place` of an array of settings, each an `int`; none if the kernel's array is shorter.

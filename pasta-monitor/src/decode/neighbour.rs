@@ -1,9 +1,9 @@
 //! `RTM_NEWNEIGH`.
 
-use super::Unreadable;
+use super::{Unreadable, ip_address};
+use crate::net::Family;
 use crate::record::{Neighbour, Record};
 use netlink_packet_core::NlasIterator;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 // linux/neighbour.h.
 const NDA_DST: u16 = 1;
@@ -26,36 +26,31 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
-            NDA_DST => address = Some(read_address(family, value)?),
+            NDA_DST => address = Some(ip_address(value)),
             NDA_LLADDR => mac = value.try_into().ok(),
             _ => {}
         }
     }
-    // A bridge's table comes as the same message of another family, and has no addresses of ours. A
-    // proxy's entry for every link names none (pneigh_fill_info of net/core/neighbour.c), and is
+    // A bridge's table comes as the same message of another family, and has no addresses of ours.
+    let family = match i32::from(family) {
+        libc::AF_INET => Family::V4,
+        libc::AF_INET6 => Family::V6,
+        _ => return Ok(Record::Other),
+    };
+    // A proxy's entry for every link names none (pneigh_fill_info of net/core/neighbour.c), and is
     // nobody's address.
-    let (Some(Some(address)), 1..) = (address, link) else { return Ok(Record::Other) };
-    Ok(Record::Neighbour(Neighbour { link, address, mac: mac.filter(|_| believed) }))
-}
-
-fn read_address(family: u8, value: &[u8]) -> Result<Option<IpAddr>, Unreadable> {
-    let wrong = || Unreadable::Invalid("neighbour's address of another size than its family's");
-    match i32::from(family) {
-        libc::AF_INET => {
-            let octets: [u8; 4] = value.try_into().map_err(|_| wrong())?;
-            Ok(Some(Ipv4Addr::from(octets).into()))
-        }
-        libc::AF_INET6 => {
-            let octets: [u8; 16] = value.try_into().map_err(|_| wrong())?;
-            Ok(Some(Ipv6Addr::from(octets).into()))
-        }
-        _ => Ok(None),
+    let (Some(address), 1..) = (address, link) else { return Ok(Record::Other) };
+    let address = address?;
+    if Family::of(address) != family {
+        return Err(Unreadable::Invalid("neighbour's address of another family than its message"));
     }
+    Ok(Record::Neighbour(Neighbour { link, address, mac: mac.filter(|_| believed) }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     fn message(family: u8, state: u16, address: &[u8], mac: &[u8]) -> Vec<u8> {
         let mut octets = vec![family, 0, 0, 0];

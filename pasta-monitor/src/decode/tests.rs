@@ -31,7 +31,7 @@ fn eth0() -> Vec<Vec<u8>> {
     let mut settings = [0; 4 * 33];
     settings[4 * 19] = 1;
     let inet = attribute(2, &attribute(1, &settings));
-    let inet6 = attribute(10, &attribute(8, &[1]));
+    let inet6 = attribute(10, &[attribute(2, &settings), attribute(8, &[1])].concat());
     vec![
         attribute(3, b"eth0\0"),
         attribute(4, &1500_u32.to_ne_bytes()),
@@ -95,6 +95,23 @@ fn attributes_of_no_interest_do_not_cost_the_link_whatever_they_contain() {
     let odd = [attribute(22, b"x"), attribute(43, &[1]), attribute(200, &[0; 64])].concat();
     let message = link_message(IN_OPERATION, ETHERNET, &[eth0(), vec![odd]].concat());
     assert_eq!(link(&message).name, "eth0");
+}
+
+#[test]
+fn ipv6_that_is_switched_off_or_not_there_is_told() {
+    let without_ipv6 = |inet6: &[Vec<u8>]| {
+        let mut attributes = eth0();
+        attributes[4] = attribute(26 | NLA_F_NESTED, &inet6.concat());
+        link(&link_message(IN_OPERATION, ETHERNET, &attributes)).without_ipv6
+    };
+    let settings = |disabled| {
+        let mut settings = [0; 4 * 30];
+        settings[4 * 26] = disabled;
+        attribute(10, &[attribute(2, &settings), attribute(8, &[0])].concat())
+    };
+    assert!(without_ipv6(&[]));
+    assert!(without_ipv6(&[settings(1)]));
+    assert!(!without_ipv6(&[settings(0)]));
 }
 
 #[test]
@@ -172,6 +189,19 @@ fn the_first_flag_means_secondary_or_temporary_by_family() {
     };
     let found = address(&address_message(10, 64, 0x41, &[attribute(ADDRESS, &octets)]));
     assert!(found.temporary && !found.secondary && found.unproven);
+}
+
+#[test]
+fn labels_and_names_of_any_octets_cost_nothing() {
+    let v4 = attribute(LOCAL, &[192, 0, 2, 1]);
+    // IFA_LABEL.
+    let label = attribute(3, b"x\xffy\0");
+    let found = address(&address_message(2, 24, 0, &[label, v4.clone()]));
+    assert_eq!(found, address(&address_message(2, 24, 0, &[v4])));
+    let mut named = eth0();
+    named[0] = attribute(3, b"x\xffy\0");
+    let message = link_message(IN_OPERATION, ETHERNET, &named);
+    assert_eq!(link(&message).name, "x\u{fffd}y");
 }
 
 #[test]

@@ -39,6 +39,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is said that the host cannot be read.
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+/// Time after which a namespace that could not be read is read again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Transitions that are kept for the log while the namespace cannot be read; later ones are not told.
+const MOST_UNTOLD: usize = 64;
+
 /// How often the clocks are compared.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(15);
 /// By how much the wall clock may have run ahead before we say that the machine slept.
@@ -118,6 +124,10 @@ pub(super) struct Follower {
     asked: bool,
     /// And the namespace too.
     reconcile_asked: bool,
+    /// When to try again with a namespace that could not be read.
+    retry_at: Option<Instant>,
+    /// Transitions that the namespace has yet to make, and since when.
+    untold: Vec<(Change, Instant)>,
     /// When it was last said that the host cannot be read.
     blindness_told: Option<Instant>,
 }
@@ -159,6 +169,8 @@ impl Follower {
             blind: false,
             asked: false,
             reconcile_asked: false,
+            retry_at: None,
+            untold: Vec::new(),
             blindness_told: None,
         }
     }
@@ -251,6 +263,7 @@ impl Follower {
             self.host_batch.due(),
             self.namespace_batch.due(),
             self.look_at,
+            self.retry_at,
             decision,
             waited_for,
             Some(self.check_clock_at).filter(|_| self.ears.host.is_some()),
@@ -282,25 +295,33 @@ impl Follower {
         let namespace_changed = self.namespace_batch.take(now).is_some();
         let lost = self.publisher.losses() != self.state.losses();
         let news = lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
-        let asked = std::mem::take(&mut self.reconcile_asked);
+        let retry = self.retry_at.take_if(|at| *at <= now).is_some();
+        let asked = std::mem::take(&mut self.reconcile_asked) || retry;
+        let room = MOST_UNTOLD.saturating_sub(self.untold.len());
+        self.untold.extend(changes.into_iter().take(room).map(|change| (change, since)));
         if self.tap_is_gone || !(news || namespace_changed || asked) {
             return Ok(());
         }
         self.namespace.try_again();
-        if let Some(seen) = self.reconcile(datapath, log).await? {
-            self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
-        }
-        if !changes.is_empty() {
-            self.counters.applied(self.clock.now().since(since));
-        }
-        self.tell(&changes, since, log);
+        let Some(seen) = self.reconcile(datapath, log).await? else {
+            self.retry_at = Some(self.clock.now() + RETRY);
+            return Ok(());
+        };
+        self.retry_at = None;
+        self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
+        self.tell(log);
         Ok(())
     }
 
-    fn tell(&self, changes: &[Change], since: Instant, log: &Log) {
-        let (generation, took) = (self.publisher.generation(), self.clock.now().since(since));
-        for change in changes {
-            log.info(&format!("{change} gen {generation}, {} ms", took.as_millis()));
+    /// Says which transitions the namespace has made.
+    fn tell(&mut self, log: &Log) {
+        let (generation, now) = (self.publisher.generation(), self.clock.now());
+        if let Some(first) = self.untold.iter().map(|(_, since)| *since).min() {
+            self.counters.applied(now.since(first));
+        }
+        for (change, since) in self.untold.drain(..) {
+            let took = now.since(since).as_millis();
+            log.info(&format!("{change} gen {generation}, {took} ms"));
         }
     }
 
@@ -505,7 +526,7 @@ impl Follower {
         // What was heard by now happened before the reading or right after it; had the tap been down,
         // this says so.
         self.hear_namespace(log);
-        let flushed = std::mem::take(&mut self.flushed);
+        let flushed = self.flushed;
         let read = Event::NamespaceRead { view: Box::new(seen.clone()), flushed };
         for left_alone in self.state.handle(self.clock.now(), read) {
             log.info(&left_alone.to_string());
@@ -547,6 +568,7 @@ impl Follower {
             self.name_tap(&seen, log).await;
         }
         self.publisher.publish(datapath, &bindings, (&self.desired, self.state.losses()), &seen);
+        self.flushed &= !flushed;
         Ok(Some(seen))
     }
 
@@ -566,8 +588,11 @@ impl Follower {
         }
     }
 
+    /// What the namespace has. What was read in pieces is believed only at the start, when nobody has
+    /// had the time to change it.
     async fn view(&self, log: &Log) -> Option<NamespaceView> {
         let (netlink, tap) = (self.namespace.netlink(), self.namespace.tap());
-        read::namespace(netlink, tap, self.namespace.added(), log).await
+        let reading = read::namespace(netlink, tap, self.namespace.added(), log).await?;
+        (reading.complete || !self.state.has_settled()).then_some(reading.view)
     }
 }
