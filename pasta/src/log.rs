@@ -2,11 +2,13 @@
 //!
 //! Lines of the helpers are another process's words: control characters in them are shown escaped,
 //! so that they can neither forge a line nor steer a terminal, and each helper may only say so much
-//! in a second. A log that cannot be written (closed pipe, full disk) is lost; nothing else is.
+//! in a second. A line that cannot be written (closed pipe, one that nobody reads, full disk) is lost;
+//! nothing else is, and nothing waits for it ([`crate::outlet`]).
 
+use crate::outlet::Outlet;
 use pasta_ipc::types::{LogLevel, LogRecord};
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Stderr, Write as _, stderr};
 use std::time::{Duration, Instant};
 
 /// Most lines that a helper may have written in [`WINDOW`]. Chosen: far above what warnings need
@@ -45,6 +47,7 @@ pub(crate) struct Log {
     start: Instant,
     monitor: Allowance,
     datapath: Allowance,
+    outlet: Outlet<Stderr>,
 }
 
 impl Log {
@@ -52,14 +55,14 @@ impl Log {
     pub(crate) fn new(level: LogLevel) -> Self {
         let start = Instant::now();
         let allowance = Allowance::new(start, limit(level));
-        Self { level, start, monitor: allowance, datapath: allowance }
+        let outlet = Outlet::new(stderr());
+        Self { level, start, monitor: allowance, datapath: allowance, outlet }
     }
 
     /// Writes one line of our own.
     pub(crate) fn write(&mut self, level: LogLevel, text: &str) {
         if level <= self.level {
-            let elapsed = self.start.elapsed();
-            emit(&line(self.level, elapsed, level, text));
+            self.put(&line(self.level, self.start.elapsed(), level, text));
         }
     }
 
@@ -79,11 +82,11 @@ impl Log {
     }
 
     /// Writes a line that was asked for, whatever the level.
-    pub(crate) fn status(&self, text: &str) {
+    pub(crate) fn status(&mut self, text: &str) {
         let mut line = String::from("pasta: status: ");
         escape(text, &mut line);
         line.push('\n');
-        emit(&line);
+        self.put(&line);
     }
 
     /// Writes a helper's line, or counts it if the helper has had its share.
@@ -107,10 +110,22 @@ impl Log {
     }
 }
 
-/// Writes `text` to standard error as it is, and forgets about it if that fails.
+impl Log {
+    /// Writes a whole line without waiting, or counts it and tells later.
+    fn put(&mut self, text: &str) {
+        let (threshold, elapsed) = (self.level, self.start.elapsed());
+        self.outlet.write(text, |lost| {
+            let text = format!("{lost} lines lost: nobody read the log");
+            line(threshold, elapsed, LogLevel::Warn, &text)
+        });
+    }
+}
+
+/// Writes `text` to standard error as it is, and forgets about it if that fails. Waits for whoever
+/// reads it, so it is for what is said before COMMAND runs, and by process 1.
 pub(crate) fn emit(text: &str) {
     // Nobody is left to be told.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = stderr().write_all(text.as_bytes());
 }
 
 fn limit(level: LogLevel) -> u32 {

@@ -18,6 +18,7 @@ mod listeners;
 mod log;
 mod namespace;
 mod options;
+mod outlet;
 mod peer;
 mod report;
 mod resolver;

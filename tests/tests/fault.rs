@@ -1,11 +1,16 @@
 //! What happens when a part fails or is ended, and what hostile frames achieve: nothing.
 
-use std::process::ExitCode;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::process::{ExitCode, Stdio};
 
-use nix::sys::signal::Signal;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, pipe, write};
 use tests::harness::{self, Case};
 use tests::lab::service::{self, Service};
-use tests::lab::{DATAPATH, Family, Lab, MONITOR, Session, UPLINK, process};
+use tests::lab::{DATAPATH, Family, Lab, MONITOR, Session, UPLINK, enter, process, wait};
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -16,6 +21,7 @@ fn main() -> ExitCode {
         case!(lab, killed_command_ends_everything),
         case!(lab, killed_init_ends_everything),
         case!(lab, command_outlives_the_tap_and_keeps_its_exit_code),
+        case!(lab, log_that_nobody_reads_stops_nothing),
         case!(lab, malformed_frames_end_no_process_and_stop_no_traffic),
         case!(lab, malformed_super_frames_end_no_process_and_stop_no_traffic),
         case!(lab, malformed_frames_do_not_disturb_an_open_connection),
@@ -169,4 +175,38 @@ fn malformed_frames_do_not_disturb_an_open_connection(lab: &Lab) -> Outcome {
 
     inside.must(["tcp", "exchange", "old", "2", "100000"])?;
     Ok(())
+}
+
+/// Writes to a pipe until it is full.
+fn fill(pipe: &OwnedFd) -> Outcome {
+    let flags = OFlag::from_bits_retain(fcntl(pipe, FcntlArg::F_GETFL)?);
+    fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    for length in [4096, 1] {
+        while write(pipe, &vec![b'x'; length]) != Err(Errno::EAGAIN) {}
+    }
+    fcntl(pipe, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+fn log_that_nobody_reads_stops_nothing(lab: &Lab) -> Outcome {
+    let (_reader, writer) = pipe()?;
+    let mut command = lab.pasta().configured().command(["lab-client", "hold"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(writer.try_clone()?);
+    let mut child = command.spawn()?;
+    let pid = Pid::from_raw(child.id().try_into()?);
+    let output = child.stdout.take().ok_or("no standard output")?;
+    BufReader::new(output).read_line(&mut String::new())?;
+
+    fill(&writer)?;
+    kill(pid, Signal::SIGUSR1)?;
+    // What it says without the monitor is said at once.
+    let monitor = process::only(MONITOR)?;
+    monitor.signal(Signal::SIGKILL)?;
+    monitor.wait_until_gone()?;
+    kill(pid, Signal::SIGUSR1)?;
+    kill(pid, Signal::SIGTERM)?;
+
+    let status = wait::until("the end of pasta", || child.try_wait().transpose())??;
+    assert_eq!(enter::shell_code(status), 128 + Signal::SIGTERM as i32);
+    process::wait_until_none_left()
 }
