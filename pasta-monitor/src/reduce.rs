@@ -22,6 +22,15 @@ use pasta_ipc::types::{Follow, IfName, Mtu, Rename};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+/// What has happened to the tap since the reading before that makes the kernel remove things.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// It was down, or may have been.
+    pub tap_was_down: bool,
+    /// Its link-local IPv6 address went.
+    pub link_local_went: bool,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -36,8 +45,8 @@ pub enum Event {
     NamespaceRead {
         /// What it has.
         view: Box<NamespaceView>,
-        /// Whether the tap was down in the meantime, which makes the kernel remove things.
-        flushed: bool,
+        /// What happened in the meantime that makes the kernel remove things.
+        flushed: Flushed,
     },
     /// All that was planned is carried out; this is what the namespace has then.
     Settled(Box<NamespaceView>),
@@ -391,7 +400,7 @@ impl State {
     }
 
     /// Learns from what the namespace has what its users want left to them.
-    fn look_at_users(&mut self, now: Instant, view: &NamespaceView, flushed: bool) {
+    fn look_at_users(&mut self, now: Instant, view: &NamespaceView, flushed: Flushed) {
         for family in Family::BOTH {
             let state = self.families.get_mut(family);
             state.users_default = match state.users_default {
@@ -403,11 +412,11 @@ impl State {
         let theirs = view.addresses.iter().filter(|it| it.on_tap && it.owner == Owner::Foreign);
         self.users_prefixes = theirs.map(|it| it.address.prefix).collect();
         let Some(left) = &self.left else { return };
-        let was_down = flushed || !view.tap.up || !left.tap.up;
+        let was_down = flushed.tap_was_down || !view.tap.up || !left.tap.up;
         if was_down {
             return;
         }
-        let ipv6_flushed = kernel_has_flushed_ipv6(left, view);
+        let ipv6_flushed = kernel_has_flushed_ipv6(view, flushed);
         let by_kernel = |family| family == Family::V6 && ipv6_flushed;
         let on_link: Vec<_> = view.addresses.iter().filter(|it| it.on_tap).collect();
         for address in left.our_addresses().filter(|it| !by_kernel(it.prefix.family())) {
@@ -461,16 +470,13 @@ fn has_lost_addresses(before: &HostView, after: &HostView) -> bool {
 }
 
 /// Whether the kernel has taken all of IPv6 off the tap, as it does when IPv6 is switched off there or
-/// the MTU is too small for it. When that is over it makes the link-local address anew, without our tag.
-fn kernel_has_flushed_ipv6(left: &NamespaceView, view: &NamespaceView) -> bool {
-    let remade = |ours: &WantedAddress| {
-        let same = |it: &&FoundAddress| it.on_tap && it.ip() == ours.prefix.address();
-        view.addresses.iter().find(same).is_some_and(|it| it.owner == Owner::Foreign)
+/// the MTU is too small for it. When that is over it makes the link-local address anew, which one that
+/// users have deleted is not.
+fn kernel_has_flushed_ipv6(view: &NamespaceView, flushed: Flushed) -> bool {
+    let is_link_local = |it: &FoundAddress| {
+        it.on_tap && it.address.prefix.family() == Family::V6 && is_link_local(it.ip())
     };
-    let mut link_local = left
-        .our_addresses()
-        .filter(|it| it.prefix.family() == Family::V6 && is_link_local(it.prefix.address()));
-    view.tap.without_ipv6 || link_local.any(|it| remade(&it))
+    view.tap.without_ipv6 || flushed.link_local_went && view.addresses.iter().any(is_link_local)
 }
 
 /// Whether an address went because the first of its subnet did, which nobody has taken the place of.

@@ -69,13 +69,14 @@ struct World {
     now: Instant,
     state: State,
     namespace: NamespaceView,
-    flushed: bool,
+    flushed: Flushed,
 }
 
 impl World {
     fn start(host: HostView) -> Self {
         let state = State::start(plain(), host);
-        let mut world = Self { now: Instant::START, state, namespace: fresh(), flushed: false };
+        let mut world =
+            Self { now: Instant::START, state, namespace: fresh(), flushed: Flushed::default() };
         world.reconcile();
         world
     }
@@ -238,7 +239,7 @@ impl World {
             }
             Step::TapFlaps => {
                 self.namespace.routes.clear();
-                self.flushed = true;
+                self.flushed.tap_was_down = true;
             }
         }
         self.reconcile();
@@ -416,16 +417,20 @@ fn what_the_kernel_flushes_of_ipv6_comes_back() {
     // And seen only afterwards, when the kernel has made its own link-local address again.
     let mut world = following();
     world.namespace.addresses.retain(|it| !is_v6(it) || is_link_local(it.ip()));
-    for it in world.namespace.addresses.iter_mut().filter(|it| is_v6(it)) {
-        it.owner = Owner::Foreign;
-    }
+    world.flushed.link_local_went = true;
     world.reconcile();
-    assert_eq!(addresses_of(&world, Family::V6), all - 1);
+    assert_eq!(addresses_of(&world, Family::V6), all);
     // One that a user deletes does not.
     let mut world = following();
     world.namespace.addresses.retain(|it| !is_v6(it) || is_link_local(it.ip()));
     world.reconcile();
     assert_eq!(addresses_of(&world, Family::V6), 1);
+    // Nor do all of them.
+    let mut world = following();
+    world.namespace.addresses.retain(|it| !is_v6(it));
+    world.flushed.link_local_went = true;
+    world.reconcile();
+    assert_eq!(addresses_of(&world, Family::V6), 0);
 }
 
 #[test]

@@ -16,12 +16,13 @@ use pasta_monitor::interest::{Interest, templates};
 use pasta_monitor::log::Log;
 use pasta_monitor::namespace::NamespaceView;
 use pasta_monitor::neighbours::Neighbours;
+use pasta_monitor::net::is_link_local;
 use pasta_monitor::netlink::Netlink;
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::plan::plan;
 use pasta_monitor::read;
 use pasta_monitor::record::Record;
-use pasta_monitor::reduce::{Event, State};
+use pasta_monitor::reduce::{Event, Flushed, State};
 use pasta_monitor::status::{Counters, Facts, Health, lines};
 use pasta_monitor::time::{Instant, earliest};
 use pasta_monitor::watch::{Batch, Events, Heard};
@@ -104,8 +105,8 @@ pub(super) struct Follower {
     last_resync: Option<Instant>,
     /// Links of the host that were deleted since it was read.
     gone: BTreeSet<u32>,
-    /// The tap was down since the namespace was read.
-    flushed: bool,
+    /// What happened to the tap since the namespace was read.
+    flushed: Flushed,
     tap_is_gone: bool,
     check_clock_at: Instant,
     wall_clock: SystemTime,
@@ -156,7 +157,7 @@ impl Follower {
             overrun: false,
             last_resync: None,
             gone: BTreeSet::new(),
-            flushed: false,
+            flushed: Flushed::default(),
             tap_is_gone: false,
             check_clock_at: clock.now() + CLOCK_INTERVAL,
             wall_clock: SystemTime::now(),
@@ -197,7 +198,7 @@ impl Follower {
         self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
         // That the tap was down before we brought it up says nothing about its users.
         self.hear_namespace(log);
-        self.flushed = false;
+        self.flushed = Flushed::default();
         self.poll_if_deaf();
         self.restrict(log);
         self.follow_neighbours(datapath, log).await;
@@ -489,7 +490,7 @@ impl Follower {
             Heard { overrun: true, ..Heard::default() }
         });
         // What was lost may have been that the tap went down and up.
-        self.flushed |= heard.overrun;
+        self.flushed.tap_was_down |= heard.overrun;
         if heard.overrun {
             self.namespace_batch.add(now);
         }
@@ -501,13 +502,19 @@ impl Follower {
                     log.warn("tap: gone, the namespace has no network from now on");
                 }
                 Notice::There(Record::Link(link)) if link.index == tap => {
-                    self.flushed |= !link.up;
+                    self.flushed.tap_was_down |= !link.up;
                     self.namespace_batch.add(now);
                 }
                 Notice::There(Record::Route(route)) | Notice::Gone(Record::Route(route))
                     if route.table != TABLE_MAIN => {}
+                Notice::Gone(Record::Address(address)) => {
+                    let ip = address.prefix.address();
+                    self.flushed.link_local_went |=
+                        address.link == tap && ip.is_ipv6() && is_link_local(ip);
+                    self.namespace_batch.add(now);
+                }
                 Notice::There(Record::Address(_) | Record::Route(_))
-                | Notice::Gone(Record::Address(_) | Record::Route(_)) => {
+                | Notice::Gone(Record::Route(_)) => {
                     self.namespace_batch.add(now);
                 }
                 _ => {}
@@ -568,7 +575,7 @@ impl Follower {
             self.name_tap(&seen, log).await;
         }
         self.publisher.publish(datapath, &bindings, (&self.desired, self.state.losses()), &seen);
-        self.flushed &= !flushed;
+        self.flushed = Flushed::default();
         Ok(Some(seen))
     }
 
