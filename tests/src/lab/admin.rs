@@ -286,6 +286,23 @@ impl Admin {
             .map(drop)
     }
 
+    /// Adds a default route that throws packets away.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn add_blackhole(&self, ipv6: bool, metric: u32) -> Outcome {
+        let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        let mut message = all_routes(family);
+        let header = &mut message.header;
+        header.table = RouteHeader::RT_TABLE_MAIN;
+        header.protocol = RouteProtocol::Static;
+        header.scope = RouteScope::Universe;
+        header.kind = RouteType::BlackHole;
+        message.attributes.push(RouteAttribute::Priority(metric));
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_ACK | NLM_F_CREATE).map(drop)
+    }
+
     /// Removes a route, whoever put it there.
     ///
     /// # Errors

@@ -55,6 +55,8 @@ use tests::lab::{Family, Lab, MONITOR, Session, UPLINK, process, service};
 use tests::netlink::Netlink;
 use tests::{Outcome, case};
 use users::{
+    a_default_route_of_users_that_discards_is_left_alone,
+    ipv6_that_was_switched_off_and_on_is_complete_again,
     s41_a_default_route_of_users_is_left_alone,
     s42_what_users_have_configured_stays_through_every_move,
     s43_an_address_that_users_deleted_stays_deleted,
@@ -97,6 +99,8 @@ fn main() -> ExitCode {
         case!(lab, s65_a_tap_whose_new_name_is_taken_keeps_its_own),
         case!(families, s25_hold_over_gives_local_mode_and_the_way_back),
         case!(families, s41_a_default_route_of_users_is_left_alone),
+        case!(families, a_default_route_of_users_that_discards_is_left_alone),
+        case!(lab, ipv6_that_was_switched_off_and_on_is_complete_again),
         case!(families, s42_what_users_have_configured_stays_through_every_move),
         case!(families, s43_an_address_that_users_deleted_stays_deleted),
         case!(families, s44_the_tap_stays_down_and_is_complete_when_up_again),

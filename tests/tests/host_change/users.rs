@@ -33,6 +33,55 @@ pub(super) fn s41_a_default_route_of_users_is_left_alone(lab: &Lab, family: Fami
     Ok(())
 }
 
+pub(super) fn a_default_route_of_users_that_discards_is_left_alone(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let mut watched = Watched::start(lab, &[])?;
+    watched.wait_for_default(family.gateway())?;
+    watched.inside.run(|| {
+        let (admin, tap) = (Admin::open()?, index_of(UPLINK)?);
+        let metric = if family == Family::V4 { 0 } else { 1024 };
+        admin.delete_route(Way::default(tap, family.gateway(), metric))?;
+        admin.add_blackhole(family == Family::V6, 10)
+    })?;
+    let mut log = watched.inside.listen()?;
+
+    let new: IpAddr = match family {
+        Family::V4 => "192.0.2.9".parse()?,
+        Family::V6 => "fe80::9".parse()?,
+    };
+    on_host(lab, |admin| {
+        admin.delete_route(first_default(family, 0)?)?;
+        admin.add_route(Way::default(index_of(UPLINK)?, new, 0))?;
+        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
+    })?;
+    watched.wait_for_address(elsewhere(family), true)?;
+
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|line| line.contains(default_route(new))), "{lines:#?}");
+    let errors = watched.session.running().errors();
+    assert!(!errors.contains("not as desired"), "{errors}");
+    Ok(())
+}
+
+pub(super) fn ipv6_that_was_switched_off_and_on_is_complete_again(lab: &Lab) -> Outcome {
+    let mut watched = Watched::start(lab, &[])?;
+    watched.wait_for_default(Family::V6.gateway())?;
+    let switch = format!("/proc/sys/net/ipv6/conf/{UPLINK}/disable_ipv6");
+
+    for seen_in_between in [true, false] {
+        watched.inside.run(|| Ok(std::fs::write(&switch, "1")?))?;
+        if seen_in_between {
+            watched.wait_for_address(Family::V6.host(), false)?;
+        }
+        watched.inside.run(|| Ok(std::fs::write(&switch, "0")?))?;
+        watched.wait_for_address(Family::V6.host(), true)?;
+        watched.wait_for_default(Family::V6.gateway())?;
+    }
+    watched.reach(lab, Family::V6)
+}
+
 pub(super) fn s42_what_users_have_configured_stays_through_every_move(
     lab: &Lab,
     family: Family,
