@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Limits: 64 servers are told, 64 KiB of the file are read, 40 links are followed. What lies outside
-//! of the directories that Landlock leaves to the supervisor is not read: one warning, and the list
-//! stays as it is.
+//! of the directories that Landlock leaves to the supervisor is not read: one warning, and the last list
+//! holds.
 
 mod chain;
 mod parse;
@@ -141,7 +141,7 @@ impl Resolvers {
             if denied && !std::mem::replace(&mut self.denied, denied) {
                 let file = watch.chain().file.as_deref().unwrap_or(Path::new(PATH));
                 let text = format!(
-                    "host: dns: {} cannot be read, the resolvers stay as they are",
+                    "host: dns: {} cannot be read, the last resolvers stay in force",
                     file.display()
                 );
                 news.push(News::Line(LogLevel::Warn, text));

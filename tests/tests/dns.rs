@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         case!(families, s66_without_following_the_first_server_stays),
         case!(families, the_next_server_is_asked_after_a_hard_error),
         case!(families, a_file_out_of_reach_is_one_warning_and_changes_nothing),
+        case!(families, a_directory_that_comes_back_out_of_reach_leaves_the_last_server),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -381,4 +382,37 @@ fn a_file_out_of_reach_is_one_warning_and_changes_nothing(lab: &Lab, family: Fam
     reaches(&mut inside, &at, &new)?;
     assert_eq!(inside.running().errors().matches(warning).count(), 1);
     Ok(())
+}
+
+fn a_directory_that_comes_back_out_of_reach_leaves_the_last_server(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let (first, second) = (family.internet(), family.internet_second());
+    let (old, _new) = (server(lab, first)?, server(lab, second)?);
+    // Right below the top: what is beside it is nothing to read.
+    let make = |address| -> Outcome {
+        fs::create_dir("/tmp/resolver")?;
+        Ok(fs::write("/tmp/resolver/resolv.conf", names(address))?)
+    };
+    make(first)?;
+    fs::remove_file(RESOLV_CONF)?;
+    symlink("/tmp/resolver/resolv.conf", RESOLV_CONF)?;
+    let (mut inside, at) = forwarding(lab, family, &["-d"])?;
+    if inside.running().errors().contains("landlock:") {
+        return Err(Skip::new("this kernel has no Landlock").into());
+    }
+    reaches(&mut inside, &at, &old)?;
+
+    fs::remove_dir_all("/tmp/resolver")?;
+    let said = |inside: &mut Session, line: &str| {
+        wait::until(line, || inside.running().errors().contains(line).then_some(()))
+    };
+    said(&mut inside, &format!("host: dns {first} -> none, gen 2, "))?;
+    make(second)?;
+
+    said(&mut inside, "host: dns: /tmp/resolver/resolv.conf cannot be read")?;
+    said(&mut inside, &format!("host: dns none -> {first}, gen 3, "))?;
+    forget(&old);
+    reaches(&mut inside, &at, &old)
 }

@@ -3,6 +3,10 @@
 //! A file that was just replaced or is being written is read when it has been quiet for a moment. An
 //! empty one is often only half written, so the list before stays in force for a second; if it is
 //! still empty then, there is no resolver, and that is said.
+//!
+//! A file that may not be read is not an empty one: the last list that had a server holds, even if it
+//! was given up meanwhile, because the directory was gone for longer before it was made anew where we
+//! may not read. An old list may be wrong, none surely is.
 
 use pasta_ipc::types::Resolver;
 use std::time::{Duration, Instant};
@@ -30,6 +34,8 @@ pub(super) enum Found {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Settling {
     list: Vec<Resolver>,
+    /// The last list that was in force and had a server.
+    last: Vec<Resolver>,
     burst: Option<(Instant, Instant)>,
     empty_since: Option<Instant>,
 }
@@ -41,7 +47,7 @@ impl Settling {
             Found::Servers(list) => list,
             Found::Nothing | Found::Denied => Vec::new(),
         };
-        Self { list, ..Self::default() }
+        Self { last: list.clone(), list, ..Self::default() }
     }
 
     /// The list in force.
@@ -70,7 +76,11 @@ impl Settling {
             Found::Nothing => Vec::new(),
             Found::Denied => {
                 self.empty_since = None;
-                return false;
+                let news = self.list.is_empty() && !self.last.is_empty();
+                if news {
+                    self.list.clone_from(&self.last);
+                }
+                return news;
             }
         };
         if list.is_empty() && !self.list.is_empty() {
@@ -81,6 +91,9 @@ impl Settling {
         }
         self.empty_since = None;
         let news = list != self.list;
+        if !list.is_empty() {
+            self.last.clone_from(&list);
+        }
         self.list = list;
         news
     }
@@ -157,6 +170,24 @@ mod tests {
         let mut settling = Settling::new(list(&[1]));
         assert!(!settling.read(start, Found::Denied));
         assert_eq!((settling.list().len(), settling.due()), (1, None));
+    }
+
+    #[test]
+    fn what_may_not_be_read_brings_back_what_was_given_up_for_nothing() {
+        let start = Instant::now();
+        let mut settling = Settling::new(list(&[1]));
+        assert!(settling.read(start, list(&[2])));
+        assert!(!settling.read(start, Found::Nothing));
+        assert!(settling.read(start + ms(1000), Found::Nothing));
+        assert!(settling.read(start + ms(1300), Found::Denied));
+        assert_eq!(Found::Servers(settling.list().to_vec()), list(&[2]));
+        assert!(!settling.read(start + ms(1400), Found::Denied));
+        // It can be given up again.
+        assert!(!settling.read(start + ms(1500), Found::Nothing));
+        assert!(settling.read(start + ms(2500), Found::Nothing));
+        assert_eq!((settling.list(), settling.due()), (&[][..], None));
+        // Where there never was one, there is none to bring back.
+        assert!(!Settling::new(Found::Nothing).read(start, Found::Denied));
     }
 
     #[test]
