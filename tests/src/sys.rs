@@ -4,6 +4,7 @@
 //! Everything here is for processes of one thread (a test before it starts its lab, a child between
 //! `fork` and `exec`) or for one socket; nothing keeps a pointer.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -139,5 +140,27 @@ pub fn expect_vnet_headers(socket: &OwnedFd) -> io::Result<()> {
             length,
         )
     };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes a tunnel, a device for packets without frames, in the calling thread's network namespace
+/// (`TUNSETIFF`, Documentation/networking/tuntap.rst). It goes when `device` is closed.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN` over the network namespace, `EBUSY` for a name that is taken.
+pub fn make_tun(device: &File, name: &str) -> io::Result<()> {
+    // SAFETY: the structure consists of integers, arrays of them, and a pointer in a member that
+    // nothing here reads; all zero is a valid value of each.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One less than there is room for, so that the name ends in a zero.
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: this request takes a pointer to one `struct ifreq`, which the kernel reads and may
+    // overwrite; `request` is exactly that, lives until the call returns, and no pointer is kept.
+    // `device` is open.
+    let rc = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

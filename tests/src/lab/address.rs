@@ -114,6 +114,14 @@ impl Family {
         }
     }
 
+    /// Length of the prefix that holds one address.
+    pub const fn host_length(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+
     /// An address that is nowhere in the lab, for options that map one.
     pub const fn unused(self) -> IpAddr {
         self.pick(v4(203, 0, 113, 200), v6(3, 0x200))

@@ -1,5 +1,7 @@
 //! Changing a network as its administrator does, and hearing what changes in it.
 
+mod devices;
+
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;

@@ -24,7 +24,7 @@ pub(super) const PROGRAMS: &str = "/tmp/programs";
 const RESOLV_CONF: &str = "nameserver 198.51.100.1\nnameserver 2001:db8:1::1\n";
 
 /// The device behind every tap: character device 10, 200 (Documentation/networking/tuntap.rst).
-const TUN: &str = "/dev/net/tun";
+pub(super) const TUN: &str = "/dev/net/tun";
 
 /// Puts the lab's files in place. `programs` become executables of the same names in directories
 /// below [`PROGRAMS`]: each pair is such a directory (empty: [`PROGRAMS`] itself) and a file.
