@@ -9,6 +9,7 @@ mod random;
 mod routes;
 mod status;
 mod storms;
+mod tunnels;
 mod users;
 
 use std::net::IpAddr;
@@ -54,6 +55,14 @@ use tests::lab::wait;
 use tests::lab::{Family, Lab, MONITOR, Session, UPLINK, process, service};
 use tests::netlink::Netlink;
 use tests::{Outcome, case};
+use tunnels::{
+    s23_traffic_goes_through_a_vpn_and_the_identity_stays,
+    s24_a_tunnel_that_is_allowed_gives_its_own_end_and_a_way_by_its_peer,
+    s25_a_tunnel_that_is_the_only_way_is_template_until_there_is_another,
+    s26_a_vpn_by_halves_comes_and_goes_and_nothing_happens,
+    s27_a_guard_counts_with_a_default_route_and_is_left_when_it_goes,
+    s28_of_two_tunnels_one_goes_and_nothing_happens,
+};
 use users::{
     a_default_route_of_users_that_discards_is_left_alone,
     ipv6_that_was_switched_off_and_on_is_complete_again,
@@ -86,6 +95,12 @@ fn main() -> ExitCode {
         case!(lab, s20_a_default_route_that_vanishes_silently_is_noticed),
         case!(families, s15_what_was_left_may_go),
         case!(lab, s21_a_default_route_that_goes_with_an_address_is_held),
+        case!(families, s23_traffic_goes_through_a_vpn_and_the_identity_stays),
+        case!(families, s24_a_tunnel_that_is_allowed_gives_its_own_end_and_a_way_by_its_peer),
+        case!(families, s25_a_tunnel_that_is_the_only_way_is_template_until_there_is_another),
+        case!(families, s26_a_vpn_by_halves_comes_and_goes_and_nothing_happens),
+        case!(families, s27_a_guard_counts_with_a_default_route_and_is_left_when_it_goes),
+        case!(families, s28_of_two_tunnels_one_goes_and_nothing_happens),
         case!(families, s29_a_deprecated_address_is_deprecated_and_goes_when_the_hosts_does),
         case!(families, s30_refreshed_lifetimes_lead_to_nothing),
         case!(lab, s32_a_tentative_address_is_waited_for),
@@ -223,6 +238,21 @@ fn bring_second_online(lab: &Lab, family: Family, metric: Option<u32>) -> Outcom
         admin.add_address(link, address, len)?;
         metric.map_or(Ok(()), |metric| admin.add_route(Way::default(link, gateway, metric)))
     })
+}
+
+/// Makes a bridge that is up and has a port, and so a carrier.
+fn add_bridge(lab: &Lab, name: &str) -> Outcome {
+    use std::os::fd::AsFd;
+    let (port, peer) = ("port0", "peer0");
+    lab.on_host(|netlink| Ok(netlink.add_veth(port, peer, lab.remote().as_fd())?))?;
+    lab.on_remote(|netlink| Ok(netlink.set_up(netlink.link(peer)?.index, true)?))?;
+    on_host(lab, |admin| {
+        admin.add_bridge(name)?;
+        admin.add_port(index_of(name)?, index_of(port)?)
+    })?;
+    set_link(lab, port, true)?;
+    set_link(lab, name, true)?;
+    lab.on_host(|netlink| netlink.wait_until_running(netlink.link(name)?.index))
 }
 
 /// What is seen of one namespace.
