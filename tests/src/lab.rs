@@ -117,6 +117,14 @@ impl Lab {
         self.pasta().configured().session()
     }
 
+    /// Number of the user that `pasta` runs as, as the lab's user namespace has it.
+    pub const fn user(&self) -> u32 {
+        match self.power {
+            Power::Root => USER,
+            Power::UserNamespace => 0,
+        }
+    }
+
     /// [`Skip`] unless the program under test comes with helpers of its own: some cases are about
     /// them, and the C program has none.
     ///

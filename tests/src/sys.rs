@@ -78,6 +78,68 @@ pub fn limit_descriptors(command: &mut Command, count: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
+/// A system call that a program is to be refused, as by a kernel that cannot do it.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// Number of the call.
+    pub call: libc::c_long,
+    /// Which arguments make it the call that is meant: their places, and the lower halves of their
+    /// values.
+    pub arguments: &'static [(u32, libc::c_int)],
+    /// What the program is told.
+    pub error: libc::c_int,
+}
+
+/// Makes `command` start where the kernel refuses the calls of `refusals` (seccomp(2)), for good and
+/// for all that it starts.
+pub fn refuse_calls(command: &mut Command, refusals: &[Refusal]) {
+    let program = refusing_program(refusals);
+    let install = move || {
+        let filter = libc::sock_fprog {
+            len: program.len() as libc::c_ushort,
+            filter: program.as_ptr().cast_mut(),
+        };
+        // Who has no privilege may install a filter only if nobody can gain one by it.
+        nix::sys::prctl::set_no_new_privs()?;
+        // SAFETY: the kernel reads a `struct sock_fprog` at the pointer, which is exactly that and
+        // lives until the call returns, and `len` instructions where it points: `program`, which the
+        // closure owns. It copies them, writes to neither and keeps no pointer.
+        let rc = unsafe {
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+        };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls, allocates nothing, takes no
+    // lock and touches no memory shared with the parent.
+    unsafe { command.pre_exec(install) };
+}
+
+/// The filter of [`refuse_calls`]: for each refusal a row of comparisons that leads to its error, or
+/// past it to the next; whatever is left over is allowed.
+fn refusing_program(refusals: &[Refusal]) -> Vec<libc::sock_filter> {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+    let plain = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    // `struct seccomp_data`: the number, the architecture, an address, then six arguments of 64 bits.
+    let number = 0;
+    let argument = |place: u32| 16 + 8 * place + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let mut program = Vec::new();
+    for refusal in refusals {
+        let mut wanted = vec![(number, refusal.call as u32)];
+        wanted.extend(
+            refusal.arguments.iter().map(|(place, value)| (argument(*place), *value as u32)),
+        );
+        for (done, (place, value)) in wanted.iter().enumerate() {
+            let to_next = 2 * (wanted.len() - done) - 1;
+            program.push(plain(BPF_LD | BPF_W | BPF_ABS, *place));
+            let compare = plain(BPF_JMP | BPF_JEQ | BPF_K, *value);
+            program.push(libc::sock_filter { jf: to_next as u8, ..compare });
+        }
+        program.push(plain(BPF_RET | BPF_K, libc::SECCOMP_RET_ERRNO | refusal.error as u32));
+    }
+    program.push(plain(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW));
+    program
+}
+
 /// Opens a packet socket bound to the link with index `link`: whatever is sent goes out as a whole
 /// Ethernet frame, and whatever arrives is received as one (packet(7)).
 ///

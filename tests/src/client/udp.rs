@@ -7,6 +7,7 @@
 //! | `udp silence ENDPOINT MS` | sends one datagram and succeeds when nothing comes back in that time |
 //! | `udp from PORT ENDPOINT` | the echo of a small datagram from this source port |
 //! | `udp open NAME ENDPOINT` | makes a socket to keep |
+//! | `udp bind NAME ADDRESS ENDPOINT` | the same, of this source address |
 //! | `udp exchange NAME MS` | the echo of a small datagram over it, in that time |
 
 use std::collections::BTreeMap;
@@ -36,6 +37,13 @@ impl Sockets {
             "open" => {
                 let name = arguments.word("name")?.to_owned();
                 self.open.insert(name, connected(0, arguments.endpoint()?)?);
+                Ok(Facts::new())
+            }
+            "bind" => {
+                let name = arguments.word("name")?.to_owned();
+                let socket = UdpSocket::bind(arguments.address()?)?;
+                socket.connect(arguments.endpoint()?)?;
+                self.open.insert(name, socket);
                 Ok(Facts::new())
             }
             "exchange" => {

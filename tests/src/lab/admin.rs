@@ -1,6 +1,7 @@
 //! Changing a network as its administrator does, and hearing what changes in it.
 
 mod devices;
+mod rules;
 
 use std::fs::File;
 use std::io;

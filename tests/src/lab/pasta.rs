@@ -17,6 +17,7 @@ use super::session::Session;
 use super::wait::{self, PATIENCE};
 use super::{Lab, USER, files};
 use crate::Outcome;
+use crate::sys::Refusal;
 
 /// `pasta` about to be started: its options, and as whom.
 #[derive(Clone, Debug)]
@@ -26,12 +27,15 @@ pub struct Pasta<'lab> {
     options: Vec<String>,
     as_root: bool,
     descriptors: Option<u64>,
+    refused: Vec<Refusal>,
 }
 
 impl<'lab> Pasta<'lab> {
     /// The `pasta` that is `program`, with no option yet.
     pub const fn new(lab: &'lab Lab, program: PathBuf) -> Self {
-        Self { lab, program, options: Vec::new(), as_root: false, descriptors: None }
+        let options = Vec::new();
+        let refused = Vec::new();
+        Self { lab, program, options, as_root: false, descriptors: None, refused }
     }
 
     /// Adds options, each word by itself.
@@ -61,6 +65,13 @@ impl<'lab> Pasta<'lab> {
         self
     }
 
+    /// Starts it where the kernel refuses certain system calls.
+    #[must_use]
+    pub fn refused(mut self, calls: &[Refusal]) -> Self {
+        self.refused.extend_from_slice(calls);
+        self
+    }
+
     /// The command as it would be run, as the lab's user and with an environment of its own;
     /// standard streams are still the test's.
     pub fn command<S: AsRef<str>>(&self, words: impl IntoIterator<Item = S>) -> Command {
@@ -78,6 +89,9 @@ impl<'lab> Pasta<'lab> {
         }
         if let Some(count) = self.descriptors {
             crate::sys::limit_descriptors(&mut command, count);
+        }
+        if !self.refused.is_empty() {
+            crate::sys::refuse_calls(&mut command, &self.refused);
         }
         command
     }
