@@ -116,3 +116,28 @@ pub(super) fn s65_a_tap_whose_new_name_is_taken_keeps_its_own(lab: &Lab) -> Outc
     assert_eq!(watched.inside.run(|| index_of(UPLINK))?, 99);
     Ok(())
 }
+
+pub(super) fn s08_a_bridge_of_containers_is_never_template(lab: &Lab, family: Family) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let (bridged, len): (IpAddr, u8) = match family {
+        Family::V4 => ([172, 17, 0, 1].into(), 16),
+        Family::V6 => ("2001:db8:17::1".parse()?, 64),
+    };
+    add_bridge(lab, "docker0")?;
+    on_host(lab, |admin| admin.add_address(index_of("docker0")?, bridged, len))?;
+    let mut watched = Watched::start(lab, &["-d"])?;
+    watched.wait_for("address 169.254.2.1/16", true)?;
+    let mut log = watched.inside.listen()?;
+
+    come_online(lab, family, Some(600))?;
+
+    watched.wait_for_address(family.host(), true)?;
+    watched.wait_for_default(family.gateway())?;
+    watched.reach(lab, family)?;
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|it| it.contains(&format!("{bridged}/"))), "{lines:#?}");
+    assert!(!watched.has(&format!("address {bridged}/"))?);
+    // It was local before it was this.
+    let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
+    said(&mut watched, &format!("host: {name} local -> bound {UPLINK}("))
+}

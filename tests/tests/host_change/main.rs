@@ -4,6 +4,7 @@
 mod addresses;
 mod cable;
 mod flows;
+mod lacking;
 mod links;
 mod random;
 mod routes;
@@ -28,7 +29,13 @@ use flows::{
     s62_a_datagram_flow_goes_on_from_the_new_address,
     s62_an_echo_flow_goes_on_from_the_new_address,
 };
+use lacking::{
+    s55_a_host_that_cannot_be_watched_is_looked_at,
+    s58_a_rule_for_our_user_makes_the_template_by_its_table,
+    s59_without_ipv6_the_family_is_off_and_the_other_is_followed,
+};
 use links::{
+    s08_a_bridge_of_containers_is_never_template,
     s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again,
     s50_a_renamed_template_stays_the_template,
     s51_an_address_that_moves_to_another_link_is_followed,
@@ -70,6 +77,7 @@ use users::{
     s42_what_users_have_configured_stays_through_every_move,
     s43_an_address_that_users_deleted_stays_deleted,
     s44_the_tap_stays_down_and_is_complete_when_up_again,
+    s45_what_was_observed_of_users_is_not_the_hosts_to_change,
 };
 
 fn main() -> ExitCode {
@@ -79,6 +87,7 @@ fn main() -> ExitCode {
         case!(families, s03_s04_a_named_interface_is_waited_for),
         case!(families, s05_the_name_of_the_tap_has_no_influence_on_binding),
         case!(families, s07_without_config_net_nothing_in_the_namespace_changes),
+        case!(families, s08_a_bridge_of_containers_is_never_template),
         case!(families, s09_one_family_binds_late_and_leaves_the_other_alone),
         case!(families, s10_a_default_route_that_comes_late_is_reproduced),
         case!(families, s11_a_renewed_address_is_there_before_the_old_one_goes),
@@ -119,11 +128,15 @@ fn main() -> ExitCode {
         case!(families, s42_what_users_have_configured_stays_through_every_move),
         case!(families, s43_an_address_that_users_deleted_stays_deleted),
         case!(families, s44_the_tap_stays_down_and_is_complete_when_up_again),
+        case!(families, s45_what_was_observed_of_users_is_not_the_hosts_to_change),
         case!(families, s47_values_of_the_command_line_are_not_followed),
         case!(families, s52_a_change_in_the_middle_of_a_storm_is_applied),
         case!(families, s52_unrelated_events_wake_nobody),
         case!(families, a_cable_that_gets_an_address_is_heard_though_another_is_template),
         case!(families, s53_lost_events_are_made_up_for),
+        case!(families, s55_a_host_that_cannot_be_watched_is_looked_at),
+        case!(families, s58_a_rule_for_our_user_makes_the_template_by_its_table),
+        case!(lab, s59_without_ipv6_the_family_is_off_and_the_other_is_followed),
         case!(families, s61_while_held_new_flows_fail_at_once),
         case!(families, s62_a_datagram_flow_goes_on_from_the_new_address),
         case!(families, s62_an_echo_flow_goes_on_from_the_new_address),

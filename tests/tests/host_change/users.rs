@@ -164,3 +164,64 @@ pub(super) fn s44_the_tap_stays_down_and_is_complete_when_up_again(
     watched.wait_for_default(family.gateway())?;
     watched.reach(lab, family)
 }
+
+pub(super) fn s45_what_was_observed_of_users_is_not_the_hosts_to_change(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let used: IpAddr = match family {
+        Family::V4 => [10, 9, 9, 9].into(),
+        Family::V6 => "2001:db8:99::9".parse()?,
+    };
+    let mut watched = Watched::new(lab.pasta().configured().with(["-t", "8080"]).session()?)?;
+    watched.wait_for_address(family.host(), true)?;
+    watched.session.must(["link", "address", UPLINK, &used.to_string()])?;
+    let udp = lab.remote().udp_echo(family.internet())?;
+    watched.session.must(["udp", "bind", "kept", &used.to_string(), &udp.endpoint()])?;
+    watched.session.must(["udp", "exchange", "kept", "30000"])?;
+    // A service that is nowhere but on that address.
+    let there = std::net::SocketAddr::new(used, 8080).to_string();
+    watched.session.must(["serve", "tcp", "used", &there, "echo"])?;
+    let visit = |at: IpAddr| {
+        lab.remote().run(|| {
+            use std::io::{Read, Write};
+            let mut stream = std::net::TcpStream::connect((at, 8080))?;
+            stream.set_read_timeout(Some(wait::PATIENCE))?;
+            stream.write_all(b"?")?;
+            Ok(stream.read_exact(&mut [0])?)
+        })
+    };
+    // The datapath hears of the namespace's addresses a moment after they are there.
+    wait::until("who comes from outside to get there", || visit(family.host()).ok())?;
+
+    // The host gets another address, and loses the one that it had.
+    let (old, new, len) = (family.host(), elsewhere(family), prefix_length(family));
+    lab.on_remote(|netlink| {
+        let (link, back) = (netlink.link("uplink")?.index, neighbour_elsewhere(family));
+        Ok(netlink.add_address(link, back, len)?)
+    })?;
+    on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        admin.add_address(link, new, len)?;
+        admin.delete_address(link, old, len)?;
+        // The kernel may have taken the default route of IPv4 along.
+        let _ = admin.add_onlink_default(first_default(family, 0)?);
+        Ok(())
+    })?;
+    watched.wait_for_address(new, true)?;
+    watched.wait_for_address(old, false)?;
+
+    // Replies reach it on the flow that was there and on others, and so does who comes from outside.
+    watched.session.must(["udp", "exchange", "kept", "30000"])?;
+    watched.session.must(["udp", "bind", "fresh", &used.to_string(), &udp.endpoint()])?;
+    watched.session.must(["udp", "exchange", "fresh", "30000"])?;
+    visit(new)
+}
+
+/// The neighbour's address in the subnet of [`elsewhere`].
+fn neighbour_elsewhere(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [198, 18, 7, 1].into(),
+        Family::V6 => "2001:db8:7::1".parse().expect("an address"),
+    }
+}
