@@ -130,7 +130,9 @@ impl HostView {
         for family in Family::BOTH {
             let routes = self.routes.get_mut(family);
             let missing = |it: &&Route| {
-                let key = |it: &Route| (it.destination, it.metric);
+                // Two links may each have a route of one destination and metric.
+                let links = |it: &Route| it.hops.iter().map(|hop| hop.link).collect::<Vec<_>>();
+                let key = |it: &Route| (it.destination, it.metric, links(it));
                 !routes.iter().any(|there| key(there) == key(it))
             };
             let more: Vec<_> = before.routes.get(family).iter().filter(missing).cloned().collect();
@@ -317,6 +319,32 @@ mod tests {
         assert_eq!(host.addresses_of(2, Family::V4).count(), MAX_ADDRESSES);
         assert_eq!(host.addresses_of(3, Family::V4).count(), 1);
         assert_eq!(host.addresses_of(2, Family::V6).count(), 1);
+    }
+
+    #[test]
+    fn what_an_interrupted_reading_lacks_is_still_there() {
+        let before = Host::default()
+            .link(2, "eth0")
+            .link(3, "wlan0")
+            .address(2, "2001:db8::7/64")
+            .address(3, "2001:db8:5::7/64")
+            .route(2, "::/0", "fe80::1", 1024)
+            .route(3, "::/0", "fe80::1", 1024)
+            .0;
+        let part = || Host::default().link(3, "wlan0").address(3, "2001:db8:5::7/64");
+        let mut read = part().route(3, "::/0", "fe80::1", 1024).0;
+        read.completed_by(&before);
+        for index in [2, 3] {
+            assert!(read.carries(index));
+            assert_eq!(read.addresses_of(index, Family::V6).count(), 1);
+            let through = |route: &&Route| route.hops[0].link == index;
+            assert_eq!(read.routes.v6.iter().filter(through).count(), 1, "through {index}");
+        }
+        // What was read is as it was read: another router took the place of the one before.
+        let mut read = part().route(3, "::/0", "fe80::9", 1024).0;
+        read.completed_by(&before);
+        assert_eq!(read.routes.v6.len(), 2);
+        assert_eq!(read.routes.v6[0].hops, [super::testing::hop(3, "fe80::9")]);
     }
 
     #[test]
