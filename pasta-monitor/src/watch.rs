@@ -105,24 +105,18 @@ impl Events {
         let mut heard = Heard::default();
         let mut octets = vec![0; ROOM];
         for _ in 0..TURN {
-            let received = match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut octets) {
+            match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut octets) {
                 Ok((len, from)) => {
-                    // Only the kernel has something to say here.
-                    let of_kernel = from.is_some_and(|it| it.pid() == 0);
-                    octets.get(..len).filter(|_| of_kernel).unwrap_or_default()
+                    heard.take(from.map(|it| it.pid()), octets.get(..len).unwrap_or_default());
                 }
                 Err(Errno::EAGAIN) => {
                     self.clear_ready();
                     return Ok(heard);
                 }
-                Err(Errno::EINTR) => continue,
-                Err(Errno::ENOBUFS) => {
-                    heard.overrun = true;
-                    continue;
-                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => heard.overrun = true,
                 Err(errno) => return Err(errno.into()),
-            };
-            heard.read(received);
+            }
         }
         heard.more = true;
         Ok(heard)
@@ -138,6 +132,14 @@ impl Events {
 }
 
 impl Heard {
+    /// Takes in one datagram of `sender`. Only the kernel, which is 0, has something to say here.
+    fn take(&mut self, sender: Option<u32>, octets: &[u8]) {
+        match sender {
+            Some(0) => self.read(octets),
+            _ => self.bad += 1,
+        }
+    }
+
     /// Takes in the messages of one datagram.
     fn read(&mut self, mut octets: &[u8]) {
         while !octets.is_empty() {
@@ -237,6 +239,74 @@ mod tests {
             let mut heard = Heard::default();
             heard.read(octets);
             assert_eq!((heard.notices.len(), heard.bad), (0, 1), "{octets:?}");
+        }
+    }
+
+    /// A message of type `kind` as the kernel sends it: `struct nlmsghdr`, then `payload`.
+    fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut octets = u32::try_from(16 + payload.len()).unwrap().to_ne_bytes().to_vec();
+        octets.extend(kind.to_ne_bytes());
+        octets.extend([0; 10]);
+        octets.extend(payload);
+        octets.resize(octets.len().next_multiple_of(4), 0);
+        octets
+    }
+
+    /// `struct ifaddrmsg` of an IPv4 address on link 2, then attributes (`struct nlattr`).
+    fn address(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut octets = vec![2, 24, 0, 0, 2, 0, 0, 0];
+        for (kind, value) in attributes {
+            octets.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+            octets.extend(kind.to_ne_bytes());
+            octets.extend(*value);
+            octets.resize(octets.len().next_multiple_of(4), 0);
+        }
+        octets
+    }
+
+    // linux/rtnetlink.h, linux/if_addr.h.
+    const NEW_ADDRESS: u16 = 20;
+    const DELETED_ADDRESS: u16 = 21;
+    const ADDRESS: u16 = 1;
+    const LOCAL: u16 = 2;
+    const CACHE_INFO: u16 = 6;
+    const FLAGS: u16 = 8;
+
+    #[test]
+    fn s06_malformed_address_messages_are_counted_and_change_nothing() {
+        let good = address(&[(LOCAL, &[192, 0, 2, 7])]);
+        let malformed = [
+            good[..7].to_vec(),
+            good[..good.len() - 1].to_vec(),
+            address(&[]),
+            address(&[(LOCAL, &[192, 0, 2])]),
+            address(&[(LOCAL, &[192, 0, 2, 7, 0])]),
+            address(&[(ADDRESS, &[0; 16])]),
+            address(&[(LOCAL, &[192, 0, 2, 7]), (FLAGS, &[0, 0])]),
+            address(&[(LOCAL, &[192, 0, 2, 7]), (CACHE_INFO, &[0; 3])]),
+        ];
+        let without_link = address(&[(LOCAL, &[192, 0, 2, 7])]);
+        let without_link: Vec<_> = [&[2, 24, 0, 0, 0, 0, 0, 0], &without_link[8..]].concat();
+        for kind in [NEW_ADDRESS, DELETED_ADDRESS] {
+            for payload in malformed.iter().chain([&without_link]) {
+                let mut heard = Heard::default();
+                heard.take(Some(0), &message(kind, payload));
+                assert_eq!((heard.notices.len(), heard.bad), (0, 1), "{kind}: {payload:?}");
+            }
+            // The one that is as it should be is news, by itself and after such a one.
+            let mut heard = Heard::default();
+            heard.take(Some(0), &[message(kind, &malformed[3]), message(kind, &good)].concat());
+            assert_eq!((heard.notices.len(), heard.bad), (1, 1));
+        }
+    }
+
+    #[test]
+    fn s06_only_the_kernel_is_believed() {
+        let good = message(DELETED_ADDRESS, &address(&[(LOCAL, &[192, 0, 2, 7])]));
+        for sender in [None, Some(1), Some(u32::MAX)] {
+            let mut heard = Heard::default();
+            heard.take(sender, &good);
+            assert_eq!((heard.notices.len(), heard.bad), (0, 1), "{sender:?}");
         }
     }
 }
