@@ -24,7 +24,7 @@ use pasta_monitor::read;
 use pasta_monitor::record::Record;
 use pasta_monitor::reduce::{Event, Flushed, State};
 use pasta_monitor::status::{Counters, Facts, Health, lines};
-use pasta_monitor::time::{Instant, earliest};
+use pasta_monitor::time::{Clocks, Instant, earliest};
 use pasta_monitor::watch::{Batch, Events, Heard};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -45,11 +45,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Transitions that are kept for the log while the namespace cannot be read; later ones are not told.
 const MOST_UNTOLD: usize = 64;
-
-/// How often the clocks are compared.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(15);
-/// By how much the wall clock may have run ahead before we say that the machine slept.
-const SLEPT: Duration = Duration::from_secs(5);
 
 /// The runtime's clock, as the core counts time.
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +103,8 @@ pub(super) struct Follower {
     /// What happened to the tap since the namespace was read.
     flushed: Flushed,
     tap_is_gone: bool,
-    check_clock_at: Instant,
-    wall_clock: SystemTime,
+    /// For finding out that the machine slept.
+    clocks: Clocks,
     /// What the kernel's filter lets us hear of the host.
     interest: Option<Interest>,
     counters: Counters,
@@ -159,8 +154,7 @@ impl Follower {
             gone: BTreeSet::new(),
             flushed: Flushed::default(),
             tap_is_gone: false,
-            check_clock_at: clock.now() + CLOCK_INTERVAL,
-            wall_clock: SystemTime::now(),
+            clocks: Clocks::new(clock.now(), SystemTime::now()),
             interest: None,
             counters: Counters::default(),
             rename_told: false,
@@ -267,7 +261,7 @@ impl Follower {
             self.retry_at,
             decision,
             waited_for,
-            Some(self.check_clock_at).filter(|_| self.ears.host.is_some()),
+            Some(self.clocks.due()).filter(|_| self.ears.host.is_some()),
         ]
         .into_iter()
         .fold(None, earliest)
@@ -466,18 +460,10 @@ impl Follower {
     /// Looks at the host after the machine has slept: much may have happened that nobody told us.
     fn compare_clocks(&mut self, log: &Log) {
         let now = self.clock.now();
-        if now < self.check_clock_at {
-            return;
-        }
-        let awake = now.since(self.check_clock_at) + CLOCK_INTERVAL;
-        let wall_clock = SystemTime::now();
-        let passed = wall_clock.duration_since(self.wall_clock).unwrap_or_default();
-        if passed > awake + SLEPT {
+        if self.clocks.have_parted(now, SystemTime::now()) {
             log.debug("the machine slept");
             self.look_at = Some(now);
         }
-        self.wall_clock = wall_clock;
-        self.check_clock_at = now + CLOCK_INTERVAL;
     }
 
     /// Hears what has happened in the namespace.
