@@ -49,8 +49,13 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
             IFA_ADDRESS => address = Some(ip_address(value)?),
             IFA_FLAGS => flags = parse_u32(value)?,
             IFA_PROTO => tag = Some(parse_u8(value)?),
-            // struct ifa_cacheinfo begins with the preferred lifetime.
-            IFA_CACHEINFO => preferred = value.first_chunk().copied().map(u32::from_ne_bytes),
+            // struct ifa_cacheinfo: preferred and valid lifetime, two time stamps.
+            IFA_CACHEINFO => {
+                let &[p0, p1, p2, p3, ..] = value
+                    .first_chunk::<16>()
+                    .ok_or(Unreadable::Invalid("address with lifetimes cut short"))?;
+                preferred = Some(u32::from_ne_bytes([p0, p1, p2, p3]));
+            }
             _ => {}
         }
     }
