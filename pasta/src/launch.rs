@@ -11,6 +11,9 @@
 //! Each step takes the value of the one before. Three programs start at the same time, and whatever
 //! is waited for is waited for together: a helper that ends, a process 1 that ends and a signal are
 //! noticed in every step. What fails takes everything down again.
+//!
+//! Of the signals, TERM, INT, HUP and QUIT end the start. USR1 has what is waited for written, which
+//! may take as long as `--bind-wait` says. USR2 is not answered: everything is being read anyway.
 
 use crate::caller::Caller;
 use crate::children::{Children, Event, Started};
@@ -23,6 +26,7 @@ use crate::namespace::{CreateError, FirstProcess, Namespaces, Word};
 use crate::options::{InvalidOptions, KernelHas, Options, PerFamily, SandboxReport};
 use crate::report;
 use crate::resolver::{Following, Resolvers};
+use crate::signals::Arrived;
 use crate::status::Ending;
 use crate::tun::Access;
 use caps::CapSet;
@@ -197,7 +201,12 @@ impl Prepared {
             children.adopt(first).map_err(system("watch the first process of the namespace"))
         });
         let starting = Starting {
-            progress: Progress { children, log, seen: Seen::default() },
+            progress: Progress {
+                children,
+                log,
+                seen: Seen::default(),
+                awaited: "the namespace".into(),
+            },
             options,
             services: self.services,
             routes: self.routes,
@@ -275,6 +284,8 @@ struct Progress<'a> {
     children: Children,
     log: &'a mut Log,
     seen: Seen,
+    /// What is waited for, in words.
+    awaited: String,
 }
 
 impl Progress<'_> {
@@ -295,6 +306,9 @@ impl Progress<'_> {
 
     fn take(&mut self, event: Event) -> Result<(), LaunchError> {
         match event {
+            Event::Signal(Arrived { signal: Some(Signal::SIGUSR1), .. }) => {
+                self.log.status(&format!("starting: waiting for {}", self.awaited));
+            }
             // Nobody else can act on it yet, whoever sent it.
             Event::Signal(arrived) => match arrived.for_command() {
                 Some(signal) => return Err(LaunchError::Interrupted(signal)),
@@ -394,6 +408,7 @@ impl<'a> Starting<'a> {
                 .start_monitor(&start, &fds)
                 .map_err(|error| LaunchError::Send(Helper::Monitor, error))?;
             progress.log.debug("namespaces created");
+            progress.awaited = "the interface in the namespace".into();
 
             let to_datapath = |error| LaunchError::Send(Helper::Datapath, error);
             let list = resolvers.snapshot();
@@ -460,6 +475,10 @@ impl<'a> Connected<'a> {
     pub(crate) fn confirm(self) -> Result<Confirmed<'a>, LaunchError> {
         let Self { progress, options, services, resolvers, keep } = self;
         let (progress, ()) = step(progress, |progress| {
+            progress.awaited = match options.bind_wait() {
+                Some(limit) => format!("a network, {limit} ms at most (--bind-wait)"),
+                None => "the helpers".into(),
+            };
             let (monitor, datapath) = progress.wait_for(|seen, children| {
                 let monitor = (children.pid(Helper::Monitor)?, seen.monitor.as_ref()?.clone());
                 let datapath = (children.pid(Helper::Datapath)?, seen.datapath.as_ref()?.clone());

@@ -268,6 +268,12 @@ impl Options {
         self.following.follow != Follow::Off
     }
 
+    /// How long the start waits for a network, in milliseconds, if it does.
+    pub(crate) fn bind_wait(&self) -> Option<u32> {
+        let ms = self.following.bind_wait_ms;
+        (self.follows() && ms > 0).then_some(ms)
+    }
+
     /// What the monitor is told.
     pub(crate) fn monitor_start(
         &self,

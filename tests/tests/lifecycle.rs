@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use tests::harness::{self, Case};
 use tests::lab::pasta::Running;
-use tests::lab::{Lab, enter, process, wait};
+use tests::lab::{Lab, MONITOR, enter, process, wait};
 use tests::{Outcome, case, sys};
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         case!(lab, nothing_is_left_when_the_command_has_ended),
         case!(lab, orphans_end_with_the_command),
         case!(lab, failed_start_leaves_nothing),
+        case!(lab, status_tells_what_the_start_waits_for),
         case!(lab, version_and_help_are_told_without_a_network),
         case!(lab, unknown_option_is_named),
         case!(lab, quiet_run_says_nothing),
@@ -245,6 +246,31 @@ fn failed_start_leaves_nothing(lab: &Lab) -> Outcome {
     let finished = lab.pasta().configured().with(["-a", "127.0.0.1"]).run(client(&["hold"]))?;
 
     finished.expect_code(1)?;
+    process::wait_until_none_left()
+}
+
+fn status_tells_what_the_start_waits_for(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    lab.remove_uplink()?;
+    let pasta = lab.pasta().configured().with(["--bind-wait", "60000"]);
+    let mut running = pasta.start(client(&["hold"]))?;
+    // Only then are signals read; the monitor is confined before it waits.
+    wait::until("the confined monitor", || {
+        let monitor = process::only(MONITOR).ok()?;
+        monitor.status("Seccomp").ok().filter(|mode| mode == "2")
+    })?;
+
+    // This one is not answered, and ends nothing.
+    running.signal(Signal::SIGUSR2)?;
+    wait::until("the status", || {
+        running.signal(Signal::SIGUSR1).ok()?;
+        let line =
+            "pasta: status: starting: waiting for a network, 60000 ms at most (--bind-wait)\n";
+        running.errors().contains(line).then_some(())
+    })?;
+
+    running.signal(Signal::SIGTERM)?;
+    assert_eq!(enter::shell_code(running.wait()?), 128 + Signal::SIGTERM as i32);
     process::wait_until_none_left()
 }
 
