@@ -19,6 +19,7 @@
 //! A program that lets too much through costs wake-ups, one that lets too little through costs truth:
 //! where in doubt, it lets through. A message that is too short for a load is dropped by the kernel.
 
+use crate::host;
 use crate::interest::{Interest, Wanted};
 use crate::net::{Family, PerFamily};
 use libc::sock_filter as Instruction;
@@ -71,8 +72,8 @@ const RTA_MULTIPATH: u32 = 9;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
-/// Longest destination of a route that can be a part of a way to everything: `2000::/3`.
-const WIDE: u32 = 3;
+/// As [`host::WIDE`].
+const WIDE: u32 = host::WIDE as u32;
 
 /// The filter that lets through what is of interest.
 pub fn program(interest: &Interest) -> Vec<Instruction> {
@@ -120,7 +121,14 @@ fn addresses(interest: &Interest) -> Vec<Instruction> {
 
 fn routes(interest: &Interest) -> Vec<Instruction> {
     let mut code = vec![plain(LD_OCTET, TABLE)];
-    code.extend([when(JUMP_IF_EQUAL, TABLE_MAIN, 1, 0), plain(RETURN, DROP)]);
+    if interest.every_table {
+        code.push(when(JUMP_IF_EQUAL, TABLE_MAIN, 4, 0));
+        code.push(plain(LD_OCTET, DESTINATION_LEN));
+        code.extend([when(JUMP_IF_GREATER, WIDE, 1, 0), plain(RETURN, PASS)]);
+        code.push(plain(RETURN, DROP));
+    } else {
+        code.extend([when(JUMP_IF_EQUAL, TABLE_MAIN, 1, 0), plain(RETURN, DROP)]);
+    }
     code.extend(by_family(interest.families));
     code.push(plain(LD_OCTET, DESTINATION_LEN));
     code.extend([when(JUMP_IF_GREATER, WIDE, 1, 0), plain(RETURN, PASS)]);

@@ -105,14 +105,26 @@ impl HostView {
         match notice {
             Notice::There(Record::Link(link)) => self.links.get(&link.index) != Some(link),
             Notice::There(Record::Address(address)) => !self.addresses.contains(address),
-            Notice::There(Record::Route(route)) => {
-                is_of_interest(route) && !self.routes.get(route.family()).contains(route)
+            Notice::There(Record::Route(route)) if is_of_interest(route) => {
+                !self.routes.get(route.family()).contains(route)
             }
-            Notice::Gone(Record::Route(route)) => is_of_interest(route),
+            // What the kernel answers may be another way now.
+            Notice::There(Record::Route(route)) => self.may_decide(route),
+            Notice::Gone(Record::Route(route)) => is_of_interest(route) || self.may_decide(route),
             // These are a table of their own.
             Notice::There(Record::Neighbour(_)) | Notice::Gone(Record::Neighbour(_)) => false,
             _ => true,
         }
+    }
+
+    /// Whether policy rules decide which table is looked at.
+    pub fn has_rules(&self, family: Family) -> bool {
+        matches!(self.routing.get(family), Routing::Asked(_))
+    }
+
+    /// Whether a route of another table may be the way to everything.
+    fn may_decide(&self, route: &Route) -> bool {
+        !route.cached && route.destination.bits() <= WIDE && self.has_rules(route.family())
     }
 
     /// Adds what `before` had and this view, of dumps that were interrupted, lacks. Nothing may be
@@ -165,6 +177,9 @@ impl HostView {
         self.links.get(&link).is_some_and(|link| link.up && link.carrier)
     }
 }
+
+/// Longest destination of a route that can be a part of a way to everything: `2000::/3`.
+pub const WIDE: u8 = 3;
 
 /// Whether a route is one that a view would hold.
 fn is_of_interest(route: &Route) -> bool {

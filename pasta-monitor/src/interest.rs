@@ -30,6 +30,8 @@ pub struct Interest {
     pub templates: BTreeSet<u32>,
     /// Whether nexthop objects matter: a route of interest uses one.
     pub nexthops: bool,
+    /// Whether ways to everything matter whatever their table: rules decide between tables.
+    pub every_table: bool,
 }
 
 /// Which addresses and routes of a family can matter.
@@ -80,6 +82,7 @@ impl Interest {
         Self {
             families,
             nexthops: Family::BOTH.into_iter().any(uses_nexthop),
+            every_table: Family::BOTH.into_iter().any(|it| host.has_rules(it)),
             templates,
             ignored: if ignored.len() > MAX_LISTED { BTreeSet::new() } else { ignored },
             links: Some(links).filter(|links| links.len() <= MAX_LISTED),
@@ -134,7 +137,7 @@ mod tests {
         assert_eq!(interest.links, Some([2, 3].into()));
         assert_eq!(interest.ignored, [1, 4, 6].into());
         assert_eq!(interest.templates, [2].into());
-        assert!(!interest.nexthops);
+        assert!(!interest.nexthops && !interest.every_table);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::peer::ToSupervisor;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
 use pasta_ipc::{MonitorToSupervisor, SendError};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Sends lines to the supervisor. A line that finds the channel full is dropped and counted.
@@ -12,12 +13,22 @@ pub struct Log {
     supervisor: Arc<ToSupervisor>,
     level: Cell<LogLevel>,
     withheld: Cell<u32>,
+    /// Conditions that were warned of.
+    told: RefCell<BTreeSet<Condition>>,
 }
+
+/// What lasts and is warned of once: on which side, and what.
+type Condition = (&'static str, &'static str);
 
 impl Log {
     /// A log over `supervisor`, of level `Info` until it is set.
     pub fn new(supervisor: Arc<ToSupervisor>) -> Self {
-        Self { supervisor, level: Cell::new(LogLevel::Info), withheld: Cell::new(0) }
+        Self {
+            supervisor,
+            level: Cell::new(LogLevel::Info),
+            withheld: Cell::new(0),
+            told: RefCell::default(),
+        }
     }
 
     /// Lines less important than `level` are not sent from then on.
@@ -33,6 +44,15 @@ impl Log {
     /// Someone should look, and can do something.
     pub fn warn(&self, text: &str) {
         self.line(LogLevel::Warn, text);
+    }
+
+    /// As [`Log::warn`], of something that lasts and is found anew at each look: the first time.
+    pub fn warn_once(&self, condition: Condition, text: &str) {
+        if self.told.borrow_mut().insert(condition) {
+            self.warn(text);
+        } else {
+            self.debug(text);
+        }
     }
 
     /// Once per life or per change.
@@ -97,6 +117,15 @@ mod tests {
         log.info("three");
         log.warn("four");
         assert_eq!(lines(&supervisor), ["two", "four"]);
+    }
+
+    #[test]
+    fn what_lasts_is_warned_of_once() {
+        let (log, supervisor) = pair();
+        log.warn_once(("host", "links"), "one");
+        log.warn_once(("host", "links"), "two");
+        log.warn_once(("namespace", "links"), "three");
+        assert_eq!(lines(&supervisor), ["one", "three"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::host::{HostView, Routing};
 use crate::log::Log;
 use crate::namespace::{Collector, NamespaceView};
 use crate::neighbours::Neighbours;
-use crate::net::{Family, PerFamily};
+use crate::net::Family;
 use crate::netlink::{Netlink, NetlinkError, Quality};
 use crate::record::{Collect, Record, Rule};
 use netlink_packet_route::address::AddressMessage;
@@ -35,8 +35,8 @@ pub struct HostReading {
     pub failure: Option<String>,
 }
 
-/// Reads what the host has. What cannot be read is left out.
-pub async fn host(netlink: &Netlink, log: &Log) -> HostReading {
+/// Reads what the host has. What cannot be read is left out; how it finds its way is then as `before`.
+pub async fn host(netlink: &Netlink, before: &HostView, log: &Log) -> HostReading {
     let mut view = HostView::default();
     let mut complete = true;
     let mut failure = None;
@@ -53,12 +53,15 @@ pub async fn host(netlink: &Netlink, log: &Log) -> HostReading {
             read => drop(report(read, "host", name, log)),
         }
     }
-    view.routing = PerFamily {
-        v4: routing(netlink, Family::V4, log).await,
-        v6: routing(netlink, Family::V6, log).await,
-    };
+    for family in Family::BOTH {
+        let found = routing(netlink, family, log).await;
+        complete &= found.is_some();
+        let kept = || before.routing.get(family).clone();
+        *view.routing.get_mut(family) = found.unwrap_or_else(kept);
+    }
     if view.left_out > 0 {
-        log.warn(&format!("host has more than we look at: {} objects left out", view.left_out));
+        let text = format!("host has more than we look at: {} objects left out", view.left_out);
+        log.warn_once(("host", "left out"), &text);
     }
     HostReading { view, complete, failure }
 }
@@ -109,18 +112,25 @@ pub async fn namespace(
         report(read, "namespace", name, log)?;
     }
     if all.left_out() > 0 {
-        log.warn(&format!("namespace has more than we look at: {} left out", all.left_out()));
+        let text = format!("namespace has more than we look at: {} left out", all.left_out());
+        log.warn_once(("namespace", "left out"), &text);
     }
     Some(NamespaceReading { view: all.view(tap, added)?, complete })
 }
 
 /// Logs what is wrong with a dump; `None` if there is none.
-fn report(read: Result<Quality, NetlinkError>, side: &str, name: &str, log: &Log) -> Option<()> {
+fn report(
+    read: Result<Quality, NetlinkError>,
+    side: &'static str,
+    name: &'static str,
+    log: &Log,
+) -> Option<()> {
     match read {
         Ok(quality) => {
             if let Some(why) = quality.why {
                 let count = quality.unreadable;
-                log.warn(&format!("{side}: skipped {count} unreadable {name}, the first: {why}"));
+                let text = format!("{side}: skipped {count} unreadable {name}, the first: {why}");
+                log.warn_once((side, name), &text);
             }
             if !quality.consistent {
                 log.debug(&format!("{side}: {name} kept changing while they were read"));
@@ -134,8 +144,9 @@ fn report(read: Result<Quality, NetlinkError>, side: &str, name: &str, log: &Log
     }
 }
 
-/// How the host finds its way to the rest of the world. Asking is needed only where rules decide.
-async fn routing(netlink: &Netlink, family: Family, log: &Log) -> Routing {
+/// How the host finds its way to the rest of the world; `None` if that cannot be found out at present.
+/// Asking is needed only where rules decide.
+async fn routing(netlink: &Netlink, family: Family, log: &Log) -> Option<Routing> {
     let mut rules = Rules { family, others: false };
     let request = move || {
         let mut message = RuleMessage::default();
@@ -143,14 +154,25 @@ async fn routing(netlink: &Netlink, family: Family, log: &Log) -> Routing {
         RouteNetlinkMessage::GetRule(message)
     };
     let read = netlink.dump(request, &mut rules).await;
-    report(read, "host", "rules", log);
+    let consistent = read.as_ref().is_ok_and(|it| it.consistent);
+    // A kernel without policy routing has no rules to tell of.
+    if !matches!(read, Err(NetlinkError::Refused(_))) {
+        report(read, "host", "rules", log)?;
+        if !consistent {
+            return None;
+        }
+    }
     if !rules.others {
-        return Routing::MainTable;
+        return Some(Routing::MainTable);
     }
     match netlink.get(way_to_far(family)).await {
-        Ok(Some(Record::Route(route))) => Routing::Asked(route.hops.into_iter().next()),
+        Ok(Some(Record::Route(route))) => Some(Routing::Asked(route.hops.into_iter().next())),
         // A refusal is an answer: there is no way.
-        Ok(_) | Err(_) => Routing::Asked(None),
+        Ok(_) | Err(NetlinkError::Refused(_)) => Some(Routing::Asked(None)),
+        Err(error) => {
+            log.warn(&format!("host: cannot ask for the way out: {error}"));
+            None
+        }
     }
 }
 

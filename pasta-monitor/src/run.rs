@@ -22,6 +22,7 @@ use pasta_ipc::{
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::bind::Binding;
 use pasta_monitor::desired::{Desired, tap_name};
+use pasta_monitor::host::HostView;
 use pasta_monitor::log::Log;
 use pasta_monitor::net::Family;
 use pasta_monitor::netlink::{self, Netlink};
@@ -195,7 +196,7 @@ async fn configure(
     let namespace_events =
         subscribe(prepared.namespace_events, ("namespace", &watch::NAMESPACE), log);
     let host = Netlink::start(prepared.host_dumps);
-    let reading = read::host(&host, log).await;
+    let reading = read::host(&host, &HostView::default(), log).await;
     if let Some(failure) = &reading.failure {
         log.warn(failure);
     }

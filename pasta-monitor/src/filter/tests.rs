@@ -56,6 +56,7 @@ fn interest() -> Interest {
         ignored: [1, 4].into(),
         templates: [2].into(),
         nexthops: false,
+        every_table: false,
     }
 }
 
@@ -138,6 +139,13 @@ fn routes_pass_by_table_link_and_width() {
     let kernel = Kernel::with(&program(&Interest { families, ..interest() }));
     assert!(kernel.passes(NewRoute(route(MAIN, 24, through(9)))));
     assert!(!kernel.passes(NewRoute(route(77, 24, through(2)))));
+    // Where rules decide, so may a wide route of any table.
+    let kernel = Kernel::with(&program(&Interest { every_table: true, ..interest() }));
+    assert!(kernel.passes(NewRoute(route(77, 0, through(9)))));
+    assert!(kernel.passes(DelRoute(route(77, 3, through(9)))));
+    assert!(!kernel.passes(NewRoute(route(77, 4, through(2)))));
+    assert!(kernel.passes(NewRoute(route(MAIN, 24, through(2)))));
+    assert!(!kernel.passes(NewRoute(route(MAIN, 24, through(9)))));
 }
 
 #[test]

@@ -364,7 +364,7 @@ impl Follower {
         self.look_at = None;
         self.host_batch = Batch::default();
         self.counters.looks += 1;
-        let reading = read::host(&self.host, log).await;
+        let reading = read::host(&self.host, self.state.host(), log).await;
         let mut view = reading.view;
         if !reading.complete {
             view.completed_by(self.state.host());
