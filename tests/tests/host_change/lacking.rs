@@ -105,6 +105,25 @@ pub(super) fn s58_a_rule_for_our_user_makes_the_template_by_its_table(
     watched.session.must(["tcp", "echo", &echo.endpoint(), "1", "1000"])?;
     assert_eq!(echo.next_peer()?.ip(), address);
 
+    // The table leads elsewhere, and back, while the rules are as before.
+    let ways = || -> Outcome<[Way; 2]> {
+        let ways = [first_default(family, 0)?, Way::default(index_of(SECOND.0)?, gateway, 0)];
+        Ok(ways.map(|way| Way { table: TABLE, ..way }))
+    };
+    on_host(lab, |admin| {
+        let [first, second] = ways()?;
+        admin.delete_route(second)?;
+        admin.add_route(first)
+    })?;
+    watched.wait_for_address(family.host(), true)?;
+    on_host(lab, |admin| {
+        let [first, second] = ways()?;
+        admin.delete_route(first)?;
+        admin.add_route(second)
+    })?;
+    watched.wait_for_address(address, true)?;
+    watched.wait_for_address(family.host(), false)?;
+
     on_host(lab, |admin| admin.delete_rule(family, lab.user(), TABLE))?;
     watched.wait_for_address(family.host(), true)?;
     watched.wait_for_default(family.gateway())?;
