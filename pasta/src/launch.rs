@@ -12,8 +12,9 @@
 //! is waited for is waited for together: a helper that ends, a process 1 that ends and a signal are
 //! noticed in every step. What fails takes everything down again.
 //!
-//! Of the signals, TERM, INT, HUP and QUIT end the start. USR1 has what is waited for written, which
-//! may take as long as `--bind-wait` says. USR2 is not answered: everything is being read anyway.
+//! Of the signals, TERM, INT, HUP and QUIT end the start. USR1 has written what is waited for, which
+//! may take as long as `--bind-wait` says, and how things stand as the monitor sees them; USR2 has it
+//! look again. It is asked once it has been told to start, and answers when it has.
 
 use crate::caller::Caller;
 use crate::children::{Children, Event, Started};
@@ -206,6 +207,7 @@ impl Prepared {
                 log,
                 seen: Seen::default(),
                 awaited: "the namespace".into(),
+                monitor: Told::Nothing,
             },
             options,
             services: self.services,
@@ -286,6 +288,14 @@ struct Progress<'a> {
     seen: Seen,
     /// What is waited for, in words.
     awaited: String,
+    monitor: Told,
+}
+
+/// What the monitor has been told, and so whether it may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Start,
 }
 
 impl Progress<'_> {
@@ -308,6 +318,14 @@ impl Progress<'_> {
         match event {
             Event::Signal(Arrived { signal: Some(Signal::SIGUSR1), .. }) => {
                 self.log.status(&format!("starting: waiting for {}", self.awaited));
+                if self.monitor == Told::Start && self.children.ask_for_status().is_err() {
+                    self.log.status("monitor cannot be asked");
+                }
+            }
+            Event::Signal(Arrived { signal: Some(Signal::SIGUSR2), .. }) => {
+                if self.monitor == Told::Start && self.children.ask_for_look().is_err() {
+                    self.log.warn("monitor cannot be asked to look again");
+                }
             }
             // Nobody else can act on it yet, whoever sent it.
             Event::Signal(arrived) => match arrived.for_command() {
@@ -325,8 +343,9 @@ impl Progress<'_> {
                 }
                 MonitorToSupervisor::Ready(report) => self.seen.monitor = Some(*report),
                 MonitorToSupervisor::Log(record) => self.log.relay(Helper::Monitor, &record),
-                // Nobody has asked for it yet, and `peer.rs` lets none through then.
-                MonitorToSupervisor::Status(_) => {}
+                MonitorToSupervisor::Status(lines) => {
+                    lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
+                }
                 MonitorToSupervisor::Failed(why) => {
                     return Err(LaunchError::Told(why.to_string()));
                 }
@@ -407,6 +426,7 @@ impl<'a> Starting<'a> {
                 .children
                 .start_monitor(&start, &fds)
                 .map_err(|error| LaunchError::Send(Helper::Monitor, error))?;
+            progress.monitor = Told::Start;
             progress.log.debug("namespaces created");
             progress.awaited = "the interface in the namespace".into();
 

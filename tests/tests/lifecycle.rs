@@ -260,7 +260,7 @@ fn status_tells_what_the_start_waits_for(lab: &Lab) -> Outcome {
         monitor.status("Seccomp").ok().filter(|mode| mode == "2")
     })?;
 
-    // This one is not answered, and ends nothing.
+    // A look ends nothing.
     running.signal(Signal::SIGUSR2)?;
     wait::until("the status", || {
         running.signal(Signal::SIGUSR1).ok()?;
@@ -268,6 +268,10 @@ fn status_tells_what_the_start_waits_for(lab: &Lab) -> Outcome {
             "pasta: status: starting: waiting for a network, 60000 ms at most (--bind-wait)\n";
         running.errors().contains(line).then_some(())
     })?;
+    wait::until("the monitor's part of it", || {
+        running.errors().contains("pasta: status: candidates IPv4: none").then_some(())
+    })
+    .map_err(|error| format!("{error}: {}", running.errors()))?;
 
     running.signal(Signal::SIGTERM)?;
     assert_eq!(enter::shell_code(running.wait()?), 128 + Signal::SIGTERM as i32);
