@@ -73,6 +73,8 @@ pub struct Template {
     pub kind: LinkKind,
     /// The address that stands for the family.
     pub primary: IpAddr,
+    /// Whether it was deleted: a link of its index is another one.
+    pub gone: bool,
 }
 
 /// Why a template is of no use.
@@ -193,10 +195,9 @@ impl Tracker {
         }
         let mut found = candidates(at.host, at.policy, at.family);
         if let Some(home) = &mut self.home {
-            if at.gone.contains(&home.index) {
-                home.index = 0;
-            }
-            found.retain(|it| it.link.index == home.index || it.link.name == home.name);
+            home.gone |= at.gone.contains(&home.index);
+            let same = |it: &Link| it.index == home.index && !home.gone;
+            found.retain(|it| same(it.link) || it.link.name == home.name);
         }
         let Some(first) = found.first() else {
             self.wish = None;
@@ -246,8 +247,11 @@ impl Tracker {
                 // Until then one that leads nowhere in particular is worse than what may return.
                 let other = found.first().filter(|it| over || named || !it.rank.without_default);
                 if let Some(other) = other.filter(|_| free) {
-                    self.binding = Binding::Bound(Template::from(other));
-                    return Some((Reason::Lost(loss), Move::Needed));
+                    let other = Template::from(other);
+                    let same = (&other.name, other.primary) == (&template.name, template.primary);
+                    self.binding = Binding::Bound(other);
+                    let reason = if same { Reason::Returned } else { Reason::Lost(loss) };
+                    return Some((reason, Move::Needed));
                 }
                 if over {
                     self.binding = Binding::Local;
@@ -255,9 +259,8 @@ impl Tracker {
                     return Some((Reason::HoldOver, Move::Needed));
                 }
                 self.deadline = due;
-                let gone = at.gone.contains(&template.index);
-                let index = if gone { 0 } else { template.index };
-                self.binding = Binding::Held(Template { index, ..template }, why, since);
+                let gone = template.gone || at.gone.contains(&template.index);
+                self.binding = Binding::Held(Template { gone, ..template }, why, since);
                 held.is_none().then_some((Reason::Lost(loss), Move::Needed))
             }
         }
@@ -347,14 +350,16 @@ impl Template {
             (!found.unproven).then_some(self.primary)
         };
         let primary = kept.or(first).or_else(last_resort).ok_or(Loss::Address)?;
-        Ok(Self { index: link.index, name: link.name.clone(), kind: link.kind, primary })
+        let (index, name, kind) = (link.index, link.name.clone(), link.kind);
+        Ok(Self { index, name, kind, primary, gone: false })
     }
 
     /// The link that the template is. One that is bound to its name is found by it when the link that
     /// it was is gone.
     fn find<'a>(&self, at: Situation<'a>) -> Option<&'a Link> {
         let same = at.host.links.get(&self.index);
-        let same = same.filter(|it| !at.gone.contains(&self.index) && it.kind == self.kind);
+        let gone = self.gone || at.gone.contains(&self.index);
+        let same = same.filter(|it| !gone && it.kind == self.kind);
         let by_name = || {
             let name = match (&at.policy.template, at.policy.following.follow) {
                 (Some(name), _) => name.as_str(),
@@ -371,7 +376,7 @@ impl From<&Candidate<'_>> for Template {
     fn from(candidate: &Candidate<'_>) -> Self {
         let link = candidate.link;
         let (index, name, kind) = (link.index, link.name.clone(), link.kind);
-        Self { index, name, kind, primary: candidate.primary }
+        Self { index, name, kind, primary: candidate.primary, gone: false }
     }
 }
 

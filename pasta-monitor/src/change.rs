@@ -25,7 +25,10 @@ impl Change {
         hold: Option<Duration>,
     ) -> Option<Self> {
         let ((old, had), (new, wants)) = (before, after);
-        if old == new && had == wants {
+        let still_held = |one: &Binding, other: &Binding| {
+            matches!((one, other), (Binding::Held(..), Binding::Held(..))) && one.is_like(other)
+        };
+        if (old == new || still_held(old, new)) && had == wants {
             return None;
         }
         let reason = reason.map_or("configuration changed".to_owned(), |it| it.to_string());

@@ -330,7 +330,8 @@ impl State {
         let of_template = Family::BOTH.into_iter().find_map(|family| {
             match self.families.get(family).tracker.binding() {
                 Binding::Bound(template) | Binding::Held(template, ..) => {
-                    self.host.links.get(&template.index).map(|link| link.mtu)
+                    let link = self.host.links.get(&template.index).filter(|_| !template.gone);
+                    link.map(|link| link.mtu)
                 }
                 Binding::Off | Binding::Local => None,
             }

@@ -182,6 +182,22 @@ fn a_link_that_was_made_anew_is_another_one_in_spite_of_its_index() {
 }
 
 #[test]
+fn a_template_that_is_made_anew_while_it_is_held_has_returned() {
+    let family = Family::V4;
+    let mut tracker = Family4::start(&host(true, None), plain());
+    assert_eq!(tracker.see(0, &Host::default()), "held wlan0: interface gone");
+    // Deleted only now, as by an unplugged adapter; then there is one of another index.
+    let Family4(tracker, policy) = &mut tracker;
+    let mut see = |ms, host: Host, gone: BTreeSet<u32>| {
+        tracker.advance(Situation { now: at(ms), host: &host.0, gone: &gone, policy, family })
+    };
+    assert_eq!(see(1, Host::default(), [3].into()), None);
+    let anew = Host::default().link(9, "wlan0").address(9, "192.0.2.7/24");
+    let anew = anew.route(9, "0.0.0.0/0", "192.0.2.1", 600);
+    assert_eq!(see(2, anew, BTreeSet::new()), Some((Reason::Returned, Move::Needed)));
+}
+
+#[test]
 fn a_named_interface_is_known_by_its_name_when_it_returns() {
     let mut family = Family4::start(&host(true, None), named("wlan0"));
     assert_eq!(family.see_without(1, &Host::default(), &[3]), "held wlan0: interface gone");
