@@ -100,13 +100,21 @@ impl Namespace {
     pub async fn rename(&self, old: &IfName, new: &IfName) -> Result<(), NetlinkError> {
         let link = LinkUnspec::new_with_index(self.tap).name(new.as_str().to_owned()).build();
         let renamed = self.netlink.change(set(link), 0).await;
-        let other = if renamed.is_ok() { old } else { new };
+        let added = self.add_name(if renamed.is_ok() { old } else { new }).await;
+        renamed.and(added)
+    }
+
+    /// Gives the tap `name` as an alternative one.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused.
+    pub async fn add_name(&self, name: &IfName) -> Result<(), NetlinkError> {
         let mut message = LinkUnspec::new_with_index(self.tap).build();
-        let name = Prop::AltIfName(other.as_str().to_owned());
+        let name = Prop::AltIfName(name.as_str().to_owned());
         message.attributes.push(LinkAttribute::PropList(vec![name]));
         let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND;
-        let added = self.netlink.change(RouteNetlinkMessage::NewLinkProp(message), flags).await;
-        renamed.and(added)
+        self.netlink.change(RouteNetlinkMessage::NewLinkProp(message), flags).await
     }
 
     /// Makes room for more frames in the tap than the kernel does by itself. This is a part of making

@@ -570,7 +570,15 @@ impl Follower {
         let Some(new) = self.state.late_name() else { return };
         self.state.name_is_decided();
         let Ok(old) = pasta_ipc::types::IfName::try_from(seen.tap.name.clone()) else { return };
-        if old == new || seen.tap_is_in_use() {
+        if old == new {
+            return;
+        }
+        if seen.tap_is_in_use() {
+            let how = match self.namespace.add_name(&new).await {
+                Ok(()) => format!("and {new} leads to it too"),
+                Err(error) => format!("and cannot be {new} too: {error}"),
+            };
+            log.info(&format!("tap: keeps the name {old}, by which it is in use, {how}"));
             return;
         }
         match self.namespace.rename(&old, &new).await {

@@ -117,6 +117,21 @@ pub(super) fn s65_a_tap_whose_new_name_is_taken_keeps_its_own(lab: &Lab) -> Outc
     Ok(())
 }
 
+pub(super) fn a_tap_in_use_keeps_its_name_and_gets_the_new_one_too(lab: &Lab) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let watched = Watched::start(lab, &[])?;
+    let index = watched.inside.run(|| index_of("tap0"))?;
+    watched.inside.run(|| Admin::open()?.add_address(index, [203, 0, 113, 5].into(), 24))?;
+
+    come_online(lab, Family::V4, Some(0))?;
+
+    let by_new_name = || Ok(nix::net::if_::if_nametoindex(UPLINK)?);
+    let found = wait::until("the new name", || watched.inside.run(by_new_name).ok())?;
+    assert_eq!(found, index);
+    assert_eq!(watched.inside.run(|| index_of("tap0"))?, index);
+    Ok(())
+}
+
 pub(super) fn s08_a_bridge_of_containers_is_never_template(lab: &Lab, family: Family) -> Outcome {
     go_offline(lab, &[Family::V4, Family::V6])?;
     let (bridged, len): (IpAddr, u8) = match family {
