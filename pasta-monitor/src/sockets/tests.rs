@@ -128,7 +128,52 @@ fn refused_listener_costs_nothing() {
     assert!(ask_sockets(&mut gate, Instant::START, TCP4, 1).is_ok());
 }
 
+/// Sends octets as the datapath would send a message, and gives what arrives.
+fn arrival(octets: &[u8]) -> Option<DatapathToMonitor> {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    let (ours, theirs) = crate::peer::ToDatapath::pair().unwrap();
+    let theirs: OwnedFd = theirs.into();
+    send(theirs.as_raw_fd(), octets, MsgFlags::empty()).unwrap();
+    ours.receive().ok().map(|it| it.message)
+}
+
 proptest! {
+    /// The datapath may be in the hands of somebody else. A new kind of message or order has to be
+    /// thought about here: none may name an address, a route or a link, or lead to a change of one.
+    #[test]
+    fn s68_whatever_octets_come_sockets_are_all_that_is_made(
+        // What is wanted, the name of the request, and whether of TCP or UDP, IPv4 or IPv6.
+        head in (1_u8..3, 0_u8..=250, 0_u8..2),
+        // How many, or a port near those of the rule as the wire has it; or anything.
+        tail in prop_oneof![
+            (0_u8..2, 0_u8..40).prop_map(|(a, b)| vec![a, b]),
+            (0x38_u8..0x50, 0_u8..3).prop_map(|(low, a)| vec![a, 251, low, 0x1f]),
+            prop::collection::vec(any::<u8>(), 0..12),
+        ],
+    ) {
+        let mut gate = gate(vec![rule(Transport::Tcp, 8000, 8010, Effort::Explicit)]);
+        let octets = [&[head.0, head.1, head.2], &tail[..]].concat();
+        let Some(message) = arrival(&octets) else { return Ok(()) };
+        let order = match message {
+            DatapathToMonitor::Hello(_) => {
+                prop_assert_eq!(gate.decide(Instant::START, &message), None);
+                return Ok(());
+            }
+            DatapathToMonitor::SocketsWanted { .. } | DatapathToMonitor::ListenerWanted { .. } => {
+                gate.decide(Instant::START, &message).unwrap().outcome
+            }
+        };
+        match order {
+            Ok(Order::Sockets(_, count)) => prop_assert!(count.get() <= MAX_SOCKETS),
+            Ok(Order::Listener(NamespaceListener { transport, family: _, port })) => {
+                prop_assert_eq!(transport, Transport::Tcp);
+                prop_assert!((8000..=8010).contains(&port.get()));
+            }
+            Err(Refusal::Denied | Refusal::Busy | Refusal::Failed(_)) => {}
+        }
+    }
+
     /// In no stretch of time more is given than the burst and what that time brings.
     #[test]
     fn rate_is_kept_over_any_stretch(steps in prop::collection::vec((0_u64..200_000, 1_u8..=32), 1..200)) {
