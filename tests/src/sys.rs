@@ -226,3 +226,26 @@ pub fn make_tun(device: &File, name: &str) -> io::Result<()> {
     let rc = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// A copy of descriptor `number` of process `pid` (pidfd_getfd(2)).
+///
+/// # Errors
+///
+/// `EBADF` if it has none of that number, `EPERM` for who may not trace it, `ENOSYS` before
+/// Linux 5.6.
+pub fn descriptor_of(pid: i32, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if process < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned it as a new descriptor, which nothing else owns.
+    let process = unsafe { OwnedFd::from_raw_fd(process as i32) };
+    // SAFETY: takes three integers; `process` is open.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as i32) })
+}

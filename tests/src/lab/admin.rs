@@ -1,6 +1,7 @@
 //! Changing a network as its administrator does, and hearing what changes in it.
 
 mod devices;
+pub mod forgery;
 mod rules;
 
 use std::fs::File;
@@ -18,7 +19,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkPayload,
 };
 use netlink_packet_route::address::{
-    AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
@@ -176,6 +177,29 @@ impl Admin {
         self.request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
     }
 
+    /// Has the kernel make privacy addresses beside an IPv6 address, or no longer: those that it has
+    /// made go then (`IFA_F_MANAGETEMPADDR`, linux/if_addr.h). The link has to allow it, by its
+    /// setting `use_tempaddr`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn manage_privacy_of(
+        &self,
+        link: u32,
+        (address, prefix): (IpAddr, u8),
+        on: bool,
+    ) -> Outcome {
+        let mut message = address_message(link, address, prefix);
+        if on {
+            let flags = AddressFlags::Nodad | AddressFlags::Managetempaddr;
+            message.attributes.retain(|it| !matches!(it, AddressAttribute::Flags(_)));
+            message.attributes.push(AddressAttribute::Flags(flags));
+        }
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
+    }
+
     /// Says where a neighbour is, for good.
     ///
     /// # Errors
@@ -319,7 +343,12 @@ impl Admin {
         self.request(RouteNetlinkMessage::DelRoute(message), NLM_F_ACK).map(drop)
     }
 
-    fn show(&self) -> Outcome<Vec<Line>> {
+    /// All addresses and routes of table main, as [`Inside::show`].
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn show(&self) -> Outcome<Vec<Line>> {
         let mut lines = Vec::new();
         for what in [
             RouteNetlinkMessage::GetAddress(AddressMessage::default()),

@@ -4,13 +4,14 @@
 //! reaps, process 2 that is the test, and what the test started.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::wait;
-use crate::Outcome;
+use crate::{Outcome, sys};
 
 /// Processes that belong to the lab itself: its reaper and the test.
 const LABS_OWN: i32 = 2;
@@ -103,6 +104,15 @@ impl Process {
     /// Whether it still runs.
     pub fn runs(&self) -> bool {
         Self::read(self.pid).is_some()
+    }
+
+    /// A copy of its descriptor `number`: what it is connected to, the test is from now on.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn descriptor(&self, number: i32) -> Outcome<OwnedFd> {
+        Ok(sys::descriptor_of(self.pid, number)?)
     }
 
     /// Sends it a signal.
