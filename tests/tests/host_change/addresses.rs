@@ -106,6 +106,55 @@ pub(super) fn s30_refreshed_lifetimes_lead_to_nothing(lab: &Lab, family: Family)
     Ok(())
 }
 
+pub(super) fn s31_privacy_addresses_that_rotate_lead_to_nothing(lab: &Lab) -> Outcome {
+    let family = Family::V6;
+    let own = (family.host(), prefix_length(family));
+    lab.host().run(|| {
+        // The kernel gives up after some that were made for one address.
+        for (name, value) in [("use_tempaddr", "2"), ("regen_max_retry", "1000")] {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{UPLINK}/{name}"), value)?;
+        }
+        Ok(())
+    })?;
+    let mut watched = Watched::start(lab, &["-d"])?;
+    watched.wait_for_address(family.host(), true)?;
+    let mut log = watched.inside.listen()?;
+    let said = |watched: &mut Watched| {
+        let errors = watched.session.running().errors();
+        errors.lines().filter(|line| line.contains("info: ")).count()
+    };
+    let before = said(&mut watched);
+    let privacy_address = || {
+        let all = lab.on_host(|netlink| Ok(netlink.addresses()?)).ok()?;
+        let in_subnet = |it: &IpAddr| it.to_string().starts_with("2001:db8::");
+        let mut found = all.into_iter().map(|it| it.address).filter(in_subnet);
+        found.find(|it| *it != family.host() && *it != elsewhere(family))
+    };
+
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        on_host(lab, |admin| admin.manage_privacy_of(index_of(UPLINK)?, own, true))?;
+        seen.insert(wait::until("a privacy address", privacy_address)?);
+        on_host(lab, |admin| admin.manage_privacy_of(index_of(UPLINK)?, own, false))?;
+        wait::until("its end", || privacy_address().is_none().then_some(()))?;
+    }
+    assert_eq!(seen.len(), 20, "{seen:?}");
+    assert_eq!(log.lines()?, [] as [String; 0]);
+    assert_eq!(said(&mut watched), before);
+    // One that stays is no more to be copied, and what is news is heard as ever.
+    on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        admin.manage_privacy_of(link, own, true)?;
+        admin.add_address(link, elsewhere(family), prefix_length(family))
+    })?;
+    watched.wait_for_address(elsewhere(family), true)?;
+    let stays = wait::until("a privacy address", privacy_address)?;
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|it| it.contains(&stays.to_string())), "{lines:#?}");
+    assert!(lines.iter().all(|it| it.contains(&elsewhere(family).to_string())), "{lines:#?}");
+    Ok(())
+}
+
 pub(super) fn s32_a_tentative_address_is_waited_for(lab: &Lab) -> Outcome {
     let family = Family::V6;
     let watched = Watched::start(lab, &[])?;

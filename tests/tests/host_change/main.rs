@@ -4,6 +4,7 @@
 mod addresses;
 mod cable;
 mod flows;
+mod hostile;
 mod lacking;
 mod links;
 mod random;
@@ -19,7 +20,8 @@ use std::process::ExitCode;
 use addresses::{
     s15_what_was_left_may_go, s21_a_default_route_that_goes_with_an_address_is_held,
     s29_a_deprecated_address_is_deprecated_and_goes_when_the_hosts_does,
-    s30_refreshed_lifetimes_lead_to_nothing, s32_a_tentative_address_is_waited_for,
+    s30_refreshed_lifetimes_lead_to_nothing, s31_privacy_addresses_that_rotate_lead_to_nothing,
+    s32_a_tentative_address_is_waited_for,
     s33_an_address_that_expires_is_held_and_does_not_expire_by_itself,
 };
 use cable::{s19_a_download_outlives_a_pulled_cable, s19_an_upload_outlives_a_pulled_cable};
@@ -28,6 +30,11 @@ use flows::{
     s14_a_running_download_survives_the_move, s61_while_held_new_flows_fail_at_once,
     s62_a_datagram_flow_goes_on_from_the_new_address,
     s62_an_echo_flow_goes_on_from_the_new_address,
+};
+use hostile::{
+    s06_what_is_not_of_the_kernel_is_counted_and_changes_nothing,
+    s68_a_forged_message_ends_the_monitor_and_changes_nothing,
+    s68_requests_of_a_datapath_that_was_taken_over_change_nothing,
 };
 use lacking::{
     s55_a_host_that_cannot_be_watched_is_looked_at,
@@ -53,8 +60,9 @@ use status::{
 };
 use storms::{
     a_cable_that_gets_an_address_is_heard_though_another_is_template,
+    s22_a_host_that_was_renumbered_in_its_sleep_is_followed,
     s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
-    s53_lost_events_are_made_up_for,
+    s53_lost_events_are_made_up_for, s54_nothing_goes_on_the_strength_of_interrupted_readings,
 };
 use tests::harness::{self, Case};
 use tests::lab::address::prefix_length;
@@ -87,6 +95,7 @@ fn main() -> ExitCode {
         case!(families, s02_the_first_address_and_default_route_bind),
         case!(families, s03_s04_a_named_interface_is_waited_for),
         case!(families, s05_the_name_of_the_tap_has_no_influence_on_binding),
+        case!(families, s06_what_is_not_of_the_kernel_is_counted_and_changes_nothing),
         case!(families, s07_without_config_net_nothing_in_the_namespace_changes),
         case!(families, s08_a_bridge_of_containers_is_never_template),
         case!(families, s09_one_family_binds_late_and_leaves_the_other_alone),
@@ -105,6 +114,7 @@ fn main() -> ExitCode {
         case!(lab, s20_a_default_route_that_vanishes_silently_is_noticed),
         case!(families, s15_what_was_left_may_go),
         case!(lab, s21_a_default_route_that_goes_with_an_address_is_held),
+        case!(families, s22_a_host_that_was_renumbered_in_its_sleep_is_followed),
         case!(families, s23_traffic_goes_through_a_vpn_and_the_identity_stays),
         case!(families, s24_a_tunnel_that_is_allowed_gives_its_own_end_and_a_way_by_its_peer),
         case!(families, s25_a_tunnel_that_is_the_only_way_is_template_until_there_is_another),
@@ -113,6 +123,7 @@ fn main() -> ExitCode {
         case!(families, s28_of_two_tunnels_one_goes_and_nothing_happens),
         case!(families, s29_a_deprecated_address_is_deprecated_and_goes_when_the_hosts_does),
         case!(families, s30_refreshed_lifetimes_lead_to_nothing),
+        case!(lab, s31_privacy_addresses_that_rotate_lead_to_nothing),
         case!(lab, s32_a_tentative_address_is_waited_for),
         case!(families, s33_an_address_that_expires_is_held_and_does_not_expire_by_itself),
         case!(families, s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again),
@@ -135,6 +146,7 @@ fn main() -> ExitCode {
         case!(families, s52_unrelated_events_wake_nobody),
         case!(families, a_cable_that_gets_an_address_is_heard_though_another_is_template),
         case!(families, s53_lost_events_are_made_up_for),
+        case!(families, s54_nothing_goes_on_the_strength_of_interrupted_readings),
         case!(families, s55_a_host_that_cannot_be_watched_is_looked_at),
         case!(families, s58_a_rule_for_our_user_makes_the_template_by_its_table),
         case!(lab, s59_without_ipv6_the_family_is_off_and_the_other_is_followed),
@@ -150,6 +162,8 @@ fn main() -> ExitCode {
         case!(families, a_transition_is_one_line_and_what_leads_to_nothing_is_none),
         case!(families, s66_without_following_all_stays_as_at_start),
         case!(families, s67_readiness_waits_for_a_network_if_asked_to),
+        case!(lab, s68_requests_of_a_datapath_that_was_taken_over_change_nothing),
+        case!(lab, s68_a_forged_message_ends_the_monitor_and_changes_nothing),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }

@@ -1,6 +1,9 @@
 //! Storms of events, and events that are lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use nix::sys::signal::Signal;
+use tests::lab::DATAPATH;
 
 use super::*;
 
@@ -63,6 +66,125 @@ pub(super) fn s53_lost_events_are_made_up_for(lab: &Lab, family: Family) -> Outc
     wait::until("word of the overrun", || {
         watched.session.running().errors().contains("overrun").then_some(())
     })
+}
+
+pub(super) fn s22_a_host_that_was_renumbered_in_its_sleep_is_followed(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    // A machine that sleeps runs none of the three; what its clock does meanwhile is tested where the
+    // clocks are compared.
+    let mut watched = Watched::start(lab, &[])?;
+    watched.wait_for_address(family.host(), true)?;
+    let supervisor = process::Process::read(watched.session.running().pid()).ok_or("no pasta")?;
+    let all = [supervisor, process::only(MONITOR)?, process::only(DATAPATH)?];
+    let mut log = watched.inside.listen()?;
+    let (old, new, len) = (family.host(), elsewhere(family), prefix_length(family));
+    let (address, gateway, second_len) = second(family);
+
+    all.iter().try_for_each(|it| it.signal(Signal::SIGSTOP))?;
+    let renumbered = on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        admin.delete_address(link, old, len)?;
+        admin.add_address(link, new, len)?;
+        // IPv4 loses its default route with the address.
+        let _ = admin.add_onlink_default(first_default(family, 0)?);
+        Ok(())
+    });
+    // And a cable was plugged in, which is better than what there was.
+    let plugged = add_second_uplink(lab).and_then(|()| {
+        on_host(lab, |admin| {
+            let link = index_of(SECOND.0)?;
+            admin.add_address(link, address, second_len)?;
+            let _ = admin.delete_route(first_default(family, 0)?);
+            admin.add_route(Way::default(link, gateway, 0))
+        })
+    });
+    all.iter().try_for_each(|it| it.signal(Signal::SIGCONT))?;
+    renumbered.and(plugged)?;
+
+    watched.wait_for_address(address, true)?;
+    watched.wait_for_default(gateway)?;
+    watched.wait_for_address(old, false)?;
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|it| it.contains("169.254.2.")), "{lines:#?}");
+    watched.reach(lab, family)
+}
+
+/// Address number `n` of a link that has more of them than the kernel tells in one piece.
+fn one_of_many(family: Family, n: u16) -> IpAddr {
+    match family {
+        Family::V4 => [10, 7, (n >> 8) as u8, n as u8].into(),
+        Family::V6 => std::net::Ipv6Addr::new(0x2001, 0xdb8, 7777, 0, 0, 0, 0, n).into(),
+    }
+}
+
+pub(super) fn s54_nothing_goes_on_the_strength_of_interrupted_readings(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    use std::os::fd::AsFd;
+    const MANY: u16 = 2000;
+    lab.on_host(|netlink| Ok(netlink.add_veth("other0", "other1", lab.remote().as_fd())?))?;
+    let many = family.host_length();
+    on_host(lab, |admin| {
+        let other = index_of("other0")?;
+        (1..MANY).try_for_each(|n| admin.add_address(other, one_of_many(family, n), many))
+    })?;
+    let mut watched = Watched::start(lab, &["-d"])?;
+    watched.wait_for_address(family.host(), true)?;
+    let monitor = process::only(MONITOR)?;
+    let mut log = watched.inside.listen()?;
+    let (new, len) = (elsewhere(family), prefix_length(family));
+    let mut told = |text: &str| {
+        wait::until(text, || watched.session.running().errors().contains(text).then_some(()))
+    };
+
+    // Addresses of a link that nobody follows come and go while the host is read: no event of it gets
+    // through, and no reading is of one moment.
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            on_host(lab, |admin| {
+                let other = index_of("other0")?;
+                while !enough.load(Ordering::Relaxed) {
+                    admin.add_address(other, one_of_many(family, MANY), many)?;
+                    admin.delete_address(other, one_of_many(family, MANY), many)?;
+                }
+                Ok(())
+            })
+        });
+        let mut lost = || -> Outcome {
+            monitor.signal(Signal::SIGSTOP)?;
+            let changed = on_host(lab, |admin| {
+                let link = index_of(UPLINK)?;
+                admin.add_address(link, new, len)?;
+                for _ in 0..2000 {
+                    admin.add_address(link, renewed(family), len)?;
+                    admin.delete_address(link, renewed(family), len)?;
+                }
+                Ok(())
+            });
+            monitor.signal(Signal::SIGCONT)?;
+            changed?;
+            told("netlink overrun, resynchronised")?;
+            told("host: addresses kept changing while they were read")
+        };
+        let lost = lost();
+        enough.store(true, Ordering::Relaxed);
+        churn.join().map_err(|_| "the churn panicked")?.and(lost)
+    })?;
+
+    watched.wait_for_address(new, true)?;
+    on_host(lab, |admin| {
+        admin.delete_address(index_of(UPLINK)?, new, len)?;
+        Ok(())
+    })?;
+    watched.wait_for_address(new, false)?;
+    let lines = log.lines()?;
+    never_gone(lines, &format!("address {}/", family.host()));
+    never_gone(lines, default_route(family.gateway()));
+    watched.reach(lab, family)
 }
 
 /// How often the process has gone to sleep of its own accord, and so was woken.
