@@ -1,5 +1,10 @@
-//! What the caller of `pasta` gave this process and COMMAND shall have as if we were not there:
-//! umask, signal mask, limits on core files and descriptors.
+//! What the caller of `pasta` gave this process, and what of it COMMAND gets.
+//!
+//! Umask and the limits on core files and descriptors are COMMAND's as if we were not there. Signals
+//! are not: it starts with none blocked, and with the default meaning of each. A caller that blocks or
+//! ignores some does so for itself, and a COMMAND that cannot be ended by TERM or by a closed pipe is
+//! the usual result. Three are ignored on purpose, HUP by nohup(1), INT and QUIT by a shell for what it
+//! runs in the background of a script: where the caller ignores these, COMMAND does.
 
 use crate::sys;
 use nix::sys::prctl;
@@ -19,11 +24,13 @@ pub(crate) const WATCHED: [Signal; 7] = [
     Signal::SIGUSR2,
 ];
 
+/// Signals that COMMAND ignores where the caller does.
+const LEFT_IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+
 /// What was changed at the start, as the caller had it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     umask: Mode,
-    mask: SigSet,
     core: (rlim_t, rlim_t),
     descriptors: (rlim_t, rlim_t),
 }
@@ -47,13 +54,13 @@ impl Caller {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, descriptors.1, descriptors.1)?;
         // Ignored, as a careless caller leaves it, it would reap our children for us.
-        sys::default_disposition(Signal::SIGCHLD)?;
-        let mut mask = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), Some(&mut mask))?;
-        Ok(Self { umask: umask(Mode::from_bits_truncate(0o077)), mask, core, descriptors })
+        sys::default_disposition(libc::SIGCHLD)?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched()), None)?;
+        Ok(Self { umask: umask(Mode::from_bits_truncate(0o077)), core, descriptors })
     }
 
-    /// Gives everything back, in the process that is about to become COMMAND.
+    /// Gives back what is COMMAND's, in the process that is about to become it, and lets signals
+    /// through.
     ///
     /// # Errors
     ///
@@ -62,9 +69,16 @@ impl Caller {
         umask(self.umask);
         setrlimit(Resource::RLIMIT_CORE, self.core.0, self.core.1)?;
         setrlimit(Resource::RLIMIT_NOFILE, self.descriptors.0, self.descriptors.1)?;
-        // Rust's runtime has ignored it since before `main`.
-        sys::default_disposition(Signal::SIGPIPE)?;
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)?;
+        // PIPE among them, which Rust's runtime has ignored since before `main`. The C library keeps
+        // two for itself, and KILL and STOP cannot mean anything else.
+        let left = LEFT_IGNORED.map(|signal| signal as libc::c_int);
+        for number in (1..=libc::SIGRTMAX()).filter(|number| !left.contains(number)) {
+            match sys::default_disposition(number) {
+                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+                _ => {}
+            }
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         Ok(())
     }
 }

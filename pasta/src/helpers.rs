@@ -185,7 +185,7 @@ fn become_helper(start: &Start<'_>) -> io::Result<Infallible> {
         sys::place(fd.as_fd(), number)?;
     }
     SigSet::empty().thread_set_mask()?;
-    sys::default_disposition(Signal::SIGPIPE)?;
+    sys::default_disposition(libc::SIGPIPE)?;
     chdir("/")?;
     let name = CString::new(start.helper.name())?;
     // Every other descriptor closes by itself.

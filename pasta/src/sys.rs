@@ -143,14 +143,14 @@ pub(crate) fn own_new(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Sets the disposition of `signal` back to its default.
+/// Sets the disposition of the signal `number` back to its default.
 ///
 /// # Errors
 ///
-/// `EINVAL` for `SIGKILL` and `SIGSTOP`.
-pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
+/// `EINVAL` for `SIGKILL` and `SIGSTOP`, those that the C library keeps for itself, and what is none.
+pub(crate) fn default_disposition(number: libc::c_int) -> io::Result<()> {
     // SAFETY: SIG_DFL installs no handler, so there is no code whose safety is in question.
-    let before = unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
+    let before = unsafe { libc::signal(number, libc::SIG_DFL) };
     if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

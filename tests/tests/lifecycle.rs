@@ -1,5 +1,8 @@
 //! COMMAND's life: how it starts, what reaches it, how it ends, and that nothing is left.
 
+#[path = "lifecycle/sys.rs"]
+mod start;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -18,6 +21,8 @@ fn main() -> ExitCode {
         case!(lab, signal_that_kills_the_command_shows_in_our_exit_code),
         case!(lab, command_that_cannot_be_executed_is_an_error),
         case!(lab, command_is_root_in_its_namespace_and_otherwise_as_the_caller_left_it),
+        case!(lab, command_starts_with_no_signal_blocked_and_few_ignored),
+        case!(lab, hang_up_that_the_caller_ignores_does_not_end_the_command),
         case!(lab, command_sees_the_callers_environment_and_streams),
         case!(lab, words_of_the_command_are_not_taken_for_options),
         case!(lab, login_shell_is_the_command_when_none_is_given),
@@ -91,6 +96,47 @@ fn command_is_root_in_its_namespace_and_otherwise_as_the_caller_left_it(lab: &La
     assert!(!facts.contains(&format!("CapEff: {nothing}")), "{facts:#?}");
     assert!(!facts.contains(&"Pid: 1".to_owned()), "default signals do not end a process 1");
     Ok(())
+}
+
+fn command_starts_with_no_signal_blocked_and_few_ignored(lab: &Lab) -> Outcome {
+    let mut command = lab.pasta().configured().command(client(&["identity"]));
+    let blocked = &[Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGWINCH, Signal::SIGALRM];
+    let ignored = &[
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGUSR2,
+        Signal::SIGTSTP,
+        Signal::SIGPIPE,
+    ];
+    start::start_with_signals(&mut command, blocked, ignored);
+
+    let finished = Running::start(command)?.finish()?.expect_code(0)?;
+
+    let set = |field: &str| -> Outcome<u64> {
+        let value = finished.output.iter().find_map(|line| line.strip_prefix(field));
+        Ok(u64::from_str_radix(value.ok_or(format!("no {field:?} in {finished:?}"))?, 16)?)
+    };
+    assert_eq!(set("- SigBlk: ")?, 0);
+    // What nohup(1) and shells leave on purpose. Signals 32 and 33 are the C library's.
+    let left = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT].map(|it| 1 << (it as u32 - 1));
+    assert_eq!(set("- SigIgn: ")? & !(0b11 << 31), left.iter().sum());
+    Ok(())
+}
+
+fn hang_up_that_the_caller_ignores_does_not_end_the_command(lab: &Lab) -> Outcome {
+    let mut command = lab.pasta().configured().command(client(&["hold"]));
+    start::start_with_signals(&mut command, &[], &[Signal::SIGHUP]);
+    let mut running = Running::start(command)?;
+    running.wait_for_line("holding")?;
+
+    running.signal(Signal::SIGHUP)?;
+    running.signal(Signal::SIGTERM)?;
+
+    // Signals are passed on by their numbers where several wait, and HUP has the lowest.
+    assert_eq!(enter::shell_code(running.wait()?), 128 + Signal::SIGTERM as i32);
+    process::wait_until_none_left()
 }
 
 fn command_sees_the_callers_environment_and_streams(lab: &Lab) -> Outcome {
