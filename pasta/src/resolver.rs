@@ -15,6 +15,7 @@
 //! holds.
 
 mod chain;
+mod farewell;
 mod parse;
 mod settle;
 mod watch;

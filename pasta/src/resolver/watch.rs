@@ -4,6 +4,7 @@
 //! each event. Only calls that the confined supervisor has are used here.
 
 use super::chain::{Chain, Look, follow};
+use super::farewell::Unhurried;
 use super::settle::Found;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, readlinkat};
@@ -32,7 +33,7 @@ type Trace = Option<(u64, u64, i64, (i64, i64), (i64, i64))>;
 /// How changes are noticed.
 #[derive(Debug)]
 enum Means {
-    Inotify { inotify: Inotify, names: BTreeMap<WatchDescriptor, BTreeSet<OsString>> },
+    Inotify { inotify: Unhurried, names: BTreeMap<WatchDescriptor, BTreeSet<OsString>> },
     Polling { traces: Vec<Trace>, next: Instant },
 }
 
@@ -49,7 +50,7 @@ impl Watch {
     pub(super) fn new(path: &Path, now: Instant) -> Self {
         let chain = walk(path);
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
-        let means = match Inotify::init(flags) {
+        let means = match Unhurried::init(flags) {
             Ok(inotify) => Means::Inotify { inotify, names: BTreeMap::new() },
             Err(_) => polling(&chain, now),
         };
