@@ -7,7 +7,6 @@
 //! collector of such sockets (net/unix/garbage.c) closes what is in it in a thread of its own. Before,
 //! whoever closes the sender waits as ever.
 
-use nix::sys::inotify::{InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
@@ -15,37 +14,36 @@ use std::io::IoSlice;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// An inotify instance that is closed by the kernel when it has the time.
+/// A descriptor that the kernel closes when it has the time.
 #[derive(Debug)]
-pub(super) struct Unhurried {
-    inotify: Inotify,
+pub(super) struct Unhurried<T: AsFd> {
+    inner: T,
     /// Receiver and sender, made before this process is confined; none where they could not be. Fields
     /// are dropped in order: closing the sender, last, has the collector look.
     ends: Option<(OwnedFd, OwnedFd)>,
 }
 
-impl Unhurried {
-    /// A new instance.
-    pub(super) fn init(flags: InitFlags) -> nix::Result<Self> {
-        let inotify = Inotify::init(flags)?;
+impl<T: AsFd> Unhurried<T> {
+    /// Takes over `inner`.
+    pub(super) fn new(inner: T) -> Self {
         let pair = (AddressFamily::Unix, SockType::Datagram);
         let ends = socketpair(pair.0, pair.1, None, SockFlag::SOCK_CLOEXEC).ok();
-        Ok(Self { inotify, ends })
+        Self { inner, ends }
     }
 }
 
-impl Deref for Unhurried {
-    type Target = Inotify;
+impl<T: AsFd> Deref for Unhurried<T> {
+    type Target = T;
 
-    fn deref(&self) -> &Inotify {
-        &self.inotify
+    fn deref(&self) -> &T {
+        &self.inner
     }
 }
 
-impl Drop for Unhurried {
+impl<T: AsFd> Drop for Unhurried<T> {
     fn drop(&mut self) {
         let Some((receiver, sender)) = &self.ends else { return };
-        let inside = [self.inotify.as_fd().as_raw_fd(), receiver.as_raw_fd()];
+        let inside = [self.inner.as_fd().as_raw_fd(), receiver.as_raw_fd()];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         // Where it cannot be sent, closing takes its time.
         let _ = sendmsg::<()>(
@@ -61,27 +59,18 @@ impl Drop for Unhurried {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::inotify::AddWatchFlags;
-    use std::time::{Duration, Instant};
-
-    /// How many inotify instances this user may have, and so whether those let go of are closed.
-    const ROUNDS: usize = 300;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::unistd::pipe;
 
     #[test]
     fn what_is_let_go_of_is_closed_in_the_end() {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        for round in 0..ROUNDS {
-            // The kernel allows a user 128 of them by default: those before must have gone.
-            let made = loop {
-                match Unhurried::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
-                    Ok(made) => break made,
-                    Err(errno) => {
-                        assert!(Instant::now() < deadline, "{errno} in round {round}");
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                }
-            };
-            made.add_watch("/", AddWatchFlags::IN_CREATE).unwrap();
-        }
+        let (read, write) = pipe().unwrap();
+        let unhurried = Unhurried::new(write);
+        assert!(unhurried.ends.is_some());
+        drop(unhurried);
+        // The last writer has gone.
+        let mut fds = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(60_000_u16)), Ok(1));
+        assert_eq!(fds[0].revents(), Some(PollFlags::POLLHUP));
     }
 }

@@ -33,7 +33,7 @@ type Trace = Option<(u64, u64, i64, (i64, i64), (i64, i64))>;
 /// How changes are noticed.
 #[derive(Debug)]
 enum Means {
-    Inotify { inotify: Unhurried, names: BTreeMap<WatchDescriptor, BTreeSet<OsString>> },
+    Inotify { inotify: Unhurried<Inotify>, names: BTreeMap<WatchDescriptor, BTreeSet<OsString>> },
     Polling { traces: Vec<Trace>, next: Instant },
 }
 
@@ -50,8 +50,10 @@ impl Watch {
     pub(super) fn new(path: &Path, now: Instant) -> Self {
         let chain = walk(path);
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
-        let means = match Unhurried::init(flags) {
-            Ok(inotify) => Means::Inotify { inotify, names: BTreeMap::new() },
+        let means = match Inotify::init(flags) {
+            Ok(inotify) => {
+                Means::Inotify { inotify: Unhurried::new(inotify), names: BTreeMap::new() }
+            }
             Err(_) => polling(&chain, now),
         };
         let mut watch = Self { path: path.to_owned(), chain, means };
