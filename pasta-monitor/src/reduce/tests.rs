@@ -255,7 +255,45 @@ fn state_of(binding: &Binding) -> Published {
     }
 }
 
+/// What `host` looks like in a reading that lacks every object whose turn in `lacks` says so.
+fn interrupted(host: &HostView, lacks: &[bool]) -> HostView {
+    let mut part = host.clone();
+    let mut lacks = lacks.iter().cycle().copied();
+    let mut is_read = || !lacks.next().unwrap_or_default();
+    part.links.retain(|_, _| is_read());
+    part.addresses.retain(|_| is_read());
+    part.routes.v4.retain(|_| is_read());
+    part.routes.v6.retain(|_| is_read());
+    part.completed_by(host);
+    part
+}
+
 proptest! {
+    /// Scenario S54: however many readings are interrupted one after the other, all stays.
+    #[test]
+    fn s54_nothing_goes_on_the_strength_of_interrupted_readings(
+        uplinks in [any_uplink(), any_uplink()],
+        readings in prop::collection::vec(prop::collection::vec(any::<bool>(), 1..20), 1..5),
+    ) {
+        let mut world = World::start(host_of(uplinks));
+        let ours = |it: &World| {
+            let addresses: BTreeSet<_> = it.namespace.our_addresses().collect();
+            (addresses, it.namespace.our_routes().collect::<BTreeSet<_>>())
+        };
+        let (had, bindings) = (ours(&world), world.state.bindings());
+        for lacks in readings {
+            let part = interrupted(world.state.host(), &lacks);
+            world.see(part, BTreeSet::new());
+            world.wait(Duration::from_secs(300));
+            prop_assert_eq!(&ours(&world), &had);
+            prop_assert_eq!(world.state.bindings(), bindings.clone());
+        }
+        // The first that is complete is believed.
+        world.see(HostView::default(), BTreeSet::new());
+        world.wait(Duration::from_secs(300));
+        prop_assert!(!world.state.is_bound());
+    }
+
     /// The laws of rest, ownership and order are asserted at each step, in `reconcile`.
     #[test]
     fn any_history_keeps_the_laws_and_ends_where_a_fresh_start_does(
