@@ -7,7 +7,7 @@ use crate::namespace::{Collector, NamespaceView};
 use crate::neighbours::Neighbours;
 use crate::net::Family;
 use crate::netlink::{Netlink, NetlinkError, Quality};
-use crate::record::{Collect, Record, Rule};
+use crate::record::{Collect, Record, Route, Rule};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
@@ -40,13 +40,15 @@ pub async fn host(netlink: &Netlink, before: &HostView, log: &Log) -> HostReadin
     let mut view = HostView::default();
     let mut complete = true;
     let mut failure = None;
-    for (name, what) in [
-        ("links", links as fn() -> RouteNetlinkMessage),
-        ("addresses", addresses),
-        ("IPv4 routes", routes_v4),
-        ("IPv6 routes", routes_v6),
+    for (name, what, family) in [
+        ("links", links as fn() -> RouteNetlinkMessage, None),
+        ("addresses", addresses, None),
+        ("IPv4 routes", routes_v4, Some(Family::V4)),
+        ("IPv6 routes", routes_v6, Some(Family::V6)),
     ] {
-        let read = netlink.dump(what, &mut view).await;
+        let mut only = Only { family, into: std::mem::take(&mut view) };
+        let read = netlink.dump(what, &mut only).await;
+        view = only.into;
         complete &= read.as_ref().is_ok_and(|it| it.consistent);
         match read {
             Err(error) => failure = Some(format!("host: cannot read {name}: {error}")),
@@ -102,12 +104,14 @@ pub async fn namespace(
         }
     }
     let mut complete = true;
-    for (name, what) in [
-        ("addresses", addresses as fn() -> RouteNetlinkMessage),
-        ("IPv4 routes", all_routes_v4),
-        ("IPv6 routes", all_routes_v6),
+    for (name, what, family) in [
+        ("addresses", addresses as fn() -> RouteNetlinkMessage, None),
+        ("IPv4 routes", all_routes_v4, Some(Family::V4)),
+        ("IPv6 routes", all_routes_v6, Some(Family::V6)),
     ] {
-        let read = netlink.dump(what, &mut all).await;
+        let mut only = Only { family, into: std::mem::take(&mut all) };
+        let read = netlink.dump(what, &mut only).await;
+        all = only.into;
         complete &= read.as_ref().is_ok_and(|it| it.consistent);
         report(read, "namespace", name, log)?;
     }
@@ -191,6 +195,24 @@ impl Collect for Rules {
     }
 }
 
+/// Takes the routes of one family only, where one is asked for. A kernel that lacks it answers with
+/// those of all that it has (`rtnl_dump_all()`, `net/core/rtnetlink.c`), which are read by
+/// themselves.
+#[derive(Clone, Debug)]
+struct Only<C> {
+    family: Option<Family>,
+    into: C,
+}
+
+impl<C: Collect> Collect for Only<C> {
+    fn take(&mut self, record: Record) {
+        let other = |route: &Route| self.family.is_some_and(|asked| asked != route.family());
+        if !matches!(&record, Record::Route(route) if other(route)) {
+            self.into.take(record);
+        }
+    }
+}
+
 /// Asks for the way to an address far away. The header of a lookup names nothing but that.
 fn way_to_far(family: Family) -> RouteNetlinkMessage {
     let mut message = match family {
@@ -249,5 +271,24 @@ fn address_family(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::Host;
+
+    #[test]
+    fn s59_routes_of_a_family_that_was_not_asked_for_are_not_read_twice() {
+        let host = Host::default().route(2, "0.0.0.0/0", "192.0.2.1", 0).0;
+        let route = host.routes.v4[0].clone();
+        let mut view = HostView::default();
+        for family in Family::BOTH {
+            let mut only = Only { family: Some(family), into: std::mem::take(&mut view) };
+            only.take(Record::Route(route.clone()));
+            view = only.into;
+        }
+        assert_eq!(view, host);
     }
 }
