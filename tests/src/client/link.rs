@@ -112,9 +112,11 @@ fn ends(netlink: &Netlink, link: &Link) -> Outcome<Ends> {
     })
 }
 
-/// Sends `request` and waits for a frame that `read` makes something of.
+/// Sends `request` and waits for a frame that `read` makes something of. What the link itself sends
+/// is seen as well and does not count: its answers to others are no answers to us.
 fn ask(link: &Link, request: &[u8], read: impl Fn(&[u8]) -> Option<MacAddress>) -> Outcome<Facts> {
     let socket = sys::packet_socket(link.index)?;
+    let own = mac_of(link)?;
     send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let deadline = Instant::now() + SILENCE;
     let mut octets = vec![0; 65536];
@@ -127,7 +129,9 @@ fn ask(link: &Link, request: &[u8], read: impl Fn(&[u8]) -> Option<MacAddress>) 
         setsockopt(&socket, sockopt::ReceiveTimeout, &left)?;
         match recv(socket.as_raw_fd(), &mut octets, MsgFlags::empty()) {
             Ok(length) => {
-                if let Some(mac) = read(&octets[..length]) {
+                let frame = &octets[..length];
+                let is_own = frame.get(6..12) == Some(&own[..]);
+                if let Some(mac) = read(frame).filter(|_| !is_own) {
                     return Ok(vec![format!("mac {}", Mac(&mac))]);
                 }
             }
