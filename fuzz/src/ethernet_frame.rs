@@ -47,6 +47,10 @@ fn check_frame(octets: &[u8], frame: &Frame<'_>, framing: Framing) {
         Content::NeighbourSolicitation { source, target } => {
             assert!(!target.is_multicast(), "asks for a group: {target} from {source}");
         }
+        Content::NeighbourAnswer { address, at } => {
+            assert!(at.octets()[0] & 1 == 0 && at.octets() != [0; 6], "at no station");
+            assert!(address.is_ipv4() || !address.is_multicast(), "a group is nowhere: {address}");
+        }
         Content::Echo { source, destination, body, .. } => {
             check_ends((source, 1).into(), (destination, 1).into());
             check_inside(octets, body);

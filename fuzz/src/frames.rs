@@ -5,7 +5,7 @@ use pasta_datapath::wire::ip::{
     PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4_header, ipv6_header,
 };
 use pasta_datapath::wire::vnet::{self, Segmentation, ToSend};
-use pasta_datapath::wire::{arp, ethernet, udp};
+use pasta_datapath::wire::{arp, ethernet, icmp, udp};
 use pasta_ipc::types::MacAddr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,6 +14,9 @@ const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 const THERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const HERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
 const THERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+
+/// What the namespace is asked.
+const ASKED: arp::Request = arp::Request { sender_mac: MAC, sender: THERE, target: HERE };
 
 /// Payload of frames that stand for several, and the size that it is to be cut into.
 const LARGE: [u8; 200] = [0xa5; 200];
@@ -36,7 +39,17 @@ pub fn good() -> Vec<(&'static str, Vec<u8>)> {
     let none = Segmentation::None;
     vec![
         ("arp", link(vnet::COMPLETE, ethernet::TYPE_ARP, &arp::request(MAC, HERE, THERE))),
+        ("arp-reply", link(vnet::COMPLETE, ethernet::TYPE_ARP, &arp::reply(&ASKED, MAC))),
         ("ns", packet(vnet::COMPLETE, v6, PROTOCOL_ICMPV6, &solicitation)),
+        (
+            "na",
+            packet(
+                vnet::COMPLETE,
+                v6,
+                PROTOCOL_ICMPV6,
+                &icmp::neighbour_advertisement(HERE6, THERE6, HERE6, MAC),
+            ),
+        ),
         ("echo4", packet(vnet::COMPLETE, v4, PROTOCOL_ICMP, &echo(v4, 8))),
         ("echo6", packet(vnet::COMPLETE, v6, PROTOCOL_ICMPV6, &echo(v6, 128))),
         ("udp4", packet(vnet::COMPLETE, v4, PROTOCOL_UDP, &datagram(v4, &[1, 2, 3]))),

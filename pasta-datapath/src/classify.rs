@@ -40,6 +40,13 @@ pub enum Content<'a> {
         /// The address asked for.
         target: Ipv6Addr,
     },
+    /// Someone has an address, by ARP or neighbour advertisement, asked or not.
+    NeighbourAnswer {
+        /// The address.
+        address: IpAddr,
+        /// Where it is, by what the message says; the frame itself may come from elsewhere.
+        at: MacAddr,
+    },
     /// A ping to somewhere.
     Echo {
         /// The pinging host.
@@ -91,8 +98,11 @@ pub fn classify(octets: &[u8], framing: Framing) -> Result<Frame<'_>, DropReason
     let (header, payload) = ethernet::split(frame)?;
     let content = match header.ether_type {
         ethernet::TYPE_ARP => match arp::parse(payload)? {
-            Some(request) => Content::Arp(request),
-            None => return Err(DropReason::NeighbourNotOurs),
+            arp::Message::Request(request) => Content::Arp(request),
+            arp::Message::Reply { sender_mac, sender } => {
+                Content::NeighbourAnswer { address: sender.into(), at: sender_mac }
+            }
+            arp::Message::Other => return Err(DropReason::NeighbourNotOurs),
         },
         ethernet::TYPE_IPV4 => packet(&ip::parse_ipv4(payload)?, meta)?,
         ethernet::TYPE_IPV6 => packet(&ip::parse_ipv6(payload)?, meta)?,
@@ -105,9 +115,17 @@ fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, 
     let Packet { source, destination, protocol, hop_limit, payload } = *packet;
     if let (PROTOCOL_ICMPV6, IpAddr::V6(source)) = (protocol, source) {
         let message = icmp::parse_v6(payload, source.into(), destination, hop_limit)?;
-        // Before addresses are checked: a probe comes from the unspecified address.
-        if let icmp::Message::NeighbourSolicitation { target } = message {
-            return Ok(Content::NeighbourSolicitation { source, target });
+        // Before addresses are checked: a probe comes from the unspecified address, and an
+        // advertisement that nobody asked for goes to a group.
+        match message {
+            icmp::Message::NeighbourSolicitation { target } => {
+                return Ok(Content::NeighbourSolicitation { source, target });
+            }
+            icmp::Message::NeighbourAdvertisement { target, mac } => {
+                let at = mac.ok_or(DropReason::NeighbourNotOurs)?;
+                return Ok(Content::NeighbourAnswer { address: target.into(), at });
+            }
+            icmp::Message::EchoRequest { .. } | icmp::Message::Other => {}
         }
     }
     if is_impossible(source) {
@@ -273,6 +291,52 @@ mod tests {
             let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV6, &[&ip]);
             assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::ImpossibleSource));
         }
+    }
+
+    #[test]
+    fn replies_and_advertisements_say_who_is_where() {
+        let at = MacAddr::try_from([2, 0, 0, 0, 0, 1]).unwrap();
+        let asked = arp::Request { sender_mac: MAC, sender: THERE, target: HERE };
+        let octets = frame(vnet::COMPLETE, ethernet::TYPE_ARP, &[&arp::reply(&asked, at)]);
+        let content = Content::NeighbourAnswer { address: HERE.into(), at };
+        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, content }));
+
+        let [here, there, all]: [Ipv6Addr; 3] =
+            ["2001:db8::7", "fe80::1", "ff02::1"].map(|it| it.parse().unwrap());
+        let len = icmp::NEIGHBOUR_LEN as u16;
+        let ip = ipv6_header(here, there, PROTOCOL_ICMPV6, len);
+        let advertised = icmp::neighbour_advertisement(here, there, here, at);
+        let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV6, &[&ip, &advertised]);
+        let content = Content::NeighbourAnswer { address: here.into(), at };
+        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, content }));
+
+        // As one that nobody asked for: to all, and without the flag that says otherwise.
+        let mut unasked = advertised;
+        unasked[4] = 0x20;
+        unasked[2..4].fill(0);
+        let sum = pseudo_header(here.into(), all.into(), PROTOCOL_ICMPV6, len).octets(&unasked);
+        unasked[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
+        let ip = ipv6_header(here, all, PROTOCOL_ICMPV6, len);
+        let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV6, &[&ip, &unasked]);
+        let content = Content::NeighbourAnswer { address: here.into(), at };
+        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, content }));
+    }
+
+    #[test]
+    fn answers_that_do_not_say_where_are_not_ours() {
+        let mut reverse = arp::request(MAC, HERE, THERE);
+        reverse[7] = 3;
+        let octets = frame(vnet::COMPLETE, ethernet::TYPE_ARP, &[&reverse]);
+        assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::NeighbourNotOurs));
+
+        let [here, there]: [Ipv6Addr; 2] = ["2001:db8::7", "fe80::1"].map(|it| it.parse().unwrap());
+        let mut advertised = icmp::neighbour_advertisement(here, there, here, MAC)[..24].to_vec();
+        advertised[2..4].fill(0);
+        let sum = pseudo_header(here.into(), there.into(), PROTOCOL_ICMPV6, 24).octets(&advertised);
+        advertised[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
+        let ip = ipv6_header(here, there, PROTOCOL_ICMPV6, 24);
+        let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV6, &[&ip, &advertised]);
+        assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::NeighbourNotOurs));
     }
 
     #[test]

@@ -35,7 +35,8 @@ reasons! {
     ImpossibleSource = "impossible source",
     /// A destination that is not carried: loopback, multicast, broadcast, unspecified, port 0.
     ImpossibleDestination = "impossible destination",
-    /// Neighbour requests that are not to be answered: for the asker itself, or probes.
+    /// Neighbour requests that are not to be answered: for the asker itself, or probes. Answers of
+    /// which nothing is learned.
     NeighbourNotOurs = "neighbour request not ours",
     /// Refused by address policy or because the host has no way there; the sender was told.
     Unreachable = "unreachable",

@@ -14,6 +14,7 @@ mod renew;
 mod rhythm;
 mod room;
 mod splice;
+mod station;
 mod tcp;
 mod timers;
 mod token;
@@ -428,8 +429,10 @@ impl Engine {
         match news {
             News::Network(snapshot) => {
                 self.forwarding.update_network(&snapshot);
-                self.neighbours.update(&snapshot);
+                let reached_at = [true, false].map(|v4| self.forwarding.namespace_address(v4));
+                let new = self.neighbours.update(&snapshot, reached_at);
                 self.set_mtu(snapshot.mtu.unwrap_or(self.mtu));
+                self.ask_for(&new);
             }
             News::Resolvers(snapshot) => self.forwarding.update_resolvers(&snapshot),
             News::MonitorGone => {

@@ -2,13 +2,23 @@
 //!
 //! Where the host knows a neighbour, the namespace is told its link-layer address, so that without the
 //! mapping of the gateway (`--no-map-gw`) it sees its real router; everywhere else it is told ours.
+//!
+//! The namespace is asked for its own addresses as they appear, once and not again: its users may have
+//! given the tap another link-layer address, or made it a port of a bridge, and what the host's side
+//! opens would go to the old one until the namespace opens something itself. An answer that is lost is
+//! no more than that.
 
+use crate::classify::is_impossible;
 use crate::io::tap::{Path, Tap};
-use crate::wire::ip::PROTOCOL_ICMPV6;
+use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
 use crate::wire::{arp, ethernet, icmp};
 use pasta_ipc::types::{MacAddr, NeighbourSnapshot, NetworkSnapshot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Addresses of one snapshot that are asked for; chosen: more than a host's interface has, and few
+/// enough for the tap's queue.
+const MOST_ASKED: usize = 16;
 
 /// Answers who has an address: every address but the namespace's own is behind us.
 ///
@@ -18,16 +28,54 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub struct Neighbours {
     ipv4: Vec<Ipv4Addr>,
     ipv6: Vec<Ipv6Addr>,
+    /// Those of both that were read there.
+    present: BTreeSet<IpAddr>,
     /// The template's neighbours, by address.
     known: BTreeMap<IpAddr, MacAddr>,
 }
 
 impl Neighbours {
-    /// Takes in which addresses are the namespace's: those it was given and those read there.
-    pub fn update(&mut self, snapshot: &NetworkSnapshot) {
+    /// Takes in which addresses are the namespace's: those it was given and those read there. Gives
+    /// those to ask for: what was not there before, and where a family has any such, also the address
+    /// of `reached_at`, where the namespace is reached and which alone tells anything.
+    ///
+    /// An address that was only given is nobody's yet; it is asked for when it is there. Link-local
+    /// ones are asked for where there is no other of the family.
+    pub fn update(
+        &mut self,
+        snapshot: &NetworkSnapshot,
+        reached_at: [Option<IpAddr>; 2],
+    ) -> Vec<IpAddr> {
         let (v4, v6) = (&snapshot.ipv4, &snapshot.ipv6);
         self.ipv4 = [v4.assigned.as_slice(), v4.present.as_slice()].concat();
         self.ipv6 = [v6.assigned.as_slice(), v6.present.as_slice()].concat();
+        let present = v4.present.as_slice().iter().copied().map(IpAddr::V4);
+        let present: Vec<IpAddr> =
+            present.chain(v6.present.as_slice().iter().copied().map(IpAddr::V6)).collect();
+        let before = std::mem::replace(&mut self.present, present.iter().copied().collect());
+
+        let is_only_kind =
+            |v4| present.iter().filter(|it| it.is_ipv4() == v4).all(|it| is_link_local(*it));
+        let is_worth_it =
+            |it: IpAddr| !is_impossible(it) && (!is_link_local(it) || is_only_kind(it.is_ipv4()));
+        let new = present.iter().copied().filter(|it| !before.contains(it) && is_worth_it(*it));
+        let new: Vec<IpAddr> = new.collect();
+        let has_news = |v4| new.iter().any(|it| it.is_ipv4() == v4);
+        // Those first: they are within the bound whatever else is new.
+        let mut asked: Vec<IpAddr> =
+            reached_at.into_iter().flatten().filter(|it| has_news(it.is_ipv4())).collect();
+        let others = new.iter().filter(|it| !reached_at.contains(&Some(**it)));
+        asked.extend(others);
+        asked.truncate(MOST_ASKED);
+        asked
+    }
+
+    /// Whether `address` is one of the namespace's.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.ipv4.contains(&address),
+            IpAddr::V6(address) => self.ipv6.contains(&address),
+        }
     }
 
     /// Takes in who the template's neighbours are.
@@ -75,6 +123,36 @@ pub fn send_advertisement(
     tap.write_icmp(&path, &octets, &[])
 }
 
+/// Asks everybody who has `target`, as `sender` at `mac`.
+pub fn send_arp_request(
+    tap: &mut Tap,
+    (sender, mac): (Ipv4Addr, MacAddr),
+    target: Ipv4Addr,
+) -> bool {
+    let header = ethernet::header(ethernet::BROADCAST, mac, ethernet::TYPE_ARP);
+    tap.write_complete(&[&header, &arp::request(mac, sender, target)])
+}
+
+/// Asks those who listen to the group of `target` who has it, as `source` at `mac`.
+pub fn send_solicitation(
+    tap: &mut Tap,
+    (source, mac): (Ipv6Addr, MacAddr),
+    target: Ipv6Addr,
+) -> bool {
+    let group = icmp::solicited_node(target);
+    let link = ethernet::header(ethernet::multicast(group), mac, ethernet::TYPE_IPV6);
+    let octets = icmp::neighbour_solicitation(source, mac, target);
+    let network = ipv6_header(source, group, PROTOCOL_ICMPV6, icmp::NEIGHBOUR_LEN as u16);
+    tap.write_complete(&[&link, &network, &octets])
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +170,8 @@ mod tests {
         ipv6.present = Bounded::truncated([OWN6]).0;
         let mut neighbours = Neighbours::default();
         let (generation, completeness) = (Generation(1), Completeness::Complete);
-        neighbours.update(&NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness });
+        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
+        neighbours.update(&snapshot, [None; 2]);
         neighbours
     }
 
@@ -131,5 +210,67 @@ mod tests {
         assert!(n.answers_solicitation(OWN6, OTHER6));
         assert!(!n.answers_solicitation(Ipv6Addr::UNSPECIFIED, OTHER6));
         assert!(!n.answers_solicitation(OTHER6, OWN6));
+    }
+
+    /// What is asked for when `addresses` are what is there.
+    fn asked(
+        neighbours: &mut Neighbours,
+        reached_at: [&str; 2],
+        addresses: &[&str],
+    ) -> Vec<String> {
+        let (mut ipv4, mut ipv6) = (FamilySnapshot::off(), FamilySnapshot::off());
+        ipv4.present = Bounded::truncated(addresses.iter().filter_map(|it| it.parse().ok())).0;
+        ipv6.present = Bounded::truncated(addresses.iter().filter_map(|it| it.parse().ok())).0;
+        let (generation, completeness) = (Generation(1), Completeness::Complete);
+        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
+        let reached_at = reached_at.map(|it| it.parse().ok());
+        neighbours.update(&snapshot, reached_at).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn new_addresses_are_asked_for_and_first_where_the_namespace_is_reached() {
+        let mut n = Neighbours::default();
+        let reached_at = ["192.0.2.7", "2001:db8::7"];
+        let mut there = vec!["192.0.2.7", "2001:db8::7"];
+        assert_eq!(asked(&mut n, reached_at, &there), reached_at);
+        assert_eq!(asked(&mut n, reached_at, &there), [""; 0], "nothing is new");
+        there.insert(0, "192.0.2.60");
+        assert_eq!(asked(&mut n, reached_at, &there), ["192.0.2.7", "192.0.2.60"]);
+        there.remove(0);
+        assert_eq!(asked(&mut n, reached_at, &there), [""; 0], "one that has gone");
+        there.push("192.0.2.60");
+        assert_eq!(asked(&mut n, reached_at, &there), ["192.0.2.7", "192.0.2.60"], "is new again");
+    }
+
+    #[test]
+    fn link_local_addresses_are_asked_for_where_there_is_no_other() {
+        let mut n = Neighbours::default();
+        let there = ["192.0.2.7", "169.254.0.7", "fe80::7"];
+        assert_eq!(asked(&mut n, ["", ""], &there), ["192.0.2.7", "fe80::7"]);
+        let there = ["192.0.2.7", "169.254.0.7", "fe80::7", "fe80::8", "2001:db8::7"];
+        assert_eq!(asked(&mut n, ["192.0.2.7", "2001:db8::7"], &there), ["2001:db8::7"]);
+        let mut n = Neighbours::default();
+        assert_eq!(asked(&mut n, ["", ""], &["127.0.0.2", "::1"]), [""; 0], "loopback");
+    }
+
+    #[test]
+    fn addresses_that_were_only_given_are_not_asked_for() {
+        let ipv4 =
+            FamilySnapshot { assigned: Bounded::truncated([OWN]).0, ..FamilySnapshot::off() };
+        let (generation, completeness) = (Generation(1), Completeness::Complete);
+        let ipv6 = FamilySnapshot::off();
+        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
+        let mut n = Neighbours::default();
+        assert!(n.update(&snapshot, [None; 2]).is_empty());
+        assert_eq!(asked(&mut n, ["192.0.2.7", ""], &["192.0.2.7"]), ["192.0.2.7"]);
+    }
+
+    #[test]
+    fn no_more_than_a_bounded_number_is_asked_for_at_once() {
+        let there: Vec<String> = (1..=100).map(|n| format!("192.0.2.{n}")).collect();
+        let there: Vec<&str> = there.iter().map(String::as_str).chain(["2001:db8::7"]).collect();
+        let asked = asked(&mut Neighbours::default(), ["192.0.2.99", "2001:db8::7"], &there);
+        assert_eq!(asked.len(), MOST_ASKED);
+        assert_eq!(asked[..3], ["192.0.2.99", "2001:db8::7", "192.0.2.1"]);
     }
 }

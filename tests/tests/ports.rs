@@ -9,8 +9,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 use std::os::fd::AsRawFd;
 use tests::harness::{self, Case};
+use tests::lab::admin::{Admin, Inside, index_of};
 use tests::lab::service::{self, send_pattern, verify_pattern};
-use tests::lab::{Family, Lab, Place, Session, wait};
+use tests::lab::{Family, Lab, Place, Session, UPLINK, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         case!(lab, clients_that_send_nothing_do_not_keep_others_waiting),
         case!(lab, all_ports_start_within_an_ordinary_limit_of_descriptors),
         case!(families, s63_forwarded_port_survives_renumbering),
+        case!(families, changed_link_layer_address_is_asked_for_with_the_next_address),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -629,4 +631,33 @@ fn s63_forwarded_port_survives_renumbering(lab: &Lab, family: Family) -> Outcome
     let asked = || ask_within(SOON, lab.remote(), family.internet(), to, b"x").is_ok();
     until_outcome("an answer of the new address", asked)?;
     exchange(&mut kept)
+}
+
+fn changed_link_layer_address_is_asked_for_with_the_next_address(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    // The services only answer: nothing that the namespace opens tells its link-layer address.
+    let mut inside = serving(lab, family, 8000, &["-t", "8000", "-u", "8000"])?;
+    inside.must(["serve", "udp", "datagrams", &at(family.host(), 8000)])?;
+    let to = SocketAddr::new(family.host(), 8000);
+    talk(lab.remote(), None, to)?;
+    let change = || Admin::open()?.set_mac(index_of(UPLINK)?, [2, 0, 0, 0, 0, 0x99]);
+    Inside::of(&mut inside)?.run(change)?;
+    let asked = || ask_within(SOON, lab.remote(), family.internet(), to, b"x").is_ok();
+    assert!(!asked(), "the old address still leads there");
+
+    let further = match family {
+        Family::V4 => IpAddr::from([192, 0, 2, 60]),
+        Family::V6 => "2001:db8::60".parse()?,
+    };
+    lab.on_host(|netlink| {
+        let uplink = netlink.link(UPLINK)?.index;
+        let length = tests::lab::address::prefix_length(family);
+        Ok(netlink.add_address(uplink, further, length)?)
+    })?;
+    until_outcome("an answer of the new link-layer address", asked)?;
+    talk(lab.remote(), Some(family.internet()), to)?;
+    talk(lab.remote(), None, SocketAddr::new(further, 8000))?;
+    Ok(())
 }

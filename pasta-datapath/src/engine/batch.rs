@@ -106,7 +106,7 @@ impl Engine {
 
     /// The link-layer address that the namespace is told for `address`: ours for what a mapping leads
     /// to the host, and where nothing is known.
-    fn mac_at(&self, address: IpAddr) -> MacAddr {
+    pub(super) fn mac_at(&self, address: IpAddr) -> MacAddr {
         let ours = self.tap.our_mac();
         let known = |it: IpAddr| {
             if self.forwarding.is_mapped(it) { Some(ours) } else { self.neighbours.mac_of(it) }
@@ -145,6 +145,7 @@ impl Engine {
                 local::send_advertisement(&mut self.tap, mac, source, (target, target_mac));
                 Ok(())
             }
+            Content::NeighbourAnswer { address, at } => self.hear_answer(mac, address, at),
             Content::Tcp { source, destination, header, payload } => {
                 self.handle_segment(now, mac, (source, destination), &header, payload, batch)
             }

@@ -23,12 +23,28 @@ pub struct Request {
     pub target: Ipv4Addr,
 }
 
-/// Reads an ARP packet; trailing padding is ignored. Anything but a request is `None`.
+/// A packet from the namespace, as far as we act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Someone asks.
+    Request(Request),
+    /// Someone has `sender`, and says so, asked or not.
+    Reply {
+        /// Where it is.
+        sender_mac: MacAddr,
+        /// The address that it has.
+        sender: Ipv4Addr,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// Reads an ARP packet; trailing padding is ignored.
 ///
 /// # Errors
 ///
-/// [`Malformed`] if it is cut short, not for IPv4 on Ethernet, or sent by a group.
-pub fn parse(octets: &[u8]) -> Result<Option<Request>, Malformed> {
+/// [`Malformed`] if it is cut short, not for IPv4 on Ethernet, or a request or reply sent by a group.
+pub fn parse(octets: &[u8]) -> Result<Message, Malformed> {
     let (packet, _padding) = octets.split_first_chunk::<LEN>().ok_or(Malformed)?;
     let (fixed, rest) = packet.split_first_chunk::<6>().ok_or(Malformed)?;
     let (operation, rest) = rest.split_first_chunk::<2>().ok_or(Malformed)?;
@@ -39,11 +55,13 @@ pub fn parse(octets: &[u8]) -> Result<Option<Request>, Malformed> {
     if *fixed != FIXED {
         return Err(Malformed);
     }
-    if u16::from_be_bytes(*operation) != REQUEST {
-        return Ok(None);
+    let station = || MacAddr::try_from(*sender_mac).map_err(|_| Malformed);
+    let (sender, target) = ((*sender).into(), (*target).into());
+    match u16::from_be_bytes(*operation) {
+        REQUEST => Ok(Message::Request(Request { sender_mac: station()?, sender, target })),
+        REPLY => Ok(Message::Reply { sender_mac: station()?, sender }),
+        _ => Ok(Message::Other),
     }
-    let sender_mac = MacAddr::try_from(*sender_mac).map_err(|_| Malformed)?;
-    Ok(Some(Request { sender_mac, sender: (*sender).into(), target: (*target).into() }))
 }
 
 fn packet(operation: u16, from: (MacAddr, Ipv4Addr), to: ([u8; 6], Ipv4Addr)) -> [u8; LEN] {
@@ -75,24 +93,41 @@ pub fn request(mac: MacAddr, sender: Ipv4Addr, target: Ipv4Addr) -> [u8; LEN] {
 mod tests {
     use super::*;
 
+    const MAC: MacAddr = MacAddr::OURS_BY_DEFAULT;
+    const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
     #[test]
-    fn request_reads_back_and_reply_is_no_request() {
-        let mac = MacAddr::OURS_BY_DEFAULT;
-        let (sender, target) = (Ipv4Addr::new(192, 0, 2, 7), Ipv4Addr::new(192, 0, 2, 1));
-        let asked = parse(&request(mac, sender, target)).unwrap().unwrap();
-        assert_eq!(asked, Request { sender_mac: mac, sender, target });
+    fn request_and_its_reply_read_back() {
+        let asked = Request { sender_mac: MAC, sender: HERE, target: THERE };
+        assert_eq!(parse(&request(MAC, HERE, THERE)), Ok(Message::Request(asked)));
+        let mac = MacAddr::try_from([2, 0, 0, 0, 0, 1]).unwrap();
         let answer = reply(&asked, mac);
-        assert_eq!(parse(&answer), Ok(None));
-        assert_eq!(&answer[14..18], &target.octets());
-        assert_eq!(&answer[24..28], &sender.octets());
+        assert_eq!(parse(&answer), Ok(Message::Reply { sender_mac: mac, sender: THERE }));
+        assert_eq!(&answer[24..28], &HERE.octets());
     }
 
     #[test]
-    fn other_hardware_and_cut_packets_are_refused() {
-        let mut octets =
-            request(MacAddr::OURS_BY_DEFAULT, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
-        assert_eq!(parse(&octets[..LEN - 1]), Err(Malformed));
+    fn other_operations_are_told_apart() {
+        let mut octets = request(MAC, HERE, THERE);
+        for operation in [0, 3, 8, 255] {
+            octets[7] = operation;
+            assert_eq!(parse(&octets), Ok(Message::Other), "{operation}");
+        }
+    }
+
+    #[test]
+    fn other_hardware_groups_and_cut_packets_are_refused() {
+        let good = request(MAC, HERE, THERE);
+        assert_eq!(parse(&good[..LEN - 1]), Err(Malformed));
+        let mut octets = good;
         octets[1] = 6;
         assert_eq!(parse(&octets), Err(Malformed));
+        for operation in [REQUEST, REPLY] {
+            let mut octets = good;
+            octets[7] = operation as u8;
+            octets[8] |= 1;
+            assert_eq!(parse(&octets), Err(Malformed), "{operation}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Malformed;
 use pasta_ipc::types::MacAddr;
+use std::net::Ipv6Addr;
 
 /// Length of the header: two addresses and a type.
 pub const LEN: usize = 14;
@@ -12,6 +13,9 @@ pub const TYPE_ARP: u16 = 0x0806;
 pub const TYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const TYPE_IPV6: u16 = 0x86dd;
+
+/// Destination of what is for everybody on the link.
+pub const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// A header, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,12 @@ pub fn header(destination: [u8; 6], source: MacAddr, ether_type: u16) -> [u8; LE
     from.copy_from_slice(&source.octets());
     kind.copy_from_slice(&ether_type.to_be_bytes());
     octets
+}
+
+/// Where frames for the group `address` go: to its last four octets behind 33-33 (RFC 2464, section 7).
+pub fn multicast(address: Ipv6Addr) -> [u8; 6] {
+    let [.., a, b, c, d] = address.octets();
+    [0x33, 0x33, a, b, c, d]
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! ICMP (RFC 792), ICMPv6 (RFC 4443) and neighbour solicitation (RFC 4861): the messages we take
-//! and those we make.
+//! ICMP (RFC 792), ICMPv6 (RFC 4443), neighbour solicitation and advertisement (RFC 4861): the messages
+//! we take and those we make.
 
 use super::checksum::{Sum, pseudo_header};
 use super::ip::PROTOCOL_ICMPV6;
@@ -17,6 +17,13 @@ const ECHO_REPLY_V6: u8 = 129;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
+/// Options of neighbour discovery (RFC 4861, section 4.6.1).
+const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
+const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+
+/// The advertisement answers a solicitation (RFC 4861, section 4.4): first octet behind the checksum.
+const SOLICITED: u8 = 0x40;
+
 /// A message from the namespace, as far as we act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -31,6 +38,13 @@ pub enum Message<'a> {
     NeighbourSolicitation {
         /// The address asked for.
         target: Ipv6Addr,
+    },
+    /// Someone has `target`, and says so, asked or not.
+    NeighbourAdvertisement {
+        /// The address that it has.
+        target: Ipv6Addr,
+        /// Where it is, if that is said.
+        mac: Option<MacAddr>,
     },
     /// Anything else.
     Other,
@@ -56,8 +70,8 @@ pub fn parse_v4(octets: &[u8]) -> Result<Message<'_>, Malformed> {
 ///
 /// # Errors
 ///
-/// [`Malformed`]; also for a solicitation that was forwarded or has options that do not fit
-/// (RFC 4861, section 7.1.1).
+/// [`Malformed`]; also for a solicitation or an advertisement that was forwarded, is about a group or
+/// has options that do not fit (RFC 4861, sections 7.1.1 and 7.1.2).
 pub fn parse_v6(
     octets: &[u8],
     source: IpAddr,
@@ -72,23 +86,48 @@ pub fn parse_v6(
     match (kind, code) {
         (ECHO_REQUEST_V6, 0) => echo_request(rest),
         (NEIGHBOUR_SOLICITATION, 0) if hop_limit == 255 => {
-            let (_reserved, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
-            let (target, mut options) = rest.split_first_chunk::<16>().ok_or(Malformed)?;
-            while let Some((_, len_and_more)) = options.split_first() {
-                let (&units, _) = len_and_more.split_first().ok_or(Malformed)?;
-                let len = usize::from(units).checked_mul(8).filter(|len| *len > 0);
-                (_, options) = options.split_at_checked(len.ok_or(Malformed)?).ok_or(Malformed)?;
-            }
-            let target = Ipv6Addr::from(*target);
-            if target.is_multicast() {
-                Err(Malformed)
-            } else {
-                Ok(Message::NeighbourSolicitation { target })
-            }
+            let Discovery { target, .. } = discovery(rest)?;
+            Ok(Message::NeighbourSolicitation { target })
         }
-        (NEIGHBOUR_SOLICITATION, _) => Err(Malformed),
+        (NEIGHBOUR_ADVERTISEMENT, 0) if hop_limit == 255 => {
+            let Discovery { flags, target, target_mac } = discovery(rest)?;
+            if flags & SOLICITED != 0 && destination.is_multicast() {
+                return Err(Malformed);
+            }
+            let mac = target_mac.map(MacAddr::try_from).transpose().map_err(|_| Malformed)?;
+            Ok(Message::NeighbourAdvertisement { target, mac })
+        }
+        (NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT, _) => Err(Malformed),
         _ => Ok(Message::Other),
     }
+}
+
+/// What solicitations and advertisements have behind the checksum.
+struct Discovery {
+    flags: u8,
+    target: Ipv6Addr,
+    /// The last target link-layer address option of a length that Ethernet has.
+    target_mac: Option<[u8; 6]>,
+}
+
+fn discovery(rest: &[u8]) -> Result<Discovery, Malformed> {
+    let (&[flags, _, _, _], rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+    let (target, mut options) = rest.split_first_chunk::<16>().ok_or(Malformed)?;
+    let target = Ipv6Addr::from(*target);
+    if target.is_multicast() {
+        return Err(Malformed);
+    }
+    let mut target_mac = None;
+    while let Some((&kind, len_and_more)) = options.split_first() {
+        let (&units, _) = len_and_more.split_first().ok_or(Malformed)?;
+        let len = usize::from(units).checked_mul(8).filter(|len| *len > 0);
+        let (option, more) = options.split_at_checked(len.ok_or(Malformed)?).ok_or(Malformed)?;
+        if let (TARGET_LINK_LAYER_ADDRESS, &[_, _, a, b, c, d, e, f]) = (kind, option) {
+            target_mac = Some([a, b, c, d, e, f]);
+        }
+        options = more;
+    }
+    Ok(Discovery { flags, target, target_mac })
 }
 
 fn echo_request(rest: &[u8]) -> Result<Message<'_>, Malformed> {
@@ -126,8 +165,8 @@ pub fn echo_reply_head(source: IpAddr, destination: IpAddr, id: u16, body: &[u8]
     [kind, 0, c0, c1, i0, i1]
 }
 
-/// Length of [`neighbour_advertisement`].
-pub const ADVERTISEMENT_LEN: usize = 32;
+/// Length of [`neighbour_advertisement`] and [`neighbour_solicitation`].
+pub const NEIGHBOUR_LEN: usize = 32;
 
 /// A solicited advertisement: `target` is at `mac`; router and override flags set, target link-layer
 /// address option (RFC 4861, sections 4.4 and 7.2.4).
@@ -136,19 +175,42 @@ pub fn neighbour_advertisement(
     destination: Ipv6Addr,
     target: Ipv6Addr,
     mac: MacAddr,
-) -> [u8; ADVERTISEMENT_LEN] {
-    let mut octets = [0; ADVERTISEMENT_LEN];
-    let parts: [&[u8]; 4] = [
-        &[NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, 0xe0, 0, 0, 0],
-        &target.octets(),
-        &[2, 1],
-        &mac.octets(),
-    ];
+) -> [u8; NEIGHBOUR_LEN] {
+    let head = [NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, 0xe0, 0, 0, 0];
+    neighbour((source, destination), head, target, (TARGET_LINK_LAYER_ADDRESS, mac))
+}
+
+/// A solicitation from `source` at `mac` to the group that `target` listens to, with the source
+/// link-layer address option (RFC 4861, sections 4.3 and 7.2.2).
+pub fn neighbour_solicitation(
+    source: Ipv6Addr,
+    mac: MacAddr,
+    target: Ipv6Addr,
+) -> [u8; NEIGHBOUR_LEN] {
+    let head = [NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+    let ends = (source, solicited_node(target));
+    neighbour(ends, head, target, (SOURCE_LINK_LAYER_ADDRESS, mac))
+}
+
+fn neighbour(
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+    head: [u8; 8],
+    target: Ipv6Addr,
+    (option, mac): (u8, MacAddr),
+) -> [u8; NEIGHBOUR_LEN] {
+    let mut octets = [0; NEIGHBOUR_LEN];
+    let parts: [&[u8]; 4] = [&head, &target.octets(), &[option, 1], &mac.octets()];
     let filled = octets.iter_mut().zip(parts.into_iter().flatten());
     filled.for_each(|(octet, value)| *octet = *value);
-    let sum = start_sum(source.into(), destination.into(), ADVERTISEMENT_LEN).octets(&octets);
+    let sum = start_sum(source.into(), destination.into(), NEIGHBOUR_LEN).octets(&octets);
     (octets[2], octets[3]) = sum.checksum().to_be_bytes().into();
     octets
+}
+
+/// The group that whoever has `address` listens to (RFC 4291, section 2.7.1).
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
 /// What an error of ours says, for both families.
@@ -179,10 +241,17 @@ mod tests {
     const B6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
     fn solicitation(target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
-        let mut octets = vec![NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
-        octets.extend(target.octets());
-        octets.extend(options);
-        let sum = start_sum(A6.into(), B6.into(), octets.len()).octets(&octets).checksum();
+        message([NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0], B6, target, options)
+    }
+
+    fn parse_from_a(octets: &[u8], to: Ipv6Addr, hops: u8) -> Result<Message<'_>, Malformed> {
+        parse_v6(octets, A6.into(), to.into(), hops)
+    }
+
+    /// A message from [`A6`] to `destination`.
+    fn message(head: [u8; 8], destination: Ipv6Addr, about: Ipv6Addr, options: &[u8]) -> Vec<u8> {
+        let mut octets = [&head[..], &about.octets(), options].concat();
+        let sum = start_sum(A6.into(), destination.into(), octets.len()).octets(&octets).checksum();
         octets[2..4].copy_from_slice(&sum.to_be_bytes());
         octets
     }
@@ -219,10 +288,75 @@ mod tests {
     }
 
     #[test]
-    fn advertisement_carries_target_and_address_and_a_valid_checksum() {
+    fn advertisement_reads_back() {
         let octets = neighbour_advertisement(B6, A6, B6, MacAddr::OURS_BY_DEFAULT);
-        assert_eq!(parse_v6(&octets, B6.into(), A6.into(), 255), Ok(Message::Other));
-        assert_eq!(&octets[8..24], &B6.octets());
-        assert_eq!(&octets[26..], &MacAddr::OURS_BY_DEFAULT.octets());
+        let read = parse_v6(&octets, B6.into(), A6.into(), 255);
+        let mac = Some(MacAddr::OURS_BY_DEFAULT);
+        assert_eq!(read, Ok(Message::NeighbourAdvertisement { target: B6, mac }));
+    }
+
+    #[test]
+    fn own_solicitation_reads_back_and_names_its_sender() {
+        let octets = neighbour_solicitation(B6, MacAddr::OURS_BY_DEFAULT, A6);
+        let group: Ipv6Addr = "ff02::1:ff00:7".parse().unwrap();
+        assert_eq!(solicited_node(A6), group);
+        let read = parse_v6(&octets, B6.into(), group.into(), 255);
+        assert_eq!(read, Ok(Message::NeighbourSolicitation { target: A6 }));
+        assert_eq!(octets[24..26], [SOURCE_LINK_LAYER_ADDRESS, 1]);
+        assert_eq!(octets[26..], MacAddr::OURS_BY_DEFAULT.octets());
+    }
+
+    #[test]
+    fn advertisement_is_checked_as_the_rfc_asks() {
+        let all: Ipv6Addr = "ff02::1".parse().unwrap();
+        let mac = MacAddr::OURS_BY_DEFAULT;
+        let option = [&[2, 1][..], &mac.octets()].concat();
+        let with = |code, flags| [NEIGHBOUR_ADVERTISEMENT, code, 0, 0, flags, 0, 0, 0];
+        let read = |target, mac| Ok(Message::NeighbourAdvertisement { target, mac });
+
+        let good = message(with(0, 0x60), B6, A6, &option);
+        assert_eq!(parse_from_a(&good, B6, 255), read(A6, Some(mac)));
+        assert_eq!(parse_from_a(&good, B6, 254), Err(Malformed), "it was forwarded");
+        assert_eq!(parse_from_a(&message(with(1, 0x60), B6, A6, &option), B6, 255), Err(Malformed));
+        assert_eq!(
+            parse_from_a(&message(with(0, 0x20), all, A6, &option), all, 255),
+            read(A6, Some(mac))
+        );
+        let solicited_by_all = message(with(0, 0x60), all, A6, &option);
+        assert_eq!(parse_from_a(&solicited_by_all, all, 255), Err(Malformed));
+        assert_eq!(
+            parse_from_a(&message(with(0, 0x60), B6, all, &option), B6, 255),
+            Err(Malformed)
+        );
+
+        // Without the option, with others, with one of another kind of link.
+        for others in
+            [&[][..], &[1, 1, 2, 0, 0, 0, 0, 1], &[2, 2, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]]
+        {
+            assert_eq!(
+                parse_from_a(&message(with(0, 0x60), B6, A6, others), B6, 255),
+                read(A6, None)
+            );
+        }
+        for broken in [
+            &[2, 0, 2, 0, 0, 0, 0, 1][..],
+            &[2, 2, 2, 0, 0, 0, 0, 1],
+            &[2],
+            &[2, 1, 1, 0, 0, 0, 0, 1],
+        ] {
+            assert_eq!(
+                parse_from_a(&message(with(0, 0x60), B6, A6, broken), B6, 255),
+                Err(Malformed),
+                "{broken:?}"
+            );
+        }
+        let whole = message(with(0, 0x60), B6, A6, &[]);
+        for len in 4..whole.len() {
+            let mut octets = whole[..len].to_vec();
+            octets[2..4].fill(0);
+            let sum = start_sum(A6.into(), B6.into(), len).octets(&octets).checksum();
+            octets[2..4].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(parse_from_a(&octets, B6, 255), Err(Malformed), "{len} octets");
+        }
     }
 }

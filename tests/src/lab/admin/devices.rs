@@ -37,6 +37,18 @@ impl Admin {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
+    /// Gives a link another hardware address, whether it is up or not.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports, for instance `EBUSY` for a kind of link that has to be down.
+    pub fn set_mac(&self, link: u32, mac: [u8; 6]) -> Outcome {
+        let mut message = LinkMessage::default();
+        message.header.index = link;
+        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    }
+
     /// Adds an address whose link has `peer`, and nobody else, at its other end.
     ///
     /// # Errors
