@@ -187,7 +187,7 @@ impl Engine {
         let standing = Standing::good(now, self.forwarding.revision());
         let flow = UdpFlow::new(now, socket, (target, standing), path, mac);
         let deadline = flow.deadline();
-        let inserted = watched.ok().and_then(|()| self.insert(now, key, Kind::Udp(flow)));
+        let inserted = watched.ok().and_then(|()| self.insert(now, key, Kind::Udp(Box::new(flow))));
         let id = inserted.ok_or(DropReason::NoSocket)?;
         self.arm(id, Some(deadline));
         Ok(id)
@@ -279,7 +279,8 @@ impl Engine {
         let standing = Standing::good(now, self.forwarding.revision());
         let flow = EchoFlow::new(now, socket, (target, standing), path, mac, id);
         let deadline = flow.deadline();
-        let inserted = watched.ok().and_then(|()| self.insert(now, key, Kind::Echo(flow)));
+        let inserted =
+            watched.ok().and_then(|()| self.insert(now, key, Kind::Echo(Box::new(flow))));
         let flow_id = inserted.ok_or(DropReason::NoSocket)?;
         self.arm(flow_id, Some(deadline));
         Ok(flow_id)
