@@ -6,6 +6,7 @@
 //! while looking for what is about to come (`engine/rhythm.rs`).
 //! No buffer is allocated for a frame.
 
+mod active;
 mod batch;
 mod forwards;
 mod listen;
@@ -34,6 +35,7 @@ use crate::tcp::mapping::{Parking, SHARE};
 use crate::time::Instant;
 use crate::udp::forwarded::ForwardedFlow;
 use crate::udp::{Reading, UdpFlow};
+use active::Active;
 use batch::{BATCH, BATCH_OCTETS, BatchStorage};
 pub use forwards::Forwards;
 use nix::errno::Errno;
@@ -124,6 +126,7 @@ pub struct Engine {
     neighbours: Neighbours,
     mtu: Mtu,
     parking: Parking,
+    active: Active,
     peek: (PeekMethod, PeekMethod),
     isn_key: RandomState,
     frames: Vec<u8>,
@@ -176,6 +179,7 @@ impl Engine {
             neighbours: Neighbours::default(),
             mtu: Mtu::DEFAULT,
             parking: Parking::new(PARKING_OCTETS),
+            active: Active::default(),
             peek: (probe_peek(AddressFamily::Inet), probe_peek(AddressFamily::Inet6)),
             isn_key: RandomState::new(),
             frames: vec![0; BATCH_OCTETS],

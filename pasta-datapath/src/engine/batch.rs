@@ -198,6 +198,9 @@ impl Engine {
             flow.mac = mac;
             flow.path.set_mac(mac);
         }
+        if !payload.is_empty() {
+            self.active.count(now, &mut flow.counted);
+        }
         let taken = flow.mapping.segment(now, header, payload.len());
         if flow.mapping.is_renewed() {
             self.run_tcp(now, id, &[]);
@@ -216,6 +219,7 @@ impl Engine {
 
     /// Gives the flows that a batch touched what it had for them.
     fn flush(&mut self, now: Instant, batch: &Batch<'_>) {
+        self.parking.set_window(self.active.window(self.mtu));
         for id in &batch.touched {
             let mut slices = [IoSlice::new(&[]); BATCH];
             let payloads = batch.segments.iter().filter(|(of, _)| of == id);

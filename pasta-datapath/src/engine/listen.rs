@@ -330,7 +330,14 @@ impl Engine {
             self.tap.counters.drop(DropReason::NoSocket);
             return socket.reset_on_close();
         }
-        let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: None });
+        let flow = Box::new(TcpFlow {
+            mapping,
+            socket,
+            path,
+            mac,
+            counted: Default::default(),
+            syn: None,
+        });
         match self.insert(now, key, Kind::Tcp(flow)) {
             Some(id) => self.run_tcp(now, id, &[]),
             None => self.tap.counters.drop(DropReason::TableFull),

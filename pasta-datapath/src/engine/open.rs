@@ -101,7 +101,14 @@ impl Engine {
         }
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add(std::os::fd::AsFd::as_fd(&socket), token);
-        let flow = Box::new(TcpFlow { mapping, socket, path, mac, syn: Some(*header) });
+        let flow = Box::new(TcpFlow {
+            mapping,
+            socket,
+            path,
+            mac,
+            counted: Default::default(),
+            syn: Some(*header),
+        });
         match watched.ok().and_then(|()| self.insert(now, key, Kind::Tcp(flow))) {
             Some(id) => {
                 self.run_tcp(now, id, &[]);

@@ -1,5 +1,6 @@
 //! TCP flows: one connection of the namespace's, its socket, and the way to the tap.
 
+use super::active::Counted;
 use super::{Engine, Kind};
 use crate::classify::Framing;
 use crate::flow::Fate;
@@ -28,6 +29,8 @@ pub(super) struct TcpFlow {
     pub(super) socket: TcpSocket,
     pub(super) path: Path,
     pub(super) mac: MacAddr,
+    /// When it was counted as one that sends.
+    pub(super) counted: Counted,
     /// The namespace's SYN, for an error to quote; none where we opened it.
     pub(super) syn: Option<Header>,
 }

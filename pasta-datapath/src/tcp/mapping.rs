@@ -93,12 +93,19 @@ pub trait ToTap {
 pub struct Parking {
     used: usize,
     limit: usize,
+    /// The largest window of one flow.
+    window: u32,
 }
 
 impl Parking {
     /// Room for `limit` octets.
     pub const fn new(limit: usize) -> Self {
-        Self { used: 0, limit }
+        Self { used: 0, limit, window: u32::MAX }
+    }
+
+    /// No window is larger than `octets` from now on; one that was promised stays.
+    pub fn set_window(&mut self, octets: u32) {
+        self.window = octets;
     }
 
     /// Octets parked now.
@@ -566,7 +573,7 @@ impl Mapping {
         let room = socket.room();
         // While too much is parked by all flows together, no window opens further.
         if parking.used < parking.limit || self.parked.is_empty() {
-            self.connection.receiver().made_room(room);
+            self.connection.receiver().made_room(room.at_most(parking.window));
         }
         self.recheck = match (self.write_event_armed, room.is_writable()) {
             (true, _) => None,

@@ -25,6 +25,12 @@ impl Room {
         self.size.saturating_sub(self.queued) / 4 * 3
     }
 
+    /// The same with room for at most `most` octets of payload.
+    pub fn at_most(self, most: u32) -> Self {
+        let free = self.size.saturating_sub(self.queued).min((most / 3).saturating_mul(4));
+        Self { size: self.queued.saturating_add(free), ..self }
+    }
+
     /// Whether the kernel would call the socket writable (`sk_stream_is_writeable()`): only then is
     /// there no event to wait for.
     pub fn is_writable(self) -> bool {
@@ -315,6 +321,14 @@ mod tests {
         r.made_room(ROOM);
         assert!(r.acknowledgement_due());
         assert!(r.tell().1 > 0);
+    }
+
+    #[test]
+    fn room_is_at_most_what_may_be_promised() {
+        let room = Room { size: 4_000_000, queued: 1_000_000 };
+        assert_eq!(room.at_most(30_000).payload(), 30_000);
+        assert_eq!(room.at_most(u32::MAX), room);
+        assert_eq!(Room { size: 10, queued: 20 }.at_most(30_000).payload(), 0);
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! How many flows send through the tap at present, and what window each may have for that.
+//!
+//! The tap's queue holds so many frames and drops what is beyond, without a word to the sender: it takes
+//! each frame off the sender's account at once, so that nothing holds the sender back but our windows.
+//! With many flows of small frames these together promise far more than the queue holds. What is lost
+//! then is repeated in smaller frames, of which even fewer octets fit, and so on: 128 flows with an MTU of
+//! 1500 came to a thirtieth of what the network takes.
+
+use crate::time::Instant;
+use pasta_ipc::types::Mtu;
+use std::time::Duration;
+
+/// Frames that windows may be promised for: three quarters of the tap's queue, which the monitor makes 4000
+/// frames long. The others are for acknowledgements and datagrams.
+const FRAMES: u32 = 3000;
+
+/// Flows that send within such a time count together; chosen: some turns of each of many flows.
+const PERIOD: Duration = Duration::from_millis(16);
+
+/// What a flow notes of when it was counted; none yet in the first period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted(u32);
+
+/// Counts the flows that send.
+#[derive(Debug, Default)]
+pub(super) struct Active {
+    period: u32,
+    count: u32,
+    /// How many there were in the period before.
+    before: u32,
+}
+
+impl Active {
+    /// Counts a flow that has sent at `now`, once in a period.
+    pub(super) fn count(&mut self, now: Instant, flow: &mut Counted) {
+        let passed = u128::from(now.as_nanos()) / PERIOD.as_nanos();
+        // Wraps after two years, and then one period is mistaken for another.
+        let period = (passed as u32).wrapping_add(1);
+        if period != self.period {
+            let follows = period == self.period.wrapping_add(1);
+            self.before = if follows { self.count } else { 0 };
+            (self.period, self.count) = (period, 0);
+        }
+        if flow.0 != period {
+            flow.0 = period;
+            self.count += 1;
+        }
+    }
+
+    /// The largest window that a flow may have while the tap has this MTU, in octets: two of the largest
+    /// segments at least.
+    pub(super) fn window(&self, mtu: Mtu) -> u32 {
+        let mtu = u32::from(mtu.get());
+        let flows = self.count.max(self.before).max(1);
+        (FRAMES * mtu / flows).max(2 * mtu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    fn mtu(octets: u16) -> Mtu {
+        Mtu::try_from(octets).unwrap()
+    }
+
+    #[test]
+    fn each_flow_counts_once_in_a_period_and_until_the_end_of_the_next() {
+        let (mut active, mut flows) = (Active::default(), [Counted::default(); 30]);
+        for flow in &mut flows {
+            active.count(at(1), flow);
+            active.count(at(2), flow);
+        }
+        assert_eq!(active.window(mtu(1500)), 150_000);
+        active.count(at(17), &mut flows[0]);
+        assert_eq!(active.window(mtu(1500)), 150_000, "they may go on");
+        active.count(at(33), &mut flows[0]);
+        assert_eq!(active.window(mtu(1500)), 4_500_000);
+    }
+
+    #[test]
+    fn a_pause_is_forgotten_and_a_window_is_never_too_small_for_two_segments() {
+        let (mut active, mut flows) = (Active::default(), [Counted::default(); 10_000]);
+        for flow in &mut flows {
+            active.count(at(1), flow);
+        }
+        assert_eq!(active.window(mtu(1500)), 3000);
+        active.count(at(1000), &mut flows[0]);
+        assert_eq!(active.window(mtu(65520)), 196_560_000);
+    }
+}
