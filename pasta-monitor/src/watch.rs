@@ -1,8 +1,9 @@
 //! Netlink events → "look again".
 //!
 //! An event never says what to do. It is decoded whole, compared with what was read last, and if it is
-//! news the side it came from is to be read again. What cannot be of interest the kernel drops. Bursts are gathered for some milliseconds. When the
-//! kernel says that events were lost, everything is read again, and what is queued is thrown away.
+//! news the side it came from is to be read again. What cannot be of interest the kernel drops. Bursts
+//! are gathered for some milliseconds. When the kernel says that events were lost, what is queued is
+//! taken out first, and then everything is read again.
 
 use crate::decode::{Notice, decode_notice};
 use crate::filter::{pass_all, program};
@@ -102,23 +103,13 @@ impl Events {
     ///
     /// What `recvfrom(2)` reports, overruns apart; the socket is of no further use then.
     pub fn hear(&self) -> io::Result<Heard> {
-        let mut heard = Heard::default();
-        let mut octets = vec![0; ROOM];
-        for _ in 0..TURN {
-            match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut octets) {
-                Ok((len, from)) => {
-                    heard.take(from.map(|it| it.pid()), octets.get(..len).unwrap_or_default());
-                }
-                Err(Errno::EAGAIN) => {
-                    self.clear_ready();
-                    return Ok(heard);
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::ENOBUFS) => heard.overrun = true,
-                Err(errno) => return Err(errno.into()),
-            }
+        let heard = Heard::all(|octets| {
+            let (len, from) = recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), octets)?;
+            Ok((len, from.map(|it| it.pid())))
+        })?;
+        if !heard.more {
+            self.clear_ready();
         }
-        heard.more = true;
         Ok(heard)
     }
 
@@ -132,6 +123,32 @@ impl Events {
 }
 
 impl Heard {
+    /// Takes in what `receive` gives, datagram by datagram with their senders, until there is nothing
+    /// or others are to have their turn.
+    ///
+    /// The kernel says once that it drops events, and then drops all until the queue is empty. So
+    /// from then on nobody else gets a turn: whoever read the host before that would not hear of
+    /// what changes after. Nothing is added to the queue meanwhile, so that it has an end.
+    fn all(
+        mut receive: impl FnMut(&mut [u8]) -> Result<(usize, Option<u32>), Errno>,
+    ) -> Result<Self, Errno> {
+        let mut heard = Self::default();
+        let mut octets = vec![0; ROOM];
+        let mut turn = TURN;
+        while turn > 0 || heard.overrun {
+            turn = turn.saturating_sub(1);
+            match receive(&mut octets) {
+                Ok((len, from)) => heard.take(from, octets.get(..len).unwrap_or_default()),
+                Err(Errno::EAGAIN) => return Ok(heard),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => heard.overrun = true,
+                Err(errno) => return Err(errno),
+            }
+        }
+        heard.more = true;
+        Ok(heard)
+    }
+
     /// Takes in one datagram of `sender`. Only the kernel, which is 0, has something to say here.
     fn take(&mut self, sender: Option<u32>, octets: &[u8]) {
         match sender {
@@ -271,6 +288,40 @@ mod tests {
     const LOCAL: u16 = 2;
     const CACHE_INFO: u16 = 6;
     const FLAGS: u16 = 8;
+
+    /// Hears `before` events, then of a loss if `lost`, then `after` events.
+    fn hear(before: usize, lost: bool, after: usize) -> (Heard, usize) {
+        let good = message(NEW_ADDRESS, &address(&[(LOCAL, &[192, 0, 2, 7])]));
+        let events = (0..before).map(|_| true);
+        let losses = lost.then_some(false);
+        let mut script: Vec<_> = events.chain(losses).chain((0..after).map(|_| true)).collect();
+        script.reverse();
+        let heard = Heard::all(|octets| match script.pop() {
+            Some(true) => {
+                octets[..good.len()].copy_from_slice(&good);
+                Ok((good.len(), Some(0)))
+            }
+            Some(false) => Err(Errno::ENOBUFS),
+            None => Err(Errno::EAGAIN),
+        });
+        (heard.unwrap(), script.len())
+    }
+
+    #[test]
+    fn a_turn_ends_before_the_queue_does() {
+        let (heard, left) = hear(TURN + 40, false, 0);
+        assert_eq!((heard.notices.len(), heard.more, heard.overrun), (TURN, true, false));
+        assert_eq!(left, 40);
+    }
+
+    #[test]
+    fn s53_the_queue_is_emptied_when_events_were_lost() {
+        for before in [0, 1, TURN - 1] {
+            let (heard, left) = hear(before, true, 3 * TURN);
+            assert_eq!((heard.notices.len(), left), (before + 3 * TURN, 0), "{before} before");
+            assert!(heard.overrun && !heard.more);
+        }
+    }
 
     #[test]
     fn s06_malformed_address_messages_are_counted_and_change_nothing() {
