@@ -62,7 +62,8 @@ use storms::{
     a_cable_that_gets_an_address_is_heard_though_another_is_template,
     s22_a_host_that_was_renumbered_in_its_sleep_is_followed,
     s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
-    s53_lost_events_are_made_up_for, s54_nothing_goes_on_the_strength_of_interrupted_readings,
+    s53_events_that_are_lost_right_after_others_are_made_up_for, s53_lost_events_are_made_up_for,
+    s54_nothing_goes_on_the_strength_of_interrupted_readings,
 };
 use tests::harness::{self, Case};
 use tests::lab::address::prefix_length;
@@ -146,6 +147,7 @@ fn main() -> ExitCode {
         case!(families, s52_unrelated_events_wake_nobody),
         case!(families, a_cable_that_gets_an_address_is_heard_though_another_is_template),
         case!(families, s53_lost_events_are_made_up_for),
+        case!(families, s53_events_that_are_lost_right_after_others_are_made_up_for),
         case!(families, s54_nothing_goes_on_the_strength_of_interrupted_readings),
         case!(families, s55_a_host_that_cannot_be_watched_is_looked_at),
         case!(families, s58_a_rule_for_our_user_makes_the_template_by_its_table),

@@ -119,6 +119,50 @@ fn one_of_many(family: Family, n: u16) -> IpAddr {
     }
 }
 
+/// Adds an address to the first uplink, and lets more happen there than the monitor's socket holds,
+/// all while it cannot read.
+fn lose_events(lab: &Lab, monitor: &process::Process, address: IpAddr, len: u8) -> Outcome {
+    let transient = renewed(if address.is_ipv4() { Family::V4 } else { Family::V6 });
+    monitor.signal(Signal::SIGSTOP)?;
+    let changed = on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        for _ in 0..2000 {
+            admin.add_address(link, transient, len)?;
+            admin.delete_address(link, transient, len)?;
+        }
+        admin.add_address(link, address, len)
+    });
+    monitor.signal(Signal::SIGCONT)?;
+    changed
+}
+
+/// Address number `n` of another subnet on the first uplink.
+fn another(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::V4 => [198, 18, 9, n].into(),
+        Family::V6 => std::net::Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, n.into()).into(),
+    }
+}
+
+pub(super) fn s53_events_that_are_lost_right_after_others_are_made_up_for(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let mut watched = Watched::start(lab, &["-d"])?;
+    watched.wait_for_address(family.host(), true)?;
+    let monitor = process::only(MONITOR)?;
+    let resynchronised = "netlink overrun, resynchronised";
+    for n in 1..=8 {
+        lose_events(lab, &monitor, another(family, n), prefix_length(family))?;
+        // The monitor is stopped again as soon as it says so, whatever else it has to do.
+        wait::until(resynchronised, || {
+            let errors = watched.session.running().errors();
+            (errors.matches(resynchronised).count() >= n.into()).then_some(())
+        })?;
+    }
+    (1..=8).try_for_each(|n| watched.wait_for_address(another(family, n), true))
+}
+
 pub(super) fn s54_nothing_goes_on_the_strength_of_interrupted_readings(
     lab: &Lab,
     family: Family,
@@ -135,10 +179,8 @@ pub(super) fn s54_nothing_goes_on_the_strength_of_interrupted_readings(
     watched.wait_for_address(family.host(), true)?;
     let monitor = process::only(MONITOR)?;
     let mut log = watched.inside.listen()?;
-    let (new, len) = (elsewhere(family), prefix_length(family));
-    let mut told = |text: &str| {
-        wait::until(text, || watched.session.running().errors().contains(text).then_some(()))
-    };
+    let len = prefix_length(family);
+    let mut told = |text: &str| watched.session.running().errors().matches(text).count();
 
     // Addresses of a link that nobody follows come and go while the host is read: no event of it gets
     // through, and no reading is of one moment.
@@ -154,33 +196,26 @@ pub(super) fn s54_nothing_goes_on_the_strength_of_interrupted_readings(
                 Ok(())
             })
         });
+        // Which reading is interrupted as often as it is tried is the scheduler's choice.
         let mut lost = || -> Outcome {
-            monitor.signal(Signal::SIGSTOP)?;
-            let changed = on_host(lab, |admin| {
-                let link = index_of(UPLINK)?;
-                admin.add_address(link, new, len)?;
-                for _ in 0..2000 {
-                    admin.add_address(link, renewed(family), len)?;
-                    admin.delete_address(link, renewed(family), len)?;
-                }
-                Ok(())
-            });
-            monitor.signal(Signal::SIGCONT)?;
-            changed?;
-            told("netlink overrun, resynchronised")?;
-            told("host: addresses kept changing while they were read")
+            let resynchronised = "netlink overrun, resynchronised";
+            let mut round = 0;
+            while told("host: addresses kept changing while they were read") == 0 {
+                round += 1;
+                lose_events(lab, &monitor, another(family, round), len)?;
+                let done = || (told(resynchronised) >= round.into()).then_some(());
+                wait::until(resynchronised, done)?;
+            }
+            Ok(())
         };
         let lost = lost();
         enough.store(true, Ordering::Relaxed);
         churn.join().map_err(|_| "the churn panicked")?.and(lost)
     })?;
 
-    watched.wait_for_address(new, true)?;
-    on_host(lab, |admin| {
-        admin.delete_address(index_of(UPLINK)?, new, len)?;
-        Ok(())
-    })?;
-    watched.wait_for_address(new, false)?;
+    watched.wait_for_address(another(family, 1), true)?;
+    on_host(lab, |admin| admin.delete_address(index_of(UPLINK)?, another(family, 1), len))?;
+    watched.wait_for_address(another(family, 1), false)?;
     let lines = log.lines()?;
     never_gone(lines, &format!("address {}/", family.host()));
     never_gone(lines, default_route(family.gateway()));
