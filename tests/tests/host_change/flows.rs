@@ -9,7 +9,7 @@ use tests::lab::service::Service;
 use tests::pattern::Pattern;
 
 /// Exchanges a datagram over the kept socket; one may be lost on the way.
-fn exchange_with_one_loss(session: &mut Session) -> Outcome {
+pub(super) fn exchange_with_one_loss(session: &mut Session) -> Outcome {
     if session.ask(["udp", "exchange", "kept", "2000"])?.result.is_err() {
         let again = session.must(["udp", "exchange", "kept", "2000"]);
         return again
