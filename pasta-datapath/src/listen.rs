@@ -208,6 +208,16 @@ impl Listeners {
         listener.as_ref().map(|_| ListenerId { index, life: *life })
     }
 
+    /// Those of the host that are bound to an interface, and where they lead.
+    pub fn on_interfaces(&self) -> impl Iterator<Item = (ListenerId, ListenerAddress, Goal)> + '_ {
+        self.by_place.iter().filter_map(|(place, id)| match place {
+            Place::Host(at) if at.interface.is_some() => {
+                Some((*id, at.clone(), self.get(*id)?.goal))
+            }
+            _ => None,
+        })
+    }
+
     /// The ports that we listen on for connections of one direction.
     pub fn ours(&self, direction: Direction) -> &Ports {
         let [inbound, outbound] = &self.ours;

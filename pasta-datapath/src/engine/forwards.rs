@@ -34,6 +34,8 @@ pub struct Forwards {
     starved: (BTreeSet<ListenerId>, Option<Instant>),
     /// When the monitor, which had too much to do, is to be asked again.
     pub(super) ask_again: Option<Instant>,
+    /// When interfaces that listeners are bound to are looked at.
+    pub(super) interfaces_due: Option<Instant>,
     /// The last summary of each direction, so that none is said twice in a row.
     pub(super) said: [String; 2],
     /// Listeners in the namespace that were asked for, or are to be.
@@ -68,6 +70,7 @@ impl Forwards {
             ready: <(VecDeque<_>, BTreeSet<_>)>::default(),
             starved: <(BTreeSet<_>, Option<_>)>::default(),
             ask_again: None,
+            interfaces_due: None,
             said: <[String; 2]>::default(),
             asked: BTreeMap::new(),
             to_ask: VecDeque::new(),
@@ -89,7 +92,7 @@ impl Forwards {
 
     /// When there is something to do again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.starved.1, self.ask_again].into_iter().flatten().min()
+        [self.starved.1, self.ask_again, self.interfaces_due].into_iter().flatten().min()
     }
 
     /// Whether another listener may be had, of either direction.

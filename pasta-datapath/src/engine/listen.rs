@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use pasta_ipc::forward::{
     Direction, Effort, ForwardTable, ListenerAddress, PortSide, PortSnapshot, Transport,
 };
-use pasta_ipc::types::{LogLevel, MacAddr};
+use pasta_ipc::types::{IfName, LogLevel, MacAddr};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -121,6 +121,7 @@ impl Engine {
         }
         self.say_counts(direction, &counts);
         self.ask();
+        self.look_at_interfaces(self.now());
     }
 
     /// Says what became of ports of rules that are followed as far as possible, unless that was said last.
@@ -192,6 +193,7 @@ impl Engine {
     /// Hands on what has come to listeners, each its share.
     pub(super) fn serve_listeners(&mut self, now: Instant) {
         self.forwards.try_starved_at(now);
+        self.renew_on_interfaces(now);
         if self.forwards.ask_again.is_some_and(|due| due <= now) {
             self.forwards.ask_again = None;
             self.ask();
@@ -557,6 +559,45 @@ impl Engine {
         self.forwarding.observe(source);
         if self.forwarding.namespace_address(source.is_ipv4()) == Some(source) {
             self.forwards.mac = mac;
+        }
+    }
+}
+
+/// How often is looked whether an interface with listeners of its own is another one by now; nothing is
+/// looked at where there are none. Chosen: who plugs in a cable waits longer for an address.
+const INTERFACES_LOOKED_AT: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Listens anew on interfaces that were deleted and are there again: a socket is bound to the link that
+    /// had the name (socket(7)), and hears nothing of another. The kernel tells by letting the place be
+    /// bound once more.
+    pub(super) fn renew_on_interfaces(&mut self, now: Instant) {
+        if self.forwards.interfaces_due.take_if(|due| *due <= now).is_none() {
+            return;
+        }
+        let mut anew: BTreeMap<IfName, bool> = BTreeMap::new();
+        let bound: Vec<_> = self.forwards.listeners.on_interfaces().collect();
+        for (id, at, goal) in bound {
+            let Some(interface) = at.interface.clone() else { continue };
+            // One listener speaks for all of its interface.
+            if anew.get(&interface) == Some(&false) {
+                continue;
+            }
+            let opened = at.open(self.forwards.families);
+            anew.entry(interface).or_insert(opened.is_ok());
+            let Ok(socket) = opened else { continue };
+            self.close(id);
+            let place = Place::Host(at);
+            let listens = self.listen(place.clone(), goal, socket);
+            self.note(place, goal, listens);
+        }
+        self.look_at_interfaces(now);
+    }
+
+    /// Has interfaces looked at before long, if there are listeners bound to any.
+    fn look_at_interfaces(&mut self, now: Instant) {
+        if self.forwards.listeners.on_interfaces().next().is_some() {
+            self.forwards.interfaces_due.get_or_insert(now + INTERFACES_LOOKED_AT);
         }
     }
 }

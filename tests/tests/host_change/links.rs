@@ -1,5 +1,7 @@
 //! Links that come, go, and change their names and numbers.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use super::*;
@@ -21,6 +23,35 @@ fn plug_in_again(lab: &Lab, family: Family) -> Outcome {
     })?;
     set_link(lab, UPLINK, true)?;
     come_online(lab, family, Some(0))
+}
+
+pub(super) fn a_listener_on_an_interface_hears_the_one_that_returns(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    add_second_uplink(lab)?;
+    bring_second_online(lab, family, None)?;
+    let rule = format!("%{}/8000", SECOND.0);
+    let mut watched = Watched::start(lab, &["-t", &rule, "-u", "none"])?;
+    let any = SocketAddr::new(family.any(), 8000).to_string();
+    watched.session.must(["serve", "tcp", "talker", &any, "talker"])?;
+    let to = SocketAddr::new(second(family).0, 8000);
+    let talk = || -> Outcome {
+        lab.remote().run(|| {
+            let mut stream = TcpStream::connect_timeout(&to, wait::PATIENCE)?;
+            stream.set_read_timeout(Some(wait::PATIENCE))?;
+            stream.write_all(&[1])?;
+            Ok(stream.read_exact(&mut [0])?)
+        })
+    };
+    wait::until("an answer", || talk().ok())?;
+
+    lab.on_host(|netlink| Ok(netlink.delete_link(netlink.link(SECOND.0)?.index)?))?;
+    add_second_uplink(lab)?;
+    bring_second_online(lab, family, None)?;
+
+    wait::until("an answer by way of the interface that returned", || talk().ok())?;
+    Ok(())
 }
 
 pub(super) fn s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again(

@@ -42,6 +42,7 @@ use lacking::{
     s59_without_ipv6_the_family_is_off_and_the_other_is_followed,
 };
 use links::{
+    a_listener_on_an_interface_hears_the_one_that_returns,
     a_tap_in_use_keeps_its_name_and_gets_the_new_one_too,
     s08_a_bridge_of_containers_is_never_template,
     s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again,
@@ -156,6 +157,7 @@ fn main() -> ExitCode {
         case!(families, s62_a_datagram_flow_goes_on_from_the_new_address),
         case!(families, s62_an_echo_flow_goes_on_from_the_new_address),
         case!(families, an_outbound_address_is_pinned_and_works_when_it_is_back),
+        case!(families, a_listener_on_an_interface_hears_the_one_that_returns),
         case!(lab, a_tap_in_use_keeps_its_name_and_gets_the_new_one_too),
         case!(lab, s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name),
         case!(lab, at_rest_the_namespace_is_as_after_a_fresh_start),
