@@ -15,25 +15,33 @@ impl Engine {
         for address in addresses.iter().filter(|it| self.forwarding.serves(**it)) {
             match *address {
                 IpAddr::V4(target) => {
-                    // From nobody where we have no address (RFC 5227, section 2.1.1), and above all not
-                    // from the namespace's own: that would claim it.
-                    let sender = match self.forwarding.our_address(*address) {
-                        Some(IpAddr::V4(ours)) if !self.neighbours.is_own(ours.into()) => ours,
-                        _ => Ipv4Addr::UNSPECIFIED,
+                    let ours = match self.forwarding.our_address(*address) {
+                        Some(IpAddr::V4(ours)) => self.station_of(ours.into()).map(|it| (ours, it)),
+                        _ => None,
                     };
-                    let mac = self.mac_at(sender.into());
-                    local::send_arp_request(&mut self.tap, (sender, mac), target);
+                    // From nobody (RFC 5227, section 2.1.1) is a question too.
+                    let nobody = (Ipv4Addr::UNSPECIFIED, self.tap.our_mac());
+                    local::send_arp_request(&mut self.tap, ours.unwrap_or(nobody), target);
                 }
                 IpAddr::V6(target) => {
                     let source = self.forwarding.our_link_local();
-                    // From nobody is no question here, but looking for a duplicate.
-                    if !self.neighbours.is_own(source.into()) {
-                        let mac = self.mac_at(source.into());
+                    // From nobody would be looking for a duplicate.
+                    if let Some(mac) = self.station_of(source.into()) {
                         local::send_solicitation(&mut self.tap, (source, mac), target);
                     }
                 }
             }
         }
+    }
+
+    /// Where a question says that it comes from if its sender is `ours`, for the namespace notes that.
+    /// None where that would be wrong: the address is the namespace's own, or that of a router in front
+    /// of the host which the host does not know, or has not told yet.
+    fn station_of(&self, ours: IpAddr) -> Option<MacAddr> {
+        let is_router =
+            self.forwarding.gateway(ours) == Some(ours) && !self.forwarding.is_mapped(ours);
+        let is_unknown = is_router && self.neighbours.mac_of(ours).is_none();
+        (!self.neighbours.is_own(ours) && !is_unknown).then(|| self.mac_at(ours))
     }
 
     /// Takes in that `address` is `at` a station, which `from` says.
@@ -68,7 +76,7 @@ mod tests {
     use pasta_ipc::forward::{LoopbackTarget, SocketFamily, Splice};
     use pasta_ipc::types::{
         Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
-        IfName, NetworkSnapshot, Service, TapInfo, TapOffloads,
+        IfName, NeighbourEntry, NeighbourSnapshot, NetworkSnapshot, Service, TapInfo, TapOffloads,
     };
     use std::net::Ipv6Addr;
     use std::os::fd::OwnedFd;
@@ -102,13 +110,16 @@ mod tests {
     impl Rig {
         /// The tap's own address ends in 1.
         fn new(ipv6: Service) -> Self {
+            Self::with(Forwarding::new(policy(Service::On), policy(ipv6)))
+        }
+
+        fn with(forwarding: Forwarding) -> Self {
             let ((tap, namespace), (supervisor, s), (monitor, m)) = (pair(), pair(), pair());
             let name = IfName::try_from("tap0".to_owned()).unwrap();
             let info = TapInfo { name, mac: mac(1), offloads: TapOffloads::None };
             let tap = Tap::new(tap, &info, OURS);
             let supervisor = Supervisor::greet(supervisor).unwrap();
             let monitor = Monitor::greet(monitor).unwrap();
-            let forwarding = Forwarding::new(policy(Service::On), policy(ipv6));
             let local = LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Address };
             let forwards = Forwards::new(local, SocketFamily::Both, mac(1), 64);
             let engine = Engine::new(tap, supervisor, monitor, forwarding, forwards, 64);
@@ -178,10 +189,9 @@ mod tests {
     }
 
     fn policy<A>(service: Service) -> FamilyPolicy<A> {
-        let host_loopback = HostLoopback::Gateway;
         FamilyPolicy {
             service,
-            host_loopback,
+            host_loopback: HostLoopback::Gateway,
             guest_address: None,
             dns_forward: None,
             dns_host: None,
@@ -256,5 +266,23 @@ mod tests {
         assert_eq!(rig.asked(), Some((OURS, nobody, ip(HERE))));
         assert_eq!(rig.asked(), Some((OURS, nobody, ip(ROUTER))));
         assert_eq!(rig.asked(), None);
+    }
+
+    #[test]
+    fn router_that_is_not_mapped_is_never_said_to_be_at_our_station() {
+        let ipv4 = FamilyPolicy { host_loopback: HostLoopback::None, ..policy(Service::On) };
+        let ipv6 = FamilyPolicy { host_loopback: HostLoopback::None, ..policy(Service::On) };
+        let mut rig = Rig::with(Forwarding::new(ipv4, ipv6));
+        rig.has(&[HERE], &[HERE6]);
+        assert_eq!(rig.asked(), Some((OURS, ip("0.0.0.0"), ip(HERE))));
+        assert_eq!(rig.asked(), None);
+
+        let entries = [ROUTER, "fe80::1"].map(|it| NeighbourEntry { address: ip(it), mac: mac(9) });
+        let entries = Bounded::truncated(entries).0;
+        let known = NeighbourSnapshot { generation: Generation(1), entries };
+        rig.engine.take_in(News::Neighbours(Box::new(known)));
+        rig.has(&["192.0.2.60"], &["2001:db8::60"]);
+        assert_eq!(rig.asked(), Some((mac(9), ip(ROUTER), ip("192.0.2.60"))));
+        assert_eq!(rig.asked(), Some((mac(9), ip("fe80::1"), ip("2001:db8::60"))));
     }
 }
