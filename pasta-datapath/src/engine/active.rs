@@ -2,20 +2,20 @@
 //!
 //! The tap's queue holds so many frames and drops what is beyond, without a word to the sender: it takes
 //! each frame off the sender's account at once, so that nothing holds the sender back but our windows.
-//! With many flows of small frames these together promise far more than the queue holds. What is lost
-//! then is repeated in smaller frames, of which even fewer octets fit, and so on: 128 flows with an MTU of
-//! 1500 came to a thirtieth of what the network takes.
+//! With many flows of small frames these together promise far more than the queue holds, and what is
+//! lost then is repeated in smaller frames, of which even fewer octets fit. Measured: 128 flows with an
+//! MTU of 1500 repeated 20,608 segments in two seconds without this bound, and 539 with it.
 
 use crate::time::Instant;
 use pasta_ipc::types::Mtu;
-use std::time::Duration;
 
 /// Frames that windows may be promised for: three quarters of the tap's queue, which the monitor makes 4000
 /// frames long. The others are for acknowledgements and datagrams.
 const FRAMES: u32 = 3000;
 
-/// Flows that send within such a time count together; chosen: some turns of each of many flows.
-const PERIOD: Duration = Duration::from_millis(16);
+/// Flows that send within such a time count together, in nanoseconds; chosen: some turns of each of many
+/// flows.
+const PERIOD_NANOS: u64 = 16_000_000;
 
 /// What a flow notes of when it was counted; none yet in the first period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +33,8 @@ pub(super) struct Active {
 impl Active {
     /// Counts a flow that has sent at `now`, once in a period.
     pub(super) fn count(&mut self, now: Instant, flow: &mut Counted) {
-        let passed = u128::from(now.as_nanos()) / PERIOD.as_nanos();
         // Wraps after two years, and then one period is mistaken for another.
-        let period = (passed as u32).wrapping_add(1);
+        let period = ((now.as_nanos() / PERIOD_NANOS) as u32).wrapping_add(1);
         if period != self.period {
             let follows = period == self.period.wrapping_add(1);
             self.before = if follows { self.count } else { 0 };

@@ -579,16 +579,26 @@ impl Engine {
         let bound: Vec<_> = self.forwards.listeners.on_interfaces().collect();
         for (id, at, goal) in bound {
             let Some(interface) = at.interface.clone() else { continue };
-            // One listener speaks for all of its interface.
-            if anew.get(&interface) == Some(&false) {
+            let is_anew = anew.get(&interface).copied();
+            if is_anew == Some(false) {
                 continue;
             }
-            let opened = at.open(self.forwards.families);
-            anew.entry(interface).or_insert(opened.is_ok());
-            let Ok(socket) = opened else { continue };
-            self.close(id);
+            let opened = match at.open(self.forwards.families) {
+                // One listener speaks for all of its interface.
+                Err(Errno::EADDRINUSE | Errno::ENODEV) if is_anew.is_none() => {
+                    anew.insert(interface, false);
+                    continue;
+                }
+                // Says nothing of the interface: a low port is refused before that is looked at.
+                Err(_) if is_anew.is_none() => continue,
+                opened => opened,
+            };
+            anew.insert(interface, true);
             let place = Place::Host(at);
-            let listens = self.listen(place.clone(), goal, socket);
+            let listens = opened.and_then(|socket| {
+                self.close(id);
+                self.listen(place.clone(), goal, socket)
+            });
             self.note(place, goal, listens);
         }
         self.look_at_interfaces(now);
