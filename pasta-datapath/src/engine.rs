@@ -184,7 +184,7 @@ impl Engine {
             isn_key: RandomState::new(),
             frames: vec![0; BATCH_OCTETS],
             scratch: vec![0; SCRATCH_OCTETS],
-            ranges: Vec::with_capacity(BATCH),
+            ranges: Vec::new(),
             rhythm: Rhythm::new(),
             storage: BatchStorage::default(),
             events: Vec::new(),

@@ -10,6 +10,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Frames that may wait in the tap for the datapath. Chosen: one TCP window of 4 MiB in small frames is
+/// 2800 of them, and the tap drops silently what does not fit. The monitor makes the queue so long; the
+/// datapath promises no more than that.
+pub const TAP_QUEUE_FRAMES: u32 = 4000;
+
 /// A list of at most `N` elements.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]

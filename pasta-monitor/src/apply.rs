@@ -18,14 +18,10 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
 };
 use nix::errno::Errno;
-use pasta_ipc::types::IfName;
+use pasta_ipc::types::{IfName, TAP_QUEUE_FRAMES};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// Frames that may wait in the tap for the datapath. Chosen: one TCP window of 4 MiB in small frames is
-/// 2800 of them, and the tap drops silently what does not fit.
-const QUEUE_LENGTH: u32 = 4000;
 
 /// A lifetime without end (`INFINITY_LIFE_TIME`, `net/addrconf.h`).
 const FOREVER: u32 = u32::MAX;
@@ -120,7 +116,7 @@ impl Namespace {
     /// Makes room for more frames in the tap than the kernel does by itself. This is a part of making
     /// the tap, which goes by netlink because the ioctl needs privilege on the host.
     pub async fn lengthen_queue(&self, log: &Log) {
-        let link = LinkUnspec::new_with_index(self.tap).txqueuelen(QUEUE_LENGTH).build();
+        let link = LinkUnspec::new_with_index(self.tap).txqueuelen(TAP_QUEUE_FRAMES).build();
         if let Err(error) = self.netlink.change(set(link), 0).await {
             log.debug(&format!("cannot lengthen the tap's queue: {error}"));
         }

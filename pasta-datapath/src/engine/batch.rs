@@ -18,25 +18,34 @@ use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 
-/// Frames read before sockets have a turn.
+/// Frames read before sockets have a turn, while few flows send; datagrams sent at once.
 pub(super) const BATCH: usize = 64;
-/// What a batch is read into: four of the largest frames, which stays inside a core's second-level
-/// cache (reading more at once costs a quarter of the throughput), or many small ones.
-pub(super) const BATCH_OCTETS: usize = 4 * (MAX_FRAME + 64);
+/// Frames read before sockets have a turn where many flows send: so many for each, up to a bound. What a
+/// flow has in one batch goes out with one call and is acknowledged with one frame, and that is most of
+/// what a small frame costs. Measured with 128 flows of BBR and an MTU of 1500: 1.5 to 1.7 times as much.
+const MOST_FRAMES: usize = 512;
+const FRAMES_A_FLOW: usize = 4;
+/// A batch of large frames ends with so many octets: four of the largest frames, which stays inside a
+/// core's second-level cache (reading more at once costs a quarter of the throughput).
+const LARGE_OCTETS: usize = 4 * (MAX_FRAME + 64);
+/// Frames are large if they are no smaller than this on average; chosen: where the octets of a frame cost
+/// about as much as its calls.
+const LARGE_FRAME: usize = 16 * 1024;
+/// What a batch is read into.
+pub(super) const BATCH_OCTETS: usize = 2 * 1024 * 1024;
 /// A frame below this may be one of an exchange of small messages.
 const LONE_FRAME: usize = 2048;
 /// What a batch of frames has for the flows it touches.
 struct Batch<'a> {
-    segments: Vec<(FlowId, &'a [u8])>,
-    touched: Vec<FlowId>,
+    /// What to take of each segment, which may be nothing, and its place among all.
+    segments: Vec<(FlowId, usize, &'a [u8])>,
     datagrams: Vec<(FlowId, MacAddr, Datagram<'a>)>,
 }
 
 /// Storage of a [`Batch`] between two of them.
 #[derive(Debug, Default)]
 pub(super) struct BatchStorage {
-    segments: Vec<(FlowId, &'static [u8])>,
-    touched: Vec<FlowId>,
+    segments: Vec<(FlowId, usize, &'static [u8])>,
     datagrams: Vec<(FlowId, MacAddr, Datagram<'static>)>,
 }
 
@@ -47,8 +56,10 @@ impl Engine {
         let mut gone = None;
         let lone_is_likely = self.rhythm.follows_far();
         self.ranges.clear();
+        let most = (self.active.flows() * FRAMES_A_FLOW).clamp(BATCH, MOST_FRAMES);
         let mut start = 0;
-        while self.ranges.len() < BATCH
+        while self.ranges.len() < most
+            && (start + MAX_FRAME <= LARGE_OCTETS || start < self.ranges.len() * LARGE_FRAME)
             && let Some(room) = frames.get_mut(start..start + MAX_FRAME)
         {
             match self.tap.read(room) {
@@ -81,8 +92,8 @@ impl Engine {
 
     fn handle_frames(&mut self, now: Instant, frames: &[u8]) {
         let storage = std::mem::take(&mut self.storage);
-        let BatchStorage { segments, touched, datagrams } = storage;
-        let mut batch = Batch { segments, touched, datagrams };
+        let BatchStorage { segments, datagrams } = storage;
+        let mut batch = Batch { segments, datagrams };
         let ranges = std::mem::take(&mut self.ranges);
         for (start, end) in &ranges {
             let octets = frames.get(*start..*end).unwrap_or_default();
@@ -93,15 +104,14 @@ impl Engine {
             }
         }
         self.ranges = ranges;
-        self.flush(now, &batch);
+        self.flush(now, &mut batch);
         batch.segments.clear();
         batch.datagrams.clear();
-        batch.touched.clear();
-        let Batch { segments, touched, datagrams } = batch;
+        let Batch { segments, datagrams } = batch;
         // Empty vectors keep their memory for the next batch.
         let segments = segments.into_iter().map(|_| unreachable!("was cleared")).collect();
         let datagrams = datagrams.into_iter().map(|_| unreachable!("was cleared")).collect();
-        self.storage = BatchStorage { segments, touched, datagrams };
+        self.storage = BatchStorage { segments, datagrams };
     }
 
     /// The link-layer address that the namespace is told for `address`: ours for what a mapping leads
@@ -199,7 +209,7 @@ impl Engine {
             flow.path.set_mac(mac);
         }
         if !payload.is_empty() {
-            self.active.count(now, &mut flow.counted);
+            self.active.count(now, &mut flow.counted, payload.len());
         }
         let taken = flow.mapping.segment(now, header, payload.len());
         if flow.mapping.is_renewed() {
@@ -208,27 +218,28 @@ impl Engine {
         }
         if taken.is_empty() {
             flow.mapping.keep(payload, &mut self.parking);
-        } else {
-            batch.segments.push((id, payload.get(taken).unwrap_or_default()));
         }
-        if !batch.touched.contains(&id) {
-            batch.touched.push(id);
-        }
+        let place = batch.segments.len();
+        batch.segments.push((id, place, payload.get(taken).unwrap_or_default()));
         Ok(())
     }
 
     /// Gives the flows that a batch touched what it had for them.
-    fn flush(&mut self, now: Instant, batch: &Batch<'_>) {
+    fn flush(&mut self, now: Instant, batch: &mut Batch<'_>) {
         self.parking.set_window(self.active.window(self.mtu));
-        for id in &batch.touched {
-            let mut slices = [IoSlice::new(&[]); BATCH];
-            let payloads = batch.segments.iter().filter(|(of, _)| of == id);
-            let mut count = 0;
-            for (slice, (_, payload)) in slices.iter_mut().zip(payloads) {
-                *slice = IoSlice::new(payload);
-                count += 1;
+        batch.segments.sort_unstable_by_key(|(id, place, _)| (*id, *place));
+        for of_one in batch.segments.chunk_by(|(one, ..), (other, ..)| one == other) {
+            for group in of_one.chunks(BATCH) {
+                let mut slices = [IoSlice::new(&[]); BATCH];
+                let payloads = group.iter().filter(|(.., payload)| !payload.is_empty());
+                let mut count = 0;
+                for (slice, (.., payload)) in slices.iter_mut().zip(payloads) {
+                    *slice = IoSlice::new(payload);
+                    count += 1;
+                }
+                let Some((id, ..)) = group.first() else { continue };
+                self.run_tcp(now, *id, slices.get(..count).unwrap_or_default());
             }
-            self.run_tcp(now, *id, slices.get(..count).unwrap_or_default());
         }
         let mut rest = batch.datagrams.as_slice();
         while let Some((id, mac, _)) = rest.first() {
