@@ -30,6 +30,7 @@
 
 pub mod bench;
 pub mod client;
+pub mod crowd;
 pub mod harness;
 pub mod lab;
 pub mod netlink;

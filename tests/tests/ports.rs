@@ -5,13 +5,12 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 use std::os::fd::AsRawFd;
 use tests::harness::{self, Case};
 use tests::lab::admin::{Admin, Inside, index_of};
 use tests::lab::service::{self, send_pattern, verify_pattern};
-use tests::lab::{Family, Lab, Place, Session, UPLINK, wait};
+use tests::lab::{Family, Lab, Place, Session, UPLINK, process, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
@@ -518,8 +517,7 @@ fn hundreds_of_connections_at_once_are_all_served(lab: &Lab) -> Outcome {
 /// As many as the limit of descriptors allows: through the tap a connection takes one, spliced two.
 fn thousands_of_connections_at_once_are_all_served(lab: &Lab) -> Outcome {
     // The test has one for each as well; its own limit is raised.
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let hard = process::raise_descriptors()?;
     let family = Family::V4;
     let _inside = serving(lab, family, 8000, &["-t", "8000"])?;
     let ways = [(lab.remote(), family.host(), 1), (lab.host(), family.loopback(), 2)];

@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tests::Outcome;
 use tests::bench::{self, say, upstream};
 use tests::client::{Arguments, traffic};
@@ -121,8 +120,7 @@ impl Options {
 /// What a monitor that has nothing to forward takes of a core, in percent, with so many `listeners` on
 /// ports that the host hands out by itself.
 fn idle_auto(lab: &Lab, listeners: usize, time: Duration) -> Outcome<f64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    process::raise_descriptors()?;
     let _held: Vec<TcpListener> = lab.host().run(|| {
         let listen = |_| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
         (0..listeners).map(listen).collect::<Outcome<_>>()

@@ -1,11 +1,12 @@
 //! How fast the whole program is: against the bare network and against Debian's `pasta`.
 //!
-//! `cargo bench -p tests --bench system [-- --rounds N] [--seconds S] [--ipv6] [MEASURE...]`
+//! `cargo bench -p tests --bench system [-- --rounds N] [--seconds S] [--ipv6] [--mtu N] [MEASURE...]`
 //!
 //! Every round measures everything for every contender, one after the other, so that whatever
 //! disturbs the machine disturbs all of them: the workspace's `pasta`, the client on the host
 //! without any `pasta` ("bare"), the `pasta` found on the search path ("upstream"), and with `--before`
-//! an earlier build in that directory. `--busy` keeps two cores busy with something else meanwhile. What
+//! an earlier build in that directory. `--congestion` sets the congestion control of
+//! everybody, `--busy` keeps two cores busy with something else meanwhile. What
 //! counts are the ratios of the medians; the raw numbers go to `target/bench`, and with `--charts`
 //! pictures of the ratios and the table as Markdown into a directory. Nothing is asserted.
 
@@ -26,6 +27,7 @@ use measure::{Bench, Contender, MEASURES};
 use table::Results;
 use tests::Outcome;
 use tests::bench::{self, say, upstream};
+use tests::lab::process;
 use tests::lab::programs::{self, Programs};
 use tests::lab::{Family, Lab};
 
@@ -39,6 +41,8 @@ struct Options {
     family: Family,
     /// MTU of the tap; its default where none.
     mtu: Option<u32>,
+    /// Congestion control of everybody; the machine's where none.
+    congestion: Option<String>,
     /// Whether something else has work for two cores.
     busy: bool,
     /// Where an earlier build is.
@@ -56,6 +60,7 @@ impl Options {
             time: Duration::from_secs(2),
             family: Family::V4,
             mtu: None,
+            congestion: None,
             busy: false,
             before: None,
             charts: None,
@@ -69,6 +74,7 @@ impl Options {
                 "--seconds" => options.time = Duration::from_secs_f64(value()?.parse()?),
                 "--ipv6" => options.family = Family::V6,
                 "--mtu" => options.mtu = Some(value()?.parse()?),
+                "--congestion" => options.congestion = Some(value()?),
                 "--busy" => options.busy = true,
                 "--charts" => options.charts = Some(value()?.into()),
                 "--before" => options.before = Some(value()?.into()),
@@ -109,8 +115,10 @@ fn run() -> Outcome {
         None => say("no pasta on the search path: no comparison with upstream\n"),
     }
 
+    process::raise_descriptors()?;
     let lab = Lab::build(&Programs::find(client)?, &also)?;
-    let bench = Bench::new(&lab, options.family, options.time, options.mtu)?;
+    let network = (options.family, options.mtu, options.congestion.clone());
+    let bench = Bench::new(&lab, network, options.time)?;
     let wanted = |name: &str| {
         options.filters.is_empty() || options.filters.iter().any(|part| name.contains(part))
     };

@@ -1,5 +1,7 @@
 //! What is measured, and how.
 
+use nix::sys::socket::{Backlog, listen};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 use tests::Outcome;
 use tests::client::life::monotonic;
 use tests::client::protocol::{Line, read_line};
+use tests::crowd::{self, Role, Tally};
 use tests::lab::service::{self, CHUNK, Service};
 use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
 
@@ -60,6 +63,10 @@ pub(crate) struct Measure {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Tcp(Direction, u16),
+    /// As many flows in one thread, all open before octets count.
+    Crowd(Direction, u16),
+    /// What the slowest of them carried, in percent of what they all carried on average.
+    Slowest(Direction, u16),
     /// What one exchange in a hundred exceeds, in microseconds, beside so many bulk flows.
     Beside(u16),
     /// Octets for each of many idle connections.
@@ -90,6 +97,13 @@ struct Transfer {
     processor: f64,
 }
 
+/// What flows have carried, in octets.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    total: f64,
+    slowest: f64,
+}
+
 const fn measure(name: &'static str, unit: &'static str, kind: Kind) -> Measure {
     let has_bare = !matches!(kind, Kind::Processor(_) | Kind::Memory | Kind::PerFlow);
     Measure { name, unit, has_bare, kind }
@@ -103,6 +117,14 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("tcp-in-8-flows", "Gbit/s", Kind::Tcp(Direction::In, 8)),
     measure("tcp-out-128-flows", "Gbit/s", Kind::Tcp(Direction::Out, 128)),
     measure("tcp-in-128-flows", "Gbit/s", Kind::Tcp(Direction::In, 128)),
+    measure("tcp-out-10000-flows", "Gbit/s", Kind::Crowd(Direction::Out, 10_000)),
+    measure("tcp-in-10000-flows", "Gbit/s", Kind::Crowd(Direction::In, 10_000)),
+    measure("slowest-of-8-out", "%", Kind::Slowest(Direction::Out, 8)),
+    measure("slowest-of-8-in", "%", Kind::Slowest(Direction::In, 8)),
+    measure("slowest-of-128-out", "%", Kind::Slowest(Direction::Out, 128)),
+    measure("slowest-of-128-in", "%", Kind::Slowest(Direction::In, 128)),
+    measure("slowest-of-10000-out", "%", Kind::Slowest(Direction::Out, 10_000)),
+    measure("slowest-of-10000-in", "%", Kind::Slowest(Direction::In, 10_000)),
     measure("cpu-out", "s/GB", Kind::Processor(Direction::Out)),
     measure("cpu-in", "s/GB", Kind::Processor(Direction::In)),
     measure("tcp-request-response", "1/s", Kind::Exchanges),
@@ -125,6 +147,9 @@ const STARTS: usize = 9;
 /// one in between, less than the usual limit.
 const IDLE_FLOWS: usize = 8_000;
 
+/// How many times as long many flows run: there is no warm-up, and each moves little.
+const CROWD_TIMES: u32 = 3;
+
 /// How long traffic runs before it counts, in milliseconds: autotuning has then settled.
 const WARM_UP: &str = "200";
 
@@ -134,10 +159,13 @@ pub(crate) struct Bench<'lab> {
     time: Duration,
     sink: (Service, Arc<AtomicU64>),
     source: Service,
+    crowd_sink: (SocketAddr, Tally),
+    crowd_source: SocketAddr,
     talker: SocketAddr,
     greeter: SocketAddr,
     holder: SocketAddr,
     mtu: Option<u32>,
+    congestion: Option<String>,
     datagram_sink: (SocketAddr, Arc<AtomicU64>),
     datagram_source: Service,
 }
@@ -150,10 +178,14 @@ impl<'lab> Bench<'lab> {
     /// What the kernel refused.
     pub(crate) fn new(
         lab: &'lab Lab,
-        family: Family,
+        (family, mtu, congestion): (Family, Option<u32>, Option<String>),
         time: Duration,
-        mtu: Option<u32>,
     ) -> Outcome<Self> {
+        if let Some(name) = &congestion {
+            let file = "/proc/sys/net/ipv4/tcp_congestion_control";
+            lab.on_host(|_| Ok(fs::write(file, name)?))?;
+            lab.on_remote(|_| Ok(fs::write(file, name)?))?;
+        }
         let (remote, server) = (lab.remote(), family.internet());
         let arrived = Arc::new(AtomicU64::new(0));
         let any_port = SocketAddr::new(server, 0);
@@ -162,10 +194,13 @@ impl<'lab> Bench<'lab> {
             time,
             sink: (remote.tcp(server, service::blackhole(Arc::clone(&arrived)))?, arrived),
             source: remote.tcp(server, send_octets)?,
+            crowd_sink: crowd(lab, any_port, Role::Sink)?,
+            crowd_source: crowd(lab, any_port, Role::Source)?.0,
             talker: serve(lab, any_port, |stream| while talk(&stream).is_ok() {})?,
             greeter: serve(lab, any_port, |stream| drop(talk(&stream)))?,
             holder: serve(lab, any_port, hold())?,
             mtu,
+            congestion,
             datagram_sink: count_datagrams(lab, any_port)?,
             datagram_source: remote.udp_at(any_port, send_datagrams)?,
         })
@@ -194,6 +229,14 @@ impl<'lab> Bench<'lab> {
             Kind::Tcp(direction, flows) => {
                 let transfer = self.transfer(contender, direction, flows)?;
                 Ok(transfer.octets * 8.0 / 1e9 / transfer.seconds)
+            }
+            Kind::Crowd(direction, flows) => {
+                let (each, seconds) = self.crowd(contender, direction, flows)?;
+                Ok(each.total * 8.0 / 1e9 / seconds)
+            }
+            Kind::Slowest(direction, flows) => {
+                let (each, _) = self.crowd(contender, direction, flows)?;
+                Ok(each.slowest / (each.total / f64::from(flows)) * 100.0)
             }
             Kind::Processor(direction) => {
                 let transfer = self.transfer(contender, direction, 1)?;
@@ -265,10 +308,48 @@ impl<'lab> Bench<'lab> {
     }
 
     fn session(&self, contender: Contender) -> Outcome<Session> {
-        match contender {
-            Contender::Bare => pasta::bare_session(self.lab),
-            _ => self.pasta(contender).session(),
+        if contender == Contender::Bare {
+            return pasta::bare_session(self.lab);
         }
+        let mut session = self.pasta(contender).session()?;
+        if let Some(name) = &self.congestion {
+            session.must(["traffic", "congestion", name])?;
+        }
+        Ok(session)
+    }
+
+    /// A transfer by many flows for some of the usual time; gives its length in seconds.
+    fn crowd(
+        &self,
+        contender: Contender,
+        direction: Direction,
+        flows: u16,
+    ) -> Outcome<(Shares, f64)> {
+        let (sink, tally) = &self.crowd_sink;
+        let (question, service) = match direction {
+            Direction::Out => ("crowd-out", *sink),
+            Direction::In => ("crowd-in", self.crowd_source),
+        };
+        let milliseconds = (self.time * CROWD_TIMES).as_millis().to_string();
+        let (service, number) = (endpoint(service), flows.to_string());
+        let mut session = self.session(contender)?;
+        tally.take();
+        let facts = session.must(["traffic", question, &service, &milliseconds, &number])?;
+        // What was written may still be anywhere: of that, only what arrived counts.
+        let arrived = tally.take();
+        let (first, rest) = facts.split_at(facts.len().min(1));
+        let (read, seconds) = counted(first)?;
+        let slowest = rest.iter().find_map(|fact| fact.strip_prefix("slowest "));
+        let slowest = slowest.ok_or("no slowest flow told")?.parse()?;
+        let shares = match direction {
+            Direction::Out if arrived.len() == usize::from(flows) => Shares {
+                total: arrived.iter().sum::<u64>() as f64,
+                slowest: arrived.iter().min().copied().unwrap_or_default() as f64,
+            },
+            Direction::Out => return Err(format!("{} flows arrived", arrived.len()).into()),
+            Direction::In => Shares { total: read, slowest },
+        };
+        Ok((shares, seconds))
     }
 
     /// A transfer to the remote machine or from it.
@@ -372,6 +453,19 @@ fn send_octets(stream: &mut TcpStream) -> Outcome<String> {
     }
 }
 
+/// A listening socket that many may come to before they are served.
+fn listener(lab: &Lab, address: SocketAddr) -> Outcome<TcpListener> {
+    let listener = lab.remote().run(|| Ok(TcpListener::bind(address)?))?;
+    listen(&listener, Backlog::new(4095)?)?;
+    Ok(listener)
+}
+
+/// A TCP service that serves many connections in one thread.
+fn crowd(lab: &Lab, address: SocketAddr, role: Role) -> Outcome<(SocketAddr, Tally)> {
+    let listener = listener(lab, address)?;
+    Ok((listener.local_addr()?, crowd::serve(listener, role)?))
+}
+
 /// Keeps every connection.
 fn hold() -> impl Fn(TcpStream) + Send + 'static {
     let held = Mutex::new(Vec::new());
@@ -391,7 +485,7 @@ fn serve(
     address: SocketAddr,
     handle: impl Fn(TcpStream) + Send + 'static,
 ) -> Outcome<SocketAddr> {
-    let listener = lab.remote().run(|| Ok(TcpListener::bind(address)?))?;
+    let listener = listener(lab, address)?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {

@@ -22,10 +22,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Arguments, Facts, TIME_LIMIT};
+use crate::lab::process;
 use crate::lab::service::{send_pattern, verify_pattern, wait_until_filled};
 use crate::pattern::{Pattern, Verifier};
 use crate::{Failure, Outcome};
@@ -186,8 +186,7 @@ fn flows(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
     let endpoint = arguments.endpoint()?;
     let count: u64 = arguments.value("count")?;
     let length: u64 = arguments.value("length")?;
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    process::raise_descriptors()?;
 
     // Nobody sends before everybody is connected, and nobody closes before everybody is done.
     let connected = Barrier::new(usize::try_from(count)?);

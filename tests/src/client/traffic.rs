@@ -5,6 +5,9 @@
 //! | `traffic out ENDPOINT MS [FLOWS]` | writes to a TCP sink; what arrives is counted elsewhere |
 //! | `traffic in ENDPOINT MS [FLOWS]` | reads from a TCP source |
 //! | `traffic beside ENDPOINT MS SOURCE FLOWS` | exchanges as below while FLOWS others read from SOURCE |
+//! | `traffic crowd-out ENDPOINT MS FLOWS` | as `out`, in one thread, once all connections are open |
+//! | `traffic crowd-in ENDPOINT MS FLOWS` | likewise; a second fact is `slowest N`, of the slowest one |
+//! | `traffic congestion NAME` | makes this the congestion control of the namespace |
 //! | `traffic hold ENDPOINT MS FLOWS` | opens that many connections and keeps them; counts them |
 //! | `traffic udp-out ENDPOINT SIZE MS` | sends datagrams; what arrives is counted elsewhere |
 //! | `traffic udp-in ENDPOINT SIZE MS` | asks for datagrams and counts what comes |
@@ -15,17 +18,21 @@
 //! they took; for `beside` it is how many exchanges there were, and how long those took that only one in a
 //! hundred exceeded.
 
+use std::fs;
 use std::io::{self, Read, Write};
+use std::iter;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::tcp::connect;
 use super::{Arguments, Facts, udp};
 use crate::Outcome;
+use crate::crowd::{Crowd, Role, Tally};
+use crate::lab::process;
 use crate::lab::service::CHUNK;
 
 /// Stack of a thread that carries one flow, in octets; buffers are elsewhere.
@@ -44,18 +51,29 @@ const END_OF_DATAGRAMS: Duration = Duration::from_millis(300);
 /// What the sockets report.
 pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
     let question = arguments.word("question")?;
+    if question == "congestion" {
+        fs::write("/proc/sys/net/ipv4/tcp_congestion_control", arguments.word("name")?)?;
+        return Ok(Vec::new());
+    }
     let endpoint = arguments.endpoint()?;
     let size = match question {
         "udp-out" | "udp-in" => arguments.value("size")?,
         _ => 0,
     };
     let time = Duration::from_millis(arguments.value("number of milliseconds")?);
+    let mut slowest = None;
     let (count, took) = match question {
         "out" => many(arguments, |until| outgoing(endpoint, until), time)?,
         "in" => many(arguments, |until| incoming(endpoint, until), time)?,
         "beside" => {
             let (source, flows) = (arguments.endpoint()?, arguments.value("number of flows")?);
             beside(endpoint, time, source, flows)?
+        }
+        "crowd-out" | "crowd-in" => {
+            let role = if question == "crowd-in" { Role::Sink } else { Role::Source };
+            let (each, took) = crowd(endpoint, arguments.value("number of flows")?, role, time)?;
+            slowest = each.iter().min().copied();
+            (each.iter().sum(), took)
         }
         "hold" => hold(endpoint, arguments.value("number of flows")?)?,
         "udp-out" => outgoing_datagrams(endpoint, size, time)?,
@@ -64,7 +82,8 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         "connections" => connections(endpoint, time)?,
         other => return Err(format!("no traffic {other}").into()),
     };
-    Ok(vec![format!("count {count} nanoseconds {}", took.as_nanos())])
+    let first = format!("count {count} nanoseconds {}", took.as_nanos());
+    Ok(iter::once(first).chain(slowest.map(|octets| format!("slowest {octets}"))).collect())
 }
 
 /// Connections that are kept to the end of the program.
@@ -121,12 +140,36 @@ fn beside(
     })
 }
 
+/// Opens connections.
+fn open(endpoint: SocketAddr, flows: usize) -> Outcome<Vec<TcpStream>> {
+    process::raise_descriptors()?;
+    (0..flows).map(|_| connect(endpoint)).collect()
+}
+
+/// Opens connections and then moves octets on all of them; gives what each has carried.
+fn crowd(
+    endpoint: SocketAddr,
+    flows: usize,
+    role: Role,
+    time: Duration,
+) -> Outcome<(Vec<u64>, Duration)> {
+    let tally = Tally::default();
+    let mut crowd = Crowd::new(role, tally.clone())?;
+    for stream in open(endpoint, flows)? {
+        // Ends at once: what would be sent after the end, and the ports that would stay taken for a
+        // minute, would be part of the next measurement.
+        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+        crowd.add(stream)?;
+    }
+    let start = Instant::now();
+    crowd.run(time)?;
+    Ok((tally.take(), start.elapsed()))
+}
+
 /// Opens connections and keeps them.
 fn hold(endpoint: SocketAddr, flows: usize) -> Outcome<(u64, Duration)> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let start = Instant::now();
-    let opened: Vec<TcpStream> = (0..flows).map(|_| connect(endpoint)).collect::<Outcome<_>>()?;
+    let opened = open(endpoint, flows)?;
     let count = opened.len() as u64;
     HELD.lock().map_err(|_| "a thread panicked")?.extend(opened);
     Ok((count, start.elapsed()))

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -165,6 +166,17 @@ pub fn only(name: &str) -> Outcome<Process> {
         (None, _) => Err(format!("no process {name} among {all:?}").into()),
         (Some(_), Some(_)) => Err(format!("more than one process {name} among {all:?}").into()),
     }
+}
+
+/// Lets this process, and what it starts, have as many descriptors as it may.
+///
+/// # Errors
+///
+/// What `setrlimit(2)` reports.
+pub fn raise_descriptors() -> Outcome<u64> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    Ok(most)
 }
 
 /// Waits until nothing that a test started is left.
