@@ -22,7 +22,8 @@ mod tap;
 use crate::input::Input;
 use pasta_datapath::flow::Fate;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{MAX_SLICES, Mapping, Parking};
+use pasta_datapath::tcp::budget::Budget;
+use pasta_datapath::tcp::mapping::{MAX_SLICES, Mapping};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;
@@ -77,7 +78,7 @@ struct World {
     mapping: Mapping,
     socket: Socket,
     tap: Tap,
-    parking: Parking,
+    budget: Budget,
     scratch: Vec<u8>,
     /// Number of the namespace's SYN.
     irs: Seq,
@@ -121,7 +122,7 @@ impl World {
             largest_room: free(socket.room),
             socket,
             tap: Tap::new(syn.seq, iss, scale, syn.window_scale.unwrap_or(0), input.u16()),
-            parking: Parking::new(PARKING),
+            budget: Budget::new(PARKING),
             scratch: vec![0; peek_size],
             irs: syn.seq,
             taken: 0,
@@ -319,8 +320,8 @@ impl World {
         loop {
             self.socket.expect(self.taken, self.fin_taken);
             self.tap.turn();
-            let Self { mapping, socket, tap, parking, scratch, .. } = self;
-            let fate = mapping.run(self.now, socket, &slices, tap, scratch, parking);
+            let Self { mapping, socket, tap, budget, scratch, .. } = self;
+            let fate = mapping.run(self.now, socket, &slices, tap, scratch, budget);
             slices.clear();
             self.tap.accepted(self.socket.accepted, self.socket.is_shut_down);
             self.tap.check_turn(fate);
@@ -339,7 +340,7 @@ impl World {
     }
 
     fn check_parked(&self) {
-        let parked = self.parking.used();
+        let parked = self.budget.parked();
         if self.is_over {
             assert_eq!(parked, 0, "the end gives back what was parked");
             return;

@@ -31,7 +31,8 @@ use crate::io::tap::Tap;
 use crate::local::Neighbours;
 use crate::peer::{Monitor, News, Supervisor};
 use crate::splice::{Side, SpliceFlow};
-use crate::tcp::mapping::{Parking, SHARE};
+use crate::tcp::budget::Budget;
+use crate::tcp::mapping::SHARE;
 use crate::time::Instant;
 use crate::udp::forwarded::ForwardedFlow;
 use crate::udp::{Reading, UdpFlow};
@@ -109,6 +110,8 @@ struct Flow {
     armed: Option<Instant>,
     /// Whether it is in the queue of those that have more to do.
     queued: bool,
+    /// Whether it is in the queue of those whose window is to grow.
+    waits: bool,
 }
 
 /// The shell's state.
@@ -122,10 +125,12 @@ pub struct Engine {
     flows: FlowTable<Flow>,
     timers: BTreeSet<(Instant, FlowId)>,
     hungry: VecDeque<FlowId>,
+    /// Flows whose window is to grow when there is room for it in the tap's queue.
+    waiting: VecDeque<FlowId>,
     forwarding: Forwarding,
     neighbours: Neighbours,
     mtu: Mtu,
-    parking: Parking,
+    budget: Budget,
     active: Active,
     peek: (PeekMethod, PeekMethod),
     isn_key: RandomState,
@@ -175,10 +180,11 @@ impl Engine {
             flows: FlowTable::new(max_flows),
             timers: BTreeSet::new(),
             hungry: VecDeque::new(),
+            waiting: VecDeque::new(),
             forwarding,
             neighbours: Neighbours::default(),
             mtu: Mtu::DEFAULT,
-            parking: Parking::new(PARKING_OCTETS),
+            budget: Budget::new(PARKING_OCTETS),
             active: Active::default(),
             peek: (probe_peek(AddressFamily::Inet), probe_peek(AddressFamily::Inet6)),
             isn_key: RandomState::new(),
@@ -269,6 +275,7 @@ impl Engine {
         self.events = events;
         self.serve_listeners(now);
         self.serve_hungry(now);
+        self.serve_waiting(now);
         let little = self.tap.counters.octets_to_tap - before < LITTLE;
         self.rhythm.note(match (near, far) {
             (true, false) => Turn::Near,

@@ -23,6 +23,7 @@
 //! RFC 9293 (protocol), 7323 (window scale), 2018 (SACK), 6298 (retransmission), 5681 (fast
 //! retransmission), 5961 (resets and SYNs inside the window).
 
+pub mod budget;
 pub mod connection;
 pub mod gaps;
 pub mod mapping;

@@ -1,8 +1,9 @@
 //! Single exchanges with one connection, segment by segment: what is answered to what.
 
 use pasta_datapath::flow::Fate;
+use pasta_datapath::tcp::budget::Budget;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{HostSocket, Mapping, Parking, ToTap};
+use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;
@@ -73,7 +74,7 @@ struct Talk {
     now: Instant,
     mapping: Mapping,
     socket: Socket,
-    parking: Parking,
+    budget: Budget,
     fate: Fate,
 }
 
@@ -99,8 +100,8 @@ impl Talk {
             Mapping::new(Connection::from_syn(Instant::START, &first, Seq::from(ISS), 1460));
         mapping.connected();
         let socket = Socket { room: 400_000, ..Socket::default() };
-        let parking = Parking::new(1 << 20);
-        let mut talk = Self { now: Instant::START, mapping, socket, parking, fate: Fate::Alive };
+        let budget = Budget::new(1 << 20);
+        let mut talk = Self { now: Instant::START, mapping, socket, budget, fate: Fate::Alive };
         let [(answer, _)] = &talk.run(&[])[..] else { panic!("no single answer to the SYN") };
         assert_eq!(answer.syn.map(|syn| syn.sack_permitted), Some(sack_permitted));
         assert_eq!(talk.hear(0, ACK, &[]), []);
@@ -112,8 +113,8 @@ impl Talk {
         let mut scratch = vec![0; 100_000];
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
-        let Self { mapping, socket, parking, .. } = self;
-        self.fate = mapping.run(self.now, socket, slices, &mut sent, &mut scratch, parking);
+        let Self { mapping, socket, budget, .. } = self;
+        self.fate = mapping.run(self.now, socket, slices, &mut sent, &mut scratch, budget);
         sent.0
     }
 
@@ -133,7 +134,7 @@ impl Talk {
     fn take(&mut self, header: &Header, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
         let taken = self.mapping.segment(self.now, header, payload.len());
         if taken.is_empty() {
-            self.mapping.keep(payload, &mut self.parking);
+            self.mapping.keep(payload, &mut self.budget);
         }
         self.run(&payload[taken])
     }
@@ -174,7 +175,7 @@ fn what_comes_behind_a_gap_is_described_and_not_needed_again() {
 
     assert_eq!(talk.socket.received, octets);
     assert!(talk.socket.shut_down);
-    assert_eq!(talk.parking.used(), 0);
+    assert_eq!(talk.budget.parked(), 0);
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
     for at in [400, 500, 600, 700] {
         let header = talk.header(at, ACK);
         assert!(talk.mapping.segment(talk.now, &header, 100).is_empty());
-        talk.mapping.keep(&[7; 100], &mut talk.parking);
+        talk.mapping.keep(&[7; 100], &mut talk.budget);
     }
     assert_eq!(talk.run(&[]).len(), 3);
     let answers = talk.hear(0, ACK, &[7; 100]);
@@ -200,17 +201,17 @@ fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
 #[test]
 fn nothing_is_kept_beyond_the_window_or_the_bound_on_all_flows() {
     let mut talk = Talk::open(true);
-    talk.parking = Parking::new(100);
+    talk.budget = Budget::new(100);
     talk.hear(1000, ACK, &[1; 100]);
     talk.hear(3000, ACK, &[1; 100]);
-    assert_eq!(talk.parking.used(), 100);
+    assert_eq!(talk.budget.parked(), 100);
     let mut talk = Talk::open(true);
     let edge = offset(talk.mapping.connection().clone().receiver().edge());
     talk.hear(i64::from(edge) - 10, ACK.with(Flags::FIN), &[1; 100]);
-    assert_eq!(talk.parking.used(), 10);
+    assert_eq!(talk.budget.parked(), 10);
     // The reset gives it back.
     talk.hear(0, Flags::RST.with(ACK), &[]);
-    assert_eq!((talk.fate, talk.parking.used()), (Fate::BrokenOff, 0));
+    assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
 }
 
 #[test]
@@ -334,8 +335,8 @@ fn answer_to_a_syn_is_repeated_until_it_is_acknowledged() {
     let mut mapping = Mapping::new(connection);
     mapping.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
-    let (now, parking) = (Instant::START, Parking::new(1 << 20));
-    let mut talk = Talk { now, mapping, socket, parking, fate: Fate::Alive };
+    let (now, budget) = (Instant::START, Budget::new(1 << 20));
+    let mut talk = Talk { now, mapping, socket, budget, fate: Fate::Alive };
     let first = talk.run(&[]);
     for seconds in [1, 2, 4, 8] {
         let due = talk.mapping.deadline().unwrap();

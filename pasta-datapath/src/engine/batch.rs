@@ -76,6 +76,7 @@ impl Engine {
                 }
                 Err(ReadError::WouldBlock) => {
                     self.tap_ready = false;
+                    self.budget.queue_is_empty();
                     break;
                 }
                 Err(ReadError::Gone(errno)) => {
@@ -217,7 +218,7 @@ impl Engine {
             return self.open_tcp(now, mac, key, header);
         }
         if taken.is_empty() {
-            flow.mapping.keep(payload, &mut self.parking);
+            flow.mapping.keep(payload, &mut self.budget);
         }
         let place = batch.segments.len();
         batch.segments.push((id, place, payload.get(taken).unwrap_or_default()));
@@ -226,7 +227,8 @@ impl Engine {
 
     /// Gives the flows that a batch touched what it had for them.
     fn flush(&mut self, now: Instant, batch: &mut Batch<'_>) {
-        self.parking.set_window(self.active.window(self.mtu));
+        let (each, all) = self.active.windows(self.mtu, self.waiting.len());
+        self.budget.set_windows(each, all);
         batch.segments.sort_unstable_by_key(|(id, place, _)| (*id, *place));
         for of_one in batch.segments.chunk_by(|(one, ..), (other, ..)| one == other) {
             for group in of_one.chunks(BATCH) {

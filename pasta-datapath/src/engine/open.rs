@@ -322,7 +322,7 @@ impl Engine {
     }
 
     pub(super) fn insert(&mut self, now: Instant, key: FlowKey, kind: Kind) -> Option<FlowId> {
-        let flow = Flow { kind, armed: None, queued: false };
+        let flow = Flow { kind, armed: None, queued: false, waits: false };
         let (id, _old) = self.flows.insert(key, flow).ok()?;
         self.flows.touch(now, id);
         self.tap.counters.flows += 1;
@@ -334,7 +334,10 @@ impl Engine {
 
     /// As [`Engine::insert`], for a flow that has no frames.
     pub(super) fn insert_nameless(&mut self, now: Instant, kind: Kind) -> Option<FlowId> {
-        let id = self.flows.insert_nameless(Flow { kind, armed: None, queued: false }).ok()?;
+        let id = self
+            .flows
+            .insert_nameless(Flow { kind, armed: None, queued: false, waits: false })
+            .ok()?;
         self.flows.touch(now, id);
         self.tap.counters.flows += 1;
         Some(id)

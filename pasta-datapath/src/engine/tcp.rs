@@ -96,6 +96,25 @@ impl Engine {
         }
     }
 
+    /// Lets windows grow, in the order in which flows have come to wait for that, as long as the tap's queue
+    /// has room for what is sent on them.
+    pub(super) fn serve_waiting(&mut self, now: Instant) {
+        for _ in 0..self.waiting.len() {
+            if !self.budget.has_promises() {
+                break;
+            }
+            let Some(id) = self.waiting.pop_front() else { break };
+            let Some(flow) = self.flows.get_mut(id) else { continue };
+            flow.waits = false;
+            if let Kind::Tcp(tcp) = &mut flow.kind {
+                tcp.mapping.grow_window();
+                self.budget.set_others_wait(false);
+                self.run_tcp(now, id, &[]);
+            }
+        }
+        self.budget.set_others_wait(!self.waiting.is_empty());
+    }
+
     pub(super) fn run_tcp_for(
         &mut self,
         share: usize,
@@ -103,12 +122,12 @@ impl Engine {
         id: FlowId,
         payloads: &[IoSlice<'_>],
     ) {
-        let Self { tap, flows, poller, scratch, parking, hungry, .. } = self;
+        let Self { tap, flows, poller, scratch, budget, hungry, waiting, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let Kind::Tcp(tcp) = &mut flow.kind else { return };
         let TcpFlow { mapping, socket, path, .. } = &mut **tcp;
         let mut to_tap = FlowTap { tap, path };
-        let fate = mapping.run_for(share, now, socket, payloads, &mut to_tap, scratch, parking);
+        let fate = mapping.run_for(share, now, socket, payloads, &mut to_tap, scratch, budget);
         match fate {
             Fate::Alive => {}
             Fate::Hungry if flow.queued => {}
@@ -121,6 +140,11 @@ impl Engine {
                 tcp.socket.reset_on_close();
                 return self.remove(id);
             }
+        }
+        if tcp.mapping.take_window_wanted() && !flow.waits {
+            flow.waits = true;
+            waiting.push_back(id);
+            budget.set_others_wait(true);
         }
         if tcp.mapping.connection().was_probed() {
             tcp.socket.ask_peer();

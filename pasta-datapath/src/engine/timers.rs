@@ -63,6 +63,9 @@ impl Engine {
         if let Some(armed) = flow.armed {
             self.timers.remove(&(armed, id));
         }
+        if let Kind::Tcp(tcp) = &mut flow.kind {
+            tcp.mapping.give_back(&mut self.budget);
+        }
         self.forwards.ended(&mut flow.kind);
     }
 }

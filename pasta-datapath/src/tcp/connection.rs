@@ -2,7 +2,7 @@
 
 use super::WINDOW_SCALE;
 use super::seq::Seq;
-use super::to_socket::{Intake, Receiver, Room};
+use super::to_socket::{Intake, Receiver};
 use super::to_tap::{Acknowledged, Expired, Sender};
 use crate::time::Instant;
 use crate::wire::tcp::{DEFAULT_MSS, Flags, Header, SackBlocks, SynOptions, ToSend};
@@ -173,9 +173,8 @@ impl Connection {
 
     /// The socket is connected: the answer to the namespace's SYN, or the first SYN. Also for repeating
     /// it.
-    pub fn syn(&mut self, now: Instant, room: Room) -> ToSend {
+    pub fn syn(&mut self, now: Instant) -> ToSend {
         self.seen.answered = true;
-        self.receiver.made_room(room);
         let seq = self.sender.unacknowledged();
         self.sender.syn_sent(now);
         let (ack, window) = self.receiver.tell_in_syn();

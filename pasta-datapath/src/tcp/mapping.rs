@@ -5,6 +5,7 @@
 //! was taken and what was kept behind it, refresh the window, send what the window allows, acknowledge if that is still due.
 //! Once a batch, not once a segment.
 
+use super::budget::{Budget, Promise};
 use super::connection::{Connection, Due, Verdict};
 use super::gaps::Gaps;
 use super::seq::Seq;
@@ -88,32 +89,6 @@ pub trait ToTap {
     fn frame_payload(&self, segment_size: u16) -> usize;
 }
 
-/// Octets parked by all flows together, and the bound on them.
-#[derive(Debug)]
-pub struct Parking {
-    used: usize,
-    limit: usize,
-    /// The largest window of one flow.
-    window: u32,
-}
-
-impl Parking {
-    /// Room for `limit` octets.
-    pub const fn new(limit: usize) -> Self {
-        Self { used: 0, limit, window: u32::MAX }
-    }
-
-    /// No window is larger than `octets` from now on; one that was promised stays.
-    pub fn set_window(&mut self, octets: u32) {
-        self.window = octets;
-    }
-
-    /// Octets parked now.
-    pub fn used(&self) -> usize {
-        self.used
-    }
-}
-
 /// A connection and the state that joins it to its socket.
 #[derive(Debug)]
 pub struct Mapping {
@@ -132,6 +107,9 @@ pub struct Mapping {
     write_event_armed: bool,
     /// Set by `run` for the shell: such an event has to be asked for.
     write_event_wanted: bool,
+    /// Set by `run` for the shell: the window is to grow when it is this flow's turn.
+    window_wanted: bool,
+    promise: Promise,
     recheck: Option<(Instant, Duration)>,
     /// When an acknowledgement that waits for an answer leaves without one.
     delayed: Option<Instant>,
@@ -184,6 +162,8 @@ impl Mapping {
             room_changed: false,
             write_event_armed: false,
             write_event_wanted: false,
+            window_wanted: false,
+            promise: Promise::default(),
             recheck: None,
             delayed: None,
             unanswered: 0,
@@ -282,13 +262,13 @@ impl Mapping {
 
     /// Keeps what of a segment's payload came before its turn; to be called after
     /// [`Mapping::segment`] for the same segment has given nothing to take.
-    pub fn keep(&mut self, payload: &[u8], parking: &mut Parking) {
+    pub fn keep(&mut self, payload: &[u8], budget: &mut Budget) {
         let Some(early) = self.early.take() else { return };
-        if parking.used >= parking.limit {
+        if !budget.may_park() {
             return;
         }
         let gaps = self.gaps.get_or_insert_default();
-        parking.used += gaps.keep(early.seq, payload.get(early.payload).unwrap_or_default());
+        budget.park(gaps.keep(early.seq, payload.get(early.payload).unwrap_or_default()));
         if let Some(fin) = early.fin {
             gaps.keep_fin(fin);
         }
@@ -342,6 +322,17 @@ impl Mapping {
         std::mem::take(&mut self.write_event_wanted)
     }
 
+    /// Whether the window is to grow when the caller's [`Budget`] may promise more; asked once. Then
+    /// [`Mapping::grow_window`].
+    pub fn take_window_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.window_wanted)
+    }
+
+    /// Notes that it is this flow's turn to be promised more.
+    pub fn grow_window(&mut self) {
+        self.room_changed = true;
+    }
+
     /// Carries out what was noted. `payloads` is what [`Mapping::segment`] said to take; `scratch` is
     /// where peeked octets go, its contents are of no use afterwards. Moves up to [`SHARE`] octets
     /// towards the namespace.
@@ -352,9 +343,9 @@ impl Mapping {
         payloads: &[IoSlice<'_>],
         tap: &mut impl ToTap,
         scratch: &mut [u8],
-        parking: &mut Parking,
+        budget: &mut Budget,
     ) -> Fate {
-        self.run_for(SHARE, now, socket, payloads, tap, scratch, parking)
+        self.run_for(SHARE, now, socket, payloads, tap, scratch, budget)
     }
 
     /// As [`Mapping::run`], for `share` octets.
@@ -367,14 +358,17 @@ impl Mapping {
         payloads: &[IoSlice<'_>],
         tap: &mut impl ToTap,
         scratch: &mut [u8],
-        parking: &mut Parking,
+        budget: &mut Budget,
     ) -> Fate {
         match std::mem::replace(&mut self.pending, Pending::None) {
             Pending::None => {}
-            Pending::ResetByPeer | Pending::Renewed => return self.leave(parking),
-            Pending::BreakOff => return self.break_off(tap, parking),
+            Pending::ResetByPeer | Pending::Renewed => return self.leave(budget),
+            Pending::BreakOff => return self.break_off(tap, budget),
             Pending::Answer | Pending::RepeatSyn => {
-                let header = self.connection.syn(now, socket.room());
+                if budget.may_promise() {
+                    self.open_window(socket.room(), budget);
+                }
+                let header = self.connection.syn(now);
                 tap.send(&header, self.connection.segment_size(), &[]);
             }
             Pending::Stray(header) => {
@@ -391,20 +385,20 @@ impl Mapping {
         let before = self.connection.sender().next();
         let done = self
             .consume(now, socket)
-            .and_then(|()| self.write(socket, payloads, parking))
-            .and_then(|()| self.fill_gap(socket, parking))
+            .and_then(|()| self.write(socket, payloads, budget))
+            .and_then(|()| self.fill_gap(socket, budget))
             .map(|()| self.shut_down_if_due(socket))
-            .map(|()| self.refresh_window(now, socket, parking))
+            .map(|()| self.refresh_window(now, socket, budget))
             .and_then(|()| self.pump(share, now, socket, tap, scratch));
         let Ok(fate) = done else {
-            return self.break_off(tap, parking);
+            return self.break_off(tap, budget);
         };
         let went = self.connection.sender().next() != before;
         self.note_exchange(!payloads.is_empty(), went);
         if self.connection.is_established() {
             self.acknowledge(now, payloads, tap);
         }
-        if self.connection.is_over() { self.leave_in_order(parking) } else { fate }
+        if self.connection.is_over() { self.leave_in_order(budget) } else { fate }
     }
 
     /// Sends the acknowledgements that are due: one, or as many as make a sender without SACK repeat
@@ -479,7 +473,7 @@ impl Mapping {
         &mut self,
         socket: &mut impl HostSocket,
         payloads: &[IoSlice<'_>],
-        parking: &mut Parking,
+        budget: &mut Budget,
     ) -> io::Result<()> {
         if (!self.parked.is_empty() && self.room_changed) || !payloads.is_empty() {
             let accepted = self.write_once(socket, payloads)?;
@@ -488,8 +482,8 @@ impl Mapping {
             self.connection.accepted(u32::try_from(accepted).unwrap_or(u32::MAX));
             let from_parked = accepted.min(self.parked.len());
             self.parked.drain(..from_parked);
-            parking.used -= from_parked;
-            self.park(payloads, accepted - from_parked, parking);
+            budget.unpark(from_parked);
+            self.park(payloads, accepted - from_parked, budget);
             if self.parked.is_empty() && self.parked.capacity() > 0 {
                 self.parked = VecDeque::new();
             }
@@ -498,16 +492,16 @@ impl Mapping {
     }
 
     /// Writes what came before its turn and is due now.
-    fn fill_gap(&mut self, socket: &mut impl HostSocket, parking: &mut Parking) -> io::Result<()> {
+    fn fill_gap(&mut self, socket: &mut impl HostSocket, budget: &mut Budget) -> io::Result<()> {
         let Some(mut gaps) = self.gaps.take() else { return Ok(()) };
         while let Some(block) = gaps.take_block(self.connection.receiver().next()) {
-            parking.used -= block.octets.len();
+            budget.unpark(block.octets.len());
             // At once, whatever else could carry it (RFC 5681, section 4.2).
             self.connection.receiver().force();
             let range = self.connection.take_kept(block.start, block.octets.len(), false);
             let payload = block.octets.get(range).unwrap_or_default();
             if !payload.is_empty()
-                && let Err(error) = self.write(socket, &[IoSlice::new(payload)], parking)
+                && let Err(error) = self.write(socket, &[IoSlice::new(payload)], budget)
             {
                 self.gaps = Some(gaps);
                 return Err(error);
@@ -557,23 +551,27 @@ impl Mapping {
     }
 
     /// Parks what of `payloads` comes after the first `skip` octets.
-    fn park(&mut self, payloads: &[IoSlice<'_>], mut skip: usize, parking: &mut Parking) {
+    fn park(&mut self, payloads: &[IoSlice<'_>], mut skip: usize, budget: &mut Budget) {
         for payload in payloads {
             let rest = payload.get(skip.min(payload.len())..).unwrap_or_default();
             skip -= skip.min(payload.len());
-            parking.used += rest.len();
+            budget.park(rest.len());
             self.parked.extend(rest);
         }
     }
 
-    fn refresh_window(&mut self, now: Instant, socket: &mut impl HostSocket, parking: &Parking) {
+    fn refresh_window(&mut self, now: Instant, socket: &mut impl HostSocket, budget: &mut Budget) {
+        budget.kept(&mut self.promise, self.connection.receiver().left());
         if !std::mem::take(&mut self.room_changed) {
             return;
         }
         let room = socket.room();
         // While too much is parked by all flows together, no window opens further.
-        if parking.used < parking.limit || self.parked.is_empty() {
-            self.connection.receiver().made_room(room.at_most(parking.window));
+        if budget.may_park() || self.parked.is_empty() {
+            self.window_wanted = !budget.may_promise();
+            if !self.window_wanted {
+                self.open_window(room, budget);
+            }
         }
         self.recheck = match (self.write_event_armed, room.is_writable()) {
             (true, _) => None,
@@ -584,6 +582,7 @@ impl Mapping {
             }
             // The buffer drains without an event while the kernel calls it writable; look again if
             // the namespace may be waiting for more.
+            (false, true) if self.window_wanted => None,
             (false, true) if room.queued > 0 && self.connection.receiver().is_tight() => {
                 let wait = self.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
                 let wait = wait.min(RECHECK_LONGEST);
@@ -591,6 +590,12 @@ impl Mapping {
             }
             (false, true) => None,
         };
+    }
+
+    fn open_window(&mut self, room: Room, budget: &mut Budget) {
+        let receiver = self.connection.receiver();
+        let growth = receiver.made_room(room.at_most(budget.window()));
+        budget.promise(&mut self.promise, growth);
     }
 
     /// Sends what the namespace's window and this turn's share allow.
@@ -690,21 +695,27 @@ impl Mapping {
         true
     }
 
-    fn break_off(&mut self, tap: &mut impl ToTap, parking: &mut Parking) -> Fate {
+    fn break_off(&mut self, tap: &mut impl ToTap, budget: &mut Budget) -> Fate {
         let header = self.connection.reset();
         tap.send(&header, self.connection.segment_size(), &[]);
-        self.leave(parking)
+        self.leave(budget)
     }
 
-    fn leave(&mut self, parking: &mut Parking) -> Fate {
-        self.leave_in_order(parking);
+    fn leave(&mut self, budget: &mut Budget) -> Fate {
+        self.leave_in_order(budget);
         Fate::BrokenOff
     }
 
-    fn leave_in_order(&mut self, parking: &mut Parking) -> Fate {
-        parking.used -= self.parked.len();
-        parking.used -= self.gaps.take().map_or(0, |gaps| gaps.octets());
-        self.parked = VecDeque::new();
+    fn leave_in_order(&mut self, budget: &mut Budget) -> Fate {
+        self.give_back(budget);
         Fate::Over
+    }
+
+    /// Gives back what this flow has of the common budget; its end.
+    pub fn give_back(&mut self, budget: &mut Budget) {
+        budget.unpark(self.parked.len());
+        budget.unpark(self.gaps.take().map_or(0, |gaps| gaps.octets()));
+        budget.kept(&mut self.promise, 0);
+        self.parked = VecDeque::new();
     }
 }

@@ -156,23 +156,30 @@ impl Receiver {
         self.accepted += octets.min(self.parked());
     }
 
-    /// Recomputes the window from what the socket has room for.
-    pub fn made_room(&mut self, room: Room) {
+    /// Octets of the window that are left.
+    pub fn left(&self) -> u32 {
+        self.edge.distance_from(self.next)
+    }
+
+    /// Recomputes the window from what the socket has room for; gives by how many octets it has grown.
+    pub fn made_room(&mut self, room: Room) -> u32 {
         self.looked_at = self.next;
         let free = room.payload().saturating_sub(self.parked()).min(MAX_WINDOW);
         let whole = free >> self.scale << self.scale;
-        self.edge = self.edge.latest(self.next + whole);
+        let before = self.edge;
+        self.edge = before.latest(self.next + whole);
+        self.edge.distance_from(before)
     }
 
     /// Whether the acknowledgement that is due says only that something arrived, so that it may wait
     /// for a segment to carry it.
     pub fn may_wait(&self) -> bool {
-        !self.forced && self.edge.distance_from(self.next) >= USED_UP
+        !self.forced && self.left() >= USED_UP
     }
 
     /// Whether so much of the window is used that room should be looked for.
     pub fn is_used_up(&self) -> bool {
-        let left = self.edge.distance_from(self.next);
+        let left = self.left();
         let enough = USED_UP.min(self.largest / 2);
         left < enough || self.parked() > 0 || self.next.distance_from(self.looked_at) >= enough / 2
     }
@@ -200,7 +207,7 @@ impl Receiver {
 
     /// Whether the namespace may be kept waiting by the window alone.
     pub fn is_tight(&self) -> bool {
-        self.edge.distance_from(self.next) < u32::from(self.mss) * 2
+        self.left() < u32::from(self.mss) * 2
     }
 
     /// What goes into the next segment: acknowledgement number and window field. It counts as told.

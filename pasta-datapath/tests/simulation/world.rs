@@ -1,8 +1,9 @@
 //! The models: a namespace's TCP, a host socket, the link between, and a run of all of them.
 
 use pasta_datapath::flow::Fate;
+use pasta_datapath::tcp::budget::Budget;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{HostSocket, Mapping, Parking, ToTap};
+use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;
@@ -471,7 +472,7 @@ struct World {
     mapping: Mapping,
     socket: Socket,
     peer: Peer,
-    parking: Parking,
+    budget: Budget,
     highest_from_us: Option<Seq>,
     outcome: Outcome,
     gone: Option<Fate>,
@@ -560,7 +561,7 @@ impl World {
             mapping,
             socket,
             peer,
-            parking: Parking::new(64 << 20),
+            budget: Budget::new(64 << 20),
             highest_from_us: None,
             outcome,
             gone: None,
@@ -595,13 +596,13 @@ impl World {
         let mut scratch = vec![0; 200_000];
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
-        let Self { mapping, socket, parking, .. } = self;
-        let mut fate = mapping.run(self.now, socket, slices, &mut wire, &mut scratch, parking);
+        let Self { mapping, socket, budget, .. } = self;
+        let mut fate = mapping.run(self.now, socket, slices, &mut wire, &mut scratch, budget);
         while fate == Fate::Hungry {
-            fate = mapping.run(self.now, socket, &[], &mut wire, &mut scratch, parking);
+            fate = mapping.run(self.now, socket, &[], &mut wire, &mut scratch, budget);
         }
         self.socket.wants_room |= self.mapping.take_write_event_wanted();
-        self.outcome.most_parked = self.outcome.most_parked.max(self.parking.used());
+        self.outcome.most_parked = self.outcome.most_parked.max(self.budget.parked());
         for segment in wire.sent {
             self.note_sent(&segment);
             self.transmit(segment, Event::ToPeer);
@@ -660,7 +661,7 @@ impl World {
         if self.outcome.end == End::Orderly {
             assert!(self.peer.received == self.scenario.download, "download differs");
             assert!(self.socket.received == self.scenario.upload, "upload differs");
-            assert_eq!(self.parking.used(), 0, "parked octets are given back");
+            assert_eq!(self.budget.parked(), 0, "parked octets are given back");
         }
         self.outcome
     }
@@ -676,7 +677,7 @@ impl World {
                 if self.gone.is_none() {
                     let taken = self.mapping.segment(self.now, &header, payload.len());
                     if taken.is_empty() {
-                        self.mapping.keep(&payload, &mut self.parking);
+                        self.mapping.keep(&payload, &mut self.budget);
                     }
                     self.run_mapping(&payload[taken]);
                 }

@@ -6,8 +6,9 @@ use pasta_datapath::flow::table::FlowTable;
 use pasta_datapath::flow::{FlowId, FlowKey};
 use pasta_datapath::forward::Protocol;
 use pasta_datapath::io::tap::MAX_FRAME;
+use pasta_datapath::tcp::budget::Budget;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{HostSocket, Mapping, Parking, ToTap};
+use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;
@@ -107,7 +108,7 @@ pub(crate) struct Steady {
     table: FlowTable<Mapping>,
     socket: Socket,
     tap: Tap,
-    parking: Parking,
+    budget: Budget,
     scratch: Vec<u8>,
     /// Frames of a batch, each in a place of its own.
     frames: Vec<Vec<u8>>,
@@ -153,7 +154,7 @@ impl Steady {
             table,
             socket: Socket::default(),
             tap: Tap::default(),
-            parking: Parking::new(1 << 20),
+            budget: Budget::new(1 << 20),
             scratch: vec![0; 512 * 1024],
             frames: vec![Vec::with_capacity(MAX_FRAME); batch],
             seq: Seq::from(IRS + 1),
@@ -177,9 +178,9 @@ impl Steady {
     }
 
     fn run(&mut self, id: FlowId, payloads: &[IoSlice<'_>]) {
-        let Self { now, table, socket, tap, parking, scratch, .. } = self;
+        let Self { now, table, socket, tap, budget, scratch, .. } = self;
         if let Some(mapping) = table.get_mut(id) {
-            mapping.run(*now, socket, payloads, tap, scratch, parking);
+            mapping.run(*now, socket, payloads, tap, scratch, budget);
         }
     }
 

@@ -1,0 +1,154 @@
+//! What all flows together may have parked here and have been promised, and one flow's part of it.
+//!
+//! Parked octets are memory of ours. Promises are windows that were opened and not yet used: the tap's
+//! queue has to hold what the namespace sends on them. Where they are used up, a flow waits until another
+//! one's octets have come ([`Budget::may_promise`]); the caller keeps the order in which they wait.
+//!
+//! A window that nobody uses is a promise that costs nothing. So all promises are forgotten whenever the
+//! tap's queue is seen empty: what flows make use of theirs shows soon.
+
+/// Octets parked and promised, and the bounds on them.
+#[derive(Debug)]
+pub struct Budget {
+    parked: usize,
+    parking_limit: usize,
+    /// The largest window of one flow.
+    window: u32,
+    promised: u64,
+    promise_limit: u64,
+    /// Promises of earlier rounds are forgotten.
+    round: u32,
+    others_wait: bool,
+}
+
+/// What a flow was promised and has not made use of, as far as it counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Promise {
+    round: u32,
+    octets: u32,
+}
+
+impl Budget {
+    /// Room for `parking_limit` octets parked, and no bound on promises yet.
+    pub const fn new(parking_limit: usize) -> Self {
+        Self {
+            parked: 0,
+            parking_limit,
+            window: u32::MAX,
+            promised: 0,
+            promise_limit: u64::MAX,
+            round: 0,
+            others_wait: false,
+        }
+    }
+
+    /// No window is larger than `each` octets from now on, and no further promise is made while there are
+    /// `all`; windows that were opened stay.
+    pub fn set_windows(&mut self, each: u32, all: u64) {
+        (self.window, self.promise_limit) = (each, all);
+    }
+
+    /// The largest window of one flow.
+    pub fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// Notes whether other flows wait for a window, which then go first.
+    pub fn set_others_wait(&mut self, yes: bool) {
+        self.others_wait = yes;
+    }
+
+    /// Notes that the tap's queue is empty.
+    pub fn queue_is_empty(&mut self) {
+        self.promised = 0;
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// Octets parked now.
+    pub fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// Whether more may be parked without need.
+    pub fn may_park(&self) -> bool {
+        self.parked < self.parking_limit
+    }
+
+    /// `octets` more are parked. What has come in order is, whatever the bound.
+    pub fn park(&mut self, octets: usize) {
+        self.parked += octets;
+    }
+
+    /// `octets` are no longer parked.
+    pub fn unpark(&mut self, octets: usize) {
+        self.parked -= octets;
+    }
+
+    /// Whether there is room for promises.
+    pub fn has_promises(&self) -> bool {
+        self.promised < self.promise_limit
+    }
+
+    /// Whether a flow that does not wait for it may have a window.
+    pub fn may_promise(&self) -> bool {
+        self.has_promises() && !self.others_wait
+    }
+
+    /// A flow's window has grown by `octets`.
+    pub fn promise(&mut self, flow: &mut Promise, octets: u32) {
+        if flow.round != self.round {
+            *flow = Promise { round: self.round, octets: 0 };
+        }
+        flow.octets = flow.octets.saturating_add(octets);
+        self.promised += u64::from(octets);
+    }
+
+    /// Of a flow's window `left` octets are left.
+    pub fn kept(&mut self, flow: &mut Promise, left: u32) {
+        if flow.round == self.round && flow.octets > left {
+            self.promised = self.promised.saturating_sub(u64::from(flow.octets - left));
+            flow.octets = left;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promises_are_used_up_kept_and_forgotten() {
+        let mut budget = Budget::new(0);
+        let (mut one, mut other) = (Promise::default(), Promise::default());
+        budget.set_windows(1000, 1500);
+        budget.promise(&mut one, 1000);
+        assert!(budget.may_promise());
+        budget.promise(&mut other, 500);
+        assert!(!budget.may_promise(), "all are promised");
+        budget.kept(&mut one, 900);
+        assert!(budget.may_promise());
+        budget.promise(&mut one, 100);
+        budget.queue_is_empty();
+        budget.promise(&mut other, 1500);
+        budget.kept(&mut one, 0);
+        assert!(!budget.may_promise(), "what is forgotten is not given back");
+        budget.kept(&mut other, 1499);
+        assert!(budget.may_promise());
+        budget.set_others_wait(true);
+        assert!(!budget.may_promise() && budget.has_promises());
+    }
+
+    #[test]
+    fn what_a_flow_had_before_counts_no_more_than_what_is_new() {
+        let mut budget = Budget::new(0);
+        let mut flow = Promise::default();
+        budget.set_windows(u32::MAX, 100);
+        budget.promise(&mut flow, 5000);
+        budget.queue_is_empty();
+        budget.promise(&mut flow, 100);
+        budget.kept(&mut flow, 4000);
+        assert!(!budget.has_promises(), "as much as is new is still to come");
+        budget.kept(&mut flow, 99);
+        assert!(budget.has_promises());
+    }
+}
