@@ -292,6 +292,47 @@ fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
 }
 
 #[test]
+fn window_grows_in_turn_once_all_that_may_be_promised_is() {
+    let mut talk = Talk::open(true);
+    let edge = |talk: &Talk| offset(talk.mapping.connection().clone().receiver().edge());
+    let first = edge(&talk);
+    talk.budget.set_windows(50_000, u64::from(first));
+    talk.budget.set_others_wait(true);
+
+    talk.hear(0, ACK, &vec![1; first as usize - 100]);
+    assert!(talk.mapping.take_window_wanted() && !talk.mapping.take_window_wanted());
+    assert_eq!(edge(&talk), first, "others are first");
+
+    talk.budget.set_others_wait(false);
+    talk.mapping.grow_window();
+    let opened = talk.run(&[]);
+    assert!(edge(&talk) > first && opened.len() == 1 && opened[0].0.window > 0);
+    assert!(!talk.mapping.take_window_wanted());
+    assert_eq!(talk.socket.received.len(), first as usize - 100);
+}
+
+#[test]
+fn nothing_is_promised_in_the_handshake_once_all_that_may_be_promised_is() {
+    let mut mapping =
+        Mapping::new(Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460));
+    mapping.connected();
+    let socket = Socket { room: 400_000, ..Socket::default() };
+    let mut budget = Budget::new(0);
+    budget.set_windows(50_000, 0);
+    let mut talk = Talk { now: Instant::START, mapping, socket, budget, fate: Fate::Alive };
+    assert_eq!(talk.run(&[])[0].0.window, 0);
+    talk.hear(0, ACK, &[]);
+    assert!(talk.mapping.take_window_wanted());
+
+    talk.budget.set_windows(50_000, 40_000);
+    talk.mapping.grow_window();
+    assert!(talk.run(&[])[0].0.window > 0);
+    assert!(!talk.budget.has_promises(), "until it is used, or the flow ends");
+    talk.hear(0, Flags::RST.with(ACK), &[]);
+    assert!(talk.budget.may_promise());
+}
+
+#[test]
 fn urgent_data_is_carried_as_what_it_is_in_line() {
     let mut talk = Talk::open(true);
     let urgent = Flags::from_octet(0x30);

@@ -40,10 +40,17 @@ impl Tally {
         octets
     }
 
-    /// The connections since the last call, and what they have carried.
-    pub fn take(&self) -> Vec<u64> {
-        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    /// What each has carried.
+    pub fn each(&self) -> Vec<u64> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().map(|octets| octets.load(Ordering::Relaxed)).collect()
+    }
+
+    /// What each has carried; forgets those that there are.
+    pub fn take(&self) -> Vec<u64> {
+        let each = self.each();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        each
     }
 }
 
@@ -55,6 +62,8 @@ pub struct Crowd {
     /// None: has ended.
     members: Vec<Option<(TcpStream, Arc<AtomicU64>)>>,
     tally: Tally,
+    /// A source ends when it has carried so much.
+    length: u64,
     octets: Vec<u8>,
 }
 
@@ -66,7 +75,14 @@ impl Crowd {
     /// What `epoll_create1(2)` reports.
     pub fn new(role: Role, tally: Tally) -> Outcome<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, role, members: Vec::new(), tally, octets: vec![0x5a; CHUNK] })
+        Ok(Self {
+            epoll,
+            role,
+            members: Vec::new(),
+            tally,
+            length: u64::MAX,
+            octets: vec![0x5a; CHUNK],
+        })
     }
 
     /// Adds a connection.
@@ -102,6 +118,25 @@ impl Crowd {
         Ok(())
     }
 
+    /// As a source, sends `length` octets on each connection and then closes it.
+    ///
+    /// # Errors
+    ///
+    /// What `epoll_wait(2)` reports, and when a connection has ended otherwise.
+    pub fn send(mut self, length: u64) -> Outcome {
+        self.length = length;
+        let mut left = self.members.len();
+        while left > 0 {
+            let ended = self.wait(EpollTimeout::NONE)?.filter(|event| !self.serve(*event)).count();
+            left -= ended;
+        }
+        if self.tally.take().iter().all(|octets| *octets == length) {
+            Ok(())
+        } else {
+            Err("a connection has ended".into())
+        }
+    }
+
     fn wait(&self, timeout: EpollTimeout) -> Outcome<impl Iterator<Item = u64> + use<>> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let count = match self.epoll.wait(&mut events, timeout) {
@@ -118,9 +153,12 @@ impl Crowd {
             return false;
         };
         let Some((stream, octets)) = member else { return false };
+        let left = self.length - octets.load(Ordering::Relaxed);
+        let part = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        let part = self.octets.get_mut(..part).unwrap_or_default();
         let carried = match self.role {
-            Role::Sink => stream.read(&mut self.octets),
-            Role::Source => stream.write(&self.octets),
+            Role::Sink => stream.read(part),
+            Role::Source => stream.write(part),
         };
         match carried {
             Ok(0) => {}

@@ -1,14 +1,16 @@
 //! TCP between the namespace and the network, through the tap.
 
 use std::io::Read;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{Backlog, listen};
+use tests::crowd::{self, Role};
 use tests::harness::{self, Case};
-use tests::lab::{Family, Lab, address, service, wait};
+use tests::lab::{Family, Lab, Skip, address, process, service, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         case!(families, reset_by_the_far_side_reaches_the_namespace),
         case!(families, reset_by_the_namespace_reaches_the_far_side),
         case!(families, thousand_flows_at_once_all_carry_their_own_octets),
+        case!(families, more_flows_than_the_taps_queue_holds_frames_all_get_through),
         case!(families, slow_reader_in_the_namespace_loses_nothing),
         case!(families, slow_reader_at_the_far_side_loses_nothing),
         case!(families, many_small_messages_keep_their_order),
@@ -156,6 +159,32 @@ fn thousand_flows_at_once_all_carry_their_own_octets(lab: &Lab, family: Family) 
 
     assert_eq!(facts, ["whole 1000"]);
     Ok(())
+}
+
+/// Flows that lose their frames every time, since others fill the queue, would take minutes.
+fn more_flows_than_the_taps_queue_holds_frames_all_get_through(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    /// More than any window that there is at first.
+    const LENGTH: u64 = 150_000;
+    let most = usize::try_from(process::raise_descriptors()?)?;
+    let count = 6000;
+    if most < count + 1000 {
+        return Err(Skip::new(format!("{most} descriptors are not enough")).into());
+    }
+    let listener = lab.remote().run(|| Ok(TcpListener::bind((family.internet(), 0))?))?;
+    listen(&listener, Backlog::new(4095)?)?;
+    let to = listener.local_addr()?;
+    let tally = crowd::serve(listener, Role::Sink)?;
+    let mut inside = lab.session()?;
+
+    let to = address::endpoint(to.ip(), to.port());
+    inside.must(["tcp", "crowd", &to, &count.to_string(), &LENGTH.to_string()])?;
+
+    wait::until("all octets to arrive", || {
+        (tally.each().iter().filter(|octets| **octets == LENGTH).count() == count).then_some(())
+    })
 }
 
 fn slow_reader_in_the_namespace_loses_nothing(lab: &Lab, family: Family) -> Outcome {
