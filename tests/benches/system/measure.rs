@@ -143,9 +143,15 @@ pub(crate) const MEASURES: &[Measure] = &[
 /// How many starts make one number.
 const STARTS: usize = 9;
 
-/// How many idle connections their memory is shared out to: with a descriptor for each of both ends and
-/// one in between, less than the usual limit.
-const IDLE_FLOWS: usize = 8_000;
+/// How many idle connections their memory is shared out to, where so many descriptors can be had: each
+/// process has one for each.
+const IDLE_FLOWS: u64 = 100_000;
+
+/// Descriptors for everything else.
+const SPARE: u64 = 2000;
+
+/// Services that share them out, since each has no more than the ports of a host.
+const HOLDERS: usize = 5;
 
 /// How many times as long many flows run: there is no warm-up, and each moves little.
 const CROWD_TIMES: u32 = 3;
@@ -163,7 +169,7 @@ pub(crate) struct Bench<'lab> {
     crowd_source: SocketAddr,
     talker: SocketAddr,
     greeter: SocketAddr,
-    holder: SocketAddr,
+    holders: Vec<SocketAddr>,
     mtu: Option<u32>,
     congestion: Option<String>,
     datagram_sink: (SocketAddr, Arc<AtomicU64>),
@@ -198,7 +204,7 @@ impl<'lab> Bench<'lab> {
             crowd_source: crowd(lab, any_port, Role::Source)?.0,
             talker: serve(lab, any_port, |stream| while talk(&stream).is_ok() {})?,
             greeter: serve(lab, any_port, |stream| drop(talk(&stream)))?,
-            holder: serve(lab, any_port, hold())?,
+            holders: (0..HOLDERS).map(|_| serve(lab, any_port, hold())).collect::<Outcome<_>>()?,
             mtu,
             congestion,
             datagram_sink: count_datagrams(lab, any_port)?,
@@ -253,9 +259,13 @@ impl<'lab> Bench<'lab> {
             Kind::PerFlow => {
                 let mut session = self.session(contender)?;
                 let before = memory()?;
-                let (holder, flows) = (endpoint(self.holder), IDLE_FLOWS.to_string());
-                session.must(["traffic", "hold", &holder, "0", &flows])?;
-                Ok((memory()? as f64 - before as f64) / IDLE_FLOWS as f64)
+                let flows = (process::raise_descriptors()?.saturating_sub(SPARE)).min(IDLE_FLOWS);
+                let each = flows / HOLDERS as u64;
+                for holder in &self.holders {
+                    let holder = endpoint(*holder);
+                    session.must(["traffic", "hold", &holder, "0", &each.to_string()])?;
+                }
+                Ok((memory()? as f64 - before as f64) / (each * HOLDERS as u64) as f64)
             }
             Kind::Connections => traffic(&["connections", &endpoint(self.greeter)]).map(rate),
             Kind::UdpOut(size) => {
