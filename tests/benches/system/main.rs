@@ -49,7 +49,7 @@ struct Options {
     before: Option<PathBuf>,
     /// Where pictures go.
     charts: Option<PathBuf>,
-    /// Parts of the names of the measures that are wanted; all when empty.
+    /// Names of the measures that are wanted, or parts of them; all when empty.
     filters: Vec<String>,
 }
 
@@ -119,8 +119,10 @@ fn run() -> Outcome {
     let lab = Lab::build(&Programs::find(client)?, &also)?;
     let network = (options.family, options.mtu, options.congestion.clone());
     let bench = Bench::new(&lab, network, options.time)?;
+    let is_name = |part: &str| MEASURES.iter().any(|measure| measure.name == part);
+    let matches = |name: &str, part: &str| name == part || !is_name(part) && name.contains(part);
     let wanted = |name: &str| {
-        options.filters.is_empty() || options.filters.iter().any(|part| name.contains(part))
+        options.filters.is_empty() || options.filters.iter().any(|part| matches(name, part))
     };
     let mut results = Results::default();
     if options.busy {
