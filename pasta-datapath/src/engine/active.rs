@@ -17,6 +17,14 @@ use pasta_ipc::types::{Mtu, TAP_QUEUE_FRAMES};
 /// Frames that windows may be promised for. The others are for acknowledgements and datagrams.
 const FRAMES: u32 = TAP_QUEUE_FRAMES / 4 * 3;
 
+/// The largest window of one of several flows, and of all of them. What goes through one queue is shared in
+/// proportion to windows, and these differ with what the host's sockets have grown to; and what waits in
+/// the queue is no longer in a cache. Measured with cubic: the slowest of eight flows moves 0.85 of the mean
+/// with the first bound and 0.45 to 0.7 without. With 8 MiB for all of them 128 flows move a third less, and
+/// without a bound the slowest of 128 with an MTU of 1500 moves 0.1 of the mean (0.6 with it).
+const SHARE: u32 = 1024 * 1024;
+const SHARED: u32 = 24 * 1024 * 1024;
+
 /// Frames of bulk traffic are taken to be no smaller than this, or the MTU where that is; chosen: what
 /// messages may have.
 const SMALL_FRAME: u32 = 4096;
@@ -73,15 +81,19 @@ impl Active {
 
     /// The largest window that a flow may have while the tap has this MTU and `waiting` flows wait for one,
     /// and that of all flows together, in octets: what the queue holds in segments of that size, or in
-    /// three quarters of what frames have held of late. A window is no smaller than two of the largest
-    /// segments, and then not all flows have one at the same time.
+    /// three quarters of what frames have held of late. Several flows have less each, so that their shares
+    /// are fair. A window is no smaller than two of the largest segments, and then not all flows have one at
+    /// the same time.
     pub(super) fn windows(&self, mtu: Mtu, waiting: usize) -> (u32, u64) {
         let mtu = u32::from(mtu.get());
         let frame = if self.frame == 0 { mtu } else { self.frame / 4 * 3 };
         // Who waits long asks what has become of the window, in frames of its own.
         let frames = if waiting > 0 { FRAMES / 2 } else { FRAMES };
         let all = frames * frame.max(mtu.min(SMALL_FRAME));
-        let each = (all / (self.flows() + waiting) as u32).max(2 * mtu);
+        let flows = (self.flows() + waiting) as u32;
+        let each = all / flows;
+        let each = if flows == 1 { each } else { each.min(SHARED / flows).min(SHARE) };
+        let each = each.max(2 * mtu);
         (each, u64::from(all))
     }
 }
