@@ -18,6 +18,10 @@ const MOST: usize = 256;
 /// Empty pipes that are kept; chosen: flows of one turn use one after the other.
 const KEPT: usize = 8;
 
+/// How often nothing is tried after the kernel has refused a pipe; chosen: what a refusal costs (three
+/// calls) is then nothing beside what is moved meanwhile.
+const LEFT_OUT: u32 = 1000;
+
 /// A pipe, and how many octets are in it.
 #[derive(Debug)]
 pub struct Pipe {
@@ -83,6 +87,8 @@ pub struct Pipes {
     made: usize,
     /// Descriptors that new ones may take.
     room: usize,
+    /// How often nothing is tried yet.
+    left_out: u32,
 }
 
 impl Pipes {
@@ -104,15 +110,19 @@ impl Pipes {
         if self.made >= MOST || self.room < 2 {
             return None;
         }
-        let (read, write) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).ok()?;
-        // A user beyond the limit gets pipes of a page or two, which are slower than none.
-        let size = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_OCTETS as i32)).ok()?;
-        if usize::try_from(size).is_ok_and(|size| size < PIPE_OCTETS) {
+        if self.left_out > 0 {
+            self.left_out -= 1;
             return None;
         }
-        self.made += 1;
-        self.room -= 2;
-        Some(Pipe { read, write, octets: 0 })
+        let made = make();
+        match made {
+            Some(_) => {
+                self.made += 1;
+                self.room -= 2;
+            }
+            None => self.left_out = LEFT_OUT,
+        }
+        made
     }
 
     /// Takes a pipe back; one that is not empty belonged to a flow that has ended.
@@ -121,6 +131,8 @@ impl Pipes {
             self.free.push(pipe);
         } else {
             self.made -= 1;
+            // What it took may be had again.
+            self.left_out = 0;
         }
     }
 
@@ -128,6 +140,15 @@ impl Pipes {
     pub fn made(&self) -> usize {
         self.made
     }
+}
+
+/// A pipe of the size that is worth it. A user beyond the limit gets pipes of a page or two, which are
+/// slower than none.
+fn make() -> Option<Pipe> {
+    let (read, write) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).ok()?;
+    let size = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_OCTETS as i32)).ok()?;
+    let is_large = usize::try_from(size).is_ok_and(|size| size >= PIPE_OCTETS);
+    is_large.then_some(Pipe { read, write, octets: 0 })
 }
 
 #[cfg(test)]
