@@ -1,6 +1,26 @@
 //! What the namespace's own users have configured.
 
 use super::*;
+use tests::lab::admin::Log;
+
+/// The host's gateway becomes `new`, and then something changes that shows when that has been dealt with.
+fn other_gateway_is_not_handed_on(
+    lab: &Lab,
+    family: Family,
+    new: IpAddr,
+    watched: &Watched,
+    log: &mut Log,
+) -> Outcome {
+    on_host(lab, |admin| {
+        admin.delete_route(first_default(family, 0)?)?;
+        admin.add_route(Way::default(index_of(UPLINK)?, new, 0))?;
+        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
+    })?;
+    watched.wait_for_address(elsewhere(family), true)?;
+    let lines = log.lines()?;
+    assert!(!lines.iter().any(|line| line.contains(default_route(new))), "{lines:#?}");
+    Ok(())
+}
 
 pub(super) fn s41_a_default_route_of_users_is_left_alone(lab: &Lab, family: Family) -> Outcome {
     let watched = Watched::start(lab, &[])?;
@@ -18,16 +38,7 @@ pub(super) fn s41_a_default_route_of_users_is_left_alone(lab: &Lab, family: Fami
     watched.wait_for_default(theirs)?;
     let mut log = watched.inside.listen()?;
 
-    // The gateway changes, and then something that shows when that has been dealt with.
-    on_host(lab, |admin| {
-        admin.delete_route(first_default(family, 0)?)?;
-        admin.add_route(Way::default(index_of(UPLINK)?, new, 0))?;
-        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
-    })?;
-    watched.wait_for_address(elsewhere(family), true)?;
-
-    let lines = log.lines()?;
-    assert!(!lines.iter().any(|line| line.contains(default_route(new))), "{lines:#?}");
+    other_gateway_is_not_handed_on(lab, family, new, &watched, &mut log)?;
     assert!(watched.has(&default_via(theirs))?);
     assert!(!watched.has(&default_via(new))?);
     Ok(())
@@ -51,15 +62,7 @@ pub(super) fn a_default_route_of_users_that_discards_is_left_alone(
         Family::V4 => "192.0.2.9".parse()?,
         Family::V6 => "fe80::9".parse()?,
     };
-    on_host(lab, |admin| {
-        admin.delete_route(first_default(family, 0)?)?;
-        admin.add_route(Way::default(index_of(UPLINK)?, new, 0))?;
-        admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
-    })?;
-    watched.wait_for_address(elsewhere(family), true)?;
-
-    let lines = log.lines()?;
-    assert!(!lines.iter().any(|line| line.contains(default_route(new))), "{lines:#?}");
+    other_gateway_is_not_handed_on(lab, family, new, &watched, &mut log)?;
     let errors = watched.session.running().errors();
     assert!(!errors.contains("not as desired"), "{errors}");
     Ok(())
