@@ -1,6 +1,5 @@
 //! Listeners and what comes to them: opened and closed by difference, accepted from in turns.
 
-use super::tcp::TcpFlow;
 use super::token::Token;
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
@@ -15,7 +14,6 @@ use crate::listen::{ListenerId, Place};
 use crate::rules::Goal;
 use crate::sys;
 use crate::tcp::connection::Connection;
-use crate::tcp::mapping::Mapping;
 use crate::time::Instant;
 use crate::udp::Datagram;
 use crate::udp::forwarded::ForwardedFlow;
@@ -24,7 +22,7 @@ use nix::errno::Errno;
 use pasta_ipc::forward::{
     Direction, Effort, ForwardTable, ListenerAddress, PortSide, PortSnapshot, Transport,
 };
-use pasta_ipc::types::{IfName, LogLevel, MacAddr};
+use pasta_ipc::types::{LogLevel, MacAddr};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -165,7 +163,7 @@ impl Engine {
         Ok(())
     }
 
-    fn close(&mut self, id: ListenerId) {
+    pub(super) fn close(&mut self, id: ListenerId) {
         if let Some(listener) = self.forwards.listeners.remove(id) {
             self.supervisor
                 .log(LogLevel::Debug, || format!("no longer listening on {}", listener.place));
@@ -320,26 +318,13 @@ impl Engine {
         }
         let iss = self.initial_sequence_number(now, &key);
         let connection = Connection::to_namespace(now, iss, self.our_mss(key.namespace));
-        let v4 = key.namespace.is_ipv4();
-        let method = if v4 { self.peek.0 } else { self.peek.1 };
-        let mac = self.forwards.mac;
-        let path = Path::new(self.tap.our_mac(), mac, tap::TCP, key.remote, key.namespace);
-        let mut mapping = Mapping::new(connection);
-        mapping.connected();
+        let mut flow = self.tcp_flow(connection, socket, self.forwards.mac, &key, None);
+        flow.mapping.connected();
         let token = Token::Flow(self.flows.next_id(), crate::splice::Side::Initiating);
-        let socket = TcpSocket::new(socket, method);
-        if self.poller.add(socket.as_fd(), token.into()).is_err() {
+        if self.poller.add(flow.socket.as_fd(), token.into()).is_err() {
             self.tap.counters.drop(DropReason::NoSocket);
-            return socket.reset_on_close();
+            return flow.socket.reset_on_close();
         }
-        let flow = Box::new(TcpFlow {
-            mapping,
-            socket,
-            path,
-            mac,
-            counted: Default::default(),
-            syn: None,
-        });
         match self.insert(now, key, Kind::Tcp(flow)) {
             Some(id) => self.run_tcp(now, id, &[]),
             None => self.tap.counters.drop(DropReason::TableFull),
@@ -559,55 +544,6 @@ impl Engine {
         self.forwarding.observe(source);
         if self.forwarding.namespace_address(source.is_ipv4()) == Some(source) {
             self.forwards.mac = mac;
-        }
-    }
-}
-
-/// How often is looked whether an interface with listeners of its own is another one by now; nothing is
-/// looked at where there are none. Chosen: who plugs in a cable waits longer for an address.
-const INTERFACES_LOOKED_AT: Duration = Duration::from_secs(1);
-
-impl Engine {
-    /// Listens anew on interfaces that were deleted and are there again: a socket is bound to the link that
-    /// had the name (socket(7)), and hears nothing of another. The kernel tells by letting the place be
-    /// bound once more.
-    pub(super) fn renew_on_interfaces(&mut self, now: Instant) {
-        if self.forwards.interfaces_due.take_if(|due| *due <= now).is_none() {
-            return;
-        }
-        let mut anew: BTreeMap<IfName, bool> = BTreeMap::new();
-        let bound: Vec<_> = self.forwards.listeners.on_interfaces().collect();
-        for (id, at, goal) in bound {
-            let Some(interface) = at.interface.clone() else { continue };
-            let is_anew = anew.get(&interface).copied();
-            if is_anew == Some(false) {
-                continue;
-            }
-            let opened = match at.open(self.forwards.families) {
-                // One listener speaks for all of its interface.
-                Err(Errno::EADDRINUSE | Errno::ENODEV) if is_anew.is_none() => {
-                    anew.insert(interface, false);
-                    continue;
-                }
-                // Says nothing of the interface: a low port is refused before that is looked at.
-                Err(_) if is_anew.is_none() => continue,
-                opened => opened,
-            };
-            anew.insert(interface, true);
-            let place = Place::Host(at);
-            let listens = opened.and_then(|socket| {
-                self.close(id);
-                self.listen(place.clone(), goal, socket)
-            });
-            self.note(place, goal, listens);
-        }
-        self.look_at_interfaces(now);
-    }
-
-    /// Has interfaces looked at before long, if there are listeners bound to any.
-    fn look_at_interfaces(&mut self, now: Instant) {
-        if self.forwards.listeners.on_interfaces().next().is_some() {
-            self.forwards.interfaces_due.get_or_insert(now + INTERFACES_LOOKED_AT);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! New flows: from the first frame to a host socket, and what the namespace is told when there is
 //! none.
 
-use super::tcp::TcpFlow;
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
 use crate::flow::{FlowId, FlowKey};
@@ -9,11 +8,10 @@ use crate::forward::{Denied, Protocol, Target};
 use crate::icmp::EchoFlow;
 use crate::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
 use crate::io::epoll::Event;
-use crate::io::sockets::{Connecting, TcpSocket, open};
+use crate::io::sockets::{Connecting, open};
 use crate::io::tap::{self, Path, icmp_protocol};
 use crate::standing::Standing;
 use crate::tcp::connection::{Connection, reset_for};
-use crate::tcp::mapping::Mapping;
 use crate::tcp::seq::Seq;
 use crate::time::Instant;
 use crate::udp::UdpFlow;
@@ -91,24 +89,12 @@ impl Engine {
         };
         let iss = self.initial_sequence_number(now, &key);
         let connection = Connection::from_syn(now, header, iss, self.our_mss(key.namespace));
-        let v4 = key.namespace.is_ipv4();
-        let method = if v4 { self.peek.0 } else { self.peek.1 };
-        let socket = TcpSocket::new(connecting.fd, method);
-        let path = Path::new(self.tap.our_mac(), mac, tap::TCP, key.remote, key.namespace);
-        let mut mapping = Mapping::new(connection);
+        let mut flow = self.tcp_flow(connection, connecting.fd, mac, &key, Some(*header));
         if connecting.done {
-            mapping.connected();
+            flow.mapping.connected();
         }
         let token = self.flows.next_id().as_token();
-        let watched = self.poller.add(std::os::fd::AsFd::as_fd(&socket), token);
-        let flow = Box::new(TcpFlow {
-            mapping,
-            socket,
-            path,
-            mac,
-            counted: Default::default(),
-            syn: Some(*header),
-        });
+        let watched = self.poller.add(flow.socket.as_fd(), token);
         match watched.ok().and_then(|()| self.insert(now, key, Kind::Tcp(flow))) {
             Some(id) => {
                 self.run_tcp(now, id, &[]);

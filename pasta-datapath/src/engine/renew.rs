@@ -1,14 +1,23 @@
-//! Flows of datagrams whose host socket is no longer good get another one, when something is to leave.
+//! What is bound to something of the host's that has changed gets another socket: flows of datagrams when
+//! something is to leave, listeners on an interface when one of that name is there again.
 
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
 use crate::flow::{FlowId, FlowKey};
 use crate::io::sockets::has_its_address;
+use crate::listen::Place;
 use crate::standing::Standing;
 use crate::time::Instant;
 use crate::udp::Pending;
-use pasta_ipc::types::{LogLevel, MacAddr};
+use nix::errno::Errno;
+use pasta_ipc::types::{IfName, LogLevel, MacAddr};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How often is looked whether an interface with listeners of its own is another one by now; nothing is
+/// looked at where there are none. Chosen: who plugs in a cable waits longer for an address.
+const INTERFACES_LOOKED_AT: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Sees to it that the flow `id`, for which a datagram of `payload_len` octets waits, has a socket
@@ -73,5 +82,48 @@ impl Engine {
             flow.replace_socket(socket, Standing::good(now, revision));
         }
         Ok(())
+    }
+
+    /// Listens anew on interfaces that were deleted and are there again: a socket is bound to the link that
+    /// had the name (socket(7)), and hears nothing of another. The kernel tells by letting the place be
+    /// bound once more.
+    pub(super) fn renew_on_interfaces(&mut self, now: Instant) {
+        if self.forwards.interfaces_due.take_if(|due| *due <= now).is_none() {
+            return;
+        }
+        let mut anew: BTreeMap<IfName, bool> = BTreeMap::new();
+        let bound: Vec<_> = self.forwards.listeners.on_interfaces().collect();
+        for (id, at, goal) in bound {
+            let Some(interface) = at.interface.clone() else { continue };
+            let is_anew = anew.get(&interface).copied();
+            if is_anew == Some(false) {
+                continue;
+            }
+            let opened = match at.open(self.forwards.families) {
+                // One listener speaks for all of its interface.
+                Err(Errno::EADDRINUSE | Errno::ENODEV) if is_anew.is_none() => {
+                    anew.insert(interface, false);
+                    continue;
+                }
+                // Says nothing of the interface: a low port is refused before that is looked at.
+                Err(_) if is_anew.is_none() => continue,
+                opened => opened,
+            };
+            anew.insert(interface, true);
+            let place = Place::Host(at);
+            let listens = opened.and_then(|socket| {
+                self.close(id);
+                self.listen(place.clone(), goal, socket)
+            });
+            self.note(place, goal, listens);
+        }
+        self.look_at_interfaces(now);
+    }
+
+    /// Has interfaces looked at before long, if there are listeners bound to any.
+    pub(super) fn look_at_interfaces(&mut self, now: Instant) {
+        if self.forwards.listeners.on_interfaces().next().is_some() {
+            self.forwards.interfaces_due.get_or_insert(now + INTERFACES_LOOKED_AT);
+        }
     }
 }

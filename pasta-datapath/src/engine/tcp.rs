@@ -7,12 +7,13 @@ use crate::flow::Fate;
 use crate::flow::{FlowId, FlowKey};
 use crate::io::sockets::TcpSocket;
 use crate::io::tap::{self, Path, Tap};
+use crate::tcp::connection::Connection;
 use crate::tcp::mapping::{Mapping, SHARE, ToTap};
 use crate::time::Instant;
 use crate::wire::tcp::{Header, LEN, ToSend};
 use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What a flow moves at once while others wait; chosen: one super-frame.
 const SHARE_OF_MANY: usize = 64 * 1024;
@@ -59,6 +60,26 @@ impl ToTap for FlowTap<'_> {
 }
 
 impl Engine {
+    /// A flow of `connection` and the socket `fd`, which nothing waits for yet.
+    pub(super) fn tcp_flow(
+        &self,
+        connection: Connection,
+        fd: OwnedFd,
+        mac: MacAddr,
+        key: &FlowKey,
+        syn: Option<Header>,
+    ) -> Box<TcpFlow> {
+        let method = if key.namespace.is_ipv4() { self.peek.0 } else { self.peek.1 };
+        Box::new(TcpFlow {
+            mapping: Mapping::new(connection),
+            socket: TcpSocket::new(fd, method),
+            path: Path::new(self.tap.our_mac(), mac, tap::TCP, key.remote, key.namespace),
+            mac,
+            counted: Counted::default(),
+            syn,
+        })
+    }
+
     /// Tells the sender of a segment for which there is no flow.
     pub(super) fn send_reset(&mut self, mac: MacAddr, key: FlowKey, reset: &ToSend) {
         let our_mac = self.tap.our_mac();
