@@ -25,7 +25,7 @@ use crate::flow::table::FlowTable;
 use crate::forward::Forwarding;
 use crate::icmp::EchoFlow;
 use crate::icmp_error;
-use crate::io::epoll::{Event, Poller};
+use crate::io::epoll::{CAPACITY, Event, Poller};
 use crate::io::sockets::{PeekMethod, QueuedError, probe_peek, take_error};
 use crate::io::tap::Tap;
 use crate::local::Neighbours;
@@ -227,7 +227,9 @@ impl Engine {
 
     fn turn(&mut self) -> Result<Option<Ended>, RunError> {
         let now = self.now();
-        let busy = self.tap_ready || !self.hungry.is_empty() || self.forwards.is_busy();
+        // Who waits for a window has one as soon as the tap's queue is empty, of which there is no event.
+        let waited_for = !self.hungry.is_empty() || !self.waiting.is_empty();
+        let busy = self.tap_ready || waited_for || self.forwards.is_busy();
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
@@ -249,6 +251,9 @@ impl Engine {
         self.fire_timers(now);
         let (mut near, mut far) = (false, false);
         self.tap_ready |= events.iter().any(|event| Token::from(event.token) == Token::Tap);
+        if !self.tap_ready && events.len() < CAPACITY {
+            self.budget.queue_is_empty();
+        }
         if self.tap_ready {
             match self.read_tap(now) {
                 Ok(few) => near = few,

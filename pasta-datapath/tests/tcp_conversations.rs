@@ -292,6 +292,21 @@ fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
 }
 
 #[test]
+fn what_was_kept_behind_a_gap_waits_for_all_parts_of_the_batch_that_fills_it() {
+    let octets: Vec<u8> = (0..100).collect();
+    let mut talk = Talk::open(true);
+    talk.hear(60, ACK, &octets[60..]);
+    for at in [0, 30] {
+        let header = talk.header(at, ACK);
+        assert_eq!(talk.mapping.segment(talk.now, &header, 30), 0..30);
+    }
+    talk.run(&octets[..30]);
+    talk.run(&octets[30..60]);
+    assert_eq!(talk.socket.received, octets);
+    assert_eq!(talk.budget.parked(), 0);
+}
+
+#[test]
 fn window_grows_in_turn_once_all_that_may_be_promised_is() {
     let mut talk = Talk::open(true);
     let edge = |talk: &Talk| offset(talk.mapping.connection().clone().receiver().edge());

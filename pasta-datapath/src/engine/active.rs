@@ -53,8 +53,8 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// Counts a flow that has sent a frame with so much payload at `now`, once in a period.
-    pub(super) fn count(&mut self, now: Instant, flow: &mut Counted, octets: usize) {
+    /// Begins the period of `now`, if that is another one.
+    pub(super) fn roll(&mut self, now: Instant) {
         // Wraps after two years, and then one period is mistaken for another.
         let period = ((now.as_nanos() / PERIOD_NANOS) as u32).wrapping_add(1);
         if period != self.period {
@@ -65,11 +65,16 @@ impl Active {
             self.frame = if follows { (self.squares / self.octets.max(1)) as u32 } else { 0 };
             (self.octets, self.squares) = (0, 0);
         }
+    }
+
+    /// Counts a flow that has sent a frame with so much payload at `now`, once in a period.
+    pub(super) fn count(&mut self, now: Instant, flow: &mut Counted, octets: usize) {
+        self.roll(now);
         let octets = octets as u64;
         self.octets += octets;
         self.squares += octets * octets;
-        if flow.0 != period {
-            flow.0 = period;
+        if flow.0 != self.period {
+            flow.0 = self.period;
             self.count += 1;
         }
     }

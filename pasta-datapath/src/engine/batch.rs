@@ -56,6 +56,7 @@ impl Engine {
         let mut gone = None;
         let lone_is_likely = self.rhythm.follows_far();
         self.ranges.clear();
+        self.active.roll(now);
         let most = (self.active.flows() * FRAMES_A_FLOW).clamp(BATCH, MOST_FRAMES);
         let mut start = 0;
         while self.ranges.len() < most
@@ -64,6 +65,7 @@ impl Engine {
         {
             match self.tap.read(room) {
                 Ok(len) => {
+                    self.budget.frame_came();
                     self.ranges.push((start, start + len));
                     start += len.next_multiple_of(64);
                     // One small frame is most likely the only one, if sockets had something to say
@@ -245,7 +247,8 @@ impl Engine {
         }
         let mut rest = batch.datagrams.as_slice();
         while let Some((id, mac, _)) = rest.first() {
-            let run = rest.iter().take_while(|(of, from, _)| of == id && from == mac).count();
+            let run =
+                rest.iter().take(BATCH).take_while(|(of, from, _)| of == id && from == mac).count();
             let (group, later) = rest.split_at(run);
             rest = later;
             self.send_datagrams(now, *id, *mac, group);

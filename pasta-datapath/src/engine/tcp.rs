@@ -23,6 +23,12 @@ const SHARE_OF_MANY: usize = 64 * 1024;
 /// the time that they take with four, and the eight move a seventh less.
 const HUNGRY_A_TURN: usize = 1;
 
+/// How many flows that wait for a window have a look at their socket in a turn; chosen: some milliseconds.
+const WAITING_A_TURN: usize = 512;
+
+/// Names of ended flows that may be among those that wait, beside twice as many as there are flows; chosen.
+const NAMES_KEPT: usize = 64;
+
 /// A TCP connection of the namespace's with its socket.
 #[derive(Debug)]
 pub(super) struct TcpFlow {
@@ -120,7 +126,10 @@ impl Engine {
     /// Lets windows grow, in the order in which flows have come to wait for that, as long as the tap's queue
     /// has room for what is sent on them.
     pub(super) fn serve_waiting(&mut self, now: Instant) {
-        for _ in 0..self.waiting.len() {
+        if self.waiting.len() > 2 * self.flows.len() + NAMES_KEPT {
+            self.waiting.retain(|id| self.flows.get_mut(*id).is_some());
+        }
+        for _ in 0..self.waiting.len().min(WAITING_A_TURN) {
             if !self.budget.has_promises() {
                 break;
             }

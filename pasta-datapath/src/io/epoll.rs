@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 /// Events taken from the kernel at once; chosen: a turn of the loop then has an end.
-const CAPACITY: usize = 256;
+pub const CAPACITY: usize = 256;
 
 /// What happened to a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

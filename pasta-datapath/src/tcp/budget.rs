@@ -5,7 +5,10 @@
 //! one's octets have come ([`Budget::may_promise`]); the caller keeps the order in which they wait.
 //!
 //! A window that nobody uses is a promise that costs nothing. So all promises are forgotten whenever the
-//! tap's queue is seen empty: what flows make use of theirs shows soon.
+//! tap's queue is seen empty, or as many frames have come out of it as it holds: what flows make use of
+//! theirs shows soon.
+
+use pasta_ipc::types::TAP_QUEUE_FRAMES;
 
 /// Octets parked and promised, and the bounds on them.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub struct Budget {
     promise_limit: u64,
     /// Promises of earlier rounds are forgotten.
     round: u32,
+    /// Frames in this round.
+    frames: u32,
     others_wait: bool,
 }
 
@@ -38,6 +43,7 @@ impl Budget {
             promised: 0,
             promise_limit: u64::MAX,
             round: 0,
+            frames: 0,
             others_wait: false,
         }
     }
@@ -58,9 +64,19 @@ impl Budget {
         self.others_wait = yes;
     }
 
+    /// Notes that a frame has come out of the tap's queue. When all that were in it have, promises that are
+    /// not kept are idle, however long the queue is held full by what needs no window.
+    pub fn frame_came(&mut self) {
+        self.frames += 1;
+        if self.frames >= TAP_QUEUE_FRAMES {
+            self.queue_is_empty();
+        }
+    }
+
     /// Notes that the tap's queue is empty.
     pub fn queue_is_empty(&mut self) {
         self.promised = 0;
+        self.frames = 0;
         self.round = self.round.wrapping_add(1);
     }
 
@@ -136,6 +152,19 @@ mod tests {
         assert!(budget.may_promise());
         budget.set_others_wait(true);
         assert!(!budget.may_promise() && budget.has_promises());
+    }
+
+    #[test]
+    fn idle_promises_are_forgotten_though_the_queue_is_never_empty() {
+        let mut budget = Budget::new(0);
+        budget.set_windows(100, 100);
+        budget.promise(&mut Promise::default(), 100);
+        for _ in 1..TAP_QUEUE_FRAMES {
+            budget.frame_came();
+        }
+        assert!(!budget.has_promises());
+        budget.frame_came();
+        assert!(budget.has_promises());
     }
 
     #[test]

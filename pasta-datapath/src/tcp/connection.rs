@@ -156,6 +156,16 @@ impl Connection {
         self.seen.fin_to_socket && self.sender.fin_acknowledged()
     }
 
+    /// Whether the namespace has sent its FIN.
+    pub fn is_finished(&self) -> bool {
+        self.seen.fin_from_tap
+    }
+
+    /// Octets that the namespace may still send in its window.
+    pub fn window_left(&self) -> u32 {
+        if self.is_finished() { 0 } else { self.receiver.left() }
+    }
+
     /// The sending half.
     pub fn sender(&mut self) -> &mut Sender {
         &mut self.sender

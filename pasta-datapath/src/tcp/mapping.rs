@@ -333,7 +333,8 @@ impl Mapping {
         self.room_changed = true;
     }
 
-    /// Carries out what was noted. `payloads` is what [`Mapping::segment`] said to take; `scratch` is
+    /// Carries out what was noted. `payloads` is what [`Mapping::segment`] said to take, in one call or in
+    /// several one after the other; `scratch` is
     /// where peeked octets go, its contents are of no use afterwards. Moves up to [`SHARE`] octets
     /// towards the namespace.
     pub fn run(
@@ -366,7 +367,8 @@ impl Mapping {
             Pending::BreakOff => return self.break_off(tap, budget),
             Pending::Answer | Pending::RepeatSyn => {
                 if budget.may_promise() {
-                    self.open_window(socket.room(), budget);
+                    // What is beyond is told with the next acknowledgement.
+                    self.open_window(socket.room(), u16::MAX.into(), budget);
                 }
                 let header = self.connection.syn(now);
                 tap.send(&header, self.connection.segment_size(), &[]);
@@ -493,6 +495,10 @@ impl Mapping {
 
     /// Writes what came before its turn and is due now.
     fn fill_gap(&mut self, socket: &mut impl HostSocket, budget: &mut Budget) -> io::Result<()> {
+        // Octets of this batch that the next call brings come before what was kept behind them.
+        if self.connection.parked() as usize > self.parked.len() {
+            return Ok(());
+        }
         let Some(mut gaps) = self.gaps.take() else { return Ok(()) };
         while let Some(block) = gaps.take_block(self.connection.receiver().next()) {
             budget.unpark(block.octets.len());
@@ -561,16 +567,17 @@ impl Mapping {
     }
 
     fn refresh_window(&mut self, now: Instant, socket: &mut impl HostSocket, budget: &mut Budget) {
-        budget.kept(&mut self.promise, self.connection.receiver().left());
+        budget.kept(&mut self.promise, self.connection.window_left());
         if !std::mem::take(&mut self.room_changed) {
             return;
         }
         let room = socket.room();
         // While too much is parked by all flows together, no window opens further.
         if budget.may_park() || self.parked.is_empty() {
-            self.window_wanted = !budget.may_promise();
-            if !self.window_wanted {
-                self.open_window(room, budget);
+            let finished = self.connection.is_finished();
+            self.window_wanted = !finished && !budget.may_promise();
+            if !finished && !self.window_wanted {
+                self.open_window(room, u32::MAX, budget);
             }
         }
         self.recheck = match (self.write_event_armed, room.is_writable()) {
@@ -592,10 +599,11 @@ impl Mapping {
         };
     }
 
-    fn open_window(&mut self, room: Room, budget: &mut Budget) {
+    /// Opens the window; no more than `told` of that can be made use of now.
+    fn open_window(&mut self, room: Room, told: u32, budget: &mut Budget) {
         let receiver = self.connection.receiver();
         let growth = receiver.made_room(room.at_most(budget.window()));
-        budget.promise(&mut self.promise, growth);
+        budget.promise(&mut self.promise, growth.min(told));
     }
 
     /// Sends what the namespace's window and this turn's share allow.
