@@ -5,8 +5,8 @@
 //! one's octets have come ([`Budget::may_promise`]); the caller keeps the order in which they wait.
 //!
 //! A window that nobody uses is a promise that costs nothing. So all promises are forgotten whenever the
-//! tap's queue is seen empty, or as many frames have come out of it as it holds: what flows make use of
-//! theirs shows soon.
+//! tap's queue is seen empty, and those that are older than as many frames as it holds: what flows make use
+//! of theirs shows soon.
 
 use pasta_ipc::types::TAP_QUEUE_FRAMES;
 
@@ -17,9 +17,10 @@ pub struct Budget {
     parking_limit: usize,
     /// The largest window of one flow.
     window: u32,
-    promised: u64,
+    /// Promises of this round and the one before, by whether the round is odd; those of earlier ones are
+    /// forgotten.
+    promised: [u64; 2],
     promise_limit: u64,
-    /// Promises of earlier rounds are forgotten.
     round: u32,
     /// Frames in this round.
     frames: u32,
@@ -40,7 +41,7 @@ impl Budget {
             parked: 0,
             parking_limit,
             window: u32::MAX,
-            promised: 0,
+            promised: [0; 2],
             promise_limit: u64::MAX,
             round: 0,
             frames: 0,
@@ -69,15 +70,30 @@ impl Budget {
     pub fn frame_came(&mut self) {
         self.frames += 1;
         if self.frames >= TAP_QUEUE_FRAMES {
-            self.queue_is_empty();
+            self.begin_round();
         }
+    }
+
+    fn begin_round(&mut self) {
+        self.frames = 0;
+        self.round = self.round.wrapping_add(1);
+        *self.of_round(self.round) = 0;
+    }
+
+    fn of_round(&mut self, round: u32) -> &mut u64 {
+        let [even, odd] = &mut self.promised;
+        if round.is_multiple_of(2) { even } else { odd }
+    }
+
+    /// Whether promises of `round` still count.
+    fn counts(&self, round: u32) -> bool {
+        self.round.wrapping_sub(round) <= 1
     }
 
     /// Notes that the tap's queue is empty.
     pub fn queue_is_empty(&mut self) {
-        self.promised = 0;
-        self.frames = 0;
-        self.round = self.round.wrapping_add(1);
+        self.begin_round();
+        self.begin_round();
     }
 
     /// Octets parked now.
@@ -102,7 +118,7 @@ impl Budget {
 
     /// Whether there is room for promises.
     pub fn has_promises(&self) -> bool {
-        self.promised < self.promise_limit
+        self.promised.iter().sum::<u64>() < self.promise_limit
     }
 
     /// Whether a flow that does not wait for it may have a window.
@@ -112,17 +128,17 @@ impl Budget {
 
     /// A flow's window has grown by `octets`.
     pub fn promise(&mut self, flow: &mut Promise, octets: u32) {
-        if flow.round != self.round {
-            *flow = Promise { round: self.round, octets: 0 };
-        }
-        flow.octets = flow.octets.saturating_add(octets);
-        self.promised += u64::from(octets);
+        let before = if self.counts(flow.round) { flow.octets } else { 0 };
+        self.kept(flow, 0);
+        *flow = Promise { round: self.round, octets: before.saturating_add(octets) };
+        *self.of_round(flow.round) += u64::from(flow.octets);
     }
 
     /// Of a flow's window `left` octets are left.
     pub fn kept(&mut self, flow: &mut Promise, left: u32) {
-        if flow.round == self.round && flow.octets > left {
-            self.promised = self.promised.saturating_sub(u64::from(flow.octets - left));
+        if self.counts(flow.round) && flow.octets > left {
+            let sum = self.of_round(flow.round);
+            *sum = sum.saturating_sub(u64::from(flow.octets - left));
             flow.octets = left;
         }
     }
@@ -159,11 +175,25 @@ mod tests {
         let mut budget = Budget::new(0);
         budget.set_windows(100, 100);
         budget.promise(&mut Promise::default(), 100);
-        for _ in 1..TAP_QUEUE_FRAMES {
+        for _ in 1..2 * TAP_QUEUE_FRAMES {
             budget.frame_came();
         }
         assert!(!budget.has_promises());
         budget.frame_came();
+        assert!(budget.has_promises());
+    }
+
+    #[test]
+    fn promises_are_renewed_when_they_grow() {
+        let mut budget = Budget::new(0);
+        let mut flow = Promise::default();
+        budget.set_windows(100, 100);
+        budget.promise(&mut flow, 60);
+        (0..TAP_QUEUE_FRAMES).for_each(|_| budget.frame_came());
+        budget.promise(&mut flow, 40);
+        (0..TAP_QUEUE_FRAMES).for_each(|_| budget.frame_came());
+        assert!(!budget.has_promises());
+        budget.kept(&mut flow, 50);
         assert!(budget.has_promises());
     }
 
