@@ -19,9 +19,10 @@ const FRAMES: u32 = TAP_QUEUE_FRAMES / 4 * 3;
 
 /// The largest window of one of several flows, and of all of them. What goes through one queue is shared in
 /// proportion to windows, and these differ with what the host's sockets have grown to; and what waits in
-/// the queue is no longer in a cache. Measured with cubic: the slowest of eight flows moves mostly above 0.75 of
-/// the mean with the first bound and 0.45 to 0.7 without. With 8 MiB for all of them 128 flows move a third
-/// less, and without a bound the slowest of 128 with an MTU of 1500 moves 0.1 of the mean (0.2 to 0.6 with it).
+/// the queue is no longer in a cache. Measured with cubic: the slowest of eight flows moves mostly above 0.75
+/// of the mean with the first bound and 0.45 to 0.7 without. With 8 MiB for all of them 128 flows move a
+/// third less, and without a bound the slowest of 128 with an MTU of 1500 moves 0.1 of the mean (0.2 to 0.6
+/// with it).
 const SHARE: u32 = 1024 * 1024;
 const SHARED: u32 = 24 * 1024 * 1024;
 
