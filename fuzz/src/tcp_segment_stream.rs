@@ -21,8 +21,8 @@ mod tap;
 
 use crate::input::Input;
 use pasta_datapath::flow::Fate;
-use pasta_datapath::tcp::connection::Connection;
 use pasta_datapath::tcp::budget::Budget;
+use pasta_datapath::tcp::connection::Connection;
 use pasta_datapath::tcp::mapping::{MAX_SLICES, Mapping};
 use pasta_datapath::tcp::seq::Seq;
 use pasta_datapath::tcp::to_socket::Room;

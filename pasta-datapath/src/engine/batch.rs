@@ -245,13 +245,13 @@ impl Engine {
                 self.run_tcp(now, *id, slices.get(..count).unwrap_or_default());
             }
         }
-        let mut rest = batch.datagrams.as_slice();
-        while let Some((id, mac, _)) = rest.first() {
-            let run =
-                rest.iter().take(BATCH).take_while(|(of, from, _)| of == id && from == mac).count();
-            let (group, later) = rest.split_at(run);
-            rest = later;
-            self.send_datagrams(now, *id, *mac, group);
+        let alike =
+            |(of, from, _): &_, (other, other_from, _): &_| of == other && from == other_from;
+        for of_one in batch.datagrams.chunk_by(alike) {
+            for group in of_one.chunks(BATCH) {
+                let Some((id, mac, _)) = group.first() else { continue };
+                self.send_datagrams(now, *id, *mac, group);
+            }
         }
     }
 

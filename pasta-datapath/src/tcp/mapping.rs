@@ -334,9 +334,8 @@ impl Mapping {
     }
 
     /// Carries out what was noted. `payloads` is what [`Mapping::segment`] said to take, in one call or in
-    /// several one after the other; `scratch` is
-    /// where peeked octets go, its contents are of no use afterwards. Moves up to [`SHARE`] octets
-    /// towards the namespace.
+    /// several one after the other; `scratch` is where peeked octets go, its contents are of no use
+    /// afterwards. Moves up to [`SHARE`] octets towards the namespace.
     pub fn run(
         &mut self,
         now: Instant,

@@ -168,7 +168,7 @@ pub fn only(name: &str) -> Outcome<Process> {
     }
 }
 
-/// Lets this process, and what it starts, have as many descriptors as it may.
+/// Lets this process, and what it starts, have as many descriptors as it may; gives how many that are.
 ///
 /// # Errors
 ///
