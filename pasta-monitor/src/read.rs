@@ -89,6 +89,9 @@ pub struct NamespaceReading {
 
 /// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.
 /// `added` are the addresses that we have added in this run.
+///
+/// The tap itself is read first and last. That is answered under the lock that all changes hold
+/// (`rtnl_lock()`), so that afterwards the events of all that the dumps show have been queued.
 pub async fn namespace(
     netlink: &Netlink,
     tap: u32,
@@ -96,13 +99,7 @@ pub async fn namespace(
     log: &Log,
 ) -> Option<NamespaceReading> {
     let mut all = Collector::default();
-    match netlink.get(link(tap)).await {
-        Ok(found) => found.into_iter().for_each(|record| all.take(record)),
-        Err(error) => {
-            log.warn(&format!("cannot read the tap: {error}"));
-            return None;
-        }
-    }
+    let tap_before = the_tap(netlink, tap, log).await?;
     let mut complete = true;
     for (name, what, family) in [
         ("addresses", addresses as fn() -> RouteNetlinkMessage, None),
@@ -115,11 +112,23 @@ pub async fn namespace(
         complete &= read.as_ref().is_ok_and(|it| it.consistent);
         report(read, "namespace", name, log)?;
     }
+    complete &= tap_before == the_tap(netlink, tap, log).await?;
+    all.take(tap_before);
     if all.left_out() > 0 {
         let text = format!("namespace has more than we look at: {} left out", all.left_out());
         log.warn_once(("namespace", "left out"), &text);
     }
     Some(NamespaceReading { view: all.view(tap, added)?, complete })
+}
+
+/// Reads the tap; `None` if that is not possible, or it is not there.
+async fn the_tap(netlink: &Netlink, tap: u32, log: &Log) -> Option<Record> {
+    netlink
+        .get(link(tap))
+        .await
+        .inspect_err(|error| log.warn(&format!("cannot read the tap: {error}")))
+        .ok()
+        .flatten()
 }
 
 /// Logs what is wrong with a dump; `None` if there is none.

@@ -6,20 +6,16 @@
 
 use crate::run::RunError;
 use crate::run::publisher::Publisher;
-use pasta_ipc::types::{Bounded, Configure, Text};
+use pasta_ipc::types::{Bounded, Text};
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::change::Change;
 use pasta_monitor::decode::Notice;
 use pasta_monitor::desired::Desired;
-use pasta_monitor::host::TABLE_MAIN;
 use pasta_monitor::interest::{Interest, templates};
 use pasta_monitor::log::Log;
-use pasta_monitor::namespace::NamespaceView;
 use pasta_monitor::neighbours::Neighbours;
-use pasta_monitor::net::is_link_local;
 use pasta_monitor::netlink::Netlink;
 use pasta_monitor::peer::ToDatapath;
-use pasta_monitor::plan::plan;
 use pasta_monitor::read;
 use pasta_monitor::record::Record;
 use pasta_monitor::reduce::{Event, Flushed, State};
@@ -29,9 +25,6 @@ use pasta_monitor::watch::{Batch, Events, Heard};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-/// How often the namespace is brought closer to what is desired before we leave it at that. One round
-/// suffices unless the namespace's users change it at the same time.
-const ROUNDS: usize = 3;
 /// Shortest time between two readings because events were lost.
 const RESYNC_INTERVAL: Duration = Duration::from_millis(500);
 /// When to look again after a reading during which the host kept changing.
@@ -465,135 +458,6 @@ impl Follower {
             self.look_at = Some(now);
         }
     }
-
-    /// Hears what has happened in the namespace.
-    fn hear_namespace(&mut self, log: &Log) {
-        let Some(events) = &self.ears.namespace else { return };
-        let now = self.clock.now();
-        let heard = events.hear().unwrap_or_else(|error| {
-            log.warn(&format!("namespace: cannot be watched any more: {error}"));
-            self.ears.namespace = None;
-            Heard { overrun: true, ..Heard::default() }
-        });
-        // What was lost may have been that the tap went down and up.
-        self.flushed.tap_was_down |= heard.overrun;
-        if heard.overrun {
-            self.namespace_batch.add(now);
-        }
-        let tap = self.namespace.tap();
-        for notice in &heard.notices {
-            match notice {
-                Notice::Gone(Record::Link(link)) if link.index == tap && !self.tap_is_gone => {
-                    self.tap_is_gone = true;
-                    log.warn("tap: gone, the namespace has no network from now on");
-                }
-                Notice::There(Record::Link(link)) if link.index == tap => {
-                    self.flushed.tap_was_down |= !link.up;
-                    self.namespace_batch.add(now);
-                }
-                Notice::There(Record::Route(route)) | Notice::Gone(Record::Route(route))
-                    if route.table != TABLE_MAIN => {}
-                Notice::Gone(Record::Address(address)) => {
-                    let ip = address.prefix.address();
-                    self.flushed.link_local_went |=
-                        address.link == tap && ip.is_ipv6() && is_link_local(ip);
-                    self.namespace_batch.add(now);
-                }
-                Notice::There(Record::Address(_) | Record::Route(_))
-                | Notice::Gone(Record::Route(_)) => {
-                    self.namespace_batch.add(now);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Brings the namespace to what is desired, if we are to, and tells the datapath; gives what the
-    /// namespace has then.
-    async fn reconcile(
-        &mut self,
-        datapath: &ToDatapath,
-        log: &Log,
-    ) -> Result<Option<NamespaceView>, RunError> {
-        let Some(mut seen) = self.view(log).await else { return Ok(None) };
-        // What was heard by now happened before the reading or right after it; had the tap been down,
-        // this says so.
-        self.hear_namespace(log);
-        let flushed = self.flushed;
-        let read = Event::NamespaceRead { view: Box::new(seen.clone()), flushed };
-        for left_alone in self.state.handle(self.clock.now(), read) {
-            log.info(&left_alone.to_string());
-        }
-        self.desired = self.state.desired(self.tap_mac);
-        let desired = &self.desired;
-        let bindings = self.state.bindings();
-
-        let first = desired.up;
-        let configures = self.state.policy().configure == Configure::Namespace;
-        if configures && (first || self.state.policy().changes_namespace()) {
-            for round in 0..=ROUNDS {
-                let mut plan = plan(desired, &seen);
-                plan.without(|op| self.namespace.has_refused(op));
-                if plan.is_empty() {
-                    break;
-                }
-                if round == ROUNDS {
-                    let text =
-                        format!("namespace is not as desired after {ROUNDS} rounds: {plan:?}");
-                    log.warn(&text);
-                    break;
-                }
-                self.namespace.apply(&plan.additions, log).await;
-                let Some(after) = self.view(log).await else { return Ok(None) };
-                seen = after;
-                self.publisher.publish(
-                    datapath,
-                    &bindings,
-                    (&self.desired, self.state.losses()),
-                    &seen,
-                );
-                if !plan.removals.is_empty() {
-                    self.namespace.apply(&plan.removals, log).await;
-                    let Some(after) = self.view(log).await else { return Ok(None) };
-                    seen = after;
-                }
-            }
-            self.name_tap(&seen, log).await;
-        }
-        self.publisher.publish(datapath, &bindings, (&self.desired, self.state.losses()), &seen);
-        self.flushed = Flushed::default();
-        Ok(Some(seen))
-    }
-
-    /// Names the tap after its first template, if it was made without one.
-    async fn name_tap(&mut self, seen: &NamespaceView, log: &Log) {
-        let Some(new) = self.state.late_name() else { return };
-        self.state.name_is_decided();
-        let Ok(old) = pasta_ipc::types::IfName::try_from(seen.tap.name.clone()) else { return };
-        if old == new {
-            return;
-        }
-        if seen.tap_is_in_use() {
-            let how = match self.namespace.add_name(&new).await {
-                Ok(()) => format!("and {new} leads to it too"),
-                Err(error) => format!("and cannot be {new} too: {error}"),
-            };
-            log.info(&format!("tap: keeps the name {old}, by which it is in use, {how}"));
-            return;
-        }
-        match self.namespace.rename(&old, &new).await {
-            Ok(()) => {
-                log.info(&format!("tap: {old} is {new} from now on, and both names lead to it"))
-            }
-            Err(error) => log.info(&format!("tap: keeps the name {old} instead of {new}: {error}")),
-        }
-    }
-
-    /// What the namespace has. What was read in pieces is believed only at the start, when nobody has
-    /// had the time to change it.
-    async fn view(&self, log: &Log) -> Option<NamespaceView> {
-        let (netlink, tap) = (self.namespace.netlink(), self.namespace.tap());
-        let reading = read::namespace(netlink, tap, self.namespace.added(), log).await?;
-        (reading.complete || !self.state.has_settled()).then_some(reading.view)
-    }
 }
+
+mod reconcile;

@@ -90,6 +90,9 @@ pub(super) fn s30_refreshed_lifetimes_lead_to_nothing(lab: &Lab, family: Family)
         let errors = watched.session.running().errors();
         errors.lines().filter(|line| line.contains("info: ")).count()
     };
+    wait::until("the end of what is said at the start", || {
+        watched.session.running().errors().contains("the command starts").then_some(())
+    })?;
     let before = said(&mut watched);
 
     for n in 0..300 {
@@ -123,6 +126,9 @@ pub(super) fn s31_privacy_addresses_that_rotate_lead_to_nothing(lab: &Lab) -> Ou
         let errors = watched.session.running().errors();
         errors.lines().filter(|line| line.contains("info: ")).count()
     };
+    wait::until("the end of what is said at the start", || {
+        watched.session.running().errors().contains("the command starts").then_some(())
+    })?;
     let before = said(&mut watched);
     let privacy_address = || {
         let all = lab.on_host(|netlink| Ok(netlink.addresses()?)).ok()?;

@@ -61,6 +61,7 @@ use status::{
 };
 use storms::{
     a_cable_that_gets_an_address_is_heard_though_another_is_template,
+    a_flush_in_the_middle_of_a_reading_is_not_taken_for_the_users,
     s22_a_host_that_was_renumbered_in_its_sleep_is_followed,
     s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
     s53_events_that_are_lost_right_after_others_are_made_up_for, s53_lost_events_are_made_up_for,
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
         case!(families, s41_a_default_route_of_users_is_left_alone),
         case!(families, a_default_route_of_users_that_discards_is_left_alone),
         case!(lab, ipv6_that_was_switched_off_and_on_is_complete_again),
+        case!(lab, a_flush_in_the_middle_of_a_reading_is_not_taken_for_the_users),
         case!(families, s42_what_users_have_configured_stays_through_every_move),
         case!(families, s43_an_address_that_users_deleted_stays_deleted),
         case!(families, s44_the_tap_stays_down_and_is_complete_when_up_again),

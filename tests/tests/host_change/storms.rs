@@ -1,5 +1,6 @@
 //! Storms of events, and events that are lost.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
@@ -36,6 +37,41 @@ pub(super) fn s52_a_change_in_the_middle_of_a_storm_is_applied(
     })?;
 
     watched.wait_for_address(elsewhere(family), true)
+}
+
+/// Routes of the users' own that make a reading of the namespace take milliseconds.
+const FOREIGN_ROUTES: u32 = 3000;
+/// How often IPv6 is switched off and on, each time after more events than the time before.
+const SWITCHES: u32 = 40;
+
+pub(super) fn a_flush_in_the_middle_of_a_reading_is_not_taken_for_the_users(lab: &Lab) -> Outcome {
+    let mut watched = Watched::start(lab, &[])?;
+    watched.wait_for_default(Family::V6.gateway())?;
+    let switch = format!("/proc/sys/net/ipv6/conf/{UPLINK}/disable_ipv6");
+    let foreign = |n: u32| -> Outcome<Way> {
+        let to = Some((Ipv4Addr::from_bits(0xc612_0000 + n).into(), 32));
+        Ok(Way { to, ..Way::default(index_of(UPLINK)?, Family::V4.gateway(), 7) })
+    };
+    watched.inside.run(|| {
+        let admin = Admin::open()?;
+        (0..FOREIGN_ROUTES).try_for_each(|n| admin.add_route(foreign(n)?))
+    })?;
+
+    for round in 0..SWITCHES {
+        watched.inside.run(|| {
+            let admin = Admin::open()?;
+            for _ in 0..20 * round {
+                admin.delete_route(foreign(0)?)?;
+                admin.add_route(foreign(0)?)?;
+            }
+            std::fs::write(&switch, "1")?;
+            std::fs::write(&switch, "0")?;
+            Ok(())
+        })?;
+        watched.wait_for_address(Family::V6.host(), true)?;
+        watched.wait_for_default(Family::V6.gateway())?;
+    }
+    watched.reach(lab, Family::V6)
 }
 
 pub(super) fn s53_lost_events_are_made_up_for(lab: &Lab, family: Family) -> Outcome {
