@@ -160,9 +160,6 @@ fn what_comes_behind_a_gap_is_described_and_not_needed_again() {
 
     let [(answer, _)] = &talk.hear(100, ACK, &octets[100..150])[..] else { panic!("not one") };
     assert_eq!(offset(answer.ack), 50);
-    let ranges = |header: &ToSend| -> Vec<(u32, u32)> {
-        header.sack.as_slice().iter().map(|(from, to)| (offset(*from), offset(*to))).collect()
-    };
     assert_eq!(ranges(answer), [(100, 150)]);
     let [(answer, _)] = &talk.hear(200, ACK.with(Flags::FIN), &octets[200..])[..] else {
         panic!("not one")
@@ -176,6 +173,38 @@ fn what_comes_behind_a_gap_is_described_and_not_needed_again() {
     assert_eq!(talk.socket.received, octets);
     assert!(talk.socket.shut_down);
     assert_eq!(talk.budget.parked(), 0);
+}
+
+/// The ranges that a header describes.
+fn ranges(header: &ToSend) -> Vec<(u32, u32)> {
+    header.sack.as_slice().iter().map(|(from, to)| (offset(*from), offset(*to))).collect()
+}
+
+#[test]
+fn what_comes_twice_is_told_once() {
+    let octets: Vec<u8> = (0..250).collect();
+    let mut talk = Talk::open(true);
+    talk.hear(0, ACK, &octets[..100]);
+    talk.wait(Duration::from_millis(1));
+    // The last of it, all of it, and with something new behind it; then before a gap.
+    for (from, to, told) in [(50, 100, (50, 100)), (0, 40, (0, 40)), (80, 120, (80, 100))] {
+        let [(answer, _)] = &talk.hear(from as i64, ACK, &octets[from..to])[..] else {
+            panic!("not one")
+        };
+        assert_eq!(ranges(answer), [told]);
+    }
+    let [(answer, _)] = &talk.hear(200, ACK, &octets[200..])[..] else { panic!("not one") };
+    assert_eq!(ranges(answer), [(200, 250)], "told before");
+    let [(answer, _)] = &talk.hear(110, ACK, &octets[110..120])[..] else { panic!("not one") };
+    assert_eq!((offset(answer.ack), ranges(answer)), (120, vec![(110, 120), (200, 250)]));
+    talk.hear(120, ACK, &octets[120..200]);
+    assert_eq!(talk.socket.received, octets);
+
+    let mut talk = Talk::open(false);
+    talk.hear(0, ACK, &octets[..100]);
+    talk.wait(Duration::from_millis(1));
+    let [(answer, _)] = &talk.hear(0, ACK, &octets[..100])[..] else { panic!("not one") };
+    assert_eq!((offset(answer.ack), ranges(answer)), (100, vec![]), "it would not understand");
 }
 
 #[test]

@@ -237,6 +237,7 @@ impl Connection {
         if !self.receiver.acceptable(header.seq, len) {
             if !header.flags.contains(Flags::RST) {
                 self.receiver.force();
+                self.receiver.note_repeated(header.seq, len);
                 // How a kernel asks: with a number that was acknowledged (RFC 9293, section 3.8.4).
                 self.was_probed |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
             }
@@ -357,7 +358,7 @@ impl Connection {
         }
     }
 
-    /// Whether gaps are to be described to the namespace.
+    /// Whether what came out of order or twice is to be described to the namespace.
     pub fn describes_gaps(&self) -> bool {
         self.sack
     }

@@ -104,16 +104,14 @@ impl Gaps {
         self.fin.take_if(|fin| *fin == next).is_some()
     }
 
-    /// What to tell the sender: the block of the newest segment, then the others.
-    pub fn sack(&self) -> SackBlocks {
+    /// Adds what to tell the sender: the block of the newest segment, then the others.
+    pub fn add_to(&self, sack: &mut SackBlocks) {
         let is_newest = |block: &&Block| Some(block.start) == self.newest;
         let newest = self.blocks.iter().filter(is_newest);
         let others = self.blocks.iter().filter(|block| !is_newest(block));
-        let mut sack = SackBlocks::default();
         for block in newest.chain(others).take(MAX_SACK_BLOCKS) {
             sack.push(block.start, block.end());
         }
-        sack
     }
 }
 
@@ -159,7 +157,8 @@ mod tests {
         }
         assert_eq!(gaps.keep(START + 1000, &[0; 5]), 0);
         gaps.keep(START + 25, &[0; 2]);
-        let sack = gaps.sack();
+        let mut sack = SackBlocks::NONE;
+        gaps.add_to(&mut sack);
         assert_eq!(sack.as_slice()[0], (START + 20, START + 27));
         assert_eq!(sack.as_slice().len(), MAX_SACK_BLOCKS);
         assert_eq!(sack.as_slice()[1], (START, START + 5));

@@ -405,16 +405,21 @@ impl Mapping {
     /// Sends the acknowledgements that are due: one, or as many as make a sender without SACK repeat
     /// what is missing.
     fn acknowledge(&mut self, now: Instant, payloads: &[IoSlice<'_>], tap: &mut impl ToTap) {
-        let due = self.acknowledge_now(now, payloads);
-        let early = std::mem::take(&mut self.early_count);
         let describes = self.connection.describes_gaps();
+        let repeated = describes && self.connection.receiver().has_repeated();
+        // A frame of data may have carried the number; what came twice goes with a bare one.
+        let due = self.acknowledge_now(now, payloads) || repeated;
+        let early = std::mem::take(&mut self.early_count);
         let count = if describes { early.min(1) } else { early.min(DUPLICATES) };
         for _ in 0..count.max(u8::from(due)) {
             let mut header = self.connection.acknowledgement();
-            if let Some(gaps) = &self.gaps
-                && describes
-            {
-                header.sack = gaps.sack();
+            if describes {
+                if let Some((from, to)) = self.connection.receiver().take_repeated() {
+                    header.sack.push(from, to);
+                }
+                if let Some(gaps) = &self.gaps {
+                    gaps.add_to(&mut header.sack);
+                }
             }
             tap.send(&header, self.connection.segment_size(), &[]);
         }

@@ -84,6 +84,8 @@ pub struct Receiver {
     forced: bool,
     /// Whether the last segment opened a window that was closed.
     reopened: bool,
+    /// What the namespace has sent again though it was here, since it was last told; empty if nothing.
+    repeated: (Seq, Seq),
 }
 
 impl Receiver {
@@ -101,6 +103,7 @@ impl Receiver {
             largest: 0,
             forced: false,
             reopened: false,
+            repeated: (next, next),
         }
     }
 
@@ -139,6 +142,7 @@ impl Receiver {
             self.forced = true;
             return Intake::OutOfOrder;
         }
+        self.note_repeated(seq, len);
         let skip = self.next.distance_from(seq);
         let keep = len.min(self.edge.distance_from(seq));
         // FIN counts only if nothing before it was cut off.
@@ -182,6 +186,30 @@ impl Receiver {
         let left = self.left();
         let enough = USED_UP.min(self.largest / 2);
         left < enough || self.parked() > 0 || self.next.distance_from(self.looked_at) >= enough / 2
+    }
+
+    /// Notes that of `len` octets from `seq` on, which begin no later than what is expected, all before
+    /// that were here. Of several such segments the last is told of.
+    pub fn note_repeated(&mut self, seq: Seq, len: u32) {
+        if len > 0 && seq.before(self.next) {
+            let end = seq + len;
+            self.repeated = (seq, if end.before(self.next) { end } else { self.next });
+            self.forced = true;
+        }
+    }
+
+    /// Whether there is something to tell of as having come twice.
+    pub fn has_repeated(&self) -> bool {
+        self.repeated.0 != self.repeated.1
+    }
+
+    /// What to tell of as having come twice: first number, and first one behind (RFC 2883, section 4).
+    /// It counts as told. A sender that hears nothing of it takes its own impatience for a loss, and sends
+    /// less.
+    pub fn take_repeated(&mut self) -> Option<(Seq, Seq)> {
+        let (from, to) = self.repeated;
+        self.repeated.0 = to;
+        (from != to).then_some((from, to))
     }
 
     /// The next acknowledgement is due whatever it says.
