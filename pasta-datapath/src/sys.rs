@@ -34,6 +34,22 @@ pub fn set_peek_offset(socket: impl AsFd, offset: u32) -> io::Result<()> {
     set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)
 }
 
+/// Makes the send buffer of a TCP socket `size` octets of kernel memory large, as far as the host allows
+/// (`net.core.wmem_max`). The kernel goes on making it larger as it sees fit.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 5.14: a size that was set is the last one there (`SO_BUF_LOCK`,
+/// `sk_setsockopt()` in `net/core/sock.c`), so that nothing was set.
+pub fn enlarge_send_buffer(socket: impl AsFd, size: u32) -> io::Result<()> {
+    let unlock = || set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_BUF_LOCK, 0);
+    unlock()?;
+    // The kernel takes twice what is asked for.
+    let half = c_int::try_from(size / 2).unwrap_or(c_int::MAX);
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, half)?;
+    unlock()
+}
+
 /// Lets UDP reads return several datagrams of one flow at once (`UDP_GRO`, see udp(7)).
 ///
 /// # Errors

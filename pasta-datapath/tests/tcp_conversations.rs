@@ -1,7 +1,7 @@
 //! Single exchanges with one connection, segment by segment: what is answered to what.
 
 use pasta_datapath::flow::Fate;
-use pasta_datapath::tcp::budget::Budget;
+use pasta_datapath::tcp::budget::{Budget, Windows};
 use pasta_datapath::tcp::connection::Connection;
 use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};
 use pasta_datapath::tcp::seq::Seq;
@@ -34,7 +34,7 @@ impl HostSocket for Socket {
         if fits == 0 && !octets.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { Ok(fits) }
     }
 
-    fn room(&mut self) -> Room {
+    fn room(&mut self, _least: u32) -> Room {
         Room { size: self.room, queued: self.queued }
     }
 
@@ -340,7 +340,7 @@ fn window_grows_in_turn_once_all_that_may_be_promised_is() {
     let mut talk = Talk::open(true);
     let edge = |talk: &Talk| offset(talk.mapping.connection().clone().receiver().edge());
     let first = edge(&talk);
-    talk.budget.set_windows(50_000, u64::from(first));
+    talk.budget.set_windows(Windows { least: 0, most: 50_000, all: u64::from(first) });
     talk.budget.set_others_wait(true);
 
     talk.hear(0, ACK, &vec![1; first as usize - 100]);
@@ -362,13 +362,13 @@ fn nothing_is_promised_in_the_handshake_once_all_that_may_be_promised_is() {
     mapping.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
     let mut budget = Budget::new(0);
-    budget.set_windows(50_000, 0);
+    budget.set_windows(Windows { least: 0, most: 50_000, all: 0 });
     let mut talk = Talk { now: Instant::START, mapping, socket, budget, fate: Fate::Alive };
     assert_eq!(talk.run(&[])[0].0.window, 0);
     talk.hear(0, ACK, &[]);
     assert!(talk.mapping.take_window_wanted());
 
-    talk.budget.set_windows(50_000, 40_000);
+    talk.budget.set_windows(Windows { least: 0, most: 50_000, all: 40_000 });
     talk.mapping.grow_window();
     assert!(talk.run(&[])[0].0.window > 0);
     assert!(!talk.budget.has_promises(), "until it is used, or the flow ends");

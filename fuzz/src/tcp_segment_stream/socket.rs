@@ -81,7 +81,7 @@ impl HostSocket for Socket {
         if written == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(written) }
     }
 
-    fn room(&mut self) -> Room {
+    fn room(&mut self, _least: u32) -> Room {
         self.room
     }
 

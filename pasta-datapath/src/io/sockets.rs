@@ -41,6 +41,8 @@ pub struct TcpSocket {
     fd: OwnedFd,
     method: PeekMethod,
     asks: bool,
+    /// What size the send buffer was to have, the last time that it was made larger.
+    enlarged_to: u32,
     /// Where the kernel's next peek starts; `None` before the option is first set.
     kernel_offset: Option<u32>,
 }
@@ -48,7 +50,7 @@ pub struct TcpSocket {
 impl TcpSocket {
     /// Takes over a connected or connecting socket.
     pub fn new(fd: OwnedFd, method: PeekMethod) -> Self {
-        Self { fd, method, asks: false, kernel_offset: None }
+        Self { fd, method, asks: false, enlarged_to: 0, kernel_offset: None }
     }
 
     /// The error the socket has come to, if any; asking clears it.
@@ -99,7 +101,17 @@ impl HostSocket for TcpSocket {
         }
     }
 
-    fn room(&mut self) -> Room {
+    fn room(&mut self, least: u32) -> Room {
+        let room = sys::send_room(&self.fd);
+        let size = Room::buffer_for(least);
+        if size <= room.size.max(self.enlarged_to) {
+            return room;
+        }
+        // In few steps where it grows.
+        let size = size.saturating_add(size / 2);
+        self.enlarged_to = size;
+        // Where it fails the buffer grows as the kernel sees fit.
+        let _ = sys::enlarge_send_buffer(&self.fd, size);
         sys::send_room(&self.fd)
     }
 
@@ -377,6 +389,21 @@ mod tests {
             client.connect(server.local_addr().unwrap()).unwrap();
             assert!(has_its_address(client.as_fd()), "{any}");
         }
+    }
+
+    #[test]
+    fn a_send_buffer_that_is_too_small_is_made_larger_and_only_then() {
+        const LEAST: u32 = 128 * 1024;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut client = TcpSocket::new(client.into(), PeekMethod::Discard);
+        setsockopt(&client, sockopt::SndBuf, &4096).unwrap();
+        let small = client.room(0);
+        assert!(small.size < LEAST, "{small:?}");
+        assert_eq!(client.room(1000), small, "there is room");
+        let large = client.room(LEAST);
+        assert!(large.size >= Room::buffer_for(LEAST), "{large:?}");
+        assert_eq!(client.room(LEAST + 1000), large, "not for so little");
     }
 
     #[test]

@@ -10,13 +10,27 @@
 
 use pasta_ipc::types::TAP_QUEUE_FRAMES;
 
+/// Windows, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// What a flow's socket should have room for when it is empty: flows that send at the same time would
+    /// have windows as different as the buffers of their sockets, which the kernel makes larger only where
+    /// they are filled.
+    pub least: u32,
+    /// The largest window of one flow.
+    pub most: u32,
+    /// Beyond so much that is promised no window grows.
+    pub all: u64,
+}
+
 /// Octets parked and promised, and the bounds on them.
 #[derive(Debug)]
 pub struct Budget {
     parked: usize,
     parking_limit: usize,
-    /// The largest window of one flow.
-    window: u32,
+    /// As in [`Windows`].
+    least: u32,
+    most: u32,
     /// Promises of this round and the one before, by whether the round is odd; those of earlier ones are
     /// forgotten.
     promised: [u64; 2],
@@ -40,7 +54,8 @@ impl Budget {
         Self {
             parked: 0,
             parking_limit,
-            window: u32::MAX,
+            least: 0,
+            most: u32::MAX,
             promised: [0; 2],
             promise_limit: u64::MAX,
             round: 0,
@@ -49,15 +64,19 @@ impl Budget {
         }
     }
 
-    /// No window is larger than `each` octets from now on, and no further promise is made while there are
-    /// `all`; windows that were opened stay.
-    pub fn set_windows(&mut self, each: u32, all: u64) {
-        (self.window, self.promise_limit) = (each, all);
+    /// These are the windows from now on; what was opened stays.
+    pub fn set_windows(&mut self, windows: Windows) {
+        (self.least, self.most, self.promise_limit) = (windows.least, windows.most, windows.all);
+    }
+
+    /// What a flow's socket should have room for when it is empty.
+    pub fn least(&self) -> u32 {
+        self.least
     }
 
     /// The largest window of one flow.
-    pub fn window(&self) -> u32 {
-        self.window
+    pub fn most(&self) -> u32 {
+        self.most
     }
 
     /// Notes whether other flows wait for a window, which then go first.
@@ -148,11 +167,15 @@ impl Budget {
 mod tests {
     use super::*;
 
+    fn windows(most: u32, all: u64) -> Windows {
+        Windows { least: 0, most, all }
+    }
+
     #[test]
     fn promises_are_used_up_kept_and_forgotten() {
         let mut budget = Budget::new(0);
         let (mut one, mut other) = (Promise::default(), Promise::default());
-        budget.set_windows(1000, 1500);
+        budget.set_windows(windows(1000, 1500));
         budget.promise(&mut one, 1000);
         assert!(budget.may_promise());
         budget.promise(&mut other, 500);
@@ -173,7 +196,7 @@ mod tests {
     #[test]
     fn idle_promises_are_forgotten_though_the_queue_is_never_empty() {
         let mut budget = Budget::new(0);
-        budget.set_windows(100, 100);
+        budget.set_windows(windows(100, 100));
         budget.promise(&mut Promise::default(), 100);
         for _ in 1..2 * TAP_QUEUE_FRAMES {
             budget.frame_came();
@@ -187,7 +210,7 @@ mod tests {
     fn promises_are_renewed_when_they_grow() {
         let mut budget = Budget::new(0);
         let mut flow = Promise::default();
-        budget.set_windows(100, 100);
+        budget.set_windows(windows(100, 100));
         budget.promise(&mut flow, 60);
         (0..TAP_QUEUE_FRAMES).for_each(|_| budget.frame_came());
         budget.promise(&mut flow, 40);
@@ -201,7 +224,7 @@ mod tests {
     fn what_a_flow_had_before_counts_no_more_than_what_is_new() {
         let mut budget = Budget::new(0);
         let mut flow = Promise::default();
-        budget.set_windows(u32::MAX, 100);
+        budget.set_windows(windows(u32::MAX, 100));
         budget.promise(&mut flow, 5000);
         budget.queue_is_empty();
         budget.promise(&mut flow, 100);

@@ -57,8 +57,9 @@ pub trait HostSocket {
     /// `WouldBlock` if nothing fits; others end the connection.
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// What the send buffer has room for.
-    fn room(&mut self) -> Room;
+    /// What the send buffer has room for. If it is too small for `least` octets of payload, it is made
+    /// larger first, where that is possible.
+    fn room(&mut self, least: u32) -> Room;
 
     /// Copies from the receive queue, `offset` octets behind its front, and leaves it as it is. Zero
     /// is the end of the stream.
@@ -367,7 +368,7 @@ impl Mapping {
             Pending::Answer | Pending::RepeatSyn => {
                 if budget.may_promise() {
                     // What is beyond is told with the next acknowledgement.
-                    self.open_window(socket.room(), u16::MAX.into(), budget);
+                    self.open_window(socket.room(0), u16::MAX.into(), budget);
                 }
                 let header = self.connection.syn(now);
                 tap.send(&header, self.connection.segment_size(), &[]);
@@ -575,7 +576,7 @@ impl Mapping {
         if !std::mem::take(&mut self.room_changed) {
             return;
         }
-        let room = socket.room();
+        let room = socket.room(budget.least());
         // While too much is parked by all flows together, no window opens further.
         if budget.may_park() || self.parked.is_empty() {
             let finished = self.connection.is_finished();
@@ -606,7 +607,7 @@ impl Mapping {
     /// Opens the window; no more than `told` of that can be made use of now.
     fn open_window(&mut self, room: Room, told: u32, budget: &mut Budget) {
         let receiver = self.connection.receiver();
-        let growth = receiver.made_room(room.at_most(budget.window()));
+        let growth = receiver.made_room(room.at_most(budget.most()));
         budget.promise(&mut self.promise, growth.min(told));
     }
 

@@ -27,8 +27,13 @@ impl Room {
 
     /// The same with room for at most `most` octets of payload.
     pub fn at_most(self, most: u32) -> Self {
-        let free = self.size.saturating_sub(self.queued).min((most / 3).saturating_mul(4));
+        let free = self.size.saturating_sub(self.queued).min(Self::buffer_for(most));
         Self { size: self.queued.saturating_add(free), ..self }
+    }
+
+    /// Size of a buffer that has room for `octets` of payload when it is empty.
+    pub fn buffer_for(octets: u32) -> u32 {
+        (octets / 3).saturating_mul(4)
     }
 
     /// Whether the kernel would call the socket writable (`sk_stream_is_writeable()`): only then is

@@ -217,7 +217,7 @@ impl HostSocket for Socket {
         if accepted == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(accepted) }
     }
 
-    fn room(&mut self) -> Room {
+    fn room(&mut self, _least: u32) -> Room {
         Room { size: self.size as u32, queued: self.buffered as u32 }
     }
 

@@ -123,6 +123,7 @@ fn every_option_is_let_through(tcp: &OwnedFd) {
         libc::SO_RCVLOWAT,
         libc::SO_RCVBUF,
         libc::SO_SNDBUF,
+        libc::SO_BUF_LOCK,
         libc::SO_LINGER,
         libc::SO_KEEPALIVE,
         libc::SO_OOBINLINE,
