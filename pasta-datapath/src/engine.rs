@@ -32,7 +32,6 @@ use crate::local::Neighbours;
 use crate::peer::{Monitor, News, Supervisor};
 use crate::splice::{Side, SpliceFlow};
 use crate::tcp::budget::Budget;
-use crate::tcp::mapping::SHARE;
 use crate::time::Instant;
 use crate::udp::forwarded::ForwardedFlow;
 use crate::udp::{Reading, UdpFlow};
@@ -51,7 +50,7 @@ use std::hash::RandomState;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
-use tcp::TcpFlow;
+use tcp::{Rounds, TcpFlow, share_among};
 use token::Token;
 
 /// What is peeked at once, for the same reason.
@@ -125,6 +124,7 @@ pub struct Engine {
     flows: FlowTable<Flow>,
     timers: BTreeSet<(Instant, FlowId)>,
     hungry: VecDeque<FlowId>,
+    rounds: Rounds,
     /// Flows whose window is to grow when there is room for it in the tap's queue.
     waiting: VecDeque<FlowId>,
     forwarding: Forwarding,
@@ -180,6 +180,7 @@ impl Engine {
             flows: FlowTable::new(max_flows),
             timers: BTreeSet::new(),
             hungry: VecDeque::new(),
+            rounds: Rounds::default(),
             waiting: VecDeque::new(),
             forwarding,
             neighbours: Neighbours::default(),
@@ -361,7 +362,10 @@ impl Engine {
         let Some(flow) = flows.get_mut(id) else { return };
         flow.queued = false;
         let reading = match &mut flow.kind {
-            Kind::Tcp(_) => return self.run_tcp_for(SHARE, now, id, &[]),
+            Kind::Tcp(_) => {
+                let share = share_among(hungry.len() + 1);
+                return self.run_tcp_for(share, now, id, &[]);
+            }
             Kind::Splice(_) => return self.run_splice(id),
             Kind::Forwarded(flow) => match forwards.listener(flow.listener()) {
                 Some(listener) => flow.receive(now, listener, scratch, |it| tap.counters.drop(it)),

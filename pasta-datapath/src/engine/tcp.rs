@@ -15,8 +15,15 @@ use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What a flow moves at once while others wait; chosen: one super-frame.
+/// What a flow moves without waiting for its turn, in each round of those that wait; chosen: one
+/// super-frame, for exchanges of messages.
 const SHARE_OF_MANY: usize = 64 * 1024;
+
+/// What a flow moves in its turn, where several wait: less where there are so many that a round of all of
+/// them would take long, but never so little that each turn costs more than what it moves. Chosen: a round
+/// is some tenths of a second, which is one of 512 flows.
+const SHARE_OF_ALL: usize = 512 * SHARE;
+const SMALLEST_SHARE: usize = 128 * 1024;
 
 /// How many waiting flows move their whole share before the tap and the sockets are looked at again.
 /// Measured beside eight bulk flows: with one the slowest of a hundred small exchanges take a quarter of
@@ -29,6 +36,49 @@ const WAITING_A_TURN: usize = 512;
 /// Names of ended flows that may be among those that wait, beside twice as many as there are flows; chosen.
 const NAMES_KEPT: usize = 64;
 
+/// Rounds of those flows that wait for their turn: one ends when all have had it that waited when it
+/// began.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    number: u32,
+    /// Flows that have yet to have their turn.
+    left: usize,
+}
+
+impl Rounds {
+    /// One more has had its turn, and now so many wait.
+    fn turn(&mut self, waiting: usize) {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.number = self.number.wrapping_add(1);
+            self.left = waiting;
+        }
+    }
+}
+
+/// What a flow has moved without waiting for its turn: in which round, and how much.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    round: u32,
+    octets: u32,
+}
+
+impl Moved {
+    fn in_round(self, rounds: &Rounds) -> usize {
+        if self.round == rounds.number { self.octets as usize } else { 0 }
+    }
+
+    fn add(&mut self, octets: u32, rounds: &Rounds) {
+        let before = self.in_round(rounds) as u32;
+        *self = Self { round: rounds.number, octets: before.saturating_add(octets) };
+    }
+}
+
+/// What each of `flows` that have more to do moves in a turn.
+pub(super) fn share_among(flows: usize) -> usize {
+    (SHARE_OF_ALL / flows.max(1)).clamp(SMALLEST_SHARE, SHARE)
+}
+
 /// A TCP connection of the namespace's with its socket.
 #[derive(Debug)]
 pub(super) struct TcpFlow {
@@ -38,6 +88,7 @@ pub(super) struct TcpFlow {
     pub(super) mac: MacAddr,
     /// When it was counted as one that sends.
     pub(super) counted: Counted,
+    moved: Moved,
     /// The namespace's SYN, for an error to quote; none where we opened it.
     pub(super) syn: Option<Header>,
 }
@@ -82,6 +133,7 @@ impl Engine {
             path: Path::new(self.tap.our_mac(), mac, tap::TCP, key.remote, key.namespace),
             mac,
             counted: Counted::default(),
+            moved: Moved::default(),
             syn,
         })
     }
@@ -97,13 +149,23 @@ impl Engine {
     /// enough for an exchange of messages to go first, and no more than that for a bulk flow, whose turn
     /// comes with [`Engine::serve_hungry`].
     pub(super) fn run_tcp(&mut self, now: Instant, id: FlowId, payloads: &[IoSlice<'_>]) {
-        let waits = self.flows.get_mut(id).is_some_and(|flow| flow.queued);
-        let share = match (waits, self.hungry.is_empty()) {
-            (true, _) => 0,
-            (false, true) => SHARE,
-            (false, false) => SHARE_OF_MANY,
-        };
+        if self.hungry.is_empty() {
+            return self.run_tcp_for(SHARE, now, id, payloads);
+        }
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        let Kind::Tcp(tcp) = &flow.kind else { return };
+        let (queued, before) = (flow.queued, tcp.mapping.connection().sent());
+        let moved = tcp.moved.in_round(&self.rounds);
+        let share = if queued { 0 } else { SHARE_OF_MANY.saturating_sub(moved) };
         self.run_tcp_for(share, now, id, payloads);
+        if share > 0
+            && let Some(flow) = self.flows.get_mut(id)
+            && let Kind::Tcp(tcp) = &mut flow.kind
+        {
+            let after = tcp.mapping.connection().sent();
+            let moved = if after.after(before) { after.distance_from(before) } else { 0 };
+            tcp.moved.add(moved, &self.rounds);
+        }
     }
 
     /// Gives flows that have more to do a turn: only those that were in the queue when it began, and
@@ -115,6 +177,7 @@ impl Engine {
                 return;
             }
             let Some(id) = self.hungry.pop_front() else { return };
+            self.rounds.turn(self.hungry.len());
             // Names of flows that have ended do not take the turn of those that live.
             if self.flows.get_mut(id).is_some() {
                 served += 1;
@@ -187,5 +250,34 @@ impl Engine {
         }
         let deadline = tcp.mapping.deadline();
         self.arm(id, deadline);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_smaller_with_the_number_of_flows_down_to_a_bound() {
+        assert_eq!([0, 1, 512].map(share_among), [SHARE; 3]);
+        assert_eq!(share_among(1024), SHARE / 2);
+        assert_eq!([2048, 100_000].map(share_among), [SMALLEST_SHARE; 2]);
+    }
+
+    #[test]
+    fn a_round_ends_when_all_that_waited_at_its_begin_have_had_their_turn() {
+        let (mut rounds, mut moved) = (Rounds::default(), Moved::default());
+        rounds.turn(3);
+        moved.add(1000, &rounds);
+        for waiting in [5, 9] {
+            moved.add(1000, &rounds);
+            rounds.turn(waiting);
+        }
+        assert_eq!(moved.in_round(&rounds), 3000);
+        rounds.turn(2);
+        assert_eq!(moved.in_round(&rounds), 0);
+        moved.add(u32::MAX, &rounds);
+        moved.add(1000, &rounds);
+        assert_eq!(moved.in_round(&rounds), u32::MAX as usize);
     }
 }

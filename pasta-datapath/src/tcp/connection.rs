@@ -171,6 +171,11 @@ impl Connection {
         &mut self.sender
     }
 
+    /// Number of the next octet that goes to the namespace.
+    pub fn sent(&self) -> Seq {
+        self.sender.next()
+    }
+
     /// When octets that the namespace has acknowledged are to leave the socket's queue at the latest.
     pub fn consume_by(&self) -> Option<Instant> {
         self.sender.consume_by()
