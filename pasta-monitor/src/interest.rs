@@ -6,10 +6,10 @@
 
 use crate::bind::Binding;
 use crate::candidate::{default_route_through, plausible};
-use crate::host::HostView;
+use crate::host::{HostView, WIDE};
 use crate::net::{Family, PerFamily};
 use crate::policy::Policy;
-use crate::record::{Link, LinkKind};
+use crate::record::{Link, LinkKind, Route};
 use pasta_ipc::types::Follow;
 use std::collections::BTreeSet;
 
@@ -70,7 +70,8 @@ impl Interest {
         let links: BTreeSet<u32> =
             host.links.values().filter(|link| matters(link)).map(|link| link.index).collect();
         let out = |link: &&Link| {
-            let by_kind = link.loopback || matches!(link.kind, LinkKind::Bridge | LinkKind::Dummy);
+            let inside = matches!(link.kind, LinkKind::Bridge | LinkKind::Dummy);
+            let by_kind = link.loopback || (inside && !leads_out(host, link.index));
             !links.contains(&link.index) && (by_kind || (sticks && is_bound))
         };
         let ignored: BTreeSet<u32> =
@@ -99,9 +100,15 @@ pub fn templates(bindings: &PerFamily<Binding>) -> BTreeSet<u32> {
     Family::BOTH.into_iter().filter_map(index).collect()
 }
 
-/// Whether there is a default route of any family through `link`.
+/// Whether a way to everything leads through `link`, or would if the link had carrier: that may come later
+/// than the route.
 fn leads_out(host: &HostView, link: u32) -> bool {
-    Family::BOTH.into_iter().any(|it| default_route_through(host, it, link).is_some())
+    let through = |route: &Route| {
+        route.destination.bits() <= WIDE && route.hops.iter().any(|hop| hop.link == link)
+    };
+    let in_main = |family: Family| host.routes.get(family).iter().any(through);
+    let answered = |family| default_route_through(host, family, link).is_some();
+    Family::BOTH.into_iter().any(|family| in_main(family) || answered(family))
 }
 
 #[cfg(test)]
@@ -144,6 +151,17 @@ mod tests {
     fn a_bridge_with_a_default_route_matters() {
         let host = host().address(4, "198.51.100.7/24").route(4, "0.0.0.0/0", "198.51.100.1", 9);
         assert_eq!(of(&host, &plain()).links, Some([2, 3, 4].into()));
+    }
+
+    #[test]
+    fn a_bridge_whose_carrier_comes_later_than_its_default_route_is_heard() {
+        let host = host()
+            .link_with(4, "br0", |link| {
+                link.kind = LinkKind::Bridge;
+                link.carrier = false;
+            })
+            .route(4, "0.0.0.0/0", "198.51.100.1", 9);
+        assert_eq!(of(&host, &plain()).ignored, [1, 6].into());
     }
 
     #[test]
