@@ -86,21 +86,14 @@ pub(super) fn s30_refreshed_lifetimes_lead_to_nothing(lab: &Lab, family: Family)
     // From now on it has an end, which is no news either.
     on_host(lab, |admin| admin.lend_address(index_of(UPLINK)?, (address, len), (1800, 3600)))?;
     let mut log = watched.inside.listen()?;
-    let said = |watched: &mut Watched| {
-        let errors = watched.session.running().errors();
-        errors.lines().filter(|line| line.contains("info: ")).count()
-    };
-    wait::until("the end of what is said at the start", || {
-        watched.session.running().errors().contains("the command starts").then_some(())
-    })?;
-    let before = said(&mut watched);
+    let before = watched.lines_said()?;
 
     for n in 0..300 {
         let times = (1800 + n, 3600 + n);
         on_host(lab, |admin| admin.lend_address(index_of(UPLINK)?, (address, len), times))?;
     }
     assert_eq!(log.lines()?, [] as [String; 0]);
-    assert_eq!(said(&mut watched), before);
+    assert_eq!(watched.lines_said()?, before);
     // What is news is heard as ever.
     on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, elsewhere(family), len))?;
     watched.wait_for_address(elsewhere(family), true)?;
@@ -122,14 +115,7 @@ pub(super) fn s31_privacy_addresses_that_rotate_lead_to_nothing(lab: &Lab) -> Ou
     let mut watched = Watched::start(lab, &["-d"])?;
     watched.wait_for_address(family.host(), true)?;
     let mut log = watched.inside.listen()?;
-    let said = |watched: &mut Watched| {
-        let errors = watched.session.running().errors();
-        errors.lines().filter(|line| line.contains("info: ")).count()
-    };
-    wait::until("the end of what is said at the start", || {
-        watched.session.running().errors().contains("the command starts").then_some(())
-    })?;
-    let before = said(&mut watched);
+    let before = watched.lines_said()?;
     let privacy_address = || {
         let all = lab.on_host(|netlink| Ok(netlink.addresses()?)).ok()?;
         let in_subnet = |it: &IpAddr| it.to_string().starts_with("2001:db8::");
@@ -146,7 +132,7 @@ pub(super) fn s31_privacy_addresses_that_rotate_lead_to_nothing(lab: &Lab) -> Ou
     }
     assert_eq!(seen.len(), 20, "{seen:?}");
     assert_eq!(log.lines()?, [] as [String; 0]);
-    assert_eq!(said(&mut watched), before);
+    assert_eq!(watched.lines_said()?, before);
     // One that stays is no more to be copied, and what is news is heard as ever.
     on_host(lab, |admin| {
         let link = index_of(UPLINK)?;

@@ -324,6 +324,15 @@ impl Watched {
         Ok(self.inside.show()?.iter().any(|line| line.starts_with(start)))
     }
 
+    /// How many lines were said at level info, once those of the start are all there; `-d` says when.
+    fn lines_said(&mut self) -> Outcome<usize> {
+        let mut errors = || self.session.running().errors();
+        wait::until("the end of what is said at the start", || {
+            errors().contains("the command starts").then_some(())
+        })?;
+        Ok(errors().lines().filter(|line| line.contains("info: ")).count())
+    }
+
     /// Waits for the default route by way of `gateway`.
     fn wait_for_default(&self, gateway: IpAddr) -> Outcome {
         self.wait_for(&default_via(gateway), true)
