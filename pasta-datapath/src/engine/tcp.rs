@@ -56,7 +56,7 @@ impl Rounds {
     }
 }
 
-/// What a flow has moved without waiting for its turn: in which round, and how much.
+/// What a flow has moved without waiting for its turn: in which round, and how many octets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Moved {
     round: u32,
@@ -74,7 +74,7 @@ impl Moved {
     }
 }
 
-/// What each of `flows` that have more to do moves in a turn.
+/// What each of `flows` that have more to do moves in a turn, in octets.
 pub(super) fn share_among(flows: usize) -> usize {
     (SHARE_OF_ALL / flows.max(1)).clamp(SMALLEST_SHARE, SHARE)
 }
@@ -163,6 +163,7 @@ impl Engine {
             && let Kind::Tcp(tcp) = &mut flow.kind
         {
             let after = tcp.mapping.connection().sent();
+            // It goes back to repeat what was lost.
             let moved = if after.after(before) { after.distance_from(before) } else { 0 };
             tcp.moved.add(moved, &self.rounds);
         }

@@ -69,12 +69,12 @@ impl Budget {
         (self.least, self.most, self.promise_limit) = (windows.least, windows.most, windows.all);
     }
 
-    /// What a flow's socket should have room for when it is empty.
+    /// What a flow's socket should have room for when it is empty, in octets of payload.
     pub fn least(&self) -> u32 {
         self.least
     }
 
-    /// The largest window of one flow.
+    /// The largest window of one flow, in octets.
     pub fn most(&self) -> u32 {
         self.most
     }

@@ -31,7 +31,8 @@ impl Room {
         Self { size: self.queued.saturating_add(free), ..self }
     }
 
-    /// Size of a buffer that has room for `octets` of payload when it is empty.
+    /// Size, in octets of kernel memory, of a buffer that has room for `octets` of payload when it is empty:
+    /// the other way round than for the window.
     pub fn buffer_for(octets: u32) -> u32 {
         (octets / 3).saturating_mul(4)
     }

@@ -177,6 +177,7 @@ impl Follower {
                 return Some(seen);
             }
         }
+        // The caller tries again: nothing of it may be thought gone.
         log.debug("namespace: kept changing while it was read");
         None
     }
