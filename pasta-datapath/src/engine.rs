@@ -214,6 +214,7 @@ impl Engine {
     pub fn run(&mut self, _: &Confined) -> Result<Ended, RunError> {
         loop {
             if let Some(ended) = self.turn()? {
+                self.tap.counters.octets_parked = self.budget.parked_in_all();
                 let counters = self.tap.counters.to_string();
                 self.supervisor.log(LogLevel::Info, || format!("datapath ends: {counters}"));
                 // Whoever waits for us waits for the ports, and not for the tap.

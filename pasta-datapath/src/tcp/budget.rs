@@ -27,6 +27,7 @@ pub struct Windows {
 #[derive(Debug)]
 pub struct Budget {
     parked: usize,
+    parked_in_all: u64,
     parking_limit: usize,
     /// As in [`Windows`].
     least: u32,
@@ -53,6 +54,7 @@ impl Budget {
     pub const fn new(parking_limit: usize) -> Self {
         Self {
             parked: 0,
+            parked_in_all: 0,
             parking_limit,
             least: 0,
             most: u32::MAX,
@@ -120,6 +122,11 @@ impl Budget {
         self.parked
     }
 
+    /// Octets parked up to now, each as often as it was.
+    pub fn parked_in_all(&self) -> u64 {
+        self.parked_in_all
+    }
+
     /// Whether more may be parked without need.
     pub fn may_park(&self) -> bool {
         self.parked < self.parking_limit
@@ -128,6 +135,7 @@ impl Budget {
     /// `octets` more are parked. What has come in order is, whatever the bound.
     pub fn park(&mut self, octets: usize) {
         self.parked += octets;
+        self.parked_in_all += octets as u64;
     }
 
     /// `octets` are no longer parked.
@@ -169,6 +177,15 @@ mod tests {
 
     fn windows(most: u32, all: u64) -> Windows {
         Windows { least: 0, most, all }
+    }
+
+    #[test]
+    fn octets_that_are_parked_again_are_counted_again() {
+        let mut budget = Budget::new(0);
+        budget.park(1000);
+        budget.unpark(900);
+        budget.park(500);
+        assert_eq!((budget.parked(), budget.parked_in_all()), (600, 1500));
     }
 
     #[test]

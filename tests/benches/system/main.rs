@@ -138,7 +138,7 @@ fn run() -> Outcome {
         say(&format!("round {round} of {} ({})\n", options.rounds, options.family.name()));
         for measure in MEASURES.iter().filter(|measure| wanted(measure.name)) {
             for &contender in &contenders {
-                if contender == Contender::Bare && !measure.has_bare {
+                if !measure.applies_to(contender) {
                     continue;
                 }
                 match bench.run(measure, contender) {

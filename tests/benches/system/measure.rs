@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,9 +56,20 @@ pub(crate) struct Measure {
     pub(crate) name: &'static str,
     /// The unit of its numbers.
     pub(crate) unit: &'static str,
-    /// Whether there is such a number without `pasta`.
-    pub(crate) has_bare: bool,
     kind: Kind,
+}
+
+impl Measure {
+    /// Whether there is such a number of `contender`.
+    pub(crate) const fn applies_to(&self, contender: Contender) -> bool {
+        match self.kind {
+            Kind::Processor(_) | Kind::Memory | Kind::PerFlow => {
+                !matches!(contender, Contender::Bare)
+            }
+            Kind::Parked => matches!(contender, Contender::Ours | Contender::Before),
+            _ => true,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +85,12 @@ enum Kind {
     PerFlow,
     /// Processor time of `pasta`'s own processes.
     Processor(Direction),
+    /// Segments that the sender repeats for each GB outwards.
+    Repeated,
+    /// What arrives in the slowest tenth of a second outwards, in percent of the median of all of them.
+    SlowestTenth,
+    /// Megabytes for each GB outwards that the host's socket did not take when they came.
+    Parked,
     Exchanges,
     Connections,
     UdpOut(usize),
@@ -95,6 +113,8 @@ struct Transfer {
     seconds: f64,
     /// Processor time of the program under test, in seconds.
     processor: f64,
+    /// Segments that were repeated where the client is.
+    repeated: f64,
 }
 
 /// What flows have carried, in octets.
@@ -105,8 +125,7 @@ struct Shares {
 }
 
 const fn measure(name: &'static str, unit: &'static str, kind: Kind) -> Measure {
-    let has_bare = !matches!(kind, Kind::Processor(_) | Kind::Memory | Kind::PerFlow);
-    Measure { name, unit, has_bare, kind }
+    Measure { name, unit, kind }
 }
 
 /// Everything that is measured, in the order of the table.
@@ -127,6 +146,9 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("slowest-of-10000-in", "%", Kind::Slowest(Direction::In, 10_000)),
     measure("cpu-out", "s/GB", Kind::Processor(Direction::Out)),
     measure("cpu-in", "s/GB", Kind::Processor(Direction::In)),
+    measure("repeated-out", "1/GB", Kind::Repeated),
+    measure("slowest-tenth-of-a-second-out", "%", Kind::SlowestTenth),
+    measure("parked-out", "MB/GB", Kind::Parked),
     measure("tcp-request-response", "1/s", Kind::Exchanges),
     measure("tcp-slow-exchange-beside-8-flows", "us", Kind::Beside(8)),
     measure("tcp-connect-request-close", "1/s", Kind::Connections),
@@ -155,6 +177,10 @@ const HOLDERS: usize = 5;
 
 /// How many times as long many flows run: there is no warm-up, and each moves little.
 const CROWD_TIMES: u32 = 3;
+
+/// How long a flow is watched for its slowest moment, in parts of that length.
+const WATCHED_TIMES: u32 = 3;
+const WATCHED_PART: Duration = Duration::from_millis(100);
 
 /// How long traffic runs before it counts, in milliseconds: autotuning has then settled.
 const WARM_UP: &str = "200";
@@ -248,6 +274,12 @@ impl<'lab> Bench<'lab> {
                 let transfer = self.transfer(contender, direction, 1)?;
                 Ok(transfer.processor / (transfer.octets / 1e9))
             }
+            Kind::Repeated => {
+                let transfer = self.transfer(contender, Direction::Out, 1)?;
+                Ok(transfer.repeated / (transfer.octets / 1e9))
+            }
+            Kind::SlowestTenth => self.slowest_tenth(contender),
+            Kind::Parked => self.parked(contender),
             Kind::Exchanges => traffic(&["exchange", &endpoint(self.talker)]).map(rate),
             Kind::Beside(flows) => {
                 let (talker, source) = (endpoint(self.talker), self.source.endpoint());
@@ -293,8 +325,12 @@ impl<'lab> Bench<'lab> {
         }
     }
 
+    /// Tells nothing.
     fn pasta(&self, contender: Contender) -> Pasta<'lab> {
-        let pasta = self.program(contender);
+        self.with_mtu(self.program(contender).with(["-q"]))
+    }
+
+    fn with_mtu(&self, pasta: Pasta<'lab>) -> Pasta<'lab> {
         match self.mtu {
             Some(mtu) => pasta.with(["-m".to_owned(), mtu.to_string()]),
             None => pasta,
@@ -306,14 +342,14 @@ impl<'lab> Bench<'lab> {
             // Neither scans ports: ours does not yet, and the other's scans would be noise.
             Contender::Upstream => {
                 let program = self.lab.program(UPSTREAM).join("pasta");
-                let quiet = ["-t", "none", "-u", "none", "-T", "none", "-U", "none", "-q"];
-                Pasta::new(self.lab, program).configured().with(quiet)
+                let none = ["-t", "none", "-u", "none", "-T", "none", "-U", "none"];
+                Pasta::new(self.lab, program).configured().with(none)
             }
             Contender::Before => {
                 let program = self.lab.program(BEFORE).join("pasta");
-                Pasta::new(self.lab, program).configured().with(["-q"])
+                Pasta::new(self.lab, program).configured()
             }
-            _ => self.lab.pasta().configured().with(["-q"]),
+            _ => self.lab.pasta().configured(),
         }
     }
 
@@ -321,7 +357,16 @@ impl<'lab> Bench<'lab> {
         if contender == Contender::Bare {
             return pasta::bare_session(self.lab);
         }
-        let mut session = self.pasta(contender).session()?;
+        self.begin(self.pasta(contender))
+    }
+
+    /// A session of a `pasta` that tells how it fares.
+    fn told(&self, contender: Contender) -> Outcome<Session> {
+        self.begin(self.with_mtu(self.program(contender).with(["-d"])))
+    }
+
+    fn begin(&self, pasta: Pasta<'lab>) -> Outcome<Session> {
+        let mut session = pasta.session()?;
         if let Some(name) = &self.congestion {
             session.must(["traffic", "congestion", name])?;
         }
@@ -382,6 +427,7 @@ impl<'lab> Bench<'lab> {
         let used = || -> Outcome<u64> {
             program_processes()?.iter().map(process::Process::processor_time).sum()
         };
+        let repeated_before = repeated(&mut session)?;
         let (used_before, arrived_before) = (used()?, arrived.load(Ordering::Relaxed));
         let (read, seconds) =
             counted(&session.must([&words[..], &[&milliseconds, &flows]].concat())?)?;
@@ -390,7 +436,55 @@ impl<'lab> Bench<'lab> {
             Direction::Out => (arrived.load(Ordering::Relaxed) - arrived_before) as f64,
             Direction::In => read,
         };
-        Ok(Transfer { octets, seconds, processor: (used()? - used_before) as f64 / 1e9 })
+        let processor = (used()? - used_before) as f64 / 1e9;
+        let repeated = repeated(&mut session)? - repeated_before;
+        Ok(Transfer { octets, seconds, processor, repeated })
+    }
+
+    /// What the slowest part of a transfer by one flow to the remote machine brought there, in percent of
+    /// the median.
+    fn slowest_tenth(&self, contender: Contender) -> Outcome<f64> {
+        let (sink, arrived) = &self.sink;
+        let milliseconds = (self.time * WATCHED_TIMES).as_millis().to_string();
+        let words = ["traffic", "out", &sink.endpoint()];
+        let mut session = self.session(contender)?;
+        session.must([&words[..], &[WARM_UP]].concat())?;
+        let (end, ended) = mpsc::channel::<()>();
+        let mut rates = thread::scope(|scope| {
+            let watch = scope.spawn(move || {
+                let mut rates = Vec::new();
+                let (mut at, mut before) = (Instant::now(), arrived.load(Ordering::Relaxed));
+                while ended.recv_timeout(WATCHED_PART) == Err(RecvTimeoutError::Timeout) {
+                    let (now, count) = (Instant::now(), arrived.load(Ordering::Relaxed));
+                    rates.push((count - before) as f64 / (now - at).as_secs_f64());
+                    (at, before) = (now, count);
+                }
+                rates
+            });
+            let result = session.must([&words[..], &[&milliseconds]].concat());
+            drop(end);
+            result.and(watch.join().map_err(|_| "a thread panicked".into()))
+        })?;
+        // Connects in the first.
+        let rates = rates.get_mut(1..).filter(|rates| !rates.is_empty()).ok_or("too short")?;
+        rates.sort_by(f64::total_cmp);
+        let median = rates[rates.len() / 2];
+        // Where nothing comes most of the time, nothing comes in the slowest part.
+        Ok(if median > 0.0 { rates[0] / median * 100.0 } else { 0.0 })
+    }
+
+    /// What the host's socket did not take when it came, as our own program counts it.
+    fn parked(&self, contender: Contender) -> Outcome<f64> {
+        let (sink, arrived) = &self.sink;
+        let milliseconds = self.time.as_millis().to_string();
+        let mut session = self.told(contender)?;
+        let before = arrived.load(Ordering::Relaxed);
+        session.must(["traffic", "out", &sink.endpoint(), &milliseconds])?;
+        let octets = (arrived.load(Ordering::Relaxed) - before) as f64;
+        let errors = session.end(0)?.errors;
+        let (_, rest) = errors.split_once("octets parked ").ok_or("no count of parked octets")?;
+        let parked: f64 = rest.split_once(',').ok_or("not a count")?.0.parse()?;
+        Ok(parked / 1e6 / (octets / 1e9))
     }
 
     /// Starts a COMMAND that tells the time and ends; gives the milliseconds from our call to its
@@ -426,6 +520,13 @@ impl<'lab> Bench<'lab> {
         times.sort_by(f64::total_cmp);
         Ok(times[STARTS / 2])
     }
+}
+
+/// Segments that TCP has repeated so far where the client is.
+fn repeated(session: &mut Session) -> Outcome<f64> {
+    let facts = session.must(["traffic", "repeated"])?;
+    let number = facts.first().and_then(|fact| fact.strip_prefix("repeated "));
+    Ok(number.ok_or("no count of segments")?.parse()?)
 }
 
 /// Memory of the program under test, in octets.

@@ -50,7 +50,8 @@ impl Results {
         let bar = |measure: &Measure| {
             let ours = self.median(measure, Contender::Ours)?;
             let theirs = self.median(measure, to)?;
-            let less_is_better = matches!(measure.unit, "s/GB" | "us" | "ms" | "MiB" | "octets");
+            let less = ["s/GB", "1/GB", "MB/GB", "us", "ms", "MiB", "octets"];
+            let less_is_better = less.contains(&measure.unit);
             let ratio = if less_is_better { theirs / ours } else { ours / theirs };
             Some((measure.name.to_owned(), ratio)).filter(|(_, ratio)| ratio.is_finite())
         };

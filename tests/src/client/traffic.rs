@@ -8,6 +8,7 @@
 //! | `traffic crowd-out ENDPOINT MS FLOWS` | as `out`, in one thread, once all connections are open |
 //! | `traffic crowd-in ENDPOINT MS FLOWS` | likewise; a second fact is `slowest N`, of the slowest one |
 //! | `traffic congestion NAME` | makes this the congestion control of the namespace |
+//! | `traffic repeated` | tells how many segments TCP has repeated in the namespace so far |
 //! | `traffic hold ENDPOINT MS FLOWS` | opens that many connections and keeps them; counts them |
 //! | `traffic udp-out ENDPOINT SIZE MS` | sends datagrams; what arrives is counted elsewhere |
 //! | `traffic udp-in ENDPOINT SIZE MS` | asks for datagrams and counts what comes |
@@ -16,7 +17,7 @@
 //!
 //! The fact is `count N nanoseconds T`: octets, datagrams, exchanges or connections, and the time
 //! they took; for `beside` it is how many exchanges there were, and how long those took that only one in a
-//! hundred exceeded.
+//! hundred exceeded. That of `repeated` is `repeated N`.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -55,6 +56,9 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         fs::write("/proc/sys/net/ipv4/tcp_congestion_control", arguments.word("name")?)?;
         return Ok(Vec::new());
     }
+    if question == "repeated" {
+        return Ok(vec![format!("repeated {}", repeated()?)]);
+    }
     let endpoint = arguments.endpoint()?;
     let size = match question {
         "udp-out" | "udp-in" => arguments.value("size")?,
@@ -84,6 +88,16 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
     };
     let first = format!("count {count} nanoseconds {}", took.as_nanos());
     Ok(iter::once(first).chain(slowest.map(|octets| format!("slowest {octets}"))).collect())
+}
+
+/// How many segments TCP has repeated in the namespace (`RetransSegs`, `net/ipv4/proc.c` in Linux).
+fn repeated() -> Outcome<u64> {
+    let table = fs::read_to_string("/proc/self/net/snmp")?;
+    let mut tcp = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = tcp.next().zip(tcp.next()).ok_or("no counters of TCP")?;
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, value) = pairs.find(|(name, _)| *name == "RetransSegs").ok_or("no RetransSegs")?;
+    Ok(value.parse()?)
 }
 
 /// Connections that are kept to the end of the program.
