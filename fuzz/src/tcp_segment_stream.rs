@@ -122,7 +122,7 @@ impl World {
             largest_room: free(socket.room),
             socket,
             tap: Tap::new(syn.seq, iss, scale, syn.window_scale.unwrap_or(0), input.u16()),
-            budget: Budget::new(PARKING),
+            budget: Budget::new(PARKING, 4 * PARKING),
             scratch: vec![0; peek_size],
             irs: syn.seq,
             taken: 0,

@@ -26,7 +26,7 @@ use crate::forward::Forwarding;
 use crate::icmp::EchoFlow;
 use crate::icmp_error;
 use crate::io::epoll::{CAPACITY, Event, Poller};
-use crate::io::sockets::{PeekMethod, QueuedError, probe_peek, take_error};
+use crate::io::sockets::{PeekMethod, QueuedError, probe_peek, probe_send_buffer, take_error};
 use crate::io::tap::Tap;
 use crate::local::Neighbours;
 use crate::peer::{Monitor, News, Supervisor};
@@ -55,12 +55,15 @@ use token::Token;
 
 /// What is peeked at once, for the same reason.
 const SCRATCH_OCTETS: usize = 512 * 1024;
-/// Octets that all flows together may have parked; chosen: a quarter of a per cent of an ordinary
+/// With so many octets parked by all flows together, those that park are promised no more; chosen: a quarter of a per cent of an ordinary
 /// machine's memory, and far more than flows with a truthful window ever use.
 const PARKING_OCTETS: usize = 64 * 1024 * 1024;
+/// With so many parked, a flow that would park more ends; chosen: windows that are promised already may
+/// still be used beyond the bound above, but not by all the flows that there can be.
+const MOST_PARKED: usize = 4 * PARKING_OCTETS;
 /// Less than this for the namespace is little; chosen: what an exchange of messages may have.
 const LITTLE: u64 = 16 * 1024;
-/// Most flows; each is a descriptor and some 400 octets.
+/// Most flows; each is a descriptor and some 1,000 octets of ours.
 pub const MAX_FLOWS: usize = 131_071;
 
 /// Why the loop ended.
@@ -133,6 +136,8 @@ pub struct Engine {
     budget: Budget,
     active: Active,
     peek: (PeekMethod, PeekMethod),
+    /// Of a socket, for sending, in octets of kernel memory.
+    largest_buffer: u32,
     isn_key: RandomState,
     frames: Vec<u8>,
     scratch: Vec<u8>,
@@ -185,9 +190,10 @@ impl Engine {
             forwarding,
             neighbours: Neighbours::default(),
             mtu: Mtu::DEFAULT,
-            budget: Budget::new(PARKING_OCTETS),
+            budget: Budget::new(PARKING_OCTETS, MOST_PARKED),
             active: Active::default(),
             peek: (probe_peek(AddressFamily::Inet), probe_peek(AddressFamily::Inet6)),
+            largest_buffer: probe_send_buffer(),
             isn_key: RandomState::new(),
             frames: vec![0; BATCH_OCTETS],
             scratch: vec![0; SCRATCH_OCTETS],

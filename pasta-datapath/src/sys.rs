@@ -34,14 +34,14 @@ pub fn set_peek_offset(socket: impl AsFd, offset: u32) -> io::Result<()> {
     set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)
 }
 
-/// Makes the send buffer of a TCP socket `size` octets of kernel memory large, as far as the host allows
-/// (`net.core.wmem_max`). The kernel goes on making it larger as it sees fit.
+/// Makes the send buffer of a TCP socket `size` octets of kernel memory large, or twice `net.core.wmem_max`
+/// where that is less. The kernel goes on making it larger as it sees fit.
 ///
 /// # Errors
 ///
 /// `ENOPROTOOPT` before Linux 5.14: a size that was set is the last one there (`SO_BUF_LOCK`,
 /// `sk_setsockopt()` in `net/core/sock.c`), so that nothing was set.
-pub fn enlarge_send_buffer(socket: impl AsFd, size: u32) -> io::Result<()> {
+pub fn set_send_buffer(socket: impl AsFd, size: u32) -> io::Result<()> {
     let unlock = || set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_BUF_LOCK, 0);
     unlock()?;
     // The kernel takes twice what is asked for.

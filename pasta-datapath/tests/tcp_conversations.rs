@@ -100,7 +100,7 @@ impl Talk {
             Mapping::new(Connection::from_syn(Instant::START, &first, Seq::from(ISS), 1460));
         mapping.connected();
         let socket = Socket { room: 400_000, ..Socket::default() };
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(1 << 20, 1 << 22);
         let mut talk = Self { now: Instant::START, mapping, socket, budget, fate: Fate::Alive };
         let [(answer, _)] = &talk.run(&[])[..] else { panic!("no single answer to the SYN") };
         assert_eq!(answer.syn.map(|syn| syn.sack_permitted), Some(sack_permitted));
@@ -230,7 +230,7 @@ fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
 #[test]
 fn nothing_is_kept_beyond_the_window_or_the_bound_on_all_flows() {
     let mut talk = Talk::open(true);
-    talk.budget = Budget::new(100);
+    talk.budget = Budget::new(100, 400);
     talk.hear(1000, ACK, &[1; 100]);
     talk.hear(3000, ACK, &[1; 100]);
     assert_eq!(talk.budget.parked(), 100);
@@ -241,6 +241,19 @@ fn nothing_is_kept_beyond_the_window_or_the_bound_on_all_flows() {
     // The reset gives it back.
     talk.hear(0, Flags::RST.with(ACK), &[]);
     assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
+}
+
+#[test]
+fn a_flow_ends_where_what_came_in_order_has_no_place_left() {
+    let mut talk = Talk::open(true);
+    talk.budget = Budget::new(100, 250);
+    talk.socket.room = 0;
+    assert_eq!(talk.hear(0, ACK, &[1; 200]), [], "nothing is acknowledged that is not accepted");
+    assert_eq!((talk.fate, talk.budget.parked()), (Fate::Alive, 200));
+    let [(reset, _)] = &talk.hear(200, ACK, &[1; 51])[..] else { panic!("no single answer") };
+    assert!(reset.flags.contains(Flags::RST), "{reset:?}");
+    assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
+    assert!(talk.budget.take_overflowed());
 }
 
 #[test]
@@ -361,7 +374,7 @@ fn nothing_is_promised_in_the_handshake_once_all_that_may_be_promised_is() {
         Mapping::new(Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460));
     mapping.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
-    let mut budget = Budget::new(0);
+    let mut budget = Budget::new(0, 0);
     budget.set_windows(Windows { least: 0, most: 50_000, all: 0 });
     let mut talk = Talk { now: Instant::START, mapping, socket, budget, fate: Fate::Alive };
     assert_eq!(talk.run(&[])[0].0.window, 0);
@@ -420,7 +433,7 @@ fn answer_to_a_syn_is_repeated_until_it_is_acknowledged() {
     let mut mapping = Mapping::new(connection);
     mapping.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
-    let (now, budget) = (Instant::START, Budget::new(1 << 20));
+    let (now, budget) = (Instant::START, Budget::new(1 << 20, 1 << 22));
     let mut talk = Talk { now, mapping, socket, budget, fate: Fate::Alive };
     let first = talk.run(&[]);
     for seconds in [1, 2, 4, 8] {

@@ -229,7 +229,8 @@ impl Engine {
 
     /// Gives the flows that a batch touched what it had for them.
     fn flush(&mut self, now: Instant, batch: &mut Batch<'_>) {
-        self.budget.set_windows(self.active.windows(self.mtu, self.waiting.len()));
+        let windows = self.active.windows(self.mtu, self.waiting.len());
+        self.budget.set_windows(windows.with_buffers_of(self.largest_buffer));
         batch.segments.sort_unstable_by_key(|(id, place, _)| (*id, *place));
         for of_one in batch.segments.chunk_by(|(one, ..), (other, ..)| one == other) {
             for group in of_one.chunks(BATCH) {

@@ -3,6 +3,7 @@
 use super::active::Counted;
 use super::{Engine, Kind};
 use crate::classify::Framing;
+use crate::counters::DropReason;
 use crate::flow::Fate;
 use crate::flow::{FlowId, FlowKey};
 use crate::io::sockets::TcpSocket;
@@ -222,6 +223,9 @@ impl Engine {
         let TcpFlow { mapping, socket, path, .. } = &mut **tcp;
         let mut to_tap = FlowTap { tap, path };
         let fate = mapping.run_for(share, now, socket, payloads, &mut to_tap, scratch, budget);
+        if budget.take_overflowed() {
+            tap.counters.drop(DropReason::ParkingFull);
+        }
         match fate {
             Fate::Alive => {}
             Fate::Hungry if flow.queued => {}

@@ -35,6 +35,19 @@ pub fn probe_peek(family: AddressFamily) -> PeekMethod {
     if probed.is_ok() { PeekMethod::Offset } else { PeekMethod::Discard }
 }
 
+/// The largest send buffer that a TCP socket can be given, in octets of kernel memory: twice
+/// `net.core.wmem_max`, which nobody but the kernel's own tuning exceeds. Zero where it cannot be found out.
+pub fn probe_send_buffer() -> u32 {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let families = [AddressFamily::Inet, AddressFamily::Inet6].into_iter();
+    let probe =
+        families.filter_map(|it| socket(it, SockType::Stream, flags, SockProtocol::Tcp).ok());
+    let size = |probe: &OwnedFd| {
+        sys::set_send_buffer(probe, u32::MAX).ok().map(|()| sys::send_room(probe).size)
+    };
+    probe.take(1).find_map(|probe| size(&probe)).unwrap_or(0)
+}
+
 /// A TCP socket towards the host's side.
 #[derive(Debug)]
 pub struct TcpSocket {
@@ -111,7 +124,7 @@ impl HostSocket for TcpSocket {
         let size = size.saturating_add(size / 2);
         self.enlarged_to = size;
         // Where it fails the buffer grows as the kernel sees fit.
-        let _ = sys::enlarge_send_buffer(&self.fd, size);
+        let _ = sys::set_send_buffer(&self.fd, size);
         sys::send_room(&self.fd)
     }
 

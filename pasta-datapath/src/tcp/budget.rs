@@ -8,6 +8,7 @@
 //! tap's queue is seen empty, and those that are older than as many frames as it holds: what flows make use
 //! of theirs shows soon.
 
+use super::to_socket::Room;
 use pasta_ipc::types::TAP_QUEUE_FRAMES;
 
 /// Windows, in octets.
@@ -23,12 +24,25 @@ pub struct Windows {
     pub all: u64,
 }
 
+impl Windows {
+    /// The same where no send buffer can be made larger than `size` octets of kernel memory: to ask for more
+    /// would make those smaller that the kernel has made larger than that.
+    #[must_use]
+    pub fn with_buffers_of(self, size: u32) -> Self {
+        let largest = Room { size, queued: 0 };
+        Self { least: self.least.min(largest.payload()), ..self }
+    }
+}
+
 /// Octets parked and promised, and the bounds on them.
 #[derive(Debug)]
 pub struct Budget {
     parked: usize,
     parked_in_all: u64,
     parking_limit: usize,
+    most_parked: usize,
+    /// Whether a flow had to end since that was asked.
+    overflowed: bool,
     /// As in [`Windows`].
     least: u32,
     most: u32,
@@ -50,12 +64,15 @@ pub struct Promise {
 }
 
 impl Budget {
-    /// Room for `parking_limit` octets parked, and no bound on promises yet.
-    pub const fn new(parking_limit: usize) -> Self {
+    /// With more than `parking_limit` octets parked, flows that park get no larger windows; beyond
+    /// `most_parked` none is taken. There is no bound on promises yet.
+    pub const fn new(parking_limit: usize, most_parked: usize) -> Self {
         Self {
             parked: 0,
             parked_in_all: 0,
             parking_limit,
+            most_parked,
+            overflowed: false,
             least: 0,
             most: u32::MAX,
             promised: [0; 2],
@@ -132,7 +149,21 @@ impl Budget {
         self.parked < self.parking_limit
     }
 
-    /// `octets` more are parked. What has come in order is, whatever the bound.
+    /// Whether `octets` more can be parked that have come in order: if not, their flow has to end, since
+    /// what was promised is not dropped. Flows whose windows are true to their sockets never come near that.
+    #[must_use]
+    pub fn can_park(&mut self, octets: usize) -> bool {
+        let can = self.parked.saturating_add(octets) <= self.most_parked;
+        self.overflowed |= !can;
+        can
+    }
+
+    /// Whether a flow had to end because of [`Budget::can_park`]; asked once.
+    pub fn take_overflowed(&mut self) -> bool {
+        std::mem::take(&mut self.overflowed)
+    }
+
+    /// `octets` more are parked.
     pub fn park(&mut self, octets: usize) {
         self.parked += octets;
         self.parked_in_all += octets as u64;
@@ -181,7 +212,7 @@ mod tests {
 
     #[test]
     fn octets_that_are_parked_again_are_counted_again() {
-        let mut budget = Budget::new(0);
+        let mut budget = Budget::new(0, 0);
         budget.park(1000);
         budget.unpark(900);
         budget.park(500);
@@ -189,8 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_asked_for_than_a_buffer_can_have() {
+        let wanted = Windows { least: 1024 * 1024, most: 1, all: 1 };
+        for size in [0, 1, 425_984, 1_000_000, 1_398_100] {
+            let Windows { least, .. } = wanted.with_buffers_of(size);
+            assert!(Room::buffer_for(least) <= size, "{size}");
+            assert!(Room::buffer_for(least) + 4 >= size, "{size}");
+        }
+        assert_eq!(wanted.with_buffers_of(u32::MAX), wanted);
+    }
+
+    #[test]
+    fn nothing_is_parked_beyond_the_most() {
+        let mut budget = Budget::new(100, 200);
+        budget.park(150);
+        assert!(!budget.may_park() && budget.can_park(50) && !budget.take_overflowed());
+        assert!(!budget.can_park(51) && !budget.can_park(usize::MAX));
+        assert!(budget.take_overflowed() && !budget.take_overflowed());
+    }
+
+    #[test]
     fn promises_are_used_up_kept_and_forgotten() {
-        let mut budget = Budget::new(0);
+        let mut budget = Budget::new(0, 0);
         let (mut one, mut other) = (Promise::default(), Promise::default());
         budget.set_windows(windows(1000, 1500));
         budget.promise(&mut one, 1000);
@@ -212,7 +263,7 @@ mod tests {
 
     #[test]
     fn idle_promises_are_forgotten_though_the_queue_is_never_empty() {
-        let mut budget = Budget::new(0);
+        let mut budget = Budget::new(0, 0);
         budget.set_windows(windows(100, 100));
         budget.promise(&mut Promise::default(), 100);
         for _ in 1..2 * TAP_QUEUE_FRAMES {
@@ -225,7 +276,7 @@ mod tests {
 
     #[test]
     fn promises_are_renewed_when_they_grow() {
-        let mut budget = Budget::new(0);
+        let mut budget = Budget::new(0, 0);
         let mut flow = Promise::default();
         budget.set_windows(windows(100, 100));
         budget.promise(&mut flow, 60);
@@ -239,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_a_flow_had_before_counts_no_more_than_what_is_new() {
-        let mut budget = Budget::new(0);
+        let mut budget = Budget::new(0, 0);
         let mut flow = Promise::default();
         budget.set_windows(windows(u32::MAX, 100));
         budget.promise(&mut flow, 5000);

@@ -490,7 +490,7 @@ impl Mapping {
             let from_parked = accepted.min(self.parked.len());
             self.parked.drain(..from_parked);
             budget.unpark(from_parked);
-            self.park(payloads, accepted - from_parked, budget);
+            self.park(payloads, accepted - from_parked, budget)?;
             if self.parked.is_empty() && self.parked.capacity() > 0 {
                 self.parked = VecDeque::new();
             }
@@ -562,13 +562,26 @@ impl Mapping {
     }
 
     /// Parks what of `payloads` comes after the first `skip` octets.
-    fn park(&mut self, payloads: &[IoSlice<'_>], mut skip: usize, budget: &mut Budget) {
+    ///
+    /// # Errors
+    ///
+    /// Where there is no room.
+    fn park(
+        &mut self,
+        payloads: &[IoSlice<'_>],
+        mut skip: usize,
+        budget: &mut Budget,
+    ) -> io::Result<()> {
         for payload in payloads {
             let rest = payload.get(skip.min(payload.len())..).unwrap_or_default();
             skip -= skip.min(payload.len());
+            if !budget.can_park(rest.len()) {
+                return Err(ErrorKind::OutOfMemory.into());
+            }
             budget.park(rest.len());
             self.parked.extend(rest);
         }
+        Ok(())
     }
 
     fn refresh_window(&mut self, now: Instant, socket: &mut impl HostSocket, budget: &mut Budget) {

@@ -561,7 +561,7 @@ impl World {
             mapping,
             socket,
             peer,
-            budget: Budget::new(64 << 20),
+            budget: Budget::new(64 << 20, 256 << 20),
             highest_from_us: None,
             outcome,
             gone: None,

@@ -154,7 +154,7 @@ impl Steady {
             table,
             socket: Socket::default(),
             tap: Tap::default(),
-            budget: Budget::new(1 << 20),
+            budget: Budget::new(1 << 20, 1 << 22),
             scratch: vec![0; 512 * 1024],
             frames: vec![Vec::with_capacity(MAX_FRAME); batch],
             seq: Seq::from(IRS + 1),
