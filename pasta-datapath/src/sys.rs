@@ -50,6 +50,17 @@ pub fn set_send_buffer(socket: impl AsFd, size: u32) -> io::Result<()> {
     unlock()
 }
 
+/// Lets a TCP socket take as much as its send buffer holds, however much of that has yet to be sent: what
+/// we promise is what the buffer has room for (`TCP_NOTSENT_LOWAT`, tcp(7); else the host's
+/// `net.ipv4.tcp_notsent_lowat` counts). Those that a listening socket accepts have it from there.
+///
+/// # Errors
+///
+/// As setsockopt(2); none is known for a TCP socket.
+pub fn fill_send_buffer(socket: impl AsFd) -> io::Result<()> {
+    set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, c_int::MAX)
+}
+
 /// Lets UDP reads return several datagrams of one flow at once (`UDP_GRO`, see udp(7)).
 ///
 /// # Errors
@@ -191,10 +202,15 @@ pub fn discard(socket: impl AsFd, octets: usize) -> io::Result<usize> {
 ///
 /// # Errors
 ///
-/// As recvmsg(2); `WouldBlock` also if nothing is there behind `skip`.
+/// As recvmsg(2); `WouldBlock` also if nothing is there behind `skip`, or the end of the stream;
+/// `ResourceBusy` where that cannot be told until less is to be skipped: that is more than 16 MiB, or has
+/// the mark of urgent data in it.
 pub fn peek_behind(socket: impl AsFd, skip: usize, into: &mut [u8]) -> io::Result<usize> {
     const CHUNK: usize = 256 * 1024;
     const CHUNKS: usize = 64;
+    if skip > CHUNK * CHUNKS {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
     thread_local! {
         static DISCARD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
@@ -203,7 +219,7 @@ pub fn peek_behind(socket: impl AsFd, skip: usize, into: &mut [u8]) -> io::Resul
         let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         let mut slices = [empty; CHUNKS + 1];
         let mut count = 0;
-        let mut left = skip.min(CHUNK * CHUNKS);
+        let mut left = skip;
         for slice in slices.iter_mut().take(CHUNKS) {
             if left == 0 {
                 break;
@@ -231,7 +247,9 @@ pub fn peek_behind(socket: impl AsFd, skip: usize, into: &mut [u8]) -> io::Resul
             // The end of the stream shows only where there is nothing to skip.
             (0, _) if skip == 0 => Ok(0),
             (_, Some(behind @ 1..)) => Ok(behind),
-            _ => Err(io::ErrorKind::WouldBlock.into()),
+            (_, Some(0)) => Err(io::ErrorKind::WouldBlock.into()),
+            // In front of urgent data the kernel stops.
+            (_, None) => Err(io::ErrorKind::ResourceBusy.into()),
         }
     })
 }

@@ -22,11 +22,18 @@ struct Socket {
     queued: u32,
     received: Vec<u8>,
     to_read: Vec<u8>,
+    /// Nothing behind so many octets is read together with what is in front of them.
+    mark: Option<usize>,
+    broken: bool,
+    ended: bool,
     shut_down: bool,
 }
 
 impl HostSocket for Socket {
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.broken {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
         let octets: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let fits = octets.len().min((self.room - self.queued) as usize);
         self.received.extend(&octets[..fits]);
@@ -39,7 +46,14 @@ impl HostSocket for Socket {
     }
 
     fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
-        let rest = self.to_read.get(offset as usize..).unwrap_or_default();
+        let end = match self.mark {
+            Some(mark) if offset as usize >= mark => return Err(ErrorKind::ResourceBusy.into()),
+            mark => mark.unwrap_or(self.to_read.len()),
+        };
+        let rest = self.to_read.get(offset as usize..end).unwrap_or_default();
+        if self.ended && self.to_read.is_empty() {
+            return Ok(0);
+        }
         let len = rest.len().min(into.len());
         into[..len].copy_from_slice(&rest[..len]);
         if len == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(len) }
@@ -47,6 +61,8 @@ impl HostSocket for Socket {
 
     fn consume(&mut self, octets: u32) -> io::Result<()> {
         self.to_read.drain(..octets as usize);
+        let mark = self.mark.and_then(|mark| mark.checked_sub(octets as usize));
+        self.mark = mark.filter(|mark| *mark > 0);
         Ok(())
     }
 
@@ -254,6 +270,121 @@ fn a_flow_ends_where_what_came_in_order_has_no_place_left() {
     assert!(reset.flags.contains(Flags::RST), "{reset:?}");
     assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
     assert!(talk.budget.take_overflowed());
+}
+
+#[test]
+fn end_of_the_stream_is_told_though_it_does_not_show_behind_what_is_in_flight() {
+    let mut talk = Talk::open(true);
+    talk.socket.to_read = vec![7; 100];
+    talk.mapping.readable();
+    let [(data, _)] = &talk.run(&[])[..] else { panic!("not one") };
+    assert!(!data.flags.contains(Flags::FIN));
+    talk.mapping.ended();
+    let [(fin, octets)] = &talk.run(&[])[..] else { panic!("not one") };
+    assert!(fin.flags.contains(Flags::FIN) && octets.is_empty());
+    assert_eq!(fin.seq, data.seq + 100);
+}
+
+#[test]
+fn what_is_behind_urgent_data_is_looked_for_again_when_that_is_gone() {
+    let mut talk = Talk::open(true);
+    (talk.socket.to_read, talk.socket.mark) = (b"helloX".to_vec(), Some(5));
+    talk.socket.ended = true;
+    talk.mapping.urgent();
+    talk.mapping.ended();
+    let [(data, octets)] = &talk.run(&[])[..] else { panic!("not one") };
+    assert_eq!((&octets[..], data.flags.contains(Flags::FIN)), (&b"hello"[..], false));
+    talk.hear(0, ACK, &[]);
+    let due = talk.mapping.deadline().expect("nothing is due").since(talk.now);
+    assert!(due <= Duration::from_millis(20), "{due:?}");
+    let [(last, octets)] = &talk.wait(due)[..] else { panic!("not one") };
+    assert_eq!((&octets[..], last.flags.contains(Flags::FIN)), (&b"X"[..], false));
+    let [(fin, _)] = &[talk.hear(0, ACK, &[]), talk.wait(due)].concat()[..] else {
+        panic!("not one")
+    };
+    assert!(fin.flags.contains(Flags::FIN) && fin.seq == last.seq + 1);
+}
+
+#[test]
+fn what_the_peer_sent_before_it_failed_comes_before_the_reset() {
+    for by_writing in [false, true] {
+        let mut talk = Talk::open(true);
+        talk.socket.to_read = vec![7; 70_000];
+        let first = if by_writing {
+            talk.socket.broken = true;
+            talk.hear(0, ACK, &[1; 10])
+        } else {
+            talk.mapping.failed();
+            talk.run(&[])
+        };
+        let octets: usize = first.iter().map(|(_, octets)| octets.len()).sum();
+        assert_eq!((octets, talk.fate), (59_860, Fate::Alive), "whole segments in the window");
+        assert!(talk.mapping.deadline() > Some(talk.now), "nothing is due for ever");
+        let rest = talk.hear(if by_writing { 10 } else { 0 }, ACK, &[]);
+        let octets: usize = rest.iter().map(|(_, octets)| octets.len()).sum();
+        assert_eq!((octets, talk.fate), (10_140, Fate::BrokenOff));
+        let [.., (data, _), (reset, _)] = &rest[..] else { panic!("{rest:?}") };
+        assert!(reset.flags.contains(Flags::RST) && !data.flags.contains(Flags::FIN));
+        assert!(reset.seq.after(data.seq));
+    }
+    let mut talk = Talk::open(true);
+    talk.mapping.ended();
+    talk.run(&[]);
+    talk.mapping.failed();
+    let [(reset, _)] = &talk.run(&[])[..] else { panic!("not one") };
+    assert!(reset.flags.contains(Flags::RST) && talk.fate == Fate::BrokenOff);
+}
+
+#[test]
+fn after_a_long_sleep_the_namespace_is_asked_before_it_is_given_up() {
+    let mut talk = Talk::open(true);
+    for _ in 0..5 {
+        assert_eq!(talk.wait(Duration::from_secs(400)).len(), 1, "a question");
+        assert_eq!(talk.fate, Fate::Alive);
+        assert!(talk.mapping.deadline() > Some(talk.now), "time for an answer");
+    }
+    talk.wait(Duration::from_secs(400));
+    assert_eq!(talk.fate, Fate::BrokenOff);
+}
+
+#[test]
+fn what_is_not_acknowledged_is_not_told_of_as_having_come_twice() {
+    let mut talk = Talk::open(true);
+    talk.socket.room = 100;
+    talk.hear(0, ACK, &[1; 200]);
+    let [(answer, _)] = &talk.hear(100, ACK, &[1; 100])[..] else { panic!("not one") };
+    assert_eq!((offset(answer.ack), ranges(answer)), (100, vec![]));
+    talk.socket.queued = 0;
+    talk.mapping.writable();
+    let [(answer, _)] = &talk.run(&[])[..] else { panic!("not one") };
+    assert_eq!((offset(answer.ack), ranges(answer)), (200, vec![(100, 200)]));
+}
+
+#[test]
+fn reset_with_the_number_that_was_acknowledged_counts_though_octets_are_parked() {
+    let mut talk = Talk::open(true);
+    talk.socket.room = 100;
+    talk.hear(0, ACK, &[1; 200]);
+    talk.hear(99, Flags::RST, &[]);
+    assert_eq!(talk.fate, Fate::Alive);
+    talk.hear(100, Flags::RST, &[]);
+    assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
+}
+
+#[test]
+fn what_follows_a_fin_at_the_end_of_the_window_counts() {
+    let mut talk = Talk::open(true);
+    let edge = offset(talk.mapping.connection().clone().receiver().edge());
+    talk.socket.room = 0;
+    talk.hear(0, ACK, &vec![1; edge as usize]);
+    talk.hear(edge.into(), ACK.with(Flags::FIN), &[]);
+    talk.socket.to_read = vec![7; 100];
+    talk.mapping.readable();
+    assert_eq!(talk.run(&[])[0].1.len(), 100);
+    talk.hear(i64::from(edge) + 1, ACK, &[]);
+    let mut connection = talk.mapping.connection().clone();
+    let all = connection.sender().highest();
+    assert_eq!(connection.sender().unacknowledged(), all);
 }
 
 #[test]

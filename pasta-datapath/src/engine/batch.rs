@@ -12,7 +12,7 @@ use crate::sys;
 use crate::tcp::connection::reset_for;
 use crate::time::Instant;
 use crate::udp::{Datagram, NotSent};
-use crate::wire::tcp::Header;
+use crate::wire::tcp::{Flags, Header};
 use nix::errno::Errno;
 use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
@@ -203,7 +203,11 @@ impl Engine {
                 return Err(DropReason::NoFlow);
             }
         };
-        self.flows.touch(now, id);
+        // What a kernel answers to our own question shows no use of the connection.
+        let controls = header.flags.contains(Flags::SYN) || header.flags.contains(Flags::FIN);
+        if controls || !payload.is_empty() {
+            self.flows.touch(now, id);
+        }
         let Some(Flow { kind: Kind::Tcp(flow), .. }) = self.flows.get_mut(id) else {
             return Err(DropReason::NoFlow);
         };
@@ -213,6 +217,10 @@ impl Engine {
         }
         if !payload.is_empty() {
             self.active.count(now, &mut flow.counted, payload.len());
+        }
+        if flow.mapping.is_reset() && is_opening(header) {
+            self.run_tcp(now, id, &[]);
+            return self.open_tcp(now, mac, key, header);
         }
         let taken = flow.mapping.segment(now, header, payload.len());
         if flow.mapping.is_renewed() {

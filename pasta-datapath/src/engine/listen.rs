@@ -364,7 +364,7 @@ impl Engine {
     fn break_off(&mut self, now: Instant, id: FlowId) {
         match self.flows.get_mut(id) {
             Some(Flow { kind: Kind::Tcp(flow), .. }) => {
-                flow.mapping.failed();
+                flow.mapping.give_up();
                 self.run_tcp(now, id, &[]);
             }
             _ => self.remove(id),

@@ -129,6 +129,9 @@ impl Engine {
             if event.is_ended() {
                 flow.mapping.ended();
             }
+            if event.is_urgent() {
+                flow.mapping.urgent();
+            }
             self.run_tcp(now, id, &[]);
         }
     }

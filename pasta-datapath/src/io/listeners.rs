@@ -16,9 +16,11 @@ use std::os::fd::{AsFd, OwnedFd};
 pub fn prepare(fd: &OwnedFd, transport: Transport) -> Result<(), Errno> {
     let v6 = is_ipv6(fd, transport).ok_or(Errno::EINVAL)?;
     match transport {
-        // Accepted sockets have both from the listener.
+        // Accepted sockets have all of it from the listener.
         Transport::Tcp => {
             setsockopt(fd, sockopt::TcpNoDelay, &true)?;
+            // Where it fails, more is parked.
+            let _ = sys::fill_send_buffer(fd);
             setsockopt(fd, sockopt::OobInline, &true)
         }
         Transport::Udp => {

@@ -251,6 +251,8 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
         Protocol::Tcp => {
             let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
             setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+            // Where it fails, more is parked.
+            let _ = sys::fill_send_buffer(&fd);
             // The last octet of urgent data is part of the stream (RFC 6093); without this, the kernel
             // takes it out, and numbers would no longer fit.
             setsockopt(&fd, sockopt::OobInline, &true)?;
@@ -391,6 +393,7 @@ pub fn take_queued_error(fd: BorrowedFd<'_>) -> Option<QueuedError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
     use std::net::UdpSocket;
 
     #[test]
@@ -417,6 +420,32 @@ mod tests {
         let large = client.room(LEAST);
         assert!(large.size >= Room::buffer_for(LEAST), "{large:?}");
         assert_eq!(client.room(LEAST + 1000), large, "not for so little");
+    }
+
+    #[test]
+    fn what_is_behind_is_peeked_at_and_nothing_else_is_taken_for_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut client = TcpSocket::new(client.into(), PeekMethod::Discard);
+        let mut into = [0; 10];
+        let mut peek = |offset| {
+            let peeked = client.peek(offset, &mut into).map_err(|error| error.kind());
+            peeked.map(|len| into[..len].to_vec())
+        };
+        std::io::Write::write_all(&mut peer, b"0123456789").unwrap();
+        assert_eq!(peek(0).unwrap(), b"0123456789");
+        assert_eq!(peek(7).unwrap(), b"789");
+        assert_eq!(peek(10), Err(io::ErrorKind::WouldBlock));
+        assert_eq!(peek(11), Err(io::ErrorKind::ResourceBusy), "not all of that is there");
+        assert_eq!(peek((16 << 20) + 1), Err(io::ErrorKind::ResourceBusy), "too much to pass over");
+        drop(peer);
+        let mut ended = [PollFd::new(client.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
+        nix::poll::poll(&mut ended, PollTimeout::NONE).unwrap();
+        let mut peek = |offset| client.peek(offset, &mut into).map_err(|error| error.kind());
+        assert_eq!(peek(10), Err(io::ErrorKind::WouldBlock), "the end does not show");
+        client.consume(10).unwrap();
+        assert_eq!(client.peek(0, &mut into).unwrap(), 0);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct Connection {
     their_mss: u16,
     /// Largest segment we take.
     our_mss: u16,
-    last_heard: Instant,
+    keepalive_due: Instant,
     keepalives_sent: u8,
 }
 
@@ -111,7 +111,7 @@ impl Connection {
             was_probed: false,
             their_mss: believed_mss(syn, our_mss),
             our_mss,
-            last_heard: now,
+            keepalive_due: now + KEEPALIVE_AFTER,
             keepalives_sent: 0,
         }
     }
@@ -131,7 +131,7 @@ impl Connection {
             was_probed: false,
             their_mss: DEFAULT_MSS,
             our_mss,
-            last_heard: now,
+            keepalive_due: now + KEEPALIVE_AFTER,
             keepalives_sent: 0,
         }
     }
@@ -214,7 +214,7 @@ impl Connection {
 
     /// Takes in a segment that carries `payload_len` octets.
     pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> Verdict {
-        self.last_heard = now;
+        self.keepalive_due = now + KEEPALIVE_AFTER;
         self.keepalives_sent = 0;
         let nothing = Verdict::Take(0..0);
         if !self.seen.answered {
@@ -238,6 +238,11 @@ impl Connection {
         if syn && !self.seen.established && header.seq == self.irs {
             // Our answer was lost: the time-out repeats it; nothing else is known to be wrong.
             return nothing;
+        }
+        // What answers a segment of ours has the number that we acknowledged, and parked octets are not.
+        let answers = header.seq == self.receiver.acknowledged();
+        if header.flags.contains(Flags::RST) && answers {
+            return Verdict::Reset;
         }
         if !self.receiver.acceptable(header.seq, len) {
             if !header.flags.contains(Flags::RST) {
@@ -462,12 +467,8 @@ impl Connection {
         if !self.seen.answered {
             return None;
         }
-        let keepalive = self.keepalive_due();
+        let keepalive = self.keepalive_due;
         Some(self.sender.deadline().map_or(keepalive, |deadline| deadline.min(keepalive)))
-    }
-
-    fn keepalive_due(&self) -> Instant {
-        self.last_heard + KEEPALIVE_AFTER + KEEPALIVE_EVERY * u32::from(self.keepalives_sent)
     }
 
     /// Says what time has brought; harmless to call early.
@@ -482,13 +483,15 @@ impl Connection {
             Some(Expired::Probe) => return Due::Probe,
             None => {}
         }
-        if now < self.keepalive_due() {
+        if now < self.keepalive_due {
             return Due::Nothing;
         }
         if self.keepalives_sent >= KEEPALIVE_PROBES {
             return Due::GiveUp;
         }
         self.keepalives_sent += 1;
+        // From now on, however late it is: a machine that slept has answers still to read.
+        self.keepalive_due = now + KEEPALIVE_EVERY;
         Due::Probe
     }
 }

@@ -13,10 +13,14 @@ use crate::wire::tcp::{MAX_SACK_BLOCKS, SackBlocks};
 /// Most blocks that are kept apart from each other; chosen: each stands for a loss of its own.
 const MOST_BLOCKS: usize = 16;
 
+/// A block with more octets is not moved to be joined to one in front of it; chosen: what a segment may have.
+/// Segments in descending order would move all that is kept, each time.
+const MOST_MOVED: usize = 64 * 1024;
+
 /// What is kept for one connection.
 #[derive(Clone, Debug, Default)]
 pub struct Gaps {
-    /// In order, neither overlapping nor touching.
+    /// In order, none overlapping. They touch only where the one behind is larger than [`MOST_MOVED`].
     blocks: Vec<Block>,
     /// Number of a FIN that came before its turn.
     fin: Option<Seq>,
@@ -61,10 +65,22 @@ impl Gaps {
     /// than before. None of it if there would be too many blocks.
     pub fn keep(&mut self, seq: Seq, payload: &[u8]) -> usize {
         let before = self.octets();
-        let end = seq + payload.len() as u32;
+        let (mut payload, end) = (payload, seq + payload.len() as u32);
         // Those that it overlaps or touches.
-        let first = self.blocks.partition_point(|block| block.end().before(seq));
-        let behind = self.blocks.partition_point(|block| !block.start.after(end));
+        let mut first = self.blocks.partition_point(|block| block.end().before(seq));
+        let mut behind = self.blocks.partition_point(|block| !block.start.after(end));
+        // Only the last of them can be larger than a segment. To join it to what is in front would move it.
+        if let Some(last) = self.blocks.get(first..behind).and_then(<[Block]>::last)
+            && last.octets.len() > MOST_MOVED
+        {
+            if last.start.after(seq) {
+                let fits = last.start.distance_from(seq) as usize;
+                payload = payload.get(..fits).unwrap_or_default();
+                behind -= 1;
+            } else {
+                first = behind - 1;
+            }
+        }
         if payload.is_empty() {
             return 0;
         }
@@ -130,6 +146,34 @@ mod tests {
     fn text(gaps: &Gaps) -> Vec<(u32, Vec<u8>)> {
         let blocks = gaps.blocks.iter();
         blocks.map(|b| (b.start.distance_from(START), b.octets.clone())).collect()
+    }
+
+    #[test]
+    fn a_large_block_is_not_moved_and_nothing_is_lost() {
+        let all: Vec<u8> = (0..3 * MOST_MOVED).map(|n| (n % 251) as u8).collect();
+        let mut gaps = Gaps::default();
+        let mut keep = |from: usize, to: usize| {
+            let before = gaps.octets();
+            let kept = gaps.keep(START + from as u32, &all[from..to]);
+            assert_eq!(gaps.octets() - before, kept);
+            (kept, gaps.blocks.len())
+        };
+        for start in (1000..3 * MOST_MOVED).step_by(MOST_MOVED / 2) {
+            keep(start, (start + MOST_MOVED / 2).min(all.len()));
+        }
+        assert_eq!(keep(900, 1100), (100, 2), "in front of it");
+        assert_eq!(keep(800, 900), (100, 2), "and in front of that");
+        assert_eq!(keep(850, 1300), (0, 2));
+        assert_eq!(keep(1000, 1200), (0, 2));
+        assert_eq!(keep(400, 500), (100, 3));
+        assert_eq!(keep(300, 1050), (400, 2));
+        for from in [300, 1000] {
+            let block = gaps.take_block(START + from as u32).unwrap();
+            assert_eq!(block.start, START + from as u32);
+            let end = from + block.octets.len();
+            assert_eq!(block.octets, &all[from..end]);
+        }
+        assert!(gaps.is_empty());
     }
 
     #[test]

@@ -66,7 +66,9 @@ pub trait HostSocket {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if nothing is there; others end the connection.
+    /// `WouldBlock` if nothing is there, which an implementation may also give at the end of the stream;
+    /// `ResourceBusy` if that cannot be said before what is in front of it was consumed; others end the
+    /// connection.
     fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize>;
 
     /// Takes `octets` off the front of the receive queue; they have been peeked at before.
@@ -100,6 +102,8 @@ pub struct Mapping {
     readable: bool,
     /// The peer has ended its direction: all that it sent is in the queue.
     ended: bool,
+    /// The socket can only be read from; behind what is in its queue comes a reset.
+    failed: bool,
     /// The peer has sent urgent data: a short peek does not mean that the queue is empty.
     urgent: bool,
     /// The send buffer's room may have changed.
@@ -131,6 +135,12 @@ pub struct Mapping {
     pending: Pending,
 }
 
+/// Whether `error` says that the peer has ended the connection, so that what it sent before can still be
+/// read.
+fn is_end_by_peer(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
 /// Part of a segment that came before its turn.
 #[derive(Clone, Debug)]
 struct Early {
@@ -159,6 +169,7 @@ impl Mapping {
             parked: VecDeque::new(),
             readable: false,
             ended: false,
+            failed: false,
             urgent: false,
             room_changed: false,
             write_event_armed: false,
@@ -223,8 +234,17 @@ impl Mapping {
         self.room_changed |= asked || short || !self.parked.is_empty();
     }
 
-    /// Notes that the socket has failed: the namespace is to be reset.
+    /// Notes that the socket has failed: the namespace is to be reset, once it has what the peer sent
+    /// before.
     pub fn failed(&mut self) {
+        self.readable = true;
+        self.failed = true;
+        // Room is of no interest any more.
+        self.recheck = None;
+    }
+
+    /// Notes that this connection is to end now, for both ends.
+    pub fn give_up(&mut self) {
         self.pending = Pending::BreakOff;
     }
 
@@ -273,6 +293,12 @@ impl Mapping {
         if let Some(fin) = early.fin {
             gaps.keep_fin(fin);
         }
+    }
+
+    /// Whether the segment that was noted last has reset the connection; the next [`Mapping::run`] then ends
+    /// it.
+    pub fn is_reset(&self) -> bool {
+        self.pending == Pending::ResetByPeer
     }
 
     /// Whether the namespace has given this connection up and opens another one between the same ends
@@ -382,17 +408,18 @@ impl Mapping {
             }
         }
         if !self.connection.is_answered() {
-            return Fate::Alive;
+            return if self.failed { self.break_off(tap, budget) } else { Fate::Alive };
         }
         let before = self.connection.sender().next();
-        let done = self
-            .consume(now, socket)
-            .and_then(|()| self.write(socket, payloads, budget))
-            .and_then(|()| self.fill_gap(socket, budget))
-            .map(|()| self.shut_down_if_due(socket))
-            .map(|()| self.refresh_window(now, socket, budget))
-            .and_then(|()| self.pump(share, now, socket, tap, scratch));
-        let Ok(fate) = done else {
+        let taken = self.consume(now, socket).and_then(|()| {
+            if self.failed { Ok(()) } else { self.take_in(now, socket, payloads, budget) }
+        });
+        match taken {
+            Err(error) if is_end_by_peer(&error) => self.failed(),
+            Err(_) => return self.break_off(tap, budget),
+            Ok(()) => {}
+        }
+        let Ok(fate) = self.pump(share, now, socket, tap, scratch) else {
             return self.break_off(tap, budget);
         };
         let went = self.connection.sender().next() != before;
@@ -401,6 +428,21 @@ impl Mapping {
             self.acknowledge(now, payloads, tap);
         }
         if self.connection.is_over() { self.leave_in_order(budget) } else { fate }
+    }
+
+    /// Gives the socket what is for it, and looks what more may come.
+    fn take_in(
+        &mut self,
+        now: Instant,
+        socket: &mut impl HostSocket,
+        payloads: &[IoSlice<'_>],
+        budget: &mut Budget,
+    ) -> io::Result<()> {
+        self.write(socket, payloads, budget)?;
+        self.fill_gap(socket, budget)?;
+        self.shut_down_if_due(socket);
+        self.refresh_window(now, socket, budget);
+        Ok(())
     }
 
     /// Sends the acknowledgements that are due: one, or as many as make a sender without SACK repeat
@@ -648,8 +690,14 @@ impl Mapping {
             }
             let allowance = self.connection.sender().allowance(size) as usize;
             if allowance == 0 {
-                if self.connection.sender().fin().is_none() {
-                    self.connection.sender().blocked(now);
+                let next = self.connection.sent();
+                match self.connection.sender().fin() {
+                    None => self.connection.sender().blocked(now),
+                    // The end has left already.
+                    Some(fin) if self.failed && !next.before(fin) => {
+                        return Err(ErrorKind::ConnectionReset.into());
+                    }
+                    Some(_) => {}
                 }
                 return Ok(Fate::Alive);
             }
@@ -665,30 +713,43 @@ impl Mapping {
             let into = scratch.get_mut(..wanted).unwrap_or_default();
             let offset = self.connection.sender().peek_offset();
             let peeked = match socket.peek(offset, into) {
-                Ok(0) => {
-                    self.readable = false;
-                    if self.connection.sender().fin().is_none() {
-                        let header = self.connection.fin(now);
-                        tap.send(&header, size, &[]);
-                    }
-                    return Ok(Fate::Alive);
-                }
-                Ok(peeked) => into.get(..peeked).unwrap_or_default(),
+                Ok(peeked) => peeked,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    continue;
+                    // The end of the stream may show only where nothing is in front of it.
+                    let ends = self.failed || self.ended;
+                    if ends && self.urgent && offset > 0 {
+                        return Ok(Fate::Alive);
+                    }
+                    if !ends || self.urgent {
+                        self.readable = false;
+                        continue;
+                    }
+                    0
                 }
+                Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(Fate::Alive),
                 Err(error) => return Err(error),
             };
+            if peeked == 0 {
+                if self.failed {
+                    return Err(ErrorKind::ConnectionReset.into());
+                }
+                self.readable = false;
+                if self.connection.sender().fin().is_none() {
+                    let header = self.connection.fin(now);
+                    tap.send(&header, size, &[]);
+                }
+                return Ok(Fate::Alive);
+            }
+            let peeked = into.get(..peeked).unwrap_or_default();
             let is_short = peeked.len() < wanted;
             // All has been read and fits the window: what is left of the stream is its end.
-            let is_last = is_short && self.ended && !self.urgent;
+            let is_last = is_short && self.ended && !self.urgent && !self.failed;
             if !self.send_frames(now, peeked, is_last, tap) {
                 // The tap is full; what did not leave is repeated by the time-out at the latest.
                 return Ok(Fate::Alive);
             }
             share = if share > frame { share - peeked.len() } else { 0 };
-            self.readable = !is_last && (!is_short || self.ended || self.urgent);
+            self.readable = !is_last && (!is_short || self.ended || self.urgent || self.failed);
         }
     }
 

@@ -158,6 +158,8 @@ impl Receiver {
             return Intake::Duplicate;
         }
         self.next = seq + keep + u32::from(fin);
+        // A FIN needs no room: where it comes with the window used up, what follows it is inside all the same.
+        self.edge = self.edge.latest(self.next);
         Intake::InOrder { payload: skip as usize..keep.max(skip) as usize, fin }
     }
 
@@ -204,9 +206,10 @@ impl Receiver {
         }
     }
 
-    /// Whether there is something to tell of as having come twice.
+    /// Whether there is something to tell of as having come twice. Not before it is acknowledged: until then
+    /// the sender would take it for the first time, behind a gap.
     pub fn has_repeated(&self) -> bool {
-        self.repeated.0 != self.repeated.1
+        self.repeated.0 != self.repeated.1 && !self.repeated.1.after(self.accepted)
     }
 
     /// What to tell of as having come twice: first number, and first one behind (RFC 2883, section 4).
@@ -214,8 +217,10 @@ impl Receiver {
     /// less.
     pub fn take_repeated(&mut self) -> Option<(Seq, Seq)> {
         let (from, to) = self.repeated;
-        self.repeated.0 = to;
-        (from != to).then_some((from, to))
+        self.has_repeated().then(|| {
+            self.repeated.0 = to;
+            (from, to)
+        })
     }
 
     /// The next acknowledgement is due whatever it says.
