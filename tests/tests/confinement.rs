@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use tests::harness::{self, Case};
 use tests::lab::process::{self, Process};
-use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Power, Session, USER};
+use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, USER};
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -205,15 +205,14 @@ fn helpers_have_sessions_of_their_own_and_an_empty_environment(lab: &Lab) -> Out
 }
 
 fn no_process_can_be_traced_or_dumped_by_its_own_user(lab: &Lab) -> Outcome {
+    // The kernel gives what belongs to a process that is not dumpable to root; in a user namespace whose
+    // root is mapped that is the namespace's, who may look anyway.
+    lab.needs_root()?;
     let parts = Parts::usual(lab)?;
     for process in parts.ours() {
-        // The kernel gives what belongs to a process that is not dumpable to root; in a user
-        // namespace whose root is mapped that is the namespace's, who may look anyway.
-        if lab.power() == Power::Root {
-            let owner = fs::metadata(format!("/proc/{}/fd", process.pid))?.uid();
-            assert_eq!(owner, 0, "{} is dumpable", process.name);
-            assert_eq!(process.status("Uid")?.split('\t').next(), Some(&*USER.to_string()));
-        }
+        let owner = fs::metadata(format!("/proc/{}/fd", process.pid))?.uid();
+        assert_eq!(owner, 0, "{} is dumpable", process.name);
+        assert_eq!(process.status("Uid")?.split('\t').next(), Some(&*USER.to_string()));
     }
     Ok(())
 }

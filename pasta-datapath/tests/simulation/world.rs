@@ -176,6 +176,8 @@ struct Socket {
     /// A write came up short, or room was asked for: the next drain is an event.
     wants_room: bool,
     fail_after: Option<usize>,
+    /// As a kernel without a peek offset: the end does not show behind what is still in the queue.
+    hides_end: bool,
     consumed: usize,
     /// Size of the kernel's buffers, and octets of them that are held before the far end has to wait.
     buffers: Option<(usize, usize)>,
@@ -231,6 +233,7 @@ impl HostSocket for Socket {
         let len = into.len().min(queue.len() - offset);
         into[..len].copy_from_slice(&queue[offset..offset + len]);
         match len {
+            0 if self.hides_end && offset > 0 => Err(ErrorKind::WouldBlock.into()),
             0 if self.ended && self.arrived == self.queue.len() => Ok(0),
             0 => Err(ErrorKind::WouldBlock.into()),
             len => Ok(len),
@@ -533,6 +536,7 @@ impl World {
             size: scenario.send_buffer,
             wants_room: false,
             fail_after: scenario.socket_fails_after,
+            hides_end: scenario.seed % 2 == 1,
             consumed: 0,
             buffers: scenario.receive_buffers,
             arrived: 0,

@@ -24,6 +24,7 @@ use tests::Outcome;
 use tests::bench::{self, say};
 use tests::lab::address::prefix_length;
 use tests::lab::admin::{Admin, Inside, Log, Way, index_of};
+use tests::lab::pasta::NO_PORTS;
 use tests::lab::process::{self, Process};
 use tests::lab::programs::{self, Programs};
 use tests::lab::{Family, Lab, MONITOR, Session, UPLINK};
@@ -73,7 +74,8 @@ fn run() -> Outcome {
     let mut sessions: Vec<Session> = Vec::new();
     let mut logs = Vec::new();
     for _ in 0..options.instances {
-        let mut session = lab.session()?;
+        // Looking for new ports, which is what the default does, takes wake-ups too.
+        let mut session = lab.pasta().configured().with(NO_PORTS).session()?;
         logs.push(Inside::of(&mut session)?.listen()?);
         sessions.push(session);
     }
@@ -137,11 +139,15 @@ fn measure_events(options: &Options, monitors: &[Process]) -> Outcome<(u64, Dura
     };
     // What was measured before has to come to rest.
     let mut before = sum()?;
+    let end = Instant::now() + LIMIT;
     loop {
         thread::sleep(Duration::from_millis(200));
         let now = sum()?;
         if now.0 == before.0 {
             break;
+        }
+        if Instant::now() > end {
+            return Err("the monitors do not come to rest".into());
         }
         before = now;
     }

@@ -36,7 +36,7 @@ const FOUNTAIN: u16 = 8001;
 const TALKER: u16 = 8002;
 const DATAGRAMS: u16 = 8003;
 
-/// How long traffic runs before it counts, in milliseconds.
+/// How long another connection carries traffic before it counts, in milliseconds.
 const WARM_UP: &str = "200";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

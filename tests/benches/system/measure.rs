@@ -15,6 +15,7 @@ use tests::Outcome;
 use tests::client::life::monotonic;
 use tests::client::protocol::{Line, read_line};
 use tests::crowd::{self, Role, Tally};
+use tests::lab::pasta::NO_PORTS;
 use tests::lab::service::{self, CHUNK, Service};
 use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
 
@@ -182,7 +183,8 @@ const CROWD_TIMES: u32 = 3;
 const WATCHED_TIMES: u32 = 3;
 const WATCHED_PART: Duration = Duration::from_millis(100);
 
-/// How long traffic runs before it counts, in milliseconds: autotuning has then settled.
+/// How long another connection carries traffic before it counts, in milliseconds: programs are in memory
+/// then and neighbours are known. What counts is a connection from its beginning.
 const WARM_UP: &str = "200";
 
 /// The services, and what to do with them.
@@ -339,18 +341,13 @@ impl<'lab> Bench<'lab> {
 
     fn program(&self, contender: Contender) -> Pasta<'lab> {
         match contender {
-            // Neither scans ports: ours does not yet, and the other's scans would be noise.
-            Contender::Upstream => {
-                let program = self.lab.program(UPSTREAM).join("pasta");
-                let none = ["-t", "none", "-u", "none", "-T", "none", "-U", "none"];
-                Pasta::new(self.lab, program).configured().with(none)
-            }
-            Contender::Before => {
-                let program = self.lab.program(BEFORE).join("pasta");
-                Pasta::new(self.lab, program).configured()
-            }
-            _ => self.lab.pasta().configured(),
+            Contender::Upstream => Pasta::new(self.lab, self.lab.program(UPSTREAM).join("pasta")),
+            Contender::Before => Pasta::new(self.lab, self.lab.program(BEFORE).join("pasta")),
+            _ => self.lab.pasta(),
         }
+        .configured()
+        // To look for new ports would be noise.
+        .with(NO_PORTS)
     }
 
     fn session(&self, contender: Contender) -> Outcome<Session> {

@@ -127,7 +127,7 @@ fn many(
     Ok((count, start.elapsed()))
 }
 
-/// How long exchanges take while other flows carry all they can.
+/// How long exchanges take while other flows carry all they can; fails if one of these carries nothing.
 fn beside(
     endpoint: SocketAddr,
     time: Duration,
@@ -135,10 +135,12 @@ fn beside(
     flows: usize,
 ) -> Outcome<(u64, Duration)> {
     thread::scope(|scope| {
-        for _ in 0..flows {
-            let builder = thread::Builder::new().stack_size(STACK);
-            builder.spawn_scoped(scope, || incoming(source, time))?;
-        }
+        let threads: Vec<_> = (0..flows)
+            .map(|_| {
+                let builder = thread::Builder::new().stack_size(STACK);
+                builder.spawn_scoped(scope, || incoming(source, time))
+            })
+            .collect::<Result<_, _>>()?;
         let mut stream = connect(endpoint)?;
         stream.set_nodelay(true)?;
         let (start, mut times) = (Instant::now(), Vec::new());
@@ -150,6 +152,11 @@ fn beside(
         }
         times.sort_unstable();
         let slow = times.get(times.len() * 99 / 100).copied().unwrap_or(time);
+        for thread in threads {
+            if thread.join().map_err(|_| "a flow panicked")??.0 == 0 {
+                return Err("a flow carried nothing".into());
+            }
+        }
         Ok((times.len() as u64, slow))
     })
 }

@@ -159,6 +159,9 @@ pub struct Running {
     seen: Vec<String>,
 }
 
+/// Options with which no port is forwarded or looked for.
+pub const NO_PORTS: [&str; 8] = ["-t", "none", "-u", "none", "-T", "none", "-U", "none"];
+
 /// What a program writes to its standard error.
 #[derive(Clone, Debug)]
 pub struct Errors(Arc<Mutex<String>>);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use tests::lab::DATAPATH;
+use tests::lab::pasta::NO_PORTS;
 
 use super::*;
 
@@ -268,7 +269,7 @@ pub(super) fn s52_unrelated_events_wake_nobody(lab: &Lab, family: Family) -> Out
     use std::os::fd::AsFd;
     lab.on_host(|netlink| Ok(netlink.add_veth("other0", "other1", lab.remote().as_fd())?))?;
     // Looking for new ports, which is what the default does, takes a wake-up each time.
-    let watched = Watched::start(lab, &["-t", "none", "-u", "none", "-T", "none", "-U", "none"])?;
+    let watched = Watched::start(lab, &NO_PORTS)?;
     let monitor = process::only(MONITOR)?;
     // The kernel proves the namespace's own link-local address within two seconds, and says so.
     wait::until("every address to be proven", || {
