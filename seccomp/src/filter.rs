@@ -40,8 +40,18 @@ mod tests {
     fn programs_are_far_from_the_kernels_limit() {
         for role in [Role::Supervisor, Role::Monitor, Role::Datapath] {
             let len = program(role).len();
-            println!("{role}: {len} instructions");
             assert!((50..1000).contains(&len), "{role}: {len}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn programs_are_as_long_as_the_threat_model_says() {
+        let text = include_str!("../../docs/threat-model.md");
+        for role in [Role::Supervisor, Role::Monitor, Role::Datapath] {
+            let (start, end) = (format!("| {role} | "), format!(" | {} |", program(role).len()));
+            let found = text.lines().any(|line| line.starts_with(&start) && line.ends_with(&end));
+            assert!(found, "{role}{end}");
         }
     }
 }
