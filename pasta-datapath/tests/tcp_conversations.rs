@@ -327,6 +327,16 @@ fn what_the_peer_sent_before_it_failed_comes_before_the_reset() {
         assert!(reset.flags.contains(Flags::RST) && !data.flags.contains(Flags::FIN));
         assert!(reset.seq.after(data.seq));
     }
+    let mut mapping = Mapping::new(Connection::to_namespace(Instant::START, Seq::from(ISS), 1460));
+    mapping.connected();
+    let socket = Socket { to_read: vec![7; 100], ..Socket::default() };
+    let (now, budget) = (Instant::START, Budget::new(0, 0));
+    let mut talk = Talk { now, mapping, socket, budget, fate: Fate::Alive };
+    talk.run(&[]);
+    talk.mapping.failed();
+    talk.run(&[]);
+    assert_eq!(talk.fate, Fate::BrokenOff, "nobody is there yet");
+
     let mut talk = Talk::open(true);
     talk.mapping.ended();
     talk.run(&[]);

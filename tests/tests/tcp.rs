@@ -1,16 +1,20 @@
 //! TCP between the namespace and the network, through the tap.
 
-use std::io::Read;
+use std::fs;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
+use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::socket::{Backlog, listen};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use tests::crowd::{self, Role};
 use tests::harness::{self, Case};
-use tests::lab::{Family, Lab, Skip, address, process, service, wait};
+use tests::lab::{DATAPATH, Family, Lab, Skip, address, process, service, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
@@ -31,11 +35,13 @@ fn main() -> ExitCode {
         case!(families, unreachable_host_is_reported_as_such),
         case!(families, connection_to_a_silent_host_is_neither_refused_nor_accepted),
         case!(families, reset_by_the_far_side_reaches_the_namespace),
+        case!(families, what_the_far_side_sent_before_its_reset_comes_first),
         case!(families, reset_by_the_namespace_reaches_the_far_side),
         case!(families, thousand_flows_at_once_all_carry_their_own_octets),
         case!(families, more_flows_than_the_taps_queue_holds_frames_all_get_through),
         case!(families, slow_reader_in_the_namespace_loses_nothing),
         case!(families, slow_reader_at_the_far_side_loses_nothing),
+        case!(families, what_the_host_lets_wait_unsent_has_no_part_in_windows),
         case!(families, many_small_messages_keep_their_order),
         case!(families, nothing_stalls_while_the_processors_have_other_work),
         case!(lab, lack_of_descriptors_refuses_new_flows_and_leaves_old_ones_alone),
@@ -137,6 +143,42 @@ fn reset_by_the_far_side_reaches_the_namespace(lab: &Lab, family: Family) -> Out
     inside.ask(["tcp", "provoke", &rude.endpoint()])?.failure("ECONNRESET")
 }
 
+/// A server that answers before it has read everything ends with a reset right behind its answer.
+fn what_the_far_side_sent_before_its_reset_comes_first(lab: &Lab, family: Family) -> Outcome {
+    let (go, may_go) = mpsc::channel();
+    let may_go = Mutex::new(may_go);
+    let rude = lab.remote().tcp(family.internet(), move |stream| {
+        may_go.lock().map_err(|_| "a thread panicked")?.recv()?;
+        stream.write_all(b"no!")?;
+        setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+        Ok("reset".to_owned())
+    })?;
+    let mut inside = lab.session()?;
+    inside.must(["tcp", "open", "talk", &rude.endpoint()])?;
+
+    // Both are there when the datapath looks: the host no longer lists the connection.
+    let datapath = process::only(DATAPATH)?;
+    datapath.signal(Signal::SIGSTOP)?;
+    go.send(())?;
+    let table = match family {
+        Family::V4 => "/proc/thread-self/net/tcp",
+        Family::V6 => "/proc/thread-self/net/tcp6",
+    };
+    let port: u16 = rude.endpoint().rsplit(':').next().ok_or("no port")?.parse()?;
+    let place = format!(":{port:04X} ");
+    lab.host().run(|| {
+        wait::until("the end of the host's connection", || {
+            fs::read_to_string(table).ok().filter(|text| !text.contains(&place)).map(drop)
+        })
+    })?;
+    datapath.signal(Signal::SIGCONT)?;
+
+    for _ in b"no!" {
+        inside.must(["tcp", "read", "talk"])?;
+    }
+    inside.ask(["tcp", "read", "talk"])?.failure("ECONNRESET")
+}
+
 fn reset_by_the_namespace_reaches_the_far_side(lab: &Lab, family: Family) -> Outcome {
     let victim = lab.remote().tcp(family.internet(), |stream| {
         let error = stream.read(&mut [0]).err().ok_or("no error")?;
@@ -205,6 +247,23 @@ fn slow_reader_at_the_far_side_loses_nothing(lab: &Lab, family: Family) -> Outco
     inside.must(["tcp", "send", &slow.endpoint(), "8", &LARGE.to_string()])?;
 
     assert_eq!(slow.next_report()?, format!("verified {LARGE}"));
+    Ok(())
+}
+
+/// With `net.ipv4.tcp_notsent_lowat` a socket takes less than its buffer has room for, unless it is told
+/// otherwise.
+fn what_the_host_lets_wait_unsent_has_no_part_in_windows(lab: &Lab, family: Family) -> Outcome {
+    let setting = "/proc/sys/net/ipv4/tcp_notsent_lowat";
+    lab.host().run(|| Ok(fs::write(setting, "16384")?))?;
+    let sink = lab.remote().tcp(family.internet(), service::sink(Pattern::new(3)))?;
+    let mut inside = lab.pasta().configured().with(["-d"]).session()?;
+
+    inside.must(["tcp", "send", &sink.endpoint(), "3", &LARGE.to_string()])?;
+
+    let errors = inside.end(0)?.expect_code(0)?.errors;
+    let (_, rest) = errors.split_once("octets parked ").ok_or("no count of parked octets")?;
+    let parked: u64 = rest.split_once(',').ok_or("not a count")?.0.parse()?;
+    assert!(parked < LARGE / 64, "{parked}");
     Ok(())
 }
 

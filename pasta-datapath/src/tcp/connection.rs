@@ -151,6 +151,11 @@ impl Connection {
         self.seen.established
     }
 
+    /// Whether the namespace has sent its SYN and ours has left.
+    pub fn has_begun(&self) -> bool {
+        self.seen.answered && self.seen.syn_from_tap
+    }
+
     /// Whether both directions have ended and all is acknowledged.
     pub fn is_over(&self) -> bool {
         self.seen.fin_to_socket && self.sender.fin_acknowledged()
@@ -244,12 +249,13 @@ impl Connection {
         if header.flags.contains(Flags::RST) && answers {
             return Verdict::Reset;
         }
+        // How a kernel asks: with a number that was acknowledged, and an octet or none (RFC 9293, section
+        // 3.8.4).
+        self.was_probed |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
         if !self.receiver.acceptable(header.seq, len) {
             if !header.flags.contains(Flags::RST) {
                 self.receiver.force();
                 self.receiver.note_repeated(header.seq, len);
-                // How a kernel asks: with a number that was acknowledged (RFC 9293, section 3.8.4).
-                self.was_probed |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
             }
             return nothing;
         }

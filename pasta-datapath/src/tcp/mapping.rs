@@ -2,8 +2,11 @@
 //!
 //! Everything that happens to a flow (segments of a batch, socket readiness, a deadline) is noted
 //! first and carried out by one function, [`Mapping::run`]: consume what was acknowledged, write what
-//! was taken and what was kept behind it, refresh the window, send what the window allows, acknowledge if that is still due.
-//! Once a batch, not once a segment.
+//! was taken and what was kept behind it, refresh the window, send what the window allows, acknowledge
+//! if that is still due. Once a batch, not once a segment.
+
+mod intake;
+mod pump;
 
 use super::budget::{Budget, Promise};
 use super::connection::{Connection, Due, Verdict};
@@ -24,10 +27,6 @@ pub const SHARE: usize = 512 * 1024;
 
 /// Most slices given to one write: parked octets (two) and the payloads of a batch.
 pub const MAX_SLICES: usize = 66;
-
-/// First and longest wait before looking again at a send buffer that drains without an event.
-const RECHECK_FIRST: Duration = Duration::from_millis(1);
-const RECHECK_LONGEST: Duration = Duration::from_millis(128);
 
 /// An acknowledgement of one segment with less than this waits for an answer to carry it, for this long at
 /// most (RFC 9293, section 3.8.6.3, allows 500 ms). Chosen: a service on this machine or its network
@@ -407,8 +406,12 @@ impl Mapping {
                 tap.send(&header, self.connection.segment_size(), &[]);
             }
         }
+        // What there is to read is for a namespace that is there.
+        if self.failed && !self.connection.has_begun() {
+            return self.break_off(tap, budget);
+        }
         if !self.connection.is_answered() {
-            return if self.failed { self.break_off(tap, budget) } else { Fate::Alive };
+            return Fate::Alive;
         }
         let before = self.connection.sender().next();
         let taken = self.consume(now, socket).and_then(|()| {
@@ -428,21 +431,6 @@ impl Mapping {
             self.acknowledge(now, payloads, tap);
         }
         if self.connection.is_over() { self.leave_in_order(budget) } else { fate }
-    }
-
-    /// Gives the socket what is for it, and looks what more may come.
-    fn take_in(
-        &mut self,
-        now: Instant,
-        socket: &mut impl HostSocket,
-        payloads: &[IoSlice<'_>],
-        budget: &mut Budget,
-    ) -> io::Result<()> {
-        self.write(socket, payloads, budget)?;
-        self.fill_gap(socket, budget)?;
-        self.shut_down_if_due(socket);
-        self.refresh_window(now, socket, budget);
-        Ok(())
     }
 
     /// Sends the acknowledgements that are due: one, or as many as make a sender without SACK repeat
@@ -515,271 +503,6 @@ impl Mapping {
             0 => Ok(()),
             octets => socket.consume(octets),
         }
-    }
-
-    /// Writes parked octets, then `payloads`; parks what the socket does not accept.
-    fn write(
-        &mut self,
-        socket: &mut impl HostSocket,
-        payloads: &[IoSlice<'_>],
-        budget: &mut Budget,
-    ) -> io::Result<()> {
-        if (!self.parked.is_empty() && self.room_changed) || !payloads.is_empty() {
-            let accepted = self.write_once(socket, payloads)?;
-            // Room is asked for again when the namespace may come to need more of it.
-            self.room_changed |= self.connection.receiver().is_used_up();
-            self.connection.accepted(u32::try_from(accepted).unwrap_or(u32::MAX));
-            let from_parked = accepted.min(self.parked.len());
-            self.parked.drain(..from_parked);
-            budget.unpark(from_parked);
-            self.park(payloads, accepted - from_parked, budget)?;
-            if self.parked.is_empty() && self.parked.capacity() > 0 {
-                self.parked = VecDeque::new();
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what came before its turn and is due now.
-    fn fill_gap(&mut self, socket: &mut impl HostSocket, budget: &mut Budget) -> io::Result<()> {
-        // Octets of this batch that the next call brings come before what was kept behind them.
-        if self.connection.parked() as usize > self.parked.len() {
-            return Ok(());
-        }
-        let Some(mut gaps) = self.gaps.take() else { return Ok(()) };
-        while let Some(block) = gaps.take_block(self.connection.receiver().next()) {
-            budget.unpark(block.octets.len());
-            // At once, whatever else could carry it (RFC 5681, section 4.2).
-            self.connection.receiver().force();
-            let range = self.connection.take_kept(block.start, block.octets.len(), false);
-            let payload = block.octets.get(range).unwrap_or_default();
-            if !payload.is_empty()
-                && let Err(error) = self.write(socket, &[IoSlice::new(payload)], budget)
-            {
-                self.gaps = Some(gaps);
-                return Err(error);
-            }
-        }
-        let next = self.connection.receiver().next();
-        if gaps.take_fin(next) {
-            self.connection.take_kept(next, 0, true);
-        }
-        if !gaps.is_empty() {
-            self.gaps = Some(gaps);
-        }
-        Ok(())
-    }
-
-    fn shut_down_if_due(&mut self, socket: &mut impl HostSocket) {
-        if self.connection.shutdown_due() {
-            socket.shut_down_write();
-            self.connection.shut_down();
-        }
-    }
-
-    fn write_once(
-        &mut self,
-        socket: &mut impl HostSocket,
-        payloads: &[IoSlice<'_>],
-    ) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let (first, second) = self.parked.as_slices();
-        let parked = [IoSlice::new(first), IoSlice::new(second)];
-        let all = parked.iter().chain(payloads).filter(|slice| !slice.is_empty());
-        let mut count = 0;
-        let mut offered = 0;
-        for (slot, slice) in slices.iter_mut().zip(all) {
-            *slot = *slice;
-            count += 1;
-            offered += slice.len();
-        }
-        let accepted = match socket.send(slices.get(..count).unwrap_or_default()) {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
-        // A write that came up short makes the kernel tell when there is room.
-        self.write_event_armed |= accepted < offered;
-        Ok(accepted)
-    }
-
-    /// Parks what of `payloads` comes after the first `skip` octets.
-    ///
-    /// # Errors
-    ///
-    /// Where there is no room.
-    fn park(
-        &mut self,
-        payloads: &[IoSlice<'_>],
-        mut skip: usize,
-        budget: &mut Budget,
-    ) -> io::Result<()> {
-        for payload in payloads {
-            let rest = payload.get(skip.min(payload.len())..).unwrap_or_default();
-            skip -= skip.min(payload.len());
-            if !budget.can_park(rest.len()) {
-                return Err(ErrorKind::OutOfMemory.into());
-            }
-            budget.park(rest.len());
-            self.parked.extend(rest);
-        }
-        Ok(())
-    }
-
-    fn refresh_window(&mut self, now: Instant, socket: &mut impl HostSocket, budget: &mut Budget) {
-        budget.kept(&mut self.promise, self.connection.window_left());
-        if !std::mem::take(&mut self.room_changed) {
-            return;
-        }
-        let room = socket.room(budget.least());
-        // While too much is parked by all flows together, no window opens further.
-        if budget.may_park() || self.parked.is_empty() {
-            let finished = self.connection.is_finished();
-            self.window_wanted = !finished && !budget.may_promise();
-            if !finished && !self.window_wanted {
-                self.open_window(room, u32::MAX, budget);
-            }
-        }
-        self.recheck = match (self.write_event_armed, room.is_writable()) {
-            (true, _) => None,
-            (false, false) => {
-                self.write_event_wanted = true;
-                self.write_event_armed = true;
-                None
-            }
-            // The buffer drains without an event while the kernel calls it writable; look again if
-            // the namespace may be waiting for more.
-            (false, true) if self.window_wanted => None,
-            (false, true) if room.queued > 0 && self.connection.receiver().is_tight() => {
-                let wait = self.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
-                let wait = wait.min(RECHECK_LONGEST);
-                Some((now + wait, wait))
-            }
-            (false, true) => None,
-        };
-    }
-
-    /// Opens the window; no more than `told` of that can be made use of now.
-    fn open_window(&mut self, room: Room, told: u32, budget: &mut Budget) {
-        let receiver = self.connection.receiver();
-        let growth = receiver.made_room(room.at_most(budget.most()));
-        budget.promise(&mut self.promise, growth.min(told));
-    }
-
-    /// Sends what the namespace's window and this turn's share allow.
-    fn pump(
-        &mut self,
-        mut share: usize,
-        now: Instant,
-        socket: &mut impl HostSocket,
-        tap: &mut impl ToTap,
-        scratch: &mut [u8],
-    ) -> io::Result<Fate> {
-        if !self.connection.is_established() {
-            return Ok(Fate::Alive);
-        }
-        let size = self.connection.segment_size();
-        loop {
-            if self.connection.sender().fin_to_repeat() {
-                let header = self.connection.fin(now);
-                tap.send(&header, size, &[]);
-            }
-            if !self.readable {
-                self.connection.sender().unblocked();
-                return Ok(Fate::Alive);
-            }
-            let allowance = self.connection.sender().allowance(size) as usize;
-            if allowance == 0 {
-                let next = self.connection.sent();
-                match self.connection.sender().fin() {
-                    None => self.connection.sender().blocked(now),
-                    // The end has left already.
-                    Some(fin) if self.failed && !next.before(fin) => {
-                        return Err(ErrorKind::ConnectionReset.into());
-                    }
-                    Some(_) => {}
-                }
-                return Ok(Fate::Alive);
-            }
-            if share == 0 {
-                return Ok(Fate::Hungry);
-            }
-            let mut wanted = allowance.min(scratch.len()).min(share);
-            // Whole frames, unless one is not even full.
-            let frame = tap.frame_payload(size).max(1);
-            if wanted > frame {
-                wanted -= wanted % frame;
-            }
-            let into = scratch.get_mut(..wanted).unwrap_or_default();
-            let offset = self.connection.sender().peek_offset();
-            let peeked = match socket.peek(offset, into) {
-                Ok(peeked) => peeked,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // The end of the stream may show only where nothing is in front of it.
-                    let ends = self.failed || self.ended;
-                    if ends && self.urgent && offset > 0 {
-                        return Ok(Fate::Alive);
-                    }
-                    if !ends || self.urgent {
-                        self.readable = false;
-                        continue;
-                    }
-                    0
-                }
-                Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(Fate::Alive),
-                Err(error) => return Err(error),
-            };
-            if peeked == 0 {
-                if self.failed {
-                    return Err(ErrorKind::ConnectionReset.into());
-                }
-                self.readable = false;
-                if self.connection.sender().fin().is_none() {
-                    let header = self.connection.fin(now);
-                    tap.send(&header, size, &[]);
-                }
-                return Ok(Fate::Alive);
-            }
-            let peeked = into.get(..peeked).unwrap_or_default();
-            let is_short = peeked.len() < wanted;
-            // All has been read and fits the window: what is left of the stream is its end.
-            let is_last = is_short && self.ended && !self.urgent && !self.failed;
-            if !self.send_frames(now, peeked, is_last, tap) {
-                // The tap is full; what did not leave is repeated by the time-out at the latest.
-                return Ok(Fate::Alive);
-            }
-            share = if share > frame { share - peeked.len() } else { 0 };
-            self.readable = !is_last && (!is_short || self.ended || self.urgent || self.failed);
-        }
-    }
-
-    /// Sends `octets` in frames, and the end of the stream with the last one if they are its last;
-    /// `false` if the tap did not take them all.
-    fn send_frames(
-        &mut self,
-        now: Instant,
-        octets: &[u8],
-        are_last: bool,
-        tap: &mut impl ToTap,
-    ) -> bool {
-        let size = self.connection.segment_size();
-        let frame = tap.frame_payload(size).max(1);
-        let mut rest = octets;
-        while !rest.is_empty() {
-            let (payload, after) = rest.split_at(frame.min(rest.len()));
-            let from = self.connection.sender().next();
-            let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            let header = match after.is_empty() && are_last && self.connection.may_finish() {
-                true => self.connection.last_data(now, len),
-                false => self.connection.data(now, len, after.is_empty()),
-            };
-            if !tap.send(&header, size, payload) {
-                self.connection.sender().not_sent(from);
-                return false;
-            }
-            rest = after;
-        }
-        true
     }
 
     fn break_off(&mut self, tap: &mut impl ToTap, budget: &mut Budget) -> Fate {

@@ -1,0 +1,124 @@
+//! To the namespace: what its window and this turn's share allow of what the socket holds, and its end.
+
+use super::{HostSocket, Mapping, ToTap};
+use crate::flow::Fate;
+use crate::time::Instant;
+use std::io::{self, ErrorKind};
+
+impl Mapping {
+    /// Sends what the namespace's window and this turn's share allow.
+    pub(super) fn pump(
+        &mut self,
+        mut share: usize,
+        now: Instant,
+        socket: &mut impl HostSocket,
+        tap: &mut impl ToTap,
+        scratch: &mut [u8],
+    ) -> io::Result<Fate> {
+        if !self.connection.is_established() {
+            return Ok(Fate::Alive);
+        }
+        let size = self.connection.segment_size();
+        loop {
+            if self.connection.sender().fin_to_repeat() {
+                let header = self.connection.fin(now);
+                tap.send(&header, size, &[]);
+            }
+            if !self.readable {
+                self.connection.sender().unblocked();
+                return Ok(Fate::Alive);
+            }
+            let allowance = self.connection.sender().allowance(size) as usize;
+            if allowance == 0 {
+                let next = self.connection.sent();
+                match self.connection.sender().fin() {
+                    None => self.connection.sender().blocked(now),
+                    // The end has left already.
+                    Some(fin) if self.failed && !next.before(fin) => {
+                        return Err(ErrorKind::ConnectionReset.into());
+                    }
+                    Some(_) => {}
+                }
+                return Ok(Fate::Alive);
+            }
+            if share == 0 {
+                return Ok(Fate::Hungry);
+            }
+            let mut wanted = allowance.min(scratch.len()).min(share);
+            // Whole frames, unless one is not even full.
+            let frame = tap.frame_payload(size).max(1);
+            if wanted > frame {
+                wanted -= wanted % frame;
+            }
+            let into = scratch.get_mut(..wanted).unwrap_or_default();
+            let offset = self.connection.sender().peek_offset();
+            let peeked = match socket.peek(offset, into) {
+                Ok(peeked) => peeked,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // The end of the stream may show only where nothing is in front of it.
+                    let ends = self.failed || self.ended;
+                    if ends && self.urgent && offset > 0 {
+                        return Ok(Fate::Alive);
+                    }
+                    if !ends || self.urgent {
+                        self.readable = false;
+                        continue;
+                    }
+                    0
+                }
+                Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(Fate::Alive),
+                Err(error) => return Err(error),
+            };
+            if peeked == 0 {
+                if self.failed {
+                    return Err(ErrorKind::ConnectionReset.into());
+                }
+                self.readable = false;
+                if self.connection.sender().fin().is_none() {
+                    let header = self.connection.fin(now);
+                    tap.send(&header, size, &[]);
+                }
+                return Ok(Fate::Alive);
+            }
+            let peeked = into.get(..peeked).unwrap_or_default();
+            let is_short = peeked.len() < wanted;
+            // All has been read and fits the window: what is left of the stream is its end.
+            let is_last = is_short && self.ended && !self.urgent && !self.failed;
+            if !self.send_frames(now, peeked, is_last, tap) {
+                // The tap is full; what did not leave is repeated by the time-out at the latest.
+                return Ok(Fate::Alive);
+            }
+            share = if share > frame { share - peeked.len() } else { 0 };
+            self.readable = !is_last && (!is_short || self.ended || self.urgent || self.failed);
+        }
+    }
+
+    /// Sends `octets` in frames, and the end of the stream with the last one if they are its last;
+    /// `false` if the tap did not take them all.
+    fn send_frames(
+        &mut self,
+        now: Instant,
+        octets: &[u8],
+        are_last: bool,
+        tap: &mut impl ToTap,
+    ) -> bool {
+        let size = self.connection.segment_size();
+        let frame = tap.frame_payload(size).max(1);
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let (payload, after) = rest.split_at(frame.min(rest.len()));
+            let from = self.connection.sender().next();
+            let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            let header = match after.is_empty() && are_last && self.connection.may_finish() {
+                true => self.connection.last_data(now, len),
+                false => self.connection.data(now, len, after.is_empty()),
+            };
+            if !tap.send(&header, size, payload) {
+                self.connection.sender().not_sent(from);
+                return false;
+            }
+            rest = after;
+        }
+        true
+    }
+}
