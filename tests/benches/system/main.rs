@@ -157,7 +157,8 @@ fn run() -> Outcome {
     if let Some([mut table, mut bare, mut upstream]) = drawings {
         table.write_all(results.markdown().as_bytes())?;
         let bars = results.bars(Contender::Bare);
-        bare.write_all(chart::svg("ours to the bare network", &bars).as_bytes())?;
+        let title = "ours to the bare network, turned over where less is better";
+        bare.write_all(chart::svg(title, &bars).as_bytes())?;
         let bars = results.bars(Contender::Upstream);
         let title = "ours to the C program, turned over where less is better";
         upstream.write_all(chart::svg(title, &bars).as_bytes())?;

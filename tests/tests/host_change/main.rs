@@ -3,6 +3,7 @@
 
 mod addresses;
 mod cable;
+mod changes;
 mod flows;
 mod hostile;
 mod lacking;
@@ -13,6 +14,7 @@ mod status;
 mod storms;
 mod tunnels;
 mod users;
+mod watched;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -25,6 +27,10 @@ use addresses::{
     s33_an_address_that_expires_is_held_and_does_not_expire_by_itself,
 };
 use cable::{s19_a_download_outlives_a_pulled_cable, s19_an_upload_outlives_a_pulled_cable};
+use changes::{
+    SECOND, add_bridge, add_second_uplink, bring_second_online, come_online, elsewhere,
+    first_default, go_offline, on_host, renewed, second, set_link, worsen_first_default,
+};
 use flows::{
     an_outbound_address_is_pinned_and_works_when_it_is_back,
     s14_a_running_download_survives_the_move, s61_while_held_new_flows_fail_at_once,
@@ -91,6 +97,7 @@ use users::{
     s44_the_tap_stays_down_and_is_complete_when_up_again,
     s45_what_was_observed_of_users_is_not_the_hosts_to_change,
 };
+use watched::{Watched, default_route, default_via, never_gone, place};
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
@@ -172,198 +179,6 @@ fn main() -> ExitCode {
         case!(lab, s68_a_forged_message_ends_the_monitor_and_changes_nothing),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
-}
-
-/// Name of the second uplink, and of the remote machine's end of it.
-const SECOND: (&str, &str) = ("eth1", "uplink2");
-
-/// Host's address on the second uplink, its gateway there, and the length of the prefix.
-fn second(family: Family) -> (IpAddr, IpAddr, u8) {
-    match family {
-        Family::V4 => ([198, 18, 5, 2].into(), [198, 18, 5, 1].into(), 24),
-        Family::V6 => {
-            let (host, router) = ("2001:db8:5::2".parse(), "fe80::1".parse());
-            (host.expect("an address"), router.expect("an address"), 64)
-        }
-    }
-}
-
-/// Another address on the first uplink, in the same subnet.
-fn renewed(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => [192, 0, 2, 60].into(),
-        Family::V6 => "2001:db8::60".parse().expect("an address"),
-    }
-}
-
-/// An address on the first uplink in another subnet.
-fn elsewhere(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => [198, 18, 7, 9].into(),
-        Family::V6 => "2001:db8:7::9".parse().expect("an address"),
-    }
-}
-
-/// Does something as the administrator of the host.
-fn on_host<T: Send>(lab: &Lab, change: impl FnOnce(&Admin) -> Outcome<T> + Send) -> Outcome<T> {
-    lab.host().run(|| change(&Admin::open()?))
-}
-
-fn set_link(lab: &Lab, name: &str, up: bool) -> Outcome {
-    lab.on_host(|netlink| Ok(netlink.set_up(netlink.link(name)?.index, up)?))
-}
-
-/// The default route of the host through its first uplink, as the lab makes it.
-fn first_default(family: Family, metric: u32) -> Outcome<Way> {
-    Ok(Way::default(index_of(UPLINK)?, family.gateway(), metric))
-}
-
-/// Takes all addresses and routes of the first uplink away; the link stays up.
-fn go_offline(lab: &Lab, families: &[Family]) -> Outcome {
-    for family in families {
-        on_host(lab, |admin| {
-            let link = index_of(UPLINK)?;
-            // A default route of IPv6 does not go with the address.
-            let _ = admin.delete_route(first_default(*family, 0)?);
-            admin.delete_address(link, family.host(), prefix_length(*family))
-        })?;
-    }
-    Ok(())
-}
-
-/// Gives the first uplink its address back, and with `metric` a default route.
-fn come_online(lab: &Lab, family: Family, metric: Option<u32>) -> Outcome {
-    on_host(lab, |admin| {
-        admin.add_address(index_of(UPLINK)?, family.host(), prefix_length(family))?;
-        metric.map_or(Ok(()), |metric| admin.add_route(first_default(family, metric)?))
-    })
-}
-
-/// Gives the default route through the first uplink a metric that others are better than.
-fn worsen_first_default(lab: &Lab, family: Family) -> Outcome {
-    on_host(lab, |admin| {
-        admin.delete_route(first_default(family, 0)?)?;
-        admin.add_route(first_default(family, 2600)?)
-    })
-}
-
-/// Makes a second uplink without addresses, and brings it up.
-fn add_second_uplink(lab: &Lab) -> Outcome {
-    use std::os::fd::AsFd;
-    lab.on_host(|netlink| Ok(netlink.add_veth(SECOND.0, SECOND.1, lab.remote().as_fd())?))?;
-    lab.remote().run(|| {
-        let netlink = Netlink::open()?;
-        let link = netlink.link(SECOND.1)?.index;
-        netlink.set_up(link, true)?;
-        for family in [Family::V4, Family::V6] {
-            let (_, gateway, len) = second(family);
-            netlink.add_address(link, gateway, len)?;
-        }
-        // The router of IPv6 is known by a link-local address, and needs a way back.
-        Ok(netlink.add_address(link, "2001:db8:5::1".parse()?, 64)?)
-    })?;
-    set_link(lab, SECOND.0, true)
-}
-
-/// Gives the second uplink its address, and with `metric` a default route.
-fn bring_second_online(lab: &Lab, family: Family, metric: Option<u32>) -> Outcome {
-    let (address, gateway, len) = second(family);
-    on_host(lab, |admin| {
-        let link = index_of(SECOND.0)?;
-        admin.add_address(link, address, len)?;
-        metric.map_or(Ok(()), |metric| admin.add_route(Way::default(link, gateway, metric)))
-    })
-}
-
-/// Makes a bridge that is up and has a port, and so a carrier.
-fn add_bridge(lab: &Lab, name: &str) -> Outcome {
-    use std::os::fd::AsFd;
-    let (port, peer) = ("port0", "peer0");
-    lab.on_host(|netlink| Ok(netlink.add_veth(port, peer, lab.remote().as_fd())?))?;
-    lab.on_remote(|netlink| Ok(netlink.set_up(netlink.link(peer)?.index, true)?))?;
-    on_host(lab, |admin| {
-        admin.add_bridge(name)?;
-        admin.add_port(index_of(name)?, index_of(port)?)
-    })?;
-    set_link(lab, port, true)?;
-    set_link(lab, name, true)?;
-    lab.on_host(|netlink| netlink.wait_until_running(netlink.link(name)?.index))
-}
-
-/// What is seen of one namespace.
-struct Watched {
-    session: Session,
-    inside: Inside,
-}
-
-impl Watched {
-    fn new(mut session: Session) -> Outcome<Self> {
-        let inside = Inside::of(&mut session)?;
-        Ok(Self { session, inside })
-    }
-
-    /// `pasta --config-net` with these options.
-    fn start(lab: &Lab, options: &[&str]) -> Outcome<Self> {
-        Self::new(lab.pasta().configured().with(options).session()?)
-    }
-
-    /// Waits until `address` is there or not.
-    fn wait_for_address(&self, address: IpAddr, there: bool) -> Outcome {
-        let start = format!("address {address}/");
-        self.wait_for(&start, there)
-    }
-
-    /// Waits until there is, or is not, a line with this beginning.
-    fn wait_for(&self, start: &str, there: bool) -> Outcome {
-        let what = format!("{start:?} {}", if there { "to come" } else { "to go" });
-        let waited = wait::until(&what, || self.has(start).ok().filter(|has| *has == there));
-        waited.map(drop).map_err(|error| format!("{error}: {:#?}", self.inside.show()).into())
-    }
-
-    fn has(&self, start: &str) -> Outcome<bool> {
-        Ok(self.inside.show()?.iter().any(|line| line.starts_with(start)))
-    }
-
-    /// How many lines were said at level info, once those of the start are all there; `-d` says when.
-    fn lines_said(&mut self) -> Outcome<usize> {
-        let mut errors = || self.session.running().errors();
-        wait::until("the end of what is said at the start", || {
-            errors().contains("the command starts").then_some(())
-        })?;
-        Ok(errors().lines().filter(|line| line.contains("info: ")).count())
-    }
-
-    /// Waits for the default route by way of `gateway`.
-    fn wait_for_default(&self, gateway: IpAddr) -> Outcome {
-        self.wait_for(&default_via(gateway), true)
-    }
-
-    /// Exchanges octets with a server beyond the router.
-    fn reach(&mut self, lab: &Lab, family: Family) -> Outcome {
-        let echo = lab.remote().tcp(family.internet(), service::echo)?;
-        self.session.must(["tcp", "echo", &echo.endpoint(), "1", "10000"])?;
-        Ok(())
-    }
-}
-
-fn default_route(gateway: IpAddr) -> &'static str {
-    if gateway.is_ipv6() { "route ::/0" } else { "route 0.0.0.0/0" }
-}
-
-fn default_via(gateway: IpAddr) -> String {
-    format!("{} via {gateway} ", default_route(gateway))
-}
-
-/// Asserts that of the changes in `lines` none took away something that begins like this.
-fn never_gone(lines: &[String], start: &str) {
-    let start = format!("- {start}");
-    assert!(!lines.iter().any(|line| line.starts_with(&start)), "{start:?} in {lines:#?}");
-}
-
-/// Where in the log of changes a line with this beginning is.
-fn place(lines: &[String], start: &str) -> usize {
-    let found = lines.iter().position(|line| line.starts_with(start));
-    found.unwrap_or_else(|| panic!("no {start:?} in {lines:#?}"))
 }
 
 fn s01_a_host_without_network_gives_local_mode_at_once(lab: &Lab) -> Outcome {
