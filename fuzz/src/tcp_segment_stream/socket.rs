@@ -20,6 +20,8 @@ pub(super) struct Socket {
     pub(super) peeks_at_most: usize,
     /// Which calls fail: a bit each for send, peek and consume.
     pub(super) fails: u8,
+    /// Whether sending has failed: nothing more may be sent.
+    pub(super) is_broken: bool,
     /// Octets accepted.
     pub(super) accepted: u32,
     /// Whether our direction was ended.
@@ -40,6 +42,7 @@ impl Socket {
             room: Room { size: 400_000, queued: 0 },
             peeks_at_most: usize::MAX,
             fails: 0,
+            is_broken: false,
             accepted: 0,
             is_shut_down: false,
             consumed: 0,
@@ -64,7 +67,9 @@ impl Socket {
 impl HostSocket for Socket {
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         assert!(!self.is_shut_down, "written after the end");
+        assert!(!self.is_broken, "written after a failure");
         if self.fails & 1 != 0 {
+            self.is_broken = true;
             return Err(ErrorKind::BrokenPipe.into());
         }
         let mut written = 0;

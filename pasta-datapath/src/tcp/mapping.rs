@@ -414,13 +414,15 @@ impl Mapping {
             return Fate::Alive;
         }
         let before = self.connection.sender().next();
-        let taken = self.consume(now, socket).and_then(|()| {
-            if self.failed { Ok(()) } else { self.take_in(now, socket, payloads, budget) }
-        });
-        match taken {
-            Err(error) if is_end_by_peer(&error) => self.failed(),
-            Err(_) => return self.break_off(tap, budget),
-            Ok(()) => {}
+        if self.consume(now, socket).is_err() {
+            return self.break_off(tap, budget);
+        }
+        if !self.failed {
+            match self.take_in(now, socket, payloads, budget) {
+                Err(error) if is_end_by_peer(&error) => self.failed(),
+                Err(_) => return self.break_off(tap, budget),
+                Ok(()) => {}
+            }
         }
         let Ok(fate) = self.pump(share, now, socket, tap, scratch) else {
             return self.break_off(tap, budget);

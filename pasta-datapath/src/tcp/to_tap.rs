@@ -192,7 +192,9 @@ impl Sender {
         // Counted up to what is next, not to the highest: a segment that is repeated has to leave
         // even if the namespace has come to have little room for it.
         let before = self.next.distance_from(self.unacknowledged);
-        if left < worthwhile && before > 0 { 0 } else { left }
+        let left = if left < worthwhile && before > 0 { 0 } else { left };
+        // Never anything behind an end that was told.
+        self.fin.map_or(left, |fin| left.min(fin.distance_from(self.next)))
     }
 
     /// `octets` of data have left, starting at [`Sender::next`].
