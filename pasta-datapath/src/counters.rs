@@ -70,8 +70,6 @@ pub struct Counters {
     pub to_tap: u64,
     /// Octets of them.
     pub octets_to_tap: u64,
-    /// Octets of TCP that no socket took when they came.
-    pub octets_parked: u64,
     /// Flows opened.
     pub flows: u64,
     /// Flows that had to go for others.
@@ -85,7 +83,6 @@ impl Default for Counters {
             from_tap: 0,
             to_tap: 0,
             octets_to_tap: 0,
-            octets_parked: 0,
             flows: 0,
             evicted: 0,
         }
@@ -108,9 +105,8 @@ impl Counters {
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from_tap, to_tap, octets_parked, flows, evicted, .. } = self;
-        write!(f, "frames from tap {from_tap}, to tap {to_tap}, ")?;
-        write!(f, "octets parked {octets_parked}, flows {flows}, ")?;
+        let Self { from_tap, to_tap, flows, evicted, .. } = self;
+        write!(f, "frames from tap {from_tap}, to tap {to_tap}, flows {flows}, ")?;
         write!(f, "evicted {evicted}; dropped:")?;
         let mut none = true;
         for reason in DropReason::ALL {

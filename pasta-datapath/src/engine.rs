@@ -55,8 +55,9 @@ use token::Token;
 
 /// What is peeked at once, for the same reason.
 const SCRATCH_OCTETS: usize = 512 * 1024;
-/// With so many octets parked by all flows together, those that park are promised no more; chosen: a quarter of a per cent of an ordinary
-/// machine's memory, and far more than flows with a truthful window ever use.
+/// With so many octets parked by all flows together, those that park are promised no more; chosen: a
+/// quarter of a per cent of an ordinary machine's memory, and far more than flows with a truthful window
+/// ever use.
 const PARKING_OCTETS: usize = 64 * 1024 * 1024;
 /// With so many parked, a flow that would park more ends; chosen: windows that are promised already may
 /// still be used beyond the bound above, but not by all the flows that there can be.
@@ -220,9 +221,9 @@ impl Engine {
     pub fn run(&mut self, _: &Confined) -> Result<Ended, RunError> {
         loop {
             if let Some(ended) = self.turn()? {
-                self.tap.counters.octets_parked = self.budget.parked_in_all();
-                let counters = self.tap.counters.to_string();
-                self.supervisor.log(LogLevel::Info, || format!("datapath ends: {counters}"));
+                let (parked, counters) = (self.budget.parked_in_all(), &self.tap.counters);
+                let line = format!("datapath ends: octets parked {parked}, {counters}");
+                self.supervisor.log(LogLevel::Info, || line);
                 // Whoever waits for us waits for the ports, and not for the tap.
                 self.forwards.close_all();
                 if matches!(ended, Ended::Asked) {

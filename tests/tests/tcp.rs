@@ -260,9 +260,7 @@ fn what_the_host_lets_wait_unsent_has_no_part_in_windows(lab: &Lab, family: Fami
 
     inside.must(["tcp", "send", &sink.endpoint(), "3", &LARGE.to_string()])?;
 
-    let errors = inside.end(0)?.expect_code(0)?.errors;
-    let (_, rest) = errors.split_once("octets parked ").ok_or("no count of parked octets")?;
-    let parked: u64 = rest.split_once(',').ok_or("not a count")?.0.parse()?;
+    let parked = inside.end(0)?.expect_code(0)?.octets_parked()?;
     assert!(parked < LARGE / 64, "{parked}");
     Ok(())
 }

@@ -19,7 +19,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Payload that surely fits: three quarters of what is free, since the kernel counts its own
+    /// Octets of payload that surely fit: three quarters of what is free, since the kernel counts its own
     /// bookkeeping too (measured: no short write in 10 GB; with all of it, one in 100 MB).
     pub fn payload(self) -> u32 {
         self.size.saturating_sub(self.queued) / 4 * 3
@@ -31,8 +31,8 @@ impl Room {
         Self { size: self.queued.saturating_add(free), ..self }
     }
 
-    /// Size, in octets of kernel memory, of a buffer that has room for `octets` of payload when it is empty:
-    /// the other way round than for the window.
+    /// Size, in octets of kernel memory, of a buffer that has room for `octets` of payload when it is
+    /// empty: the other way round than for the window.
     pub fn buffer_for(octets: u32) -> u32 {
         (octets / 3).saturating_mul(4)
     }
@@ -158,7 +158,7 @@ impl Receiver {
             return Intake::Duplicate;
         }
         self.next = seq + keep + u32::from(fin);
-        // A FIN needs no room: where it comes with the window used up, what follows it is inside all the same.
+        // A FIN needs no room: where it comes with the window used up, what follows is inside all the same.
         self.edge = self.edge.latest(self.next);
         Intake::InOrder { payload: skip as usize..keep.max(skip) as usize, fin }
     }

@@ -478,9 +478,7 @@ impl<'lab> Bench<'lab> {
         let before = arrived.load(Ordering::Relaxed);
         session.must(["traffic", "out", &sink.endpoint(), &milliseconds])?;
         let octets = (arrived.load(Ordering::Relaxed) - before) as f64;
-        let errors = session.end(0)?.errors;
-        let (_, rest) = errors.split_once("octets parked ").ok_or("no count of parked octets")?;
-        let parked: f64 = rest.split_once(',').ok_or("not a count")?.0.parse()?;
+        let parked = session.end(0)?.octets_parked()? as f64;
         Ok(parked / 1e6 / (octets / 1e9))
     }
 

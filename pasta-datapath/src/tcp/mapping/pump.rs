@@ -55,15 +55,15 @@ impl Mapping {
             let peeked = match socket.peek(offset, into) {
                 Ok(peeked) => peeked,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // The end of the stream may show only where nothing is in front of it.
-                    let ends = self.failed || self.ended;
-                    if ends && self.urgent && offset > 0 {
-                        return Ok(Fate::Alive);
-                    }
-                    if !ends || self.urgent {
+                    if !self.failed && !self.ended {
                         self.readable = false;
                         continue;
                     }
+                    // What is behind urgent data shows when that is gone.
+                    if self.urgent && offset > 0 {
+                        return Ok(Fate::Alive);
+                    }
+                    // The end of the stream may show only where nothing is in front of it.
                     0
                 }
                 Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(Fate::Alive),
