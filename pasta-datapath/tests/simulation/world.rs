@@ -1,15 +1,17 @@
-//! The models: a namespace's TCP, a host socket, the link between, and a run of all of them.
+//! The models: a namespace's TCP, the link, and a run of these with a host socket.
+
+mod socket;
 
 use pasta_datapath::flow::Fate;
 use pasta_datapath::tcp::budget::Budget;
 use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};
+use pasta_datapath::tcp::mapping::{Mapping, ToTap};
 use pasta_datapath::tcp::seq::Seq;
-use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
+use socket::Socket;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::IoSlice;
 use std::time::Duration;
 
 const OUR_MSS: u16 = 65_480;
@@ -161,94 +163,6 @@ enum Event {
     PeerReadsOn,
     Drain,
     Deadline,
-}
-
-/// The host's socket: a queue to read from, a buffer to write to.
-struct Socket {
-    /// Still to come from the far end, in full at the start.
-    queue: Vec<u8>,
-    ended: bool,
-    /// Written by the mapping, not yet taken by the far end.
-    buffered: usize,
-    received: Vec<u8>,
-    shut_down: bool,
-    size: usize,
-    /// A write came up short, or room was asked for: the next drain is an event.
-    wants_room: bool,
-    fail_after: Option<usize>,
-    /// As a kernel without a peek offset: the end does not show behind what is still in the queue.
-    hides_end: bool,
-    consumed: usize,
-    /// Size of the kernel's buffers, and octets of them that are held before the far end has to wait.
-    buffers: Option<(usize, usize)>,
-    /// How much of the queue has arrived.
-    arrived: usize,
-}
-
-impl Socket {
-    /// Lets the far end send what there is room for: a buffer counts until its last octet is consumed.
-    /// Gives whether something came.
-    fn arrive(&mut self) -> bool {
-        let before = self.arrived;
-        match self.buffers {
-            None => self.arrived = self.queue.len(),
-            Some((size, limit)) => {
-                let held_from = self.consumed / size * size;
-                while self.arrived < self.queue.len() && self.arrived + size <= held_from + limit {
-                    self.arrived = (self.arrived + size).min(self.queue.len());
-                }
-            }
-        }
-        self.arrived > before
-    }
-}
-
-impl HostSocket for Socket {
-    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        assert!(!self.shut_down, "written after shutdown");
-        let mut accepted = 0;
-        let mut offered = 0;
-        for slice in slices {
-            offered += slice.len();
-            let fits = slice.len().min(self.size - self.buffered);
-            self.received.extend(&slice[..fits]);
-            self.buffered += fits;
-            accepted += fits;
-        }
-        self.wants_room |= accepted < offered;
-        if accepted == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(accepted) }
-    }
-
-    fn room(&mut self, _least: u32) -> Room {
-        Room { size: self.size as u32, queued: self.buffered as u32 }
-    }
-
-    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
-        if self.fail_after.is_some_and(|limit| self.consumed >= limit) {
-            return Err(ErrorKind::ConnectionReset.into());
-        }
-        let offset = offset as usize;
-        let queue = &self.queue[self.consumed..self.arrived];
-        assert!(offset <= queue.len(), "peeks behind the end");
-        let len = into.len().min(queue.len() - offset);
-        into[..len].copy_from_slice(&queue[offset..offset + len]);
-        match len {
-            0 if self.hides_end && offset > 0 => Err(ErrorKind::WouldBlock.into()),
-            0 if self.ended && self.arrived == self.queue.len() => Ok(0),
-            0 => Err(ErrorKind::WouldBlock.into()),
-            len => Ok(len),
-        }
-    }
-
-    fn consume(&mut self, octets: u32) -> io::Result<()> {
-        self.consumed += octets as usize;
-        assert!(self.consumed <= self.arrived, "consumes what was never there");
-        Ok(())
-    }
-
-    fn shut_down_write(&mut self) {
-        self.shut_down = true;
-    }
 }
 
 /// Collects what the mapping sends.

@@ -1,0 +1,93 @@
+//! The host's socket, and the kernel's buffers behind it.
+
+use pasta_datapath::tcp::mapping::HostSocket;
+use pasta_datapath::tcp::to_socket::Room;
+use std::io::{self, ErrorKind, IoSlice};
+
+/// The host's socket: a queue to read from, a buffer to write to.
+pub(super) struct Socket {
+    /// Still to come from the far end, in full at the start.
+    pub(super) queue: Vec<u8>,
+    pub(super) ended: bool,
+    /// Written by the mapping, not yet taken by the far end.
+    pub(super) buffered: usize,
+    pub(super) received: Vec<u8>,
+    pub(super) shut_down: bool,
+    pub(super) size: usize,
+    /// A write came up short, or room was asked for: the next drain is an event.
+    pub(super) wants_room: bool,
+    pub(super) fail_after: Option<usize>,
+    /// As a kernel without a peek offset: the end does not show behind what is still in the queue.
+    pub(super) hides_end: bool,
+    pub(super) consumed: usize,
+    /// Size of the kernel's buffers, and octets of them that are held before the far end has to wait.
+    pub(super) buffers: Option<(usize, usize)>,
+    /// How much of the queue has arrived.
+    pub(super) arrived: usize,
+}
+
+impl Socket {
+    /// Lets the far end send what there is room for: a buffer counts until its last octet is consumed.
+    /// Gives whether something came.
+    pub(super) fn arrive(&mut self) -> bool {
+        let before = self.arrived;
+        match self.buffers {
+            None => self.arrived = self.queue.len(),
+            Some((size, limit)) => {
+                let held_from = self.consumed / size * size;
+                while self.arrived < self.queue.len() && self.arrived + size <= held_from + limit {
+                    self.arrived = (self.arrived + size).min(self.queue.len());
+                }
+            }
+        }
+        self.arrived > before
+    }
+}
+
+impl HostSocket for Socket {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert!(!self.shut_down, "written after shutdown");
+        let mut accepted = 0;
+        let mut offered = 0;
+        for slice in slices {
+            offered += slice.len();
+            let fits = slice.len().min(self.size - self.buffered);
+            self.received.extend(&slice[..fits]);
+            self.buffered += fits;
+            accepted += fits;
+        }
+        self.wants_room |= accepted < offered;
+        if accepted == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(accepted) }
+    }
+
+    fn room(&mut self, _least: u32) -> Room {
+        Room { size: self.size as u32, queued: self.buffered as u32 }
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        if self.fail_after.is_some_and(|limit| self.consumed >= limit) {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        let offset = offset as usize;
+        let queue = &self.queue[self.consumed..self.arrived];
+        assert!(offset <= queue.len(), "peeks behind the end");
+        let len = into.len().min(queue.len() - offset);
+        into[..len].copy_from_slice(&queue[offset..offset + len]);
+        match len {
+            0 if self.hides_end && offset > 0 => Err(ErrorKind::WouldBlock.into()),
+            0 if self.ended && self.arrived == self.queue.len() => Ok(0),
+            0 => Err(ErrorKind::WouldBlock.into()),
+            len => Ok(len),
+        }
+    }
+
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
+        self.consumed += octets as usize;
+        assert!(self.consumed <= self.arrived, "consumes what was never there");
+        Ok(())
+    }
+
+    fn shut_down_write(&mut self) {
+        self.shut_down = true;
+    }
+}
