@@ -1,6 +1,6 @@
 //! Frames as the namespace may send them, through [`classify`].
 
-use pasta_datapath::classify::{Content, Frame, Framing, classify, is_impossible};
+use pasta_datapath::link::classify::{Content, Frame, Framing, classify, is_impossible};
 use pasta_datapath::wire::vnet;
 use std::net::SocketAddr;
 

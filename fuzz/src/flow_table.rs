@@ -3,7 +3,7 @@
 use crate::input::Input;
 use pasta_datapath::flow::table::{FlowTable, Full};
 use pasta_datapath::flow::{FlowId, FlowKey};
-use pasta_datapath::forward::Protocol;
+use pasta_datapath::nat::Protocol;
 
 /// Steps taken of one input; the list makes each of them cost as many.
 const STEPS: u16 = 1024;

@@ -1,7 +1,7 @@
 //! Address policy: no destination leads where the host alone may go, unless a mapping says so.
 
 use crate::input::Input;
-use pasta_datapath::forward::{Forwarding, Protocol, Target};
+use pasta_datapath::nat::{Forwarding, Protocol, Target};
 use pasta_ipc::types::{
     Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
     IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,

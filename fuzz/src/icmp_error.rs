@@ -3,9 +3,9 @@
 use crate::input::Input;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
-use pasta_datapath::classify::Framing;
-use pasta_datapath::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable, send};
-use pasta_datapath::io::tap::Tap;
+use pasta_datapath::link::classify::Framing;
+use pasta_datapath::link::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable, send};
+use pasta_datapath::sys::tap::Tap;
 use pasta_datapath::wire::checksum::Sum;
 use pasta_datapath::wire::icmp::{self, Message};
 use pasta_datapath::wire::ip::{self, IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6};

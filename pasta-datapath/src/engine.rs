@@ -20,21 +20,21 @@ mod tcp;
 mod timers;
 mod token;
 
+use crate::control::{Monitor, News, Supervisor};
 use crate::flow::FlowId;
+use crate::flow::echo::EchoFlow;
+use crate::flow::splice::{Side, SpliceFlow};
 use crate::flow::table::FlowTable;
-use crate::forward::Forwarding;
-use crate::icmp::EchoFlow;
-use crate::icmp_error;
-use crate::io::epoll::{CAPACITY, Event, Poller};
-use crate::io::sockets::{PeekMethod, QueuedError, probe_peek, probe_send_buffer, take_error};
-use crate::io::tap::Tap;
-use crate::local::Neighbours;
-use crate::peer::{Monitor, News, Supervisor};
-use crate::splice::{Side, SpliceFlow};
+use crate::flow::udp::forwarded::ForwardedFlow;
+use crate::flow::udp::{Reading, UdpFlow};
+use crate::link::icmp_error;
+use crate::link::neighbour::Neighbours;
+use crate::nat::Forwarding;
+use crate::sys::epoll::{CAPACITY, Event, Poller};
+use crate::sys::socket::{PeekMethod, QueuedError, probe_peek, probe_send_buffer, take_error};
+use crate::sys::tap::Tap;
 use crate::tcp::budget::Budget;
 use crate::time::Instant;
-use crate::udp::forwarded::ForwardedFlow;
-use crate::udp::{Reading, UdpFlow};
 use active::Active;
 use batch::{BATCH, BATCH_OCTETS, BatchStorage};
 pub use forwards::Forwards;
@@ -410,7 +410,7 @@ impl Engine {
         let remote = path.source().ip();
         // Bounded by the socket's own queue; each entry was one datagram.
         while let Some(QueuedError { errno, mtu, offender }) =
-            crate::io::sockets::take_queued_error(socket)
+            crate::sys::socket::take_queued_error(socket)
         {
             let Some(why) = icmp_error::Unreachable::from_errno(errno, mtu) else { continue };
             hard |= !matches!(why, icmp_error::Unreachable::TooBig(_));
@@ -502,7 +502,7 @@ fn reporter(
         return remote;
     }
     let foreign = offender.filter(|address| {
-        address.is_ipv4() == remote.is_ipv4() && !crate::classify::is_impossible(*address)
+        address.is_ipv4() == remote.is_ipv4() && !crate::link::classify::is_impossible(*address)
     });
     foreign.or_else(|| forwarding.our_address(remote)).unwrap_or(remote)
 }

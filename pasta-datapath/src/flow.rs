@@ -1,8 +1,12 @@
 //! What a flow is, how it is named, and who owns it.
 
+pub mod echo;
+pub mod source_check;
+pub mod splice;
 pub mod table;
+pub mod udp;
 
-use crate::forward::Protocol;
+use crate::nat::Protocol;
 use std::net::SocketAddr;
 
 /// How a frame finds its flow: both ends as the namespace sees them.

@@ -5,12 +5,12 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
+use pasta_datapath::control::{Monitor, News, Supervisor};
 use pasta_datapath::engine::{Ended, Engine, Forwards, MAX_FLOWS, RunError};
-use pasta_datapath::forward::Forwarding;
-use pasta_datapath::forward::inbound::LocalPolicy;
-use pasta_datapath::io::tap::Tap;
-use pasta_datapath::peer::{Monitor, News, Supervisor};
+use pasta_datapath::nat::Forwarding;
+use pasta_datapath::nat::inbound::LocalPolicy;
 use pasta_datapath::sys;
+use pasta_datapath::sys::tap::Tap;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::forward::{Direction, SocketFamily};
 use pasta_ipc::types::{DatapathStart, LogLevel};

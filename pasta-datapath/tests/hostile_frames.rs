@@ -8,7 +8,7 @@ mod frames;
 #[path = "../../fuzz/src/ethernet_frame.rs"]
 mod invariants;
 
-use pasta_datapath::classify::{Framing, classify};
+use pasta_datapath::link::classify::{Framing, classify};
 use pasta_datapath::wire::checksum::{Sum, pseudo_header};
 use pasta_datapath::wire::ip::{parse_ipv4, parse_ipv6};
 use pasta_datapath::wire::{ethernet, vnet};

@@ -1,17 +1,17 @@
 //! Frames of the namespace: read in batches, each handled once, each flow they touch carried on once.
 
 use super::{Engine, Flow, Kind};
-use crate::classify::{Content, Frame, classify};
 use crate::counters::DropReason;
+use crate::flow::udp::{Datagram, NotSent};
 use crate::flow::{FlowId, FlowKey};
-use crate::forward::Protocol;
-use crate::icmp_error;
-use crate::io::tap::{MAX_FRAME, ReadError};
-use crate::local;
+use crate::link::classify::{Content, Frame, classify};
+use crate::link::icmp_error;
+use crate::link::neighbour;
+use crate::nat::Protocol;
 use crate::sys;
+use crate::sys::tap::{MAX_FRAME, ReadError};
 use crate::tcp::connection::reset_for;
 use crate::time::Instant;
-use crate::udp::{Datagram, NotSent};
 use crate::wire::tcp::{Flags, Header};
 use nix::errno::Errno;
 use pasta_ipc::types::MacAddr;
@@ -145,7 +145,7 @@ impl Engine {
                     return Err(DropReason::NeighbourNotOurs);
                 }
                 let mac = self.mac_at(request.target.into());
-                local::send_arp_reply(&mut self.tap, &request, mac);
+                neighbour::send_arp_reply(&mut self.tap, &request, mac);
                 Ok(())
             }
             Content::NeighbourSolicitation { source, target } => {
@@ -156,7 +156,7 @@ impl Engine {
                     return Err(DropReason::NeighbourNotOurs);
                 }
                 let target_mac = self.mac_at(target.into());
-                local::send_advertisement(&mut self.tap, mac, source, (target, target_mac));
+                neighbour::send_advertisement(&mut self.tap, mac, source, (target, target_mac));
                 Ok(())
             }
             Content::NeighbourAnswer { address, at } => self.hear_answer(mac, address, at),

@@ -2,12 +2,12 @@
 
 use super::Kind;
 use crate::flow::FlowId;
-use crate::forward::inbound::LocalPolicy;
-use crate::io::envelope::Envelope;
-use crate::io::pipes::Pipes;
-use crate::listen::{ListenerId, Listeners, Place};
-use crate::pool::Pool;
-use crate::rules::{Goal, Rules};
+use crate::nat::inbound::LocalPolicy;
+use crate::port_forward::listeners::{ListenerId, Listeners, Place};
+use crate::port_forward::rules::{Goal, Rules};
+use crate::port_forward::socket_pool::Pool;
+use crate::sys::pipe::Pipes;
+use crate::sys::pktinfo::Envelope;
 use crate::time::Instant;
 use nix::errno::Errno;
 use pasta_ipc::forward::{NamespaceListener, SocketFamily};

@@ -3,21 +3,21 @@
 use super::token::Token;
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
+use crate::flow::udp::Datagram;
+use crate::flow::udp::coalesce::{Joined, write_to_tap};
+use crate::flow::udp::forwarded::ForwardedFlow;
 use crate::flow::{FlowId, FlowKey};
-use crate::forward::Protocol;
-use crate::forward::inbound::{Arrival, Way};
-use crate::io::envelope::{Envelope, receive_from};
-use crate::io::listeners;
-use crate::io::sockets::{ReadDatagrams, TcpSocket};
-use crate::io::tap::{self, Path};
-use crate::listen::{ListenerId, Place};
-use crate::rules::Goal;
+use crate::nat::Protocol;
+use crate::nat::inbound::{Arrival, Way};
+use crate::port_forward::listeners::{ListenerId, Place};
+use crate::port_forward::rules::Goal;
 use crate::sys;
+use crate::sys::listen_socket;
+use crate::sys::pktinfo::{Envelope, receive_from};
+use crate::sys::socket::{ReadDatagrams, TcpSocket};
+use crate::sys::tap::{self, Path};
 use crate::tcp::connection::Connection;
 use crate::time::Instant;
-use crate::udp::Datagram;
-use crate::udp::forwarded::ForwardedFlow;
-use crate::udp::group::{Joined, write_to_tap};
 use nix::errno::Errno;
 use pasta_ipc::forward::{
     Direction, Effort, ForwardTable, ListenerAddress, PortSide, PortSnapshot, Transport,
@@ -36,7 +36,7 @@ const SHARE: usize = 32;
 const LISTENERS_A_TURN: usize = 8;
 
 /// Datagrams that one listener hands on in a turn; chosen: as many as one call can stand for.
-const DATAGRAMS: usize = crate::udp::MAX_GROUP;
+const DATAGRAMS: usize = crate::flow::udp::MAX_GROUP;
 
 /// How long listeners wait for descriptors before they are looked at again; chosen: a storm of
 /// connections that cannot be accepted then costs ten looks a second.
@@ -154,7 +154,7 @@ impl Engine {
         goal: Goal,
         socket: OwnedFd,
     ) -> Result<(), Errno> {
-        listeners::prepare(&socket, place.transport())?;
+        listen_socket::prepare(&socket, place.transport())?;
         let token = Token::Listener(self.forwards.listeners.next_id().index());
         let added = self.poller.add_reading(socket.as_fd(), token.into());
         added.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
@@ -320,7 +320,7 @@ impl Engine {
         let connection = Connection::to_namespace(now, iss, self.our_mss(key.namespace));
         let mut flow = self.tcp_flow(connection, socket, self.forwards.mac, &key, None);
         flow.mapping.connected();
-        let token = Token::Flow(self.flows.next_id(), crate::splice::Side::Initiating);
+        let token = Token::Flow(self.flows.next_id(), crate::flow::splice::Side::Initiating);
         if self.poller.add(flow.socket.as_fd(), token.into()).is_err() {
             self.tap.counters.drop(DropReason::NoSocket);
             return flow.socket.reset_on_close();
@@ -550,7 +550,7 @@ impl Engine {
 
 /// Closes a connection with a reset: its peer learns at once that it leads nowhere.
 pub(super) fn reset(socket: OwnedFd) {
-    TcpSocket::new(socket, crate::io::sockets::PeekMethod::Discard).reset_on_close();
+    TcpSocket::new(socket, crate::sys::socket::PeekMethod::Discard).reset_on_close();
 }
 
 /// Ports of rules that are followed as far as possible.

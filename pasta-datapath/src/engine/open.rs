@@ -3,18 +3,18 @@
 
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
+use crate::flow::echo::EchoFlow;
+use crate::flow::source_check::Standing;
+use crate::flow::udp::UdpFlow;
 use crate::flow::{FlowId, FlowKey};
-use crate::forward::{Denied, Protocol, Target};
-use crate::icmp::EchoFlow;
-use crate::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
-use crate::io::epoll::Event;
-use crate::io::sockets::{Connecting, open};
-use crate::io::tap::{self, Path, icmp_protocol};
-use crate::standing::Standing;
+use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
+use crate::nat::{Denied, Protocol, Target};
+use crate::sys::epoll::Event;
+use crate::sys::socket::{Connecting, open};
+use crate::sys::tap::{self, Path, icmp_protocol};
 use crate::tcp::connection::{Connection, reset_for};
 use crate::tcp::seq::Seq;
 use crate::time::Instant;
-use crate::udp::UdpFlow;
 use crate::wire::tcp::{Header, LEN as TCP_LEN};
 use crate::wire::udp;
 use nix::errno::Errno;

@@ -3,12 +3,12 @@
 
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
+use crate::flow::source_check::Standing;
+use crate::flow::udp::Pending;
 use crate::flow::{FlowId, FlowKey};
-use crate::io::sockets::has_its_address;
-use crate::listen::Place;
-use crate::standing::Standing;
+use crate::port_forward::listeners::Place;
+use crate::sys::socket::has_its_address;
 use crate::time::Instant;
-use crate::udp::Pending;
 use nix::errno::Errno;
 use pasta_ipc::types::{IfName, LogLevel, MacAddr};
 use std::collections::BTreeMap;

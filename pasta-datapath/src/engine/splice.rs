@@ -4,14 +4,14 @@ use super::listen::reset;
 use super::token::Token;
 use super::{Engine, Flow, Kind, RunError};
 use crate::counters::DropReason;
+use crate::flow::splice::{Side, SpliceFlow};
 use crate::flow::{Fate, FlowId};
-use crate::forward::{Protocol, Target};
-use crate::io::epoll::Event;
-use crate::io::listeners;
-use crate::io::sockets::{open, take_error};
-use crate::listen::Place;
-use crate::pool::{Request, kind_for};
-use crate::splice::{Side, SpliceFlow};
+use crate::nat::{Protocol, Target};
+use crate::port_forward::listeners::Place;
+use crate::port_forward::socket_pool::{Request, kind_for};
+use crate::sys::epoll::Event;
+use crate::sys::listen_socket;
+use crate::sys::socket::{open, take_error};
 use crate::time::Instant;
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrStorage, bind, connect, setsockopt, sockopt};
@@ -304,7 +304,7 @@ impl Engine {
     ) -> Result<(), RunError> {
         match self.answered(request)? {
             Request::Sockets(kind, _) => {
-                if !sockets.iter().all(|socket| listeners::is_of(socket, kind)) {
+                if !sockets.iter().all(|socket| listen_socket::is_of(socket, kind)) {
                     return Err(violation("sockets of another kind than were asked for"));
                 }
                 let given = self.forwards.pool.fill(kind, sockets);

@@ -5,7 +5,7 @@
 
 use super::Engine;
 use crate::counters::DropReason;
-use crate::local;
+use crate::link::neighbour;
 use pasta_ipc::types::MacAddr;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,13 +21,13 @@ impl Engine {
                     };
                     // From nobody (RFC 5227, section 2.1.1) is a question too.
                     let nobody = (Ipv4Addr::UNSPECIFIED, self.tap.our_mac());
-                    local::send_arp_request(&mut self.tap, ours.unwrap_or(nobody), target);
+                    neighbour::send_arp_request(&mut self.tap, ours.unwrap_or(nobody), target);
                 }
                 IpAddr::V6(target) => {
                     let source = self.forwarding.our_link_local();
                     // From nobody would be looking for a duplicate.
                     if let Some(mac) = self.station_of(source.into()) {
-                        local::send_solicitation(&mut self.tap, (source, mac), target);
+                        neighbour::send_solicitation(&mut self.tap, (source, mac), target);
                     }
                 }
             }
@@ -63,12 +63,12 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{Content, Framing, classify};
+    use crate::control::{Monitor, News, Supervisor};
     use crate::engine::Forwards;
-    use crate::forward::Forwarding;
-    use crate::forward::inbound::LocalPolicy;
-    use crate::io::tap::{MAX_FRAME, Tap};
-    use crate::peer::{Monitor, News, Supervisor};
+    use crate::link::classify::{Content, Framing, classify};
+    use crate::nat::Forwarding;
+    use crate::nat::inbound::LocalPolicy;
+    use crate::sys::tap::{MAX_FRAME, Tap};
     use crate::time::Instant;
     use crate::wire::{arp, ethernet, icmp, ip};
     use nix::errno::Errno;

@@ -2,12 +2,12 @@
 
 use super::active::Counted;
 use super::{Engine, Kind};
-use crate::classify::Framing;
 use crate::counters::DropReason;
 use crate::flow::Fate;
 use crate::flow::{FlowId, FlowKey};
-use crate::io::sockets::TcpSocket;
-use crate::io::tap::{self, Path, Tap};
+use crate::link::classify::Framing;
+use crate::sys::socket::TcpSocket;
+use crate::sys::tap::{self, Path, Tap};
 use crate::tcp::connection::Connection;
 use crate::tcp::mapping::{Mapping, SHARE, ToTap};
 use crate::time::Instant;

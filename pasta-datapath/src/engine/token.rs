@@ -1,7 +1,7 @@
 //! What the kernel gives back with an event.
 
 use crate::flow::FlowId;
-use crate::splice::Side;
+use crate::flow::splice::Side;
 
 /// Upper halves that no life of a flow reaches: [`FlowId::MAX_LIFE`] sees to that.
 const FIXED: u64 = 0xffff_ffff << 32;

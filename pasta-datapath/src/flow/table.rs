@@ -208,7 +208,7 @@ impl<F> FlowTable<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::Protocol;
+    use crate::nat::Protocol;
 
     fn key(port: u16) -> FlowKey {
         FlowKey {

@@ -1,11 +1,11 @@
 //! One flow at full speed in each direction, through everything but the kernel: frames as the tap gives
 //! them, the flow table, the real mapping, and a socket and a tap that count what they are asked.
 
-use pasta_datapath::classify::{Content, Framing, classify};
 use pasta_datapath::flow::table::FlowTable;
 use pasta_datapath::flow::{FlowId, FlowKey};
-use pasta_datapath::forward::Protocol;
-use pasta_datapath::io::tap::MAX_FRAME;
+use pasta_datapath::link::classify::{Content, Framing, classify};
+use pasta_datapath::nat::Protocol;
+use pasta_datapath::sys::tap::MAX_FRAME;
 use pasta_datapath::tcp::budget::Budget;
 use pasta_datapath::tcp::connection::Connection;
 use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};

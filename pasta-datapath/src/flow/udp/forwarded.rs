@@ -8,15 +8,15 @@
 //! Until a socket that was asked for is there, datagrams wait, up to a bound; beyond it they are counted
 //! drops, as they would be in a socket's own queue.
 
-use super::group::Joined;
-use super::{Datagram, NotSent, group, lifetime};
+use super::coalesce::Joined;
+use super::{Datagram, NotSent, coalesce, lifetime};
 use crate::counters::DropReason;
-use crate::io::envelope::{Envelope, send_from};
-use crate::io::sockets::{ReadDatagrams, receive_datagrams, send_datagrams};
-use crate::io::tap::{Path, Tap};
-use crate::listen::ListenerId;
+use crate::flow::udp::Reading;
+use crate::port_forward::listeners::ListenerId;
+use crate::sys::pktinfo::{Envelope, send_from};
+use crate::sys::socket::{ReadDatagrams, receive_datagrams, send_datagrams};
+use crate::sys::tap::{Path, Tap};
 use crate::time::Instant;
-use crate::udp::Reading;
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
 use std::cell::Cell;
@@ -151,7 +151,7 @@ impl ForwardedFlow {
     ) {
         self.last_active = now;
         match &mut self.other {
-            Other::Tap { path, .. } => group::write_to_tap(tap, path, mtu, read, octets),
+            Other::Tap { path, .. } => coalesce::write_to_tap(tap, path, mtu, read, octets),
             Other::Socket(_) if read.truncated => tap.counters.drop(DropReason::TooLarge),
             Other::Socket(_) => {
                 let datagram = Datagram { payload: octets, segment_size: read.segment_size };
@@ -172,7 +172,7 @@ impl ForwardedFlow {
         let Other::Socket(socket) = &self.other else { return };
         let send = |slices: &[IoSlice<'_>], size| send_datagrams(socket.as_fd(), slices, size);
         // That nobody listens there is not carried back: the listener's peer cannot be told.
-        group::send(&self.groups_out, datagrams, send, |_, why| dropped(reason_of(why)));
+        coalesce::send(&self.groups_out, datagrams, send, |_, why| dropped(reason_of(why)));
     }
 
     /// Sends what the namespace answers, through the `listener`.
@@ -193,7 +193,7 @@ impl ForwardedFlow {
             path.set_mac(mac);
         }
         let send = |slices: &[IoSlice<'_>], size| send_from(listener, &self.envelope, slices, size);
-        group::send(&self.groups_out, datagrams, send, |_, why| dropped(reason_of(why)));
+        coalesce::send(&self.groups_out, datagrams, send, |_, why| dropped(reason_of(why)));
     }
 
     /// Moves what the flow's own socket has received to the `listener`'s peer.
@@ -209,7 +209,7 @@ impl ForwardedFlow {
         let mut send_on = |read: ReadDatagrams, octets: &[u8]| {
             let payload = octets.get(..read.len).unwrap_or_default();
             let datagram = Datagram { payload, segment_size: read.segment_size };
-            if let Err(why) = group::send_one(&datagram, &send) {
+            if let Err(why) = coalesce::send_one(&datagram, &send) {
                 dropped(reason_of(why));
             }
         };

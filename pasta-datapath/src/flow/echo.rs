@@ -3,13 +3,13 @@
 //! The kernel lets us have one only if our group is in `net.ipv4.ping_group_range` of the host; where
 //! it is not, requests are counted drops and the log says once what to change.
 
-use crate::forward::Target;
-use crate::icmp_error::{Offending, QUOTED_TRANSPORT};
-use crate::io::sockets::{receive_datagrams, send_datagrams};
-use crate::io::tap::{Path, Tap, icmp_protocol};
-use crate::standing::Standing;
+use crate::flow::source_check::Standing;
+use crate::flow::udp::Reading;
+use crate::link::icmp_error::{Offending, QUOTED_TRANSPORT};
+use crate::nat::Target;
+use crate::sys::socket::{receive_datagrams, send_datagrams};
+use crate::sys::tap::{Path, Tap, icmp_protocol};
 use crate::time::Instant;
-use crate::udp::Reading;
 use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
 use nix::errno::Errno;
 use pasta_ipc::types::MacAddr;

@@ -9,7 +9,7 @@
 
 pub mod inbound;
 
-use crate::classify::is_impossible;
+use crate::link::classify::is_impossible;
 use pasta_ipc::types::{
     FamilyPolicy, FamilySnapshot, HostLoopback, IfName, NetworkSnapshot, Resolver,
     ResolverSnapshot, Service,

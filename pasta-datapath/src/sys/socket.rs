@@ -1,6 +1,6 @@
 //! Host sockets: made for a target, read and written without ever blocking.
 
-use crate::forward::{Protocol, Target};
+use crate::nat::{Protocol, Target};
 use crate::sys;
 use crate::tcp::mapping::HostSocket;
 use crate::tcp::to_socket::Room;

@@ -5,7 +5,7 @@
 //! wait in it are kept, and so is the port. Listeners that the launcher has bound wait until a rule
 //! wants them.
 
-use crate::rules::{Goal, Ports};
+use crate::port_forward::rules::{Goal, Ports};
 use pasta_ipc::forward::{Direction, ListenerAddress, NamespaceListener, Transport};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

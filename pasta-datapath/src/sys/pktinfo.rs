@@ -1,6 +1,6 @@
 //! Datagrams of sockets that many peers talk to: from whom they come, and to which of our addresses.
 
-use super::sockets::ReadDatagrams;
+use super::socket::ReadDatagrams;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -125,7 +125,7 @@ pub fn send_from(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::listeners;
+    use crate::sys::listen_socket;
     use pasta_ipc::forward::{ListenerAddress, SocketFamily, Transport};
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
@@ -137,7 +137,7 @@ mod tests {
         let (transport, address, interface) = (Transport::Udp, None, None);
         let at = ListenerAddress { transport, address, interface, port: port.try_into().unwrap() };
         let listener = at.open(SocketFamily::Both).unwrap();
-        listeners::prepare(&listener, Transport::Udp).unwrap();
+        listen_socket::prepare(&listener, Transport::Udp).unwrap();
         for (ours, server) in [("127.0.0.1", "127.0.0.9"), ("::1", "::1")] {
             let ours: IpAddr = ours.parse().unwrap();
             let client = UdpSocket::bind((ours, 0)).unwrap();

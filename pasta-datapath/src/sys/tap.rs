@@ -1,7 +1,7 @@
 //! The tap: frames in, headers in front of payload out.
 
-use crate::classify::Framing;
 use crate::counters::{Counters, DropReason};
+use crate::link::classify::Framing;
 use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::ip::{
     IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4_header,
@@ -354,7 +354,7 @@ pub const UDP: u8 = PROTOCOL_UDP;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{Content, classify};
+    use crate::link::classify::{Content, classify};
     use crate::tcp::seq::Seq;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use pasta_ipc::types::IfName;

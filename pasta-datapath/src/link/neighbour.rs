@@ -8,8 +8,8 @@
 //! opens would go to the old one until the namespace opens something itself. An answer that is lost is
 //! no more than that.
 
-use crate::classify::is_impossible;
-use crate::io::tap::{Path, Tap};
+use crate::link::classify::is_impossible;
+use crate::sys::tap::{Path, Tap};
 use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
 use crate::wire::{arp, ethernet, icmp};
 use pasta_ipc::types::{MacAddr, NeighbourSnapshot, NetworkSnapshot};

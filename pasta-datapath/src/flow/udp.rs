@@ -11,19 +11,19 @@
 //! old one is waited for a little longer. A flow ends by time alone: 30 s without an answer, 180 s after the last datagram with
 //! one (RFC 4787, REQ-5, asks for 2 min at least), 10 s after an answered DNS query.
 
+pub mod coalesce;
 pub mod forwarded;
-pub mod group;
 
 use crate::counters::DropReason;
-use crate::forward::Target;
-use crate::icmp_error::{Offending, QUOTED_TRANSPORT};
-use crate::io::sockets::{receive_datagrams, send_datagrams};
-use crate::io::tap::{Path, Tap};
-use crate::standing::Standing;
+use crate::flow::source_check::Standing;
+use crate::link::icmp_error::{Offending, QUOTED_TRANSPORT};
+use crate::nat::Target;
+use crate::sys::socket::{receive_datagrams, send_datagrams};
+use crate::sys::tap::{Path, Tap};
 use crate::time::Instant;
 use crate::wire::ip::PROTOCOL_UDP;
 use crate::wire::udp;
-use group::Gathered;
+use coalesce::Gathered;
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
 use std::cell::Cell;
@@ -170,7 +170,7 @@ impl UdpFlow {
             self.path.set_mac(mac);
         }
         let send = |slices: &[IoSlice<'_>], size| send_datagrams(self.socket(), slices, size);
-        group::send(&self.groups, group, send, |datagram, why| failed(self, datagram, why));
+        coalesce::send(&self.groups, group, send, |datagram, why| failed(self, datagram, why));
     }
 
     /// The packet that `datagram` was, for an error to quote.
@@ -218,7 +218,7 @@ impl UdpFlow {
         match receive_datagrams(socket.as_fd(), buffer) {
             Ok(read) => {
                 let octets = buffer.get(..read.len).unwrap_or_default();
-                group::write_to_tap(tap, &self.path, mtu, read, octets);
+                coalesce::write_to_tap(tap, &self.path, mtu, read, octets);
             }
             Err(Errno::EAGAIN) if now < *until => return,
             Err(_) => {}

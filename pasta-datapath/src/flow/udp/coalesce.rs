@@ -2,8 +2,8 @@
 
 use super::{Datagram, MAX_GROUP, MAX_GROUP_OCTETS, NotSent};
 use crate::counters::DropReason;
-use crate::io::sockets::ReadDatagrams;
-use crate::io::tap::{Path, Tap};
+use crate::sys::socket::ReadDatagrams;
+use crate::sys::tap::{Path, Tap};
 use crate::wire::udp;
 use nix::errno::Errno;
 use pasta_ipc::types::Mtu;

@@ -11,7 +11,7 @@
 //! that came up short says so too, unless the stream has ended behind it.
 
 use crate::flow::Fate;
-use crate::io::pipes::{Pipe, Pipes};
+use crate::sys::pipe::{Pipe, Pipes};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use std::net::SocketAddr;

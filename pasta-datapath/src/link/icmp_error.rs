@@ -4,7 +4,7 @@
 //! octets of its transport header, which is what a host finds its socket by (RFC 792; RFC 1122,
 //! section 3.2.2; RFC 4443, section 3).
 
-use crate::io::tap::{Path, Tap, icmp_protocol};
+use crate::sys::tap::{Path, Tap, icmp_protocol};
 use crate::wire::icmp::{Error, error_head};
 use crate::wire::ip::{ipv4_header, ipv6_header};
 use nix::errno::Errno;
