@@ -20,8 +20,8 @@ pub fn check(octets: &[u8]) {
             specs.push((option, spec));
         }
     }
-    let Ok(forwards) = add_up(&specs, Service::On, Service::On, System::fallback()) else { return };
-    for rules in [&forwards.inbound, &forwards.outbound] {
+    let Ok(ports) = add_up(&specs, Service::On, Service::On, System::fallback()) else { return };
+    for rules in [&ports.inbound, &ports.outbound] {
         for (n, rule) in rules.iter().enumerate() {
             let last = rule.target_port(rule.ports().last());
             assert!(last.is_some_and(|port| port >= 1), "{rule:?}");

@@ -1,7 +1,7 @@
 //! Address policy: no destination leads where the host alone may go, unless a mapping says so.
 
 use crate::input::Input;
-use pasta_datapath::nat::{Forwarding, Protocol, Target};
+use pasta_datapath::nat::{Nat, Protocol, Target};
 use pasta_ipc::types::{
     Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
     IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
@@ -42,8 +42,8 @@ pub fn check(octets: &[u8]) {
     let (v6, ipv6, ipv6_snapshot) = family(&mut input, |input| input.ipv6());
     let resolvers: Vec<Resolver> = (0..input.octet() % 4).map(|_| resolver(&mut input)).collect();
 
-    let mut forwarding = Forwarding::new(ipv4, ipv6);
-    forwarding.update_network(&NetworkSnapshot {
+    let mut nat = Nat::new(ipv4, ipv6);
+    nat.update_network(&NetworkSnapshot {
         generation: Generation(1),
         ipv4: ipv4_snapshot,
         ipv6: ipv6_snapshot,
@@ -51,7 +51,7 @@ pub fn check(octets: &[u8]) {
         completeness: Completeness::Complete,
     });
     let servers = Bounded::truncated(resolvers.iter().cloned()).0;
-    forwarding.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers });
+    nat.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers });
 
     for _ in 0..QUESTIONS {
         let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Echo];
@@ -61,9 +61,9 @@ pub fn check(octets: &[u8]) {
             let family = if address.is_ipv4() { &v4 } else { &v6 };
             let resolver = resolvers.iter().find(|r| r.address.is_ipv4() == address.is_ipv4());
             let destination = SocketAddr::new(address, port);
-            let target = forwarding.outbound(protocol, destination);
-            assert_eq!(target, forwarding.outbound(protocol, destination));
-            assert_eq!(forwarding.serves(address), family.policy.service == Service::On);
+            let target = nat.outbound(protocol, destination);
+            assert_eq!(target, nat.outbound(protocol, destination));
+            assert_eq!(nat.serves(address), family.policy.service == Service::On);
             if let Ok(target) = target {
                 check_target(family, resolver, destination, &target);
             }

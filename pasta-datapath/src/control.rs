@@ -29,9 +29,9 @@ enum Phase {
     Started,
 }
 
-/// What a peer has told.
+/// What a peer has handler.
 #[derive(Debug)]
-pub enum News {
+pub enum PeerMessage {
     /// Options, and the tap if there is one.
     Start(Box<DatapathStart>, Option<OwnedFd>),
     /// What netlink knows.
@@ -62,7 +62,7 @@ pub struct Supervisor {
     channel: Channel<DatapathToSupervisor, SupervisorToDatapath>,
     phase: Phase,
     resolvers: Generation,
-    forwards: [Generation; 2],
+    ports: [Generation; 2],
     level: LogLevel,
     withheld: u64,
 }
@@ -84,14 +84,14 @@ impl Supervisor {
     /// # Errors
     ///
     /// If the supervisor has gone.
-    pub fn greet(fd: OwnedFd) -> Result<Self, SendError> {
+    pub fn handshake(fd: OwnedFd) -> Result<Self, SendError> {
         let channel = Channel::from(fd);
         channel.send(&DatapathToSupervisor::Hello(Hello::OURS))?;
         Ok(Self {
             channel,
             phase: Phase::New,
             resolvers: Generation::default(),
-            forwards: <[Generation; 2]>::default(),
+            ports: <[Generation; 2]>::default(),
             level: LogLevel::Info,
             withheld: 0,
         })
@@ -149,14 +149,14 @@ impl Supervisor {
     /// # Errors
     ///
     /// [`ReceiveError::Closed`] and [`ReceiveError::Violation`] end the process.
-    pub fn receive(&mut self, mut told: impl FnMut(News)) -> Result<(), ReceiveError> {
+    pub fn receive(&mut self, mut handler: impl FnMut(PeerMessage)) -> Result<(), ReceiveError> {
         for _ in 0..MESSAGES {
             match self.channel.receive() {
                 Err(ReceiveError::WouldBlock) => return Ok(()),
                 Err(error) => return Err(error),
                 Ok(received) => {
-                    if let Some(news) = self.take(received)? {
-                        told(news);
+                    if let Some(message) = self.take(received)? {
+                        handler(message);
                     }
                 }
             }
@@ -167,7 +167,7 @@ impl Supervisor {
     fn take(
         &mut self,
         received: Received<SupervisorToDatapath>,
-    ) -> Result<Option<News>, ReceiveError> {
+    ) -> Result<Option<PeerMessage>, ReceiveError> {
         let Received { message, mut fds } = received;
         match (self.phase, message) {
             (Phase::New, SupervisorToDatapath::Hello(hello)) => {
@@ -178,26 +178,26 @@ impl Supervisor {
             (Phase::Greeted, SupervisorToDatapath::Start(start)) => {
                 self.phase = Phase::Started;
                 // The channel has checked that it came if it was to come.
-                Ok(Some(News::Start(start, fds.pop())))
+                Ok(Some(PeerMessage::Start(start, fds.pop())))
             }
             (Phase::Greeted, SupervisorToDatapath::Listeners(listeners)) => {
                 let listeners = listeners.as_slice().iter().cloned().zip(fds).collect();
-                Ok(Some(News::Listeners(listeners)))
+                Ok(Some(PeerMessage::Listeners(listeners)))
             }
             (Phase::Greeted | Phase::Started, SupervisorToDatapath::Resolvers(snapshot)) => {
                 newer(&mut self.resolvers, snapshot.generation)?;
-                Ok(Some(News::Resolvers(snapshot)))
+                Ok(Some(PeerMessage::Resolvers(snapshot)))
             }
             (Phase::Greeted | Phase::Started, SupervisorToDatapath::Forwards(table)) => {
-                let [inbound, outbound] = &mut self.forwards;
+                let [inbound, outbound] = &mut self.ports;
                 let last = match table.direction {
                     Direction::Inbound => inbound,
                     Direction::Outbound => outbound,
                 };
                 newer(last, table.generation)?;
-                Ok(Some(News::Forwards(table)))
+                Ok(Some(PeerMessage::Forwards(table)))
             }
-            (Phase::Started, SupervisorToDatapath::Shutdown) => Ok(Some(News::Shutdown)),
+            (Phase::Started, SupervisorToDatapath::Shutdown) => Ok(Some(PeerMessage::Shutdown)),
             (phase, message) => Err(untimely(phase, &message)),
         }
     }
@@ -209,7 +209,7 @@ impl Monitor {
     /// # Errors
     ///
     /// If the monitor has gone already.
-    pub fn greet(fd: OwnedFd) -> Result<Self, SendError> {
+    pub fn handshake(fd: OwnedFd) -> Result<Self, SendError> {
         let channel = Channel::from(fd);
         channel.send(&DatapathToMonitor::Hello(Hello::OURS))?;
         let (phase, generation) = (Phase::New, Generation::default());
@@ -231,19 +231,19 @@ impl Monitor {
         self.channel.as_ref().ok_or(SendError::Closed)?.send(message)
     }
 
-    /// As [`Supervisor::receive`]; that the monitor has gone is news and no error.
+    /// As [`Supervisor::receive`]; that the monitor has gone is message and no error.
     ///
     /// # Errors
     ///
     /// [`ReceiveError::Violation`] ends the process.
-    pub fn receive(&mut self, mut told: impl FnMut(News)) -> Result<(), ReceiveError> {
+    pub fn receive(&mut self, mut handler: impl FnMut(PeerMessage)) -> Result<(), ReceiveError> {
         for _ in 0..MESSAGES {
             let Some(channel) = &self.channel else { return Ok(()) };
             let Received { message, fds } = match channel.receive() {
                 Err(ReceiveError::WouldBlock) => return Ok(()),
                 Err(ReceiveError::Closed | ReceiveError::Io(_)) => {
                     self.channel = None;
-                    told(News::MonitorGone);
+                    handler(PeerMessage::MonitorGone);
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -256,11 +256,11 @@ impl Monitor {
                 }
                 (Phase::Greeted, MonitorToDatapath::Network(snapshot)) => {
                     newer(&mut self.generation, snapshot.generation)?;
-                    told(News::Network(snapshot));
+                    handler(PeerMessage::Network(snapshot));
                 }
                 (Phase::Greeted, MonitorToDatapath::Neighbours(snapshot)) => {
                     newer(&mut self.neighbours, snapshot.generation)?;
-                    told(News::Neighbours(snapshot));
+                    handler(PeerMessage::Neighbours(snapshot));
                 }
                 (Phase::Greeted, MonitorToDatapath::Ports(snapshot)) => {
                     let [[host_tcp, host_udp], [tcp, udp]] = &mut self.ports;
@@ -271,15 +271,15 @@ impl Monitor {
                         (PortSide::Namespace, Transport::Udp) => udp,
                     };
                     newer(last, snapshot.generation)?;
-                    told(News::Ports(snapshot));
+                    handler(PeerMessage::Ports(snapshot));
                 }
                 (
                     Phase::Greeted,
                     MonitorToDatapath::Sockets { request, .. }
                     | MonitorToDatapath::Listener { request },
-                ) => told(News::Sockets(request, fds)),
+                ) => handler(PeerMessage::Sockets(request, fds)),
                 (Phase::Greeted, MonitorToDatapath::Refused { request, why }) => {
-                    told(News::Refused(request, why));
+                    handler(PeerMessage::Refused(request, why));
                 }
                 (phase, message) => return Err(untimely(phase, &message)),
             }
@@ -315,7 +315,7 @@ mod tests {
 
     fn monitor() -> (Monitor, MonitorEnd) {
         let (ours, theirs) = Channel::<DatapathToMonitor, MonitorToDatapath>::pair().unwrap();
-        (Monitor::greet(ours.into()).unwrap(), theirs)
+        (Monitor::handshake(ours.into()).unwrap(), theirs)
     }
 
     fn network(generation: u64) -> MonitorToDatapath {
@@ -333,9 +333,9 @@ mod tests {
         let (mut monitor, theirs) = monitor();
         theirs.send(&MonitorToDatapath::Hello(Hello::OURS)).unwrap();
         theirs.send(&network(2)).unwrap();
-        let mut news = 0;
-        monitor.receive(|_| news += 1).unwrap();
-        assert_eq!(news, 1);
+        let mut message = 0;
+        monitor.receive(|_| message += 1).unwrap();
+        assert_eq!(message, 1);
         theirs.send(&network(2)).unwrap();
         assert!(matches!(monitor.receive(|_| ()), Err(ReceiveError::Violation(_))));
     }
@@ -353,7 +353,9 @@ mod tests {
         let (mut monitor, theirs) = monitor();
         drop(theirs);
         let mut gone = 0;
-        monitor.receive(|news| gone += u32::from(matches!(news, News::MonitorGone))).unwrap();
+        monitor
+            .receive(|message| gone += u32::from(matches!(message, PeerMessage::MonitorGone)))
+            .unwrap();
         monitor.receive(|_| gone += 1).unwrap();
         assert_eq!(gone, 1);
     }
@@ -361,17 +363,21 @@ mod tests {
     #[test]
     fn supervisor_may_say_nothing_before_hello_and_repeat_no_generation() {
         let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
-        let mut supervisor = Supervisor::greet(ours.into()).unwrap();
+        let mut supervisor = Supervisor::handshake(ours.into()).unwrap();
         let snapshot = ResolverSnapshot { generation: Generation(1), servers: Bounded::default() };
         let resolvers = SupervisorToDatapath::Resolvers(snapshot);
         theirs.send(&SupervisorToDatapath::Hello(Hello::OURS)).unwrap();
         theirs.send(&resolvers).unwrap();
-        assert!(supervisor.receive(|news| assert!(matches!(news, News::Resolvers(_)))).is_ok());
+        assert!(
+            supervisor
+                .receive(|message| assert!(matches!(message, PeerMessage::Resolvers(_))))
+                .is_ok()
+        );
         theirs.send(&resolvers).unwrap();
         assert!(matches!(supervisor.receive(|_| ()), Err(ReceiveError::Violation(_))));
 
         let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
-        let mut supervisor = Supervisor::greet(ours.into()).unwrap();
+        let mut supervisor = Supervisor::handshake(ours.into()).unwrap();
         theirs.send(&resolvers).unwrap();
         assert!(matches!(supervisor.receive(|_| ()), Err(ReceiveError::Violation(_))));
     }
@@ -379,7 +385,7 @@ mod tests {
     #[test]
     fn each_direction_of_rules_counts_its_own_generations() {
         let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
-        let mut supervisor = Supervisor::greet(ours.into()).unwrap();
+        let mut supervisor = Supervisor::handshake(ours.into()).unwrap();
         theirs.send(&SupervisorToDatapath::Hello(Hello::OURS)).unwrap();
         for direction in [Direction::Inbound, Direction::Outbound] {
             let (generation, rules) = (Generation(1), Bounded::default());

@@ -3,24 +3,24 @@
 //! Order of a turn: timers, tap, host sockets, messages, then flows that wait for more. A flow that has
 //! used its share goes to the end of a queue; a turn with something in that queue does not sleep, and
 //! serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
-//! while looking for what is about to come (`engine/rhythm.rs`).
+//! while looking for what is about to come (`engine/busy_poll.rs`).
 //! No buffer is allocated for a frame.
 
-mod active;
 mod batch;
-mod forwards;
+mod busy_poll;
+mod evict;
 mod listen;
+mod neighbour;
 mod open;
-mod renew;
-mod rhythm;
-mod room;
+mod ports;
+mod reopen;
 mod splice;
-mod station;
 mod tcp;
 mod timers;
 mod token;
+mod tx_window;
 
-use crate::control::{Monitor, News, Supervisor};
+use crate::control::{Monitor, PeerMessage, Supervisor};
 use crate::flow::FlowId;
 use crate::flow::echo::EchoFlow;
 use crate::flow::splice::{Side, SpliceFlow};
@@ -29,20 +29,19 @@ use crate::flow::udp::forwarded::ForwardedFlow;
 use crate::flow::udp::{Reading, UdpFlow};
 use crate::link::icmp_error;
 use crate::link::neighbour::Neighbours;
-use crate::nat::Forwarding;
+use crate::nat::Nat;
 use crate::sys::epoll::{CAPACITY, Event, Poller};
 use crate::sys::socket::{PeekMethod, QueuedError, probe_peek, probe_send_buffer, take_error};
 use crate::sys::tap::Tap;
 use crate::tcp::budget::Budget;
 use crate::time::Instant;
-use active::Active;
 use batch::{BATCH, BATCH_OCTETS, BatchStorage};
-pub use forwards::Forwards;
+use busy_poll::{BUSY_POLL_TIME, BusyPoll, Turn};
 use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::types::{LogLevel, Mtu};
-use rhythm::{LOOK_FOR, Rhythm, Turn};
+pub use ports::PortForwarding;
 use seccomp::Confined;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -52,6 +51,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tcp::{Rounds, TcpFlow, share_among};
 use token::Token;
+use tx_window::Active;
 
 /// What is peeked at once, for the same reason.
 const SCRATCH_OCTETS: usize = 512 * 1024;
@@ -131,7 +131,7 @@ pub struct Engine {
     rounds: Rounds,
     /// Flows whose window is to grow when there is room for it in the tap's queue.
     waiting: VecDeque<FlowId>,
-    forwarding: Forwarding,
+    nat: Nat,
     neighbours: Neighbours,
     mtu: Mtu,
     budget: Budget,
@@ -143,19 +143,19 @@ pub struct Engine {
     frames: Vec<u8>,
     scratch: Vec<u8>,
     ranges: Vec<(usize, usize)>,
-    rhythm: Rhythm,
+    busy_poll: BusyPoll,
     storage: BatchStorage,
     events: Vec<Event>,
-    forwards: Forwards,
+    ports: PortForwarding,
     started: std::time::Instant,
-    said: Said,
+    said: LogLimits,
 }
 
 /// Warnings that are said once, or not too often.
 #[derive(Debug, Default)]
-struct Said {
+struct LogLimits {
     no_ping: bool,
-    exhausted: room::Sparingly,
+    exhausted: evict::RateLimit,
 }
 
 impl Engine {
@@ -169,8 +169,8 @@ impl Engine {
         tap: Tap,
         supervisor: Supervisor,
         monitor: Monitor,
-        forwarding: Forwarding,
-        forwards: Forwards,
+        nat: Nat,
+        ports: PortForwarding,
         max_flows: usize,
     ) -> Result<Self, (Supervisor, io::Error)> {
         let poller = match watch_fixed(&tap, &supervisor, &monitor) {
@@ -188,7 +188,7 @@ impl Engine {
             hungry: VecDeque::new(),
             rounds: Rounds::default(),
             waiting: VecDeque::new(),
-            forwarding,
+            nat,
             neighbours: Neighbours::default(),
             mtu: Mtu::DEFAULT,
             budget: Budget::new(PARKING_OCTETS, MOST_PARKED),
@@ -199,12 +199,12 @@ impl Engine {
             frames: vec![0; BATCH_OCTETS],
             scratch: vec![0; SCRATCH_OCTETS],
             ranges: Vec::new(),
-            rhythm: Rhythm::new(),
+            busy_poll: BusyPoll::new(),
             storage: BatchStorage::default(),
             events: Vec::new(),
-            forwards,
+            ports,
             started: std::time::Instant::now(),
-            said: Said::default(),
+            said: LogLimits::default(),
         })
     }
 
@@ -213,7 +213,7 @@ impl Engine {
         &mut self.supervisor
     }
 
-    /// Forwards frames until it is told to stop; cannot be called by a process that is not confined.
+    /// PortForwarding frames until it is told to stop; cannot be called by a process that is not confined.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl Engine {
                 let line = format!("datapath ends: octets parked {parked}, {counters}");
                 self.supervisor.log(LogLevel::Info, || line);
                 // Whoever waits for us waits for the ports, and not for the tap.
-                self.forwards.close_all();
+                self.ports.close_all();
                 if matches!(ended, Ended::Asked) {
                     self.supervisor.hang_up();
                 }
@@ -238,17 +238,17 @@ impl Engine {
         let now = self.now();
         // Who waits for a window has one as soon as the tap's queue is empty, of which there is no event.
         let waited_for = !self.hungry.is_empty() || !self.waiting.is_empty();
-        let busy = self.tap_ready || waited_for || self.forwards.is_busy();
+        let busy = self.tap_ready || waited_for || self.ports.is_busy();
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
             let timer = self.timers.first().map(|(due, _)| *due);
-            let deadlines = [timer, self.forwards.deadline()];
+            let deadlines = [timer, self.ports.deadline()];
             deadlines.into_iter().flatten().min().map(|due| due.since(now))
         };
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        if !busy && self.rhythm.looks() {
+        if !busy && self.busy_poll.looks() {
             self.look(now, &mut events)?;
         }
         if events.is_empty() {
@@ -273,11 +273,11 @@ impl Engine {
         for event in &events {
             match Token::from(event.token) {
                 Token::Tap => {}
-                Token::Supervisor => ended = self.hear_supervisor()?.or(ended),
-                Token::Monitor => self.hear_monitor()?,
-                Token::Listener(index) => self.forwards.came(index),
+                Token::Supervisor => ended = self.read_supervisor()?.or(ended),
+                Token::Monitor => self.read_monitor()?,
+                Token::Listener(index) => self.ports.came(index),
                 Token::Flow(id, side) => {
-                    match self.rhythm_side(id, side) {
+                    match self.exchange_side(id, side) {
                         Some(Side::Initiating) => near = true,
                         Some(Side::Target) => far = true,
                         None => {}
@@ -291,7 +291,7 @@ impl Engine {
         self.serve_hungry(now);
         self.serve_waiting(now);
         let little = self.tap.counters.octets_to_tap - before < LITTLE;
-        self.rhythm.note(match (near, far) {
+        self.busy_poll.note(match (near, far) {
             (true, false) => Turn::Near,
             (false, true) if little => Turn::Far,
             _ => Turn::Other,
@@ -300,7 +300,7 @@ impl Engine {
     }
 
     /// Which end of an exchange an event of this flow is from; none in the middle of a stream.
-    fn rhythm_side(&mut self, id: FlowId, side: Side) -> Option<Side> {
+    fn exchange_side(&mut self, id: FlowId, side: Side) -> Option<Side> {
         match &self.flows.get_mut(id)?.kind {
             Kind::Splice(flow) => (!flow.is_stream()).then_some(side),
             _ => Some(Side::Target),
@@ -309,12 +309,12 @@ impl Engine {
 
     /// Looks for events for a moment, since one is likely to come.
     fn look(&mut self, start: Instant, events: &mut Vec<Event>) -> Result<(), RunError> {
-        let until = start + LOOK_FOR;
+        let until = start + BUSY_POLL_TIME;
         loop {
             events.extend(self.poller.wait(Some(Duration::ZERO)).map_err(RunError::Wait)?);
             let found = !events.is_empty();
             if found || self.now() >= until {
-                self.rhythm.looked(found);
+                self.busy_poll.looked(found);
                 return Ok(());
             }
         }
@@ -357,7 +357,7 @@ impl Engine {
             Kind::Forwarded(_) => self.feed(now, id),
             Kind::Udp(_) | Kind::Echo(_) => {
                 if event.is_failed() {
-                    self.tell_errors(id);
+                    self.report_socket_errors(id);
                 }
                 self.feed(now, id);
             }
@@ -366,7 +366,7 @@ impl Engine {
 
     /// Runs a flow that may have more to do.
     fn feed(&mut self, now: Instant, id: FlowId) {
-        let Self { tap, flows, scratch, mtu, hungry, forwards, .. } = self;
+        let Self { tap, flows, scratch, mtu, hungry, ports, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         flow.queued = false;
         let reading = match &mut flow.kind {
@@ -375,7 +375,7 @@ impl Engine {
                 return self.run_tcp_for(share, now, id, &[]);
             }
             Kind::Splice(_) => return self.run_splice(id),
-            Kind::Forwarded(flow) => match forwards.listener(flow.listener()) {
+            Kind::Forwarded(flow) => match ports.listener(flow.listener()) {
                 Some(listener) => flow.receive(now, listener, scratch, |it| tap.counters.drop(it)),
                 None => return self.remove(id),
             },
@@ -396,8 +396,8 @@ impl Engine {
     }
 
     /// Tells the namespace what a datagram socket's error queue holds.
-    fn tell_errors(&mut self, id: FlowId) {
-        let Self { tap, flows, forwarding, .. } = self;
+    fn report_socket_errors(&mut self, id: FlowId) {
+        let Self { tap, flows, nat, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let (socket, mac, path, offending, target) = match &flow.kind {
             Kind::Udp(it) => (it.socket(), it.mac(), it.path(), it.offending(0), it.target()),
@@ -414,22 +414,22 @@ impl Engine {
         {
             let Some(why) = icmp_error::Unreachable::from_errno(errno, mtu) else { continue };
             hard |= !matches!(why, icmp_error::Unreachable::TooBig(_));
-            let reporter = reporter(forwarding, remote, why, offender);
+            let reporter = reporter(nat, remote, why, offender);
             icmp_error::send(tap, mac, reporter, &offending, why);
         }
         if hard {
-            forwarding.resolver_failed(path.source(), target.address.ip());
+            nat.resolver_failed(path.source(), target.address.ip());
         }
     }
 
-    fn hear_supervisor(&mut self) -> Result<Option<Ended>, RunError> {
+    fn read_supervisor(&mut self) -> Result<Option<Ended>, RunError> {
         let mut heard = Vec::new();
-        let result = self.supervisor.receive(|news| heard.push(news));
+        let result = self.supervisor.receive(|message| heard.push(message));
         let mut ended = None;
-        for news in heard {
-            match news {
-                News::Shutdown => ended = Some(Ended::Asked),
-                news => self.take_in(news),
+        for message in heard {
+            match message {
+                PeerMessage::Shutdown => ended = Some(Ended::Asked),
+                message => self.handle_message(message),
             }
         }
         match result {
@@ -439,41 +439,44 @@ impl Engine {
         }
     }
 
-    fn hear_monitor(&mut self) -> Result<(), RunError> {
+    fn read_monitor(&mut self) -> Result<(), RunError> {
         let mut heard = Vec::new();
-        let result = self.monitor.receive(|news| heard.push(news));
-        for news in heard {
-            match news {
-                News::Sockets(request, sockets) => self.sockets_came(request, sockets)?,
-                News::Refused(request, why) => self.sockets_refused(request, why)?,
-                news => self.take_in(news),
+        let result = self.monitor.receive(|message| heard.push(message));
+        for message in heard {
+            match message {
+                PeerMessage::Sockets(request, sockets) => self.sockets_came(request, sockets)?,
+                PeerMessage::Refused(request, why) => self.sockets_refused(request, why)?,
+                message => self.handle_message(message),
             }
         }
         result.map_err(|error| RunError::Peer("monitor", error))
     }
 
     /// Makes what a peer has said count.
-    pub fn take_in(&mut self, news: News) {
-        match news {
-            News::Network(snapshot) => {
-                self.forwarding.update_network(&snapshot);
-                let reached_at = [true, false].map(|v4| self.forwarding.namespace_address(v4));
+    pub fn handle_message(&mut self, message: PeerMessage) {
+        match message {
+            PeerMessage::Network(snapshot) => {
+                self.nat.update_network(&snapshot);
+                let reached_at = [true, false].map(|v4| self.nat.namespace_address(v4));
                 let new = self.neighbours.update(&snapshot, reached_at);
                 self.set_mtu(snapshot.mtu.unwrap_or(self.mtu));
-                self.ask_for(&new);
+                self.solicit(&new);
             }
-            News::Resolvers(snapshot) => self.forwarding.update_resolvers(&snapshot),
-            News::MonitorGone => {
+            PeerMessage::Resolvers(snapshot) => self.nat.update_resolvers(&snapshot),
+            PeerMessage::MonitorGone => {
                 let line = || "monitor has gone; its last snapshot stays in force".to_owned();
                 self.supervisor.log(LogLevel::Warn, line);
                 self.no_more_sockets();
             }
-            News::Forwards(table) => self.rules_changed(&table),
-            News::Listeners(listeners) => self.listeners_came(listeners),
-            News::Ports(snapshot) => self.ports_changed(*snapshot),
-            News::Neighbours(snapshot) => self.neighbours.learn(&snapshot),
+            PeerMessage::Forwards(table) => self.rules_changed(&table),
+            PeerMessage::Listeners(listeners) => self.listeners_came(listeners),
+            PeerMessage::Ports(snapshot) => self.ports_changed(*snapshot),
+            PeerMessage::Neighbours(snapshot) => self.neighbours.learn(&snapshot),
             // Over when there is an engine; for the loop; answers, which the loop takes.
-            News::Start(..) | News::Shutdown | News::Sockets(..) | News::Refused(..) => {}
+            PeerMessage::Start(..)
+            | PeerMessage::Shutdown
+            | PeerMessage::Sockets(..)
+            | PeerMessage::Refused(..) => {}
         }
     }
 }
@@ -493,7 +496,7 @@ fn watch_fixed(tap: &Tap, supervisor: &Supervisor, monitor: &Monitor) -> io::Res
 /// From whom an error comes, as the namespace sees it: the destination itself for a closed port; who
 /// reported it, if that is nobody on this host; else we.
 fn reporter(
-    forwarding: &Forwarding,
+    nat: &Nat,
     remote: IpAddr,
     why: icmp_error::Unreachable,
     offender: Option<IpAddr>,
@@ -504,5 +507,5 @@ fn reporter(
     let foreign = offender.filter(|address| {
         address.is_ipv4() == remote.is_ipv4() && !crate::link::classify::is_impossible(*address)
     });
-    foreign.or_else(|| forwarding.our_address(remote)).unwrap_or(remote)
+    foreign.or_else(|| nat.our_address(remote)).unwrap_or(remote)
 }

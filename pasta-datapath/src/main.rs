@@ -5,9 +5,9 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
-use pasta_datapath::control::{Monitor, News, Supervisor};
-use pasta_datapath::engine::{Ended, Engine, Forwards, MAX_FLOWS, RunError};
-use pasta_datapath::nat::Forwarding;
+use pasta_datapath::control::{Monitor, PeerMessage, Supervisor};
+use pasta_datapath::engine::{Ended, Engine, MAX_FLOWS, PortForwarding, RunError};
+use pasta_datapath::nat::Nat;
 use pasta_datapath::nat::inbound::LocalPolicy;
 use pasta_datapath::sys;
 use pasta_datapath::sys::tap::Tap;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         eprintln!("pasta-datapath is started by pasta, not by hand");
         return ExitCode::FAILURE;
     };
-    let mut supervisor = match Supervisor::greet(supervisor) {
+    let mut supervisor = match Supervisor::handshake(supervisor) {
         Ok(supervisor) => supervisor,
         // Nobody is there to be told.
         Err(_) => return ExitCode::FAILURE,
@@ -62,7 +62,7 @@ struct Begin {
     monitor: Monitor,
     missing: Vec<String>,
     /// What was said before the options: resolvers, rules, listeners.
-    before: Vec<News>,
+    before: Vec<PeerMessage>,
 }
 
 fn failed(what: &'static str) -> impl Fn(&dyn Display) -> String {
@@ -73,7 +73,7 @@ fn failed(what: &'static str) -> impl Fn(&dyn Display) -> String {
 fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>, String> {
     seccomp::harden_early().map_err(|e| failed("cannot harden the process")(&e))?;
     let missing = seccomp::isolate_datapath().map_err(|e| failed("cannot isolate")(&e))?;
-    let monitor = Monitor::greet(monitor).map_err(|e| failed("monitor")(&e))?;
+    let monitor = Monitor::handshake(monitor).map_err(|e| failed("monitor")(&e))?;
     let (mut begin, mut before) = (None, Vec::new());
     while begin.is_none() {
         let mut fds = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
@@ -82,9 +82,9 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
             Err(errno) => return Err(failed("cannot wait for the supervisor")(&errno)),
         }
         let mut shutdown = false;
-        let heard = supervisor.receive(|news| match news {
-            News::Start(start, tap) => begin = Some((start, tap)),
-            News::Shutdown => shutdown = true,
+        let heard = supervisor.receive(|message| match message {
+            PeerMessage::Start(start, tap) => begin = Some((start, tap)),
+            PeerMessage::Shutdown => shutdown = true,
             other => before.push(other),
         });
         match heard {
@@ -105,20 +105,20 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
         _ => Tap::none(start.our_mac),
     };
     let families = SocketFamily::served(start.ipv4.service, start.ipv6.service);
-    let forwarding = Forwarding::new(start.ipv4, start.ipv6);
+    let nat = Nat::new(start.ipv4, start.ipv6);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let flows = descriptors.min(MAX_FLOWS);
     let local = LocalPolicy { splice: start.splice, loopback: start.loopback };
     let mac = start.tap.as_ref().map_or(start.our_mac, |tap| tap.mac);
-    let forwards = Forwards::new(local, families, mac, descriptors);
-    let mut engine = match Engine::new(tap, supervisor, monitor, forwarding, forwards, flows) {
+    let ports = PortForwarding::new(local, families, mac, descriptors);
+    let mut engine = match Engine::new(tap, supervisor, monitor, nat, ports, flows) {
         Ok(engine) => engine,
         Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
     };
     let bind = inbound_ports(&before);
-    before.into_iter().for_each(|news| engine.take_in(news));
+    before.into_iter().for_each(|message| engine.handle_message(message));
     let what = Confinement { bind, ..Confinement::least(Role::Datapath, missing) };
     let confined = seccomp::confine(what, Some(engine.supervisor().as_fd()));
     let (confined, report) = match confined {
@@ -146,9 +146,9 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
 }
 
 /// The ports that the rules lead in by.
-fn inbound_ports(before: &[News]) -> BindPorts {
-    let inbound = before.iter().rev().find_map(|news| match news {
-        News::Forwards(table) if table.direction == Direction::Inbound => Some(table),
+fn inbound_ports(before: &[PeerMessage]) -> BindPorts {
+    let inbound = before.iter().rev().find_map(|message| match message {
+        PeerMessage::Forwards(table) if table.direction == Direction::Inbound => Some(table),
         _ => None,
     });
     inbound.map_or_else(BindPorts::none, |table| BindPorts::of(table.rules.as_slice()))

@@ -1,6 +1,6 @@
 //! Address policy: where a new flow of the namespace's goes on the host.
 //!
-//! Every destination passes [`Forwarding::outbound`], TCP, UDP and echo alike, and nothing else
+//! Every destination passes [`Nat::outbound`], TCP, UDP and echo alike, and nothing else
 //! decides. What comes out is either an address that a mapping of the command line made, or the
 //! namespace's own destination after [`is_impossible`] refused what is not to be reached that way:
 //! loopback in all its spellings, unspecified, multicast, broadcast, and link-local IPv6, which
@@ -70,13 +70,13 @@ struct Family<A> {
 
 /// The address policy of both families as it is at the moment.
 #[derive(Clone, Debug)]
-pub struct Forwarding {
+pub struct Nat {
     ipv4: Family<Ipv4Addr>,
     ipv6: Family<Ipv6Addr>,
     revision: u64,
 }
 
-impl Forwarding {
+impl Nat {
     /// The policy of the command line; nothing is known of the network yet.
     pub fn new(ipv4: FamilyPolicy<Ipv4Addr>, ipv6: FamilyPolicy<Ipv6Addr>) -> Self {
         Self { ipv4: Family::new(ipv4), ipv6: Family::new(ipv6), revision: 0 }

@@ -55,7 +55,7 @@ impl Engine {
     pub(super) fn read_tap(&mut self, now: Instant) -> Result<bool, Errno> {
         let mut frames = std::mem::take(&mut self.frames);
         let mut gone = None;
-        let lone_is_likely = self.rhythm.follows_far();
+        let lone_is_likely = self.busy_poll.follows_far();
         self.ranges.clear();
         self.active.roll(now);
         let most = (self.active.flows() * FRAMES_A_FLOW).clamp(BATCH, MOST_FRAMES);
@@ -123,9 +123,9 @@ impl Engine {
     pub(super) fn mac_at(&self, address: IpAddr) -> MacAddr {
         let ours = self.tap.our_mac();
         let known = |it: IpAddr| {
-            if self.forwarding.is_mapped(it) { Some(ours) } else { self.neighbours.mac_of(it) }
+            if self.nat.is_mapped(it) { Some(ours) } else { self.neighbours.mac_of(it) }
         };
-        let gateway = self.forwarding.gateway(address);
+        let gateway = self.nat.gateway(address);
         known(address).or_else(|| known(gateway?)).unwrap_or(ours)
     }
 
@@ -138,7 +138,7 @@ impl Engine {
         let mac = frame.mac;
         match frame.content {
             Content::Arp(request) => {
-                if !self.forwarding.serves(request.target.into()) {
+                if !self.nat.serves(request.target.into()) {
                     return Err(DropReason::FamilyOff);
                 }
                 if !self.neighbours.answers_arp(&request) {
@@ -149,7 +149,7 @@ impl Engine {
                 Ok(())
             }
             Content::NeighbourSolicitation { source, target } => {
-                if !self.forwarding.serves(target.into()) {
+                if !self.nat.serves(target.into()) {
                     return Err(DropReason::FamilyOff);
                 }
                 if !self.neighbours.answers_solicitation(source, target) {
@@ -159,7 +159,7 @@ impl Engine {
                 neighbour::send_advertisement(&mut self.tap, mac, source, (target, target_mac));
                 Ok(())
             }
-            Content::NeighbourAnswer { address, at } => self.hear_answer(mac, address, at),
+            Content::NeighbourAnswer { address, at } => self.learn_namespace_mac(mac, address, at),
             Content::Tcp { source, destination, header, payload } => {
                 self.handle_segment(now, mac, (source, destination), &header, payload, batch)
             }
@@ -271,7 +271,7 @@ impl Engine {
         mac: MacAddr,
         group: &[(FlowId, MacAddr, Datagram<'_>)],
     ) {
-        let Self { tap, forwarding, flows, .. } = self;
+        let Self { tap, nat, flows, .. } = self;
         if let Some(Flow { kind: Kind::Forwarded(_), .. }) = flows.get_mut(id) {
             return self.answer_forwarded(now, id, mac, group);
         }
@@ -294,17 +294,17 @@ impl Engine {
                 let remote = flow.path().source().ip();
                 let mtu = sys::path_mtu(flow.socket(), remote);
                 if let Some(why) = icmp_error::Unreachable::from_errno(errno, mtu) {
-                    let reporter = forwarding.our_address(remote).unwrap_or(remote);
+                    let reporter = nat.our_address(remote).unwrap_or(remote);
                     let offending = flow.offending(datagram.payload.len());
                     icmp_error::send(tap, mac, reporter, &offending, why);
                 }
             }
         });
         if doubtful {
-            flow.standing().doubt();
+            flow.source_check().doubt();
         }
         if hard {
-            forwarding.resolver_failed(flow.path().source(), flow.target().address.ip());
+            nat.resolver_failed(flow.path().source(), flow.target().address.ip());
         }
     }
 }

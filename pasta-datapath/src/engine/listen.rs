@@ -4,16 +4,16 @@ use super::token::Token;
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
 use crate::flow::udp::Datagram;
-use crate::flow::udp::coalesce::{Joined, write_to_tap};
+use crate::flow::udp::coalesce::{Coalesced, write_to_tap};
 use crate::flow::udp::forwarded::ForwardedFlow;
 use crate::flow::{FlowId, FlowKey};
 use crate::nat::Protocol;
-use crate::nat::inbound::{Arrival, Way};
-use crate::port_forward::listeners::{ListenerId, Place};
-use crate::port_forward::rules::Goal;
+use crate::nat::inbound::{Delivery, InboundFlow};
+use crate::port_forward::listeners::{ListenerId, ListenerSpec};
+use crate::port_forward::rules::ForwardTarget;
 use crate::sys;
 use crate::sys::listen_socket;
-use crate::sys::pktinfo::{Envelope, receive_from};
+use crate::sys::pktinfo::{DatagramAddresses, receive_from};
 use crate::sys::socket::{ReadDatagrams, TcpSocket};
 use crate::sys::tap::{self, Path};
 use crate::tcp::connection::Connection;
@@ -47,7 +47,7 @@ const PORTS_TRIED: u16 = 64;
 
 impl Engine {
     pub(super) fn rules_changed(&mut self, table: &ForwardTable) {
-        self.forwards.rules.update(table);
+        self.ports.rules.update(table);
         self.reconcile(table.direction);
     }
 
@@ -56,38 +56,37 @@ impl Engine {
             PortSide::Namespace => Direction::Inbound,
             PortSide::Host => Direction::Outbound,
         };
-        self.forwards.rules.heard(snapshot);
+        self.ports.rules.heard(snapshot);
         self.reconcile(direction);
     }
 
     /// Takes over listeners that the launcher has bound.
     pub(super) fn listeners_came(&mut self, listeners: Vec<(ListenerAddress, OwnedFd)>) {
         for (at, socket) in listeners {
-            self.forwards.listeners.hand_over(at, socket);
+            self.ports.listeners.hand_over(at, socket);
         }
     }
 
     /// Closes the listeners that nobody wants and opens those that are missing.
     fn reconcile(&mut self, direction: Direction) {
-        let forwards = &mut self.forwards;
-        let (rules, listeners) = (&forwards.rules, &mut forwards.listeners);
-        let wanted: BTreeMap<Place, Goal> = match direction {
+        let ports = &mut self.ports;
+        let (rules, listeners) = (&ports.rules, &mut ports.listeners);
+        let wanted: BTreeMap<ListenerSpec, ForwardTarget> = match direction {
             Direction::Inbound => {
                 let wanted = rules.on_host(listeners.ours(Direction::Outbound));
-                wanted.into_iter().map(|(at, goal)| (Place::Host(at), goal)).collect()
+                wanted.into_iter().map(|(at, goal)| (ListenerSpec::Host(at), goal)).collect()
             }
             Direction::Outbound => {
-                let wanted =
-                    rules.in_namespace(forwards.families, listeners.ours(Direction::Inbound));
-                wanted.into_iter().map(|(at, goal)| (Place::Namespace(at), goal)).collect()
+                let wanted = rules.in_namespace(ports.families, listeners.ours(Direction::Inbound));
+                wanted.into_iter().map(|(at, goal)| (ListenerSpec::Namespace(at), goal)).collect()
             }
         };
-        forwards
+        ports
             .refused
             .retain(|place, _| place.direction() != direction || wanted.contains_key(place));
         if direction == Direction::Outbound {
             // What comes for those that nobody wants any more is closed as it comes.
-            forwards.asked.retain(|at, _| wanted.contains_key(&Place::Namespace(*at)));
+            ports.asked.retain(|at, _| wanted.contains_key(&ListenerSpec::Namespace(*at)));
         }
         let difference = listeners.compare(direction, wanted);
         for id in difference.surplus {
@@ -95,21 +94,21 @@ impl Engine {
         }
         let mut counts = Counts::default();
         if direction == Direction::Outbound {
-            self.forwards.to_ask.clear();
+            self.ports.to_ask.clear();
         }
         for (place, goal) in difference.missing {
             match &place {
-                Place::Host(at) => {
+                ListenerSpec::Host(at) => {
                     let opened =
                         self.open_on_host(at).and_then(|it| self.listen(place.clone(), goal, it));
                     counts.add(goal.effort, opened);
                     self.note(place, goal, opened);
                 }
-                Place::Namespace(at) => {
-                    if let Some(asked) = self.forwards.asked.get_mut(at) {
+                ListenerSpec::Namespace(at) => {
+                    if let Some(asked) = self.ports.asked.get_mut(at) {
                         *asked = goal;
-                    } else if self.forwards.has_room_to_listen() {
-                        self.forwards.to_ask.push_back((*at, goal));
+                    } else if self.ports.has_room_to_listen() {
+                        self.ports.to_ask.push_back((*at, goal));
                     } else {
                         counts.add(goal.effort, Err(Errno::EMFILE));
                         self.note(place, goal, Err(Errno::EMFILE));
@@ -124,7 +123,7 @@ impl Engine {
 
     /// Says what became of ports of rules that are followed as far as possible, unless that was said last.
     fn say_counts(&mut self, direction: Direction, counts: &Counts) {
-        let [inbound, outbound] = &mut self.forwards.said;
+        let [inbound, outbound] = &mut self.ports.said;
         let (side, said) = match direction {
             Direction::Inbound => ("host", inbound),
             Direction::Outbound => ("namespace", outbound),
@@ -138,42 +137,47 @@ impl Engine {
     }
 
     fn open_on_host(&mut self, at: &ListenerAddress) -> Result<OwnedFd, Errno> {
-        if let Some(socket) = self.forwards.listeners.take_spare(at) {
+        if let Some(socket) = self.ports.listeners.take_spare(at) {
             return Ok(socket);
         }
-        if !self.forwards.has_room_to_listen() {
+        if !self.ports.has_room_to_listen() {
             return Err(Errno::EMFILE);
         }
-        at.open(self.forwards.families)
+        at.open(self.ports.families)
     }
 
     /// Makes a socket that is bound a listener of ours.
     pub(super) fn listen(
         &mut self,
-        place: Place,
-        goal: Goal,
+        place: ListenerSpec,
+        goal: ForwardTarget,
         socket: OwnedFd,
     ) -> Result<(), Errno> {
         listen_socket::prepare(&socket, place.transport())?;
-        let token = Token::Listener(self.forwards.listeners.next_id().index());
+        let token = Token::Listener(self.ports.listeners.next_id().index());
         let added = self.poller.add_reading(socket.as_fd(), token.into());
         added.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
         self.supervisor.log(LogLevel::Debug, || format!("listening on {place}"));
-        self.forwards.listeners.insert(place, goal, socket);
+        self.ports.listeners.insert(place, goal, socket);
         Ok(())
     }
 
     pub(super) fn close(&mut self, id: ListenerId) {
-        if let Some(listener) = self.forwards.listeners.remove(id) {
+        if let Some(listener) = self.ports.listeners.remove(id) {
             self.supervisor
                 .log(LogLevel::Debug, || format!("no longer listening on {}", listener.place));
         }
     }
 
     /// Says once for each place that it cannot be listened on; where ports are many, the summary does.
-    pub(super) fn note(&mut self, place: Place, goal: Goal, opened: Result<(), Errno>) {
+    pub(super) fn note(
+        &mut self,
+        place: ListenerSpec,
+        goal: ForwardTarget,
+        opened: Result<(), Errno>,
+    ) {
         let Err(errno) = opened else {
-            self.forwards.refused.remove(&place);
+            self.ports.refused.remove(&place);
             return;
         };
         let level = match goal.effort {
@@ -181,30 +185,30 @@ impl Engine {
             Effort::Auto => LogLevel::Info,
             Effort::BestEffort => LogLevel::Debug,
         };
-        if self.forwards.refused.get(&place) != Some(&errno) {
+        if self.ports.refused.get(&place) != Some(&errno) {
             let reason = errno.desc();
             self.supervisor.log(level, || format!("cannot listen on {place}: {reason}"));
-            self.forwards.refused.insert(place, errno);
+            self.ports.refused.insert(place, errno);
         }
     }
 
     /// Hands on what has come to listeners, each its share.
     pub(super) fn serve_listeners(&mut self, now: Instant) {
-        self.forwards.try_starved_at(now);
+        self.ports.try_starved_at(now);
         self.renew_on_interfaces(now);
-        if self.forwards.ask_again.is_some_and(|due| due <= now) {
-            self.forwards.ask_again = None;
+        if self.ports.ask_again.is_some_and(|due| due <= now) {
+            self.ports.ask_again = None;
             self.ask();
         }
         for _ in 0..LISTENERS_A_TURN {
-            let Some(id) = self.forwards.next_ready() else { return };
-            let Some(listener) = self.forwards.listeners.get(id) else { continue };
+            let Some(id) = self.ports.next_ready() else { return };
+            let Some(listener) = self.ports.listeners.get(id) else { continue };
             let more = match listener.place.transport() {
                 Transport::Tcp => self.accept(now, id),
                 Transport::Udp => self.receive(now, id),
             };
             if more {
-                self.forwards.make_ready(id);
+                self.ports.make_ready(id);
             }
         }
     }
@@ -212,12 +216,12 @@ impl Engine {
     /// Accepts connections; whether there may be more.
     fn accept(&mut self, now: Instant, id: ListenerId) -> bool {
         for _ in 0..SHARE {
-            if self.forwards.pool.is_full(Transport::Tcp) {
-                self.forwards.starve(now + STARVED_FOR, id);
+            if self.ports.pool.is_full(Transport::Tcp) {
+                self.ports.starve(now + STARVED_FOR, id);
                 return false;
             }
-            let full = self.is_crowded(2) && !self.make_room(now);
-            let Some(listener) = self.forwards.listener(id) else { return false };
+            let full = self.lacks_capacity(2) && !self.evict(now);
+            let Some(listener) = self.ports.listener(id) else { return false };
             let accepted = if full {
                 Err(io::Error::from_raw_os_error(libc::EMFILE))
             } else {
@@ -245,7 +249,7 @@ impl Engine {
     }
 
     fn give_up_listener(&mut self, id: ListenerId, error: &io::Error) {
-        if let Some(listener) = self.forwards.listeners.remove(id) {
+        if let Some(listener) = self.ports.listeners.remove(id) {
             let place = listener.place;
             let line = || format!("no longer listening on {place}: {error}");
             self.supervisor.log(LogLevel::Warn, line);
@@ -254,12 +258,12 @@ impl Engine {
 
     /// What waits in the listener goes on waiting there: nothing is lost, and nothing spins.
     fn starve(&mut self, now: Instant, id: ListenerId, error: &io::Error) {
-        self.say_exhausted(now, "connections wait to be accepted, no descriptor can be had", error);
-        self.forwards.starve(now + STARVED_FOR, id);
+        self.log_exhausted(now, "connections wait to be accepted, no descriptor can be had", error);
+        self.ports.starve(now + STARVED_FOR, id);
     }
 
     fn accepted(&mut self, now: Instant, id: ListenerId, socket: OwnedFd, peer: SocketAddr) {
-        let Some(listener) = self.forwards.listeners.get(id) else { return };
+        let Some(listener) = self.ports.listeners.get(id) else { return };
         let (direction, goal) = (listener.place.direction(), listener.goal);
         // Asked only where it matters: it is a call for each connection.
         let local = match (direction, peer.ip().to_canonical().is_loopback()) {
@@ -277,13 +281,13 @@ impl Engine {
                 self.open_splice_to_host(now, socket, SocketAddr::new(local, goal.port));
             }
             Direction::Inbound => {
-                let (transport, Goal { target, port, .. }) = (Transport::Tcp, goal);
-                let arrival = Arrival { transport, peer, local, target, port };
-                match self.forwarding.inbound(self.forwards.local, &arrival) {
-                    Ok(Way::Tap { source, translated, destination }) => {
+                let (transport, ForwardTarget { target, port, .. }) = (Transport::Tcp, goal);
+                let arrival = InboundFlow { transport, peer, local, target, port };
+                match self.nat.inbound(self.ports.local, &arrival) {
+                    Ok(Delivery::Tap { source, translated, destination }) => {
                         self.open_inbound_tcp(now, socket, (source, translated), destination);
                     }
-                    Ok(Way::Splice { destination, otherwise }) => {
+                    Ok(Delivery::Splice { destination, otherwise }) => {
                         self.open_splice_to_namespace(now, socket, destination, otherwise);
                     }
                     Err(_) => {
@@ -318,7 +322,7 @@ impl Engine {
         }
         let iss = self.initial_sequence_number(now, &key);
         let connection = Connection::to_namespace(now, iss, self.our_mss(key.namespace));
-        let mut flow = self.tcp_flow(connection, socket, self.forwards.mac, &key, None);
+        let mut flow = self.tcp_flow(connection, socket, self.ports.mac, &key, None);
         flow.mapping.connected();
         let token = Token::Flow(self.flows.next_id(), crate::flow::splice::Side::Initiating);
         if self.poller.add(flow.socket.as_fd(), token.into()).is_err() {
@@ -376,22 +380,22 @@ impl Engine {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut more = true;
         // What is there already and of one peer goes on in one call; nothing waits for more.
-        let mut joined: Option<Joined<Envelope>> = None;
+        let mut joined: Option<Coalesced<DatagramAddresses>> = None;
         for _ in 0..DATAGRAMS {
-            let Some(listener) = self.forwards.listener(id) else { break };
+            let Some(listener) = self.ports.listener(id) else { break };
             let start = joined.map_or(0, |joined| joined.len());
             let room = scratch.get_mut(start..).unwrap_or_default();
             match receive_from(listener, room) {
-                Ok((read, envelope)) => {
-                    if joined.as_mut().is_some_and(|joined| joined.join(envelope, read)) {
+                Ok((read, addresses)) => {
+                    if joined.as_mut().is_some_and(|joined| joined.join(addresses, read)) {
                         continue;
                     }
                     self.hand_on(now, id, joined.take(), &scratch);
                     scratch.copy_within(start..start + read.len, 0);
-                    joined = Joined::first(envelope, read);
+                    joined = Coalesced::first(addresses, read);
                     if joined.is_none() {
                         let octets = scratch.get(..read.len).unwrap_or_default();
-                        self.arrived(now, id, envelope, read, octets);
+                        self.arrived(now, id, addresses, read, octets);
                     }
                 }
                 Err(Errno::EAGAIN) => {
@@ -412,7 +416,7 @@ impl Engine {
         &mut self,
         now: Instant,
         id: ListenerId,
-        joined: Option<Joined<Envelope>>,
+        joined: Option<Coalesced<DatagramAddresses>>,
         octets: &[u8],
     ) {
         if let Some(joined) = joined {
@@ -425,14 +429,14 @@ impl Engine {
         &mut self,
         now: Instant,
         listener: ListenerId,
-        envelope: Envelope,
+        addresses: DatagramAddresses,
         read: ReadDatagrams,
         octets: &[u8],
     ) {
-        let known = self.forwards.arrivals.get(&(listener, envelope)).copied();
+        let known = self.ports.arrivals.get(&(listener, addresses)).copied();
         let id = match known {
             Some(id) => Ok(id),
-            None => self.open_forwarded(now, listener, envelope),
+            None => self.open_forwarded(now, listener, addresses),
         };
         if let Ok(id) = id {
             self.flows.touch(now, id);
@@ -464,21 +468,21 @@ impl Engine {
         &mut self,
         now: Instant,
         id: ListenerId,
-        envelope: Envelope,
+        addresses: DatagramAddresses,
     ) -> Result<FlowId, DropReason> {
         // Anybody can send datagrams under any name: they take half of the table at most.
-        let many = self.forwards.arrivals.len() >= self.flows.limit() / 2;
-        if (many || self.is_crowded(1)) && !self.make_room(now) {
+        let many = self.ports.arrivals.len() >= self.flows.limit() / 2;
+        if (many || self.lacks_capacity(1)) && !self.evict(now) {
             return Err(DropReason::TableFull);
         }
-        let listener = self.forwards.listeners.get(id).ok_or(DropReason::NoFlow)?;
+        let listener = self.ports.listeners.get(id).ok_or(DropReason::NoFlow)?;
         let (direction, goal) = (listener.place.direction(), listener.goal);
-        let (peer, local) = (envelope.peer, envelope.local);
+        let (peer, local) = (addresses.peer, addresses.local);
         let way = match direction {
             Direction::Inbound => {
-                let (transport, Goal { target, port, .. }) = (Transport::Udp, goal);
-                let arrival = Arrival { transport, peer, local, target, port };
-                let way = self.forwarding.inbound(self.forwards.local, &arrival);
+                let (transport, ForwardTarget { target, port, .. }) = (Transport::Udp, goal);
+                let arrival = InboundFlow { transport, peer, local, target, port };
+                let way = self.nat.inbound(self.ports.local, &arrival);
                 way.map_err(|_| DropReason::NoAddress)?
             }
             Direction::Outbound => {
@@ -486,16 +490,16 @@ impl Engine {
                 if !peer.is_loopback() || !local.is_loopback() {
                     return Err(DropReason::ImpossibleSource);
                 }
-                Way::Splice { destination: SocketAddr::new(local, goal.port), otherwise: None }
+                Delivery::Splice { destination: SocketAddr::new(local, goal.port), otherwise: None }
             }
         };
         let flow_id = match way {
-            Way::Splice { destination, .. } => {
-                let flow = ForwardedFlow::to_socket(now, id, envelope, destination);
+            Delivery::Splice { destination, .. } => {
+                let flow = ForwardedFlow::to_socket(now, id, addresses, destination);
                 let inserted = self.insert_nameless(now, Kind::Forwarded(Box::new(flow)));
                 inserted.ok_or(DropReason::TableFull)?
             }
-            Way::Tap { source, translated, destination } => {
+            Delivery::Tap { source, translated, destination } => {
                 let key = self.free_key(Protocol::Udp, source, translated, destination);
                 let key = key.ok_or(DropReason::NoSocket)?;
                 match self.flows.find(&key) {
@@ -510,14 +514,14 @@ impl Engine {
                     Some(old) => self.remove(old),
                     None => {}
                 }
-                let mac = self.forwards.mac;
+                let mac = self.ports.mac;
                 let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
-                let flow = ForwardedFlow::to_tap(now, id, envelope, path, mac);
+                let flow = ForwardedFlow::to_tap(now, id, addresses, path, mac);
                 let inserted = self.insert(now, key, Kind::Forwarded(Box::new(flow)));
                 inserted.ok_or(DropReason::TableFull)?
             }
         };
-        self.forwards.arrivals.insert((id, envelope), flow_id);
+        self.ports.arrivals.insert((id, addresses), flow_id);
         Ok(flow_id)
     }
 
@@ -529,9 +533,9 @@ impl Engine {
         mac: MacAddr,
         group: &[(FlowId, MacAddr, Datagram<'_>)],
     ) {
-        let Self { tap, flows, forwards, .. } = self;
+        let Self { tap, flows, ports, .. } = self;
         let Some(Flow { kind: Kind::Forwarded(flow), .. }) = flows.get_mut(id) else { return };
-        let Some(listener) = forwards.listener(flow.listener()) else { return self.remove(id) };
+        let Some(listener) = ports.listener(flow.listener()) else { return self.remove(id) };
         let empty = Datagram { payload: &[], segment_size: None };
         let mut datagrams = [empty; super::BATCH];
         datagrams.iter_mut().zip(group).for_each(|(slot, (_, _, datagram))| *slot = *datagram);
@@ -541,9 +545,9 @@ impl Engine {
 
     /// Notes that the namespace has opened a flow from `source`: so it has that address.
     pub(super) fn observe(&mut self, source: IpAddr, mac: MacAddr) {
-        self.forwarding.observe(source);
-        if self.forwarding.namespace_address(source.is_ipv4()) == Some(source) {
-            self.forwards.mac = mac;
+        self.nat.observe(source);
+        if self.nat.namespace_address(source.is_ipv4()) == Some(source) {
+            self.ports.mac = mac;
         }
     }
 }

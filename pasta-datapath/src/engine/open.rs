@@ -4,7 +4,7 @@
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
 use crate::flow::echo::EchoFlow;
-use crate::flow::source_check::Standing;
+use crate::flow::source_check::SourceCheck;
 use crate::flow::udp::UdpFlow;
 use crate::flow::{FlowId, FlowKey};
 use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
@@ -40,7 +40,7 @@ pub(super) enum NoSocket {
 
 impl NoSocket {
     /// What the sender of a datagram is told, and what is counted.
-    fn told(self) -> (Unreachable, DropReason) {
+    fn icmp_reason(self) -> (Unreachable, DropReason) {
         match self {
             Self::Unreachable(why) => (why, DropReason::Unreachable),
             Self::Refused | Self::Silent => (Unreachable::Host, DropReason::Unreachable),
@@ -114,8 +114,8 @@ impl Engine {
             let (namespace, remote) = (flow.path.destination(), flow.path.source());
             let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
             self.remove(id);
-            if let Some(asked) = self.forwarding.resolver_for(Protocol::Tcp, remote) {
-                self.forwarding.resolver_failed(remote, asked.address.ip());
+            if let Some(asked) = self.nat.resolver_for(Protocol::Tcp, remote) {
+                self.nat.resolver_failed(remote, asked.address.ip());
             }
             let reason = self.refuse_tcp(mac, key, &syn, errno.into());
             self.tap.counters.drop(reason);
@@ -160,7 +160,7 @@ impl Engine {
                 let [d0, d1] = syn.destination.to_be_bytes();
                 let [q0, q1, q2, q3] = u32::from(syn.seq).to_be_bytes();
                 let transport = [s0, s1, d0, d1, q0, q1, q2, q3];
-                self.tell_unreachable(mac, &key, tap::TCP, transport, TCP_LEN as u16, why);
+                self.send_unreachable(mac, &key, tap::TCP, transport, TCP_LEN as u16, why);
                 DropReason::Unreachable
             }
         }
@@ -180,8 +180,8 @@ impl Engine {
         let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add_reading(socket.as_fd(), token);
-        let standing = Standing::good(now, self.forwarding.revision());
-        let flow = UdpFlow::new(now, socket, (target, standing), path, mac);
+        let source_check = SourceCheck::good(now, self.nat.revision());
+        let flow = UdpFlow::new(now, socket, (target, source_check), path, mac);
         let deadline = flow.deadline();
         let inserted = watched.ok().and_then(|()| self.insert(now, key, Kind::Udp(Box::new(flow))));
         let id = inserted.ok_or(DropReason::NoSocket)?;
@@ -205,12 +205,12 @@ impl Engine {
         });
         opened.map_err(|why| match why {
             NoSocket::Unreachable(_) | NoSocket::Exhausted => {
-                let (why, reason) = why.told();
+                let (why, reason) = why.icmp_reason();
                 let len = u16::try_from(payload_len).unwrap_or(u16::MAX);
                 let (source, destination) = (port, key.remote.port());
                 let transport = udp::header(&udp::Header { source, destination, checksum: 0 }, len);
                 let len = len.saturating_add(udp::LEN as u16);
-                self.tell_unreachable(mac, key, tap::UDP, transport, len, why);
+                self.send_unreachable(mac, key, tap::UDP, transport, len, why);
                 reason
             }
             _ => DropReason::NoSocket,
@@ -245,13 +245,13 @@ impl Engine {
         let Err(errno) = flow.send(now, mac, body) else { return Ok(()) };
         // The socket's own address has gone: the next request gets another socket.
         if errno == Errno::EINVAL {
-            flow.standing().doubt();
+            flow.source_check().doubt();
             return Err(DropReason::Unreachable);
         }
         let offending = flow.offending();
         match Unreachable::from_errno(errno, 0) {
             Some(why) => {
-                self.tell_offender(mac, &offending, why);
+                self.send_icmp_error(mac, &offending, why);
                 Err(DropReason::Unreachable)
             }
             None => Err(DropReason::SocketFull),
@@ -272,8 +272,8 @@ impl Engine {
         let path = Path::new(self.tap.our_mac(), mac, protocol, key.remote, key.namespace);
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add_reading(socket.as_fd(), token);
-        let standing = Standing::good(now, self.forwarding.revision());
-        let flow = EchoFlow::new(now, socket, (target, standing), path, mac, id);
+        let source_check = SourceCheck::good(now, self.nat.revision());
+        let flow = EchoFlow::new(now, socket, (target, source_check), path, mac, id);
         let deadline = flow.deadline();
         let inserted =
             watched.ok().and_then(|()| self.insert(now, key, Kind::Echo(Box::new(flow))));
@@ -303,7 +303,7 @@ impl Engine {
                 let kind = if key.remote.is_ipv4() { 8 } else { 128 };
                 let transport = [kind, 0, 0, 0, i0, i1, s0, s1];
                 let protocol = icmp_protocol(key.remote.ip());
-                self.tell_unreachable(mac, key, protocol, transport, 8, why);
+                self.send_unreachable(mac, key, protocol, transport, 8, why);
                 DropReason::Unreachable
             }
             _ => DropReason::NoSocket,
@@ -333,11 +333,11 @@ impl Engine {
     }
 
     fn target(&mut self, now: Instant, key: &FlowKey) -> Result<Target, NoSocket> {
-        if self.is_crowded(1) && !self.make_room(now) {
-            self.say_exhausted(now, NO_MORE, &"there are as many as descriptors allow");
+        if self.lacks_capacity(1) && !self.evict(now) {
+            self.log_exhausted(now, NO_MORE, &"there are as many as descriptors allow");
             return Err(NoSocket::Exhausted);
         }
-        Ok(self.forwarding.outbound(key.protocol, key.remote)?)
+        Ok(self.nat.outbound(key.protocol, key.remote)?)
     }
 
     fn connect(
@@ -348,7 +348,7 @@ impl Engine {
         port: Option<u16>,
     ) -> Result<Connecting, NoSocket> {
         let mut opened = open(key.protocol, target, port);
-        if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE)) && self.make_room(now) {
+        if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE)) && self.evict(now) {
             opened = open(key.protocol, target, port);
         }
         opened.map_err(|errno| {
@@ -362,14 +362,14 @@ impl Engine {
             }
             let why = NoSocket::from(errno);
             match why {
-                NoSocket::Exhausted => self.say_exhausted(now, NO_MORE, &errno),
-                _ => self.forwarding.resolver_failed(key.remote, target.address.ip()),
+                NoSocket::Exhausted => self.log_exhausted(now, NO_MORE, &errno),
+                _ => self.nat.resolver_failed(key.remote, target.address.ip()),
             }
             why
         })
     }
 
-    fn tell_unreachable(
+    fn send_unreachable(
         &mut self,
         mac: MacAddr,
         key: &FlowKey,
@@ -380,12 +380,12 @@ impl Engine {
     ) {
         let (source, destination) = (key.namespace, key.remote);
         let offending = Offending { source, destination, protocol, transport, transport_len };
-        self.tell_offender(mac, &offending, why);
+        self.send_icmp_error(mac, &offending, why);
     }
 
-    fn tell_offender(&mut self, mac: MacAddr, offending: &Offending, why: Unreachable) {
+    fn send_icmp_error(&mut self, mac: MacAddr, offending: &Offending, why: Unreachable) {
         let remote = offending.destination.ip();
-        let reporter = super::reporter(&self.forwarding, remote, why, None);
+        let reporter = super::reporter(&self.nat, remote, why, None);
         icmp_error::send(&mut self.tap, mac, reporter, offending, why);
     }
 

@@ -7,7 +7,7 @@ use crate::counters::DropReason;
 use crate::flow::splice::{Side, SpliceFlow};
 use crate::flow::{Fate, FlowId};
 use crate::nat::{Protocol, Target};
-use crate::port_forward::listeners::Place;
+use crate::port_forward::listeners::ListenerSpec;
 use crate::port_forward::socket_pool::{Request, kind_for};
 use crate::sys::epoll::Event;
 use crate::sys::listen_socket;
@@ -69,7 +69,7 @@ impl Engine {
             self.tap.counters.drop(DropReason::TableFull);
             return None;
         };
-        self.forwards.spliced += 1;
+        self.ports.spliced += 1;
         if !matches!(watched, Some(Ok(()))) {
             self.break_splice(id);
             return None;
@@ -88,10 +88,10 @@ impl Engine {
     fn find_target(&mut self, id: FlowId) {
         let Some(flow) = self.splice_flow(id) else { return };
         let kind = kind_for(flow.destination(), Transport::Tcp);
-        match self.forwards.pool.take(kind) {
+        match self.ports.pool.take(kind) {
             Some(socket) => self.connect_target(id, socket),
             None => {
-                if self.forwards.pool.wait(kind, id).is_err() {
+                if self.ports.pool.wait(kind, id).is_err() {
                     self.tap.counters.drop(DropReason::NoSocket);
                     self.break_splice(id);
                 }
@@ -164,11 +164,11 @@ impl Engine {
 
     pub(super) fn run_splice(&mut self, id: FlowId) {
         let left = self.descriptors_left();
-        self.forwards.pipes.set_room(left);
-        let Self { flows, forwards, scratch, hungry, .. } = self;
+        self.ports.pipes.set_room(left);
+        let Self { flows, ports, scratch, hungry, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let Kind::Splice(splice) = &mut flow.kind else { return };
-        match splice.run(&mut forwards.pipes, scratch) {
+        match splice.run(&mut ports.pipes, scratch) {
             Fate::Alive => {}
             Fate::Hungry if flow.queued => {}
             Fate::Hungry => {
@@ -200,9 +200,9 @@ impl Engine {
             return;
         }
         let (destination, listener) = (flow.destination(), flow.listener());
-        let port = flow.envelope().peer.port();
-        let place = self.forwards.listeners.get(listener).map(|it| &it.place);
-        if let Some(Place::Namespace(_)) = place {
+        let port = flow.addresses().peer.port();
+        let place = self.ports.listeners.get(listener).map(|it| &it.place);
+        if let Some(ListenerSpec::Namespace(_)) = place {
             let target = Target { address: destination, source: None, interface: None };
             match open(Protocol::Udp, &target, Some(port)) {
                 Ok(connecting) => self.set_datagram_socket(id, connecting.fd),
@@ -211,9 +211,9 @@ impl Engine {
             return;
         }
         let kind = kind_for(destination, Transport::Udp);
-        match self.forwards.pool.take(kind) {
+        match self.ports.pool.take(kind) {
             Some(socket) => self.connect_datagrams(id, socket),
-            None if self.forwards.pool.wait(kind, id).is_err() => self.lose_datagrams(id),
+            None if self.ports.pool.wait(kind, id).is_err() => self.lose_datagrams(id),
             None => {}
         }
         self.ask();
@@ -227,7 +227,7 @@ impl Engine {
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         // The peer's own port is a preference: it may be taken, or be one that takes a right to bind.
-        let port = SocketAddr::new(any, flow.envelope().peer.port());
+        let port = SocketAddr::new(any, flow.addresses().peer.port());
         let _ = bind(socket.as_raw_fd(), &SockaddrStorage::from(port));
         match connect(socket.as_raw_fd(), &SockaddrStorage::from(destination)) {
             Ok(()) => self.set_datagram_socket(id, socket),
@@ -255,7 +255,7 @@ impl Engine {
 
     /// Asks the monitor for what is wanted of it, as far as it may be asked now.
     pub(super) fn ask(&mut self) {
-        if self.forwards.ask_again.is_some() {
+        if self.ports.ask_again.is_some() {
             return;
         }
         while let Some(message) = self.next_wish() {
@@ -263,7 +263,7 @@ impl Engine {
                 Ok(()) => {}
                 // What it has not answered yet makes it tell us when there is room.
                 Err(SendError::WouldBlock) => {
-                    self.forwards.pool.not_sent(&message);
+                    self.ports.pool.not_sent(&message);
                     self.take_back(&message);
                     return;
                 }
@@ -274,25 +274,25 @@ impl Engine {
 
     fn next_wish(&mut self) -> Option<DatapathToMonitor> {
         let left = self.descriptors_left();
-        let forwards = &mut self.forwards;
-        if let Some(message) = forwards.pool.next_request(left) {
+        let ports = &mut self.ports;
+        if let Some(message) = ports.pool.next_request(left) {
             return Some(message);
         }
         if left == 0 {
             return None;
         }
-        let (listener, goal) = forwards.to_ask.front().copied()?;
-        let message = forwards.pool.listener_request(listener)?;
-        forwards.to_ask.pop_front();
-        forwards.asked.insert(listener, goal);
+        let (listener, goal) = ports.to_ask.front().copied()?;
+        let message = ports.pool.listener_request(listener)?;
+        ports.to_ask.pop_front();
+        ports.asked.insert(listener, goal);
         Some(message)
     }
 
     fn take_back(&mut self, message: &DatapathToMonitor) {
         if let DatapathToMonitor::ListenerWanted { listener, .. } = message
-            && let Some(goal) = self.forwards.asked.remove(listener)
+            && let Some(goal) = self.ports.asked.remove(listener)
         {
-            self.forwards.to_ask.push_front((*listener, goal));
+            self.ports.to_ask.push_front((*listener, goal));
         }
     }
 
@@ -307,8 +307,8 @@ impl Engine {
                 if !sockets.iter().all(|socket| listen_socket::is_of(socket, kind)) {
                     return Err(violation("sockets of another kind than were asked for"));
                 }
-                let given = self.forwards.pool.fill(kind, sockets);
-                self.forwards.try_starved();
+                let given = self.ports.pool.fill(kind, sockets);
+                self.ports.try_starved();
                 for (id, socket) in given {
                     match kind.transport {
                         Transport::Tcp => self.connect_target(id, socket),
@@ -318,9 +318,9 @@ impl Engine {
             }
             Request::Listener(at) => {
                 if let (Some(goal), Some(socket)) =
-                    (self.forwards.asked.remove(&at), sockets.into_iter().next())
+                    (self.ports.asked.remove(&at), sockets.into_iter().next())
                 {
-                    let place = Place::Namespace(at);
+                    let place = ListenerSpec::Namespace(at);
                     let opened = self.listen(place.clone(), goal, socket);
                     if opened == Err(Errno::EINVAL) {
                         return Err(violation("a listener of another kind than was asked for"));
@@ -343,11 +343,11 @@ impl Engine {
             Refusal::Busy => {
                 // It has made as many as it may for now; those who wait go on waiting.
                 if let Request::Listener(at) = answered
-                    && let Some(goal) = self.forwards.asked.remove(&at)
+                    && let Some(goal) = self.ports.asked.remove(&at)
                 {
-                    self.forwards.to_ask.push_back((at, goal));
+                    self.ports.to_ask.push_back((at, goal));
                 }
-                self.forwards.ask_again = Some(self.now() + ASK_AGAIN);
+                self.ports.ask_again = Some(self.now() + ASK_AGAIN);
                 return Ok(());
             }
             Refusal::Denied => Errno::EACCES,
@@ -356,8 +356,8 @@ impl Engine {
         match answered {
             Request::Sockets(kind, _) => self.give_up(kind),
             Request::Listener(at) => {
-                if let Some(goal) = self.forwards.asked.remove(&at) {
-                    self.note(Place::Namespace(at), goal, Err(errno));
+                if let Some(goal) = self.ports.asked.remove(&at) {
+                    self.note(ListenerSpec::Namespace(at), goal, Err(errno));
                 }
             }
         }
@@ -366,20 +366,20 @@ impl Engine {
     }
 
     fn answered(&mut self, request: RequestId) -> Result<Request, RunError> {
-        let answered = self.forwards.pool.answered(request);
+        let answered = self.ports.pool.answered(request);
         answered.ok_or_else(|| violation("an answer that nobody has asked for"))
     }
 
     fn give_up(&mut self, kind: SocketKind) {
-        let waiting: Vec<_> = self.forwards.pool.give_up(kind).collect();
+        let waiting: Vec<_> = self.ports.pool.give_up(kind).collect();
         self.end_waiting(waiting);
     }
 
     /// The monitor has gone: nobody gets a socket of the namespace any more.
     pub(super) fn no_more_sockets(&mut self) {
-        self.forwards.to_ask.clear();
-        self.forwards.asked.clear();
-        let waiting: Vec<_> = self.forwards.pool.give_up_all().collect();
+        self.ports.to_ask.clear();
+        self.ports.asked.clear();
+        let waiting: Vec<_> = self.ports.pool.give_up_all().collect();
         self.end_waiting(waiting);
     }
 

@@ -1,6 +1,6 @@
 //! TCP flows: one connection of the namespace's, its socket, and the way to the tap.
 
-use super::active::Counted;
+use super::tx_window::Counted;
 use super::{Engine, Kind};
 use crate::counters::DropReason;
 use crate::flow::Fate;

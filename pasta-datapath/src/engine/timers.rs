@@ -66,6 +66,6 @@ impl Engine {
         if let Kind::Tcp(tcp) = &mut flow.kind {
             tcp.mapping.give_back(&mut self.budget);
         }
-        self.forwards.ended(&mut flow.kind);
+        self.ports.ended(&mut flow.kind);
     }
 }

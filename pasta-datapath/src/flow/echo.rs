@@ -3,7 +3,7 @@
 //! The kernel lets us have one only if our group is in `net.ipv4.ping_group_range` of the host; where
 //! it is not, requests are counted drops and the log says once what to change.
 
-use crate::flow::source_check::Standing;
+use crate::flow::source_check::SourceCheck;
 use crate::flow::udp::Reading;
 use crate::link::icmp_error::{Offending, QUOTED_TRANSPORT};
 use crate::nat::Target;
@@ -30,7 +30,7 @@ pub struct EchoFlow {
     socket: OwnedFd,
     /// What the socket was opened for.
     target: Target,
-    standing: Standing,
+    source_check: SourceCheck,
     path: Path,
     mac: MacAddr,
     id: u16,
@@ -44,13 +44,13 @@ impl EchoFlow {
     pub fn new(
         now: Instant,
         socket: OwnedFd,
-        (target, standing): (Target, Standing),
+        (target, source_check): (Target, SourceCheck),
         path: Path,
         mac: MacAddr,
         id: u16,
     ) -> Self {
         let last_sequence = [0; 2];
-        Self { socket, target, standing, path, mac, id, last_active: now, last_sequence }
+        Self { socket, target, source_check, path, mac, id, last_active: now, last_sequence }
     }
 
     /// What the host socket was opened for.
@@ -59,13 +59,13 @@ impl EchoFlow {
     }
 
     /// When it was last known that the host socket is good.
-    pub fn standing(&mut self) -> &mut Standing {
-        &mut self.standing
+    pub fn source_check(&mut self) -> &mut SourceCheck {
+        &mut self.source_check
     }
 
     /// Goes on over another socket to the same target.
-    pub fn replace_socket(&mut self, socket: OwnedFd, standing: Standing) {
-        (self.socket, self.standing) = (socket, standing);
+    pub fn replace_socket(&mut self, socket: OwnedFd, source_check: SourceCheck) {
+        (self.socket, self.source_check) = (socket, source_check);
     }
 
     /// The host socket.
@@ -95,7 +95,7 @@ impl EchoFlow {
     /// As sendmsg(2).
     pub fn send(&mut self, now: Instant, mac: MacAddr, body: &[u8]) -> Result<(), Errno> {
         self.last_active = now;
-        self.standing.sent(now);
+        self.source_check.sent(now);
         if mac != self.mac {
             self.mac = mac;
             self.path.set_mac(mac);
@@ -129,7 +129,7 @@ impl EchoFlow {
                 Err(_) => continue,
             };
             self.last_active = now;
-            self.standing.answered();
+            self.source_check.answered();
             let octets = buffer.get(..read.len).unwrap_or_default();
             if let Some(body) = echo_reply_body(octets) {
                 tap.write_icmp(&self.path, &echo_reply_head(from, to, self.id, body), body);

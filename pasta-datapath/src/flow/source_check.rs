@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// When it was last known that a socket is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct SourceCheck {
     /// State of the network at that time; none: it is to be looked at.
     revision: Option<u64>,
     looked: Instant,
@@ -22,14 +22,14 @@ pub struct Standing {
     unanswered: Option<Instant>,
 }
 
-impl Standing {
+impl SourceCheck {
     /// It is good now, at this state of the network.
     pub fn good(now: Instant, revision: u64) -> Self {
         Self { revision: Some(revision), looked: now, unanswered: None }
     }
 
     /// Whether it is time to look at the socket.
-    pub fn is_doubtful(&self, now: Instant, revision: u64) -> bool {
+    pub fn is_due(&self, now: Instant, revision: u64) -> bool {
         let silent = |since: Instant| now >= since.max(self.looked) + SILENCE;
         self.revision != Some(revision) || self.unanswered.is_some_and(silent)
     }
@@ -65,31 +65,31 @@ mod tests {
 
     #[test]
     fn another_state_of_the_network_is_a_reason_once() {
-        let mut standing = Standing::good(at(0), 1);
-        assert!(!standing.is_doubtful(at(0), 1));
-        assert!(standing.is_doubtful(at(0), 2));
-        standing.confirm(at(0), 2);
-        assert!(!standing.is_doubtful(at(0), 2));
+        let mut source_check = SourceCheck::good(at(0), 1);
+        assert!(!source_check.is_due(at(0), 1));
+        assert!(source_check.is_due(at(0), 2));
+        source_check.confirm(at(0), 2);
+        assert!(!source_check.is_due(at(0), 2));
     }
 
     #[test]
     fn a_refusal_is_a_reason_whatever_the_network() {
-        let mut standing = Standing::good(at(0), 1);
-        standing.doubt();
-        assert!(standing.is_doubtful(at(0), 1));
+        let mut source_check = SourceCheck::good(at(0), 1);
+        source_check.doubt();
+        assert!(source_check.is_due(at(0), 1));
     }
 
     #[test]
     fn silence_is_a_reason_every_five_seconds() {
-        let mut standing = Standing::good(at(0), 1);
-        standing.sent(at(10));
-        standing.sent(at(14));
-        assert!(!standing.is_doubtful(at(14), 1));
-        assert!(standing.is_doubtful(at(15), 1));
-        standing.confirm(at(15), 1);
-        assert!(!standing.is_doubtful(at(19), 1));
-        assert!(standing.is_doubtful(at(20), 1));
-        standing.answered();
-        assert!(!standing.is_doubtful(at(100), 1));
+        let mut source_check = SourceCheck::good(at(0), 1);
+        source_check.sent(at(10));
+        source_check.sent(at(14));
+        assert!(!source_check.is_due(at(14), 1));
+        assert!(source_check.is_due(at(15), 1));
+        source_check.confirm(at(15), 1);
+        assert!(!source_check.is_due(at(19), 1));
+        assert!(source_check.is_due(at(20), 1));
+        source_check.answered();
+        assert!(!source_check.is_due(at(100), 1));
     }
 }

@@ -15,7 +15,7 @@ pub mod coalesce;
 pub mod forwarded;
 
 use crate::counters::DropReason;
-use crate::flow::source_check::Standing;
+use crate::flow::source_check::SourceCheck;
 use crate::link::icmp_error::{Offending, QUOTED_TRANSPORT};
 use crate::nat::Target;
 use crate::sys::socket::{receive_datagrams, send_datagrams};
@@ -23,7 +23,7 @@ use crate::sys::tap::{Path, Tap};
 use crate::time::Instant;
 use crate::wire::ip::PROTOCOL_UDP;
 use crate::wire::udp;
-use coalesce::Gathered;
+use coalesce::GroBatch;
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
 use std::cell::Cell;
@@ -50,7 +50,7 @@ pub struct UdpFlow {
     socket: OwnedFd,
     /// What the socket was opened for.
     target: Target,
-    standing: Standing,
+    source_check: SourceCheck,
     /// Socket of the resolver that was asked before, and until when.
     previous: Option<(OwnedFd, Instant)>,
     path: Path,
@@ -94,13 +94,23 @@ impl UdpFlow {
     pub fn new(
         now: Instant,
         socket: OwnedFd,
-        (target, standing): (Target, Standing),
+        (target, source_check): (Target, SourceCheck),
         path: Path,
         mac: MacAddr,
     ) -> Self {
         let (previous, groups) = (None, Cell::new(true));
         let last_active = now;
-        Self { socket, target, standing, previous, path, mac, last_active, answered: false, groups }
+        Self {
+            socket,
+            target,
+            source_check,
+            previous,
+            path,
+            mac,
+            last_active,
+            answered: false,
+            groups,
+        }
     }
 
     /// The host socket.
@@ -120,8 +130,8 @@ impl UdpFlow {
     }
 
     /// When it was last known that the host socket is good.
-    pub fn standing(&mut self) -> &mut Standing {
-        &mut self.standing
+    pub fn source_check(&mut self) -> &mut SourceCheck {
+        &mut self.source_check
     }
 
     /// Goes on over another socket. With `Pending::Awaited` the answer to what was sent over the one
@@ -130,13 +140,13 @@ impl UdpFlow {
         &mut self,
         now: Instant,
         socket: OwnedFd,
-        (target, standing): (Target, Standing),
+        (target, source_check): (Target, SourceCheck),
         pending: Pending,
     ) {
         let before = std::mem::replace(&mut self.socket, socket);
         let awaited = pending == Pending::Awaited && !self.answered;
         self.previous = awaited.then_some((before, now + QUERY_PENDING));
-        (self.target, self.standing, self.answered) = (target, standing, false);
+        (self.target, self.source_check, self.answered) = (target, source_check, false);
         self.groups.set(true);
     }
 
@@ -164,7 +174,7 @@ impl UdpFlow {
         mut failed: impl FnMut(&Self, &Datagram<'_>, NotSent),
     ) {
         self.last_active = now;
-        self.standing.sent(now);
+        self.source_check.sent(now);
         if mac != self.mac {
             self.mac = mac;
             self.path.set_mac(mac);
@@ -187,7 +197,7 @@ impl UdpFlow {
     /// Moves what the socket has received to the tap, datagrams of one size together.
     pub fn receive(&mut self, now: Instant, tap: &mut Tap, mtu: Mtu, buffer: &mut [u8]) -> Reading {
         self.receive_late(now, tap, mtu, buffer);
-        let mut gathered = Gathered::default();
+        let mut gathered = GroBatch::default();
         let mut reading = Reading::More;
         for _ in 0..READS {
             if !gathered.has_room(buffer) {
@@ -205,7 +215,7 @@ impl UdpFlow {
             };
             self.last_active = now;
             self.answered = true;
-            self.standing.answered();
+            self.source_check.answered();
             gathered.add(read, tap, &self.path, mtu, buffer);
         }
         gathered.write(tap, &self.path, mtu, buffer);

@@ -17,7 +17,7 @@
 //! sockets needs no common family: where the namespace has no address of the peer's, or nobody listens on
 //! it, the other family's serves.
 
-use super::{Family, Forwarding};
+use super::{Family, Nat};
 use pasta_ipc::forward::{LoopbackTarget, Splice, Transport};
 use pasta_ipc::types::Service;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,7 +33,7 @@ pub struct LocalPolicy {
 
 /// Something that came to a listener on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
+pub struct InboundFlow {
     /// What it is.
     pub transport: Transport,
     /// From where.
@@ -48,7 +48,7 @@ pub struct Arrival {
 
 /// How it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Delivery {
     /// As packets.
     Tap {
         /// From whom, as the namespace sees it.
@@ -76,7 +76,7 @@ pub enum Refused {
     NoAddress,
 }
 
-impl Forwarding {
+impl Nat {
     /// Notes that the namespace has opened a flow from `source`.
     pub fn observe(&mut self, source: IpAddr) {
         match source {
@@ -90,8 +90,8 @@ impl Forwarding {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn inbound(&self, policy: LocalPolicy, arrival: &Arrival) -> Result<Way, Refused> {
-        let Arrival { transport, peer, local, target, port } = *arrival;
+    pub fn inbound(&self, policy: LocalPolicy, arrival: &InboundFlow) -> Result<Delivery, Refused> {
+        let InboundFlow { transport, peer, local, target, port } = *arrival;
         let (from, local) = (peer.ip().to_canonical(), local.to_canonical());
         if policy.splice == Splice::On && from.is_loopback() && target.is_none() {
             return self.spliced(policy.loopback, from, local, port);
@@ -128,7 +128,7 @@ impl Forwarding {
         };
         let (source, destination) =
             (SocketAddr::new(source, peer.port()), SocketAddr::new(to, port));
-        Ok(Way::Tap { source, translated, destination })
+        Ok(Delivery::Tap { source, translated, destination })
     }
 
     fn spliced(
@@ -137,16 +137,16 @@ impl Forwarding {
         from: IpAddr,
         local: IpAddr,
         port: u16,
-    ) -> Result<Way, Refused> {
+    ) -> Result<Delivery, Refused> {
         if loopback == LoopbackTarget::Loopback && local.is_loopback() {
             let destination = SocketAddr::new(local, port);
-            return Ok(Way::Splice { destination, otherwise: None });
+            return Ok(Delivery::Splice { destination, otherwise: None });
         }
         let v4 = from.is_ipv4();
         let addresses = [self.namespace_address(v4), self.namespace_address(!v4)];
         let mut addresses = addresses.into_iter().flatten().map(|it| SocketAddr::new(it, port));
         let destination = addresses.next().ok_or(Refused::NoAddress)?;
-        Ok(Way::Splice { destination, otherwise: addresses.next() })
+        Ok(Delivery::Splice { destination, otherwise: addresses.next() })
     }
 
     /// The address of the namespace at which it is reached.
@@ -263,29 +263,34 @@ mod tests {
         }
     }
 
-    fn forwarding(change: impl FnOnce(&mut FamilyPolicy<Ipv4Addr>)) -> Forwarding {
-        let mut forwarding = Forwarding::new(policy(change), policy(|_| ()));
-        forwarding.update_network(&bound());
-        forwarding
+    fn nat(change: impl FnOnce(&mut FamilyPolicy<Ipv4Addr>)) -> Nat {
+        let mut nat = Nat::new(policy(change), policy(|_| ()));
+        nat.update_network(&bound());
+        nat
     }
 
-    fn way(forwarding: &Forwarding, policy: LocalPolicy, peer: &str, local: &str) -> String {
+    fn way(nat: &Nat, policy: LocalPolicy, peer: &str, local: &str) -> String {
         let peer = SocketAddr::new(ip(peer), 40_000);
-        let arrival =
-            Arrival { transport: Transport::Tcp, peer, local: ip(local), target: None, port: 80 };
-        match forwarding.inbound(policy, &arrival) {
-            Ok(Way::Tap { source, destination, .. }) => {
+        let arrival = InboundFlow {
+            transport: Transport::Tcp,
+            peer,
+            local: ip(local),
+            target: None,
+            port: 80,
+        };
+        match nat.inbound(policy, &arrival) {
+            Ok(Delivery::Tap { source, destination, .. }) => {
                 assert_eq!((source.port(), destination.port()), (40_000, 80));
                 format!("{} > {}", source.ip(), destination.ip())
             }
-            Ok(Way::Splice { destination, .. }) => format!("splice > {}", destination.ip()),
+            Ok(Delivery::Splice { destination, .. }) => format!("splice > {}", destination.ip()),
             Err(refused) => format!("{refused:?}"),
         }
     }
 
     #[test]
     fn local_peers_are_spliced_to_the_namespaces_address_or_its_loopback() {
-        let f = forwarding(|_| ());
+        let f = nat(|_| ());
         for (peer, address, loopback) in [
             ("127.0.0.1", "192.0.2.2", "127.0.0.1"),
             ("127.0.0.2", "192.0.2.2", "127.0.0.2"),
@@ -299,7 +304,7 @@ mod tests {
 
     #[test]
     fn remote_peers_keep_their_address_and_are_never_spliced() {
-        let f = forwarding(|_| ());
+        let f = nat(|_| ());
         for policy in [SPLICE, TAP, TO_LOOPBACK] {
             let v4 = way(&f, policy, "198.51.100.1", "192.0.2.2");
             assert_eq!(v4, "198.51.100.1 > 192.0.2.2");
@@ -312,7 +317,7 @@ mod tests {
 
     #[test]
     fn hosts_own_addresses_show_as_what_leads_back_to_them() {
-        let f = forwarding(|_| ());
+        let f = nat(|_| ());
         assert_eq!(way(&f, TAP, "127.0.0.1", "127.0.0.1"), "192.0.2.1 > 192.0.2.2");
         assert_eq!(way(&f, TAP, "127.0.0.2", "127.0.0.2"), "192.0.2.1 > 192.0.2.2");
         assert_eq!(way(&f, TAP, "::1", "::1"), "fe80::1 > 2001:db8::2");
@@ -321,9 +326,9 @@ mod tests {
             let v6 = way(&f, policy, "2001:db8::2", "2001:db8::2");
             assert_eq!(v6, "fe80::1 > 2001:db8::2");
         }
-        let none = forwarding(|policy| policy.host_loopback = HostLoopback::None);
+        let none = nat(|policy| policy.host_loopback = HostLoopback::None);
         assert_eq!(way(&none, TAP, "127.0.0.1", "127.0.0.1"), "192.0.2.1 > 192.0.2.2");
-        let mapped = forwarding(|policy| {
+        let mapped = nat(|policy| {
             policy.host_loopback = HostLoopback::Address("192.0.2.77".parse().unwrap());
             policy.guest_address = Some("192.0.2.78".parse().unwrap());
         });
@@ -334,20 +339,22 @@ mod tests {
 
     #[test]
     fn datagrams_of_a_link_local_source_go_to_the_link_local_address() {
-        let f = forwarding(|_| ());
+        let f = nat(|_| ());
         let peer = SocketAddr::new(ip("::1"), 4);
         let (transport, target, port) = (Transport::Udp, None, 53);
-        let arrival = Arrival { transport, peer, local: ip("::1"), target, port };
-        let Ok(Way::Tap { source, destination, .. }) = f.inbound(TAP, &arrival) else { panic!() };
+        let arrival = InboundFlow { transport, peer, local: ip("::1"), target, port };
+        let Ok(Delivery::Tap { source, destination, .. }) = f.inbound(TAP, &arrival) else {
+            panic!()
+        };
         assert_eq!((source.ip(), destination.ip()), (ip("fe80::1"), ip("fe80::77")));
-        let arrival = Arrival { peer: SocketAddr::new(ip("2001:db8:1::1"), 4), ..arrival };
-        let Ok(Way::Tap { destination, .. }) = f.inbound(TAP, &arrival) else { panic!() };
+        let arrival = InboundFlow { peer: SocketAddr::new(ip("2001:db8:1::1"), 4), ..arrival };
+        let Ok(Delivery::Tap { destination, .. }) = f.inbound(TAP, &arrival) else { panic!() };
         assert_eq!(destination.ip(), ip("2001:db8::2"));
     }
 
     #[test]
     fn namespace_is_reached_at_the_address_it_used_last_if_it_has_that() {
-        let mut f = forwarding(|_| ());
+        let mut f = nat(|_| ());
         f.observe(ip("203.0.113.5"));
         assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "198.51.100.1 > 203.0.113.5");
         f.observe(ip("10.9.9.9"));
@@ -358,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_was_observed_counts_while_nothing_is_known() {
-        let mut f = Forwarding::new(policy(|_| ()), policy(|_| ()));
+        let mut f = Nat::new(policy(|_| ()), policy(|_| ()));
         assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "NoAddress");
         f.observe(ip("10.9.9.9"));
         assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "198.51.100.1 > 10.9.9.9");
@@ -366,11 +373,11 @@ mod tests {
 
     #[test]
     fn rule_with_an_address_goes_there_through_the_tap_whoever_asks() {
-        let f = forwarding(|_| ());
+        let f = nat(|_| ());
         let target = Some(ip("10.89.0.7"));
         for (peer, source) in [("127.0.0.1", "192.0.2.1"), ("198.51.100.1", "198.51.100.1")] {
             let peer = SocketAddr::new(ip(peer), 4);
-            let arrival = Arrival {
+            let arrival = InboundFlow {
                 transport: Transport::Tcp,
                 peer,
                 local: ip("192.0.2.2"),
@@ -381,28 +388,33 @@ mod tests {
             let translated = source == "192.0.2.1";
             let (source, destination) =
                 (SocketAddr::new(ip(source), 4), SocketAddr::new(ip("10.89.0.7"), 80));
-            assert_eq!(way, Ok(Way::Tap { source, translated, destination }));
+            assert_eq!(way, Ok(Delivery::Tap { source, translated, destination }));
         }
     }
 
     #[test]
     fn splice_crosses_families_where_the_peers_has_no_address() {
-        let mut f = Forwarding::new(policy(|_| ()), policy(|_| ()));
+        let mut f = Nat::new(policy(|_| ()), policy(|_| ()));
         let ipv6 = FamilySnapshot::off();
         f.update_network(&NetworkSnapshot { ipv6, ..bound() });
         assert_eq!(way(&f, SPLICE, "::1", "::1"), "splice > 192.0.2.2");
-        let f = forwarding(|_| ());
+        let f = nat(|_| ());
         let peer = SocketAddr::new(ip("::1"), 4);
-        let arrival =
-            Arrival { transport: Transport::Tcp, peer, local: ip("::1"), target: None, port: 80 };
+        let arrival = InboundFlow {
+            transport: Transport::Tcp,
+            peer,
+            local: ip("::1"),
+            target: None,
+            port: 80,
+        };
         let (destination, otherwise) =
             (SocketAddr::new(ip("2001:db8::2"), 80), Some(SocketAddr::new(ip("192.0.2.2"), 80)));
-        assert_eq!(f.inbound(SPLICE, &arrival), Ok(Way::Splice { destination, otherwise }));
+        assert_eq!(f.inbound(SPLICE, &arrival), Ok(Delivery::Splice { destination, otherwise }));
     }
 
     #[test]
     fn family_that_is_off_takes_nothing() {
-        let f = forwarding(|policy| policy.service = Service::Off);
+        let f = nat(|policy| policy.service = Service::Off);
         assert_eq!(way(&f, TAP, "198.51.100.1", "192.0.2.2"), "FamilyOff");
     }
 }

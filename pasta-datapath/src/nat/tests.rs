@@ -35,22 +35,22 @@ fn snapshot() -> NetworkSnapshot {
     }
 }
 
-fn forwarding(change: impl FnOnce(&mut FamilyPolicy<Ipv4Addr>)) -> Forwarding {
+fn nat(change: impl FnOnce(&mut FamilyPolicy<Ipv4Addr>)) -> Nat {
     let mut ipv4 = policy(HostLoopback::Gateway);
     change(&mut ipv4);
-    let mut forwarding = Forwarding::new(ipv4, policy(HostLoopback::Gateway));
-    forwarding.update_network(&snapshot());
-    forwarding
+    let mut nat = Nat::new(ipv4, policy(HostLoopback::Gateway));
+    nat.update_network(&snapshot());
+    nat
 }
 
-fn resolve_at(forwarding: &mut Forwarding, addresses: &[IpAddr]) {
+fn resolve_at(nat: &mut Nat, addresses: &[IpAddr]) {
     let server = |address: &IpAddr| Resolver { address: *address, interface: None };
     let servers = Bounded::truncated(addresses.iter().map(server)).0;
-    forwarding.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers });
+    nat.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers });
 }
 
-fn tcp(forwarding: &Forwarding, to: impl Into<IpAddr>, port: u16) -> Result<IpAddr, Denied> {
-    let target = forwarding.outbound(Protocol::Tcp, SocketAddr::new(to.into(), port))?;
+fn tcp(nat: &Nat, to: impl Into<IpAddr>, port: u16) -> Result<IpAddr, Denied> {
+    let target = nat.outbound(Protocol::Tcp, SocketAddr::new(to.into(), port))?;
     assert_eq!(target.address.port(), port);
     Ok(target.address.ip())
 }
@@ -59,17 +59,17 @@ const HOST_LOOPBACK: Result<IpAddr, Denied> = Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)
 
 #[test]
 fn gateway_leads_to_host_loopback_unless_switched_off() {
-    assert_eq!(tcp(&forwarding(|_| {}), GATEWAY, 80), HOST_LOOPBACK);
-    let off = forwarding(|p| p.host_loopback = HostLoopback::None);
+    assert_eq!(tcp(&nat(|_| {}), GATEWAY, 80), HOST_LOOPBACK);
+    let off = nat(|p| p.host_loopback = HostLoopback::None);
     assert_eq!(tcp(&off, GATEWAY, 80), Ok(GATEWAY.into()));
-    let other = forwarding(|p| p.host_loopback = HostLoopback::Address(SPECIAL));
+    let other = nat(|p| p.host_loopback = HostLoopback::Address(SPECIAL));
     assert_eq!(tcp(&other, GATEWAY, 80), Ok(GATEWAY.into()));
     assert_eq!(tcp(&other, SPECIAL, 80), HOST_LOOPBACK);
 }
 
 #[test]
 fn loopback_multicast_broadcast_and_unspecified_are_never_reached_directly() {
-    let f = forwarding(|_| {});
+    let f = nat(|_| {});
     for to in ["127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255"] {
         let to: Ipv4Addr = to.parse().unwrap();
         assert_eq!(tcp(&f, to, 80), Err(Denied::Destination), "{to}");
@@ -82,14 +82,14 @@ fn loopback_multicast_broadcast_and_unspecified_are_never_reached_directly() {
 
 #[test]
 fn guest_address_leads_to_the_hosts_primary_from_itself() {
-    let f = forwarding(|p| p.guest_address = Some(SPECIAL));
+    let f = nat(|p| p.guest_address = Some(SPECIAL));
     let target = f.outbound(Protocol::Udp, (SPECIAL, 9).into()).unwrap();
     assert_eq!((target.address, target.source), ((PRIMARY, 9).into(), Some(PRIMARY.into())));
 }
 
 #[test]
 fn dns_forward_takes_dns_ports_of_tcp_and_udp_only() {
-    let mut f = forwarding(|p| p.dns_forward = Some(SPECIAL));
+    let mut f = nat(|p| p.dns_forward = Some(SPECIAL));
     assert_eq!(tcp(&f, SPECIAL, 53), Err(Denied::NothingMapped), "no resolver is known");
     resolve_at(&mut f, &[ELSEWHERE.into()]);
     assert_eq!(tcp(&f, SPECIAL, 53), Ok(ELSEWHERE.into()));
@@ -101,7 +101,7 @@ fn dns_forward_takes_dns_ports_of_tcp_and_udp_only() {
 
 #[test]
 fn pinned_dns_host_wins_over_the_resolvers() {
-    let mut f = forwarding(|p| {
+    let mut f = nat(|p| {
         p.dns_forward = Some(SPECIAL);
         p.dns_host = Some(Ipv4Addr::LOCALHOST);
     });
@@ -111,7 +111,7 @@ fn pinned_dns_host_wins_over_the_resolvers() {
 
 #[test]
 fn resolver_on_host_loopback_is_reached_at_the_mapped_address() {
-    let mut f = forwarding(|_| {});
+    let mut f = nat(|_| {});
     let stub = Ipv4Addr::new(127, 0, 0, 53);
     resolve_at(&mut f, &[stub.into()]);
     assert_eq!(tcp(&f, GATEWAY, 53), Ok(stub.into()));
@@ -120,7 +120,7 @@ fn resolver_on_host_loopback_is_reached_at_the_mapped_address() {
 
 #[test]
 fn outbound_address_is_the_source_except_towards_loopback() {
-    let f = forwarding(|p| p.outbound = Some(PRIMARY));
+    let f = nat(|p| p.outbound = Some(PRIMARY));
     let target = f.outbound(Protocol::Tcp, (ELSEWHERE, 80).into()).unwrap();
     assert_eq!(target.source, Some(PRIMARY.into()));
     let target = f.outbound(Protocol::Tcp, (GATEWAY, 80).into()).unwrap();
@@ -129,7 +129,7 @@ fn outbound_address_is_the_source_except_towards_loopback() {
 
 #[test]
 fn family_that_is_off_reaches_nothing() {
-    let f = forwarding(|p| p.service = Service::Off);
+    let f = nat(|p| p.service = Service::Off);
     assert_eq!(tcp(&f, ELSEWHERE, 80), Err(Denied::FamilyOff));
     assert!(!f.serves(ELSEWHERE.into()));
 }
@@ -138,7 +138,7 @@ fn family_that_is_off_reaches_nothing() {
 fn the_next_resolver_is_asked_after_a_hard_error_of_the_present_one() {
     let servers: [IpAddr; 3] =
         [[198, 51, 100, 53].into(), [198, 51, 100, 54].into(), Ipv6Addr::LOCALHOST.into()];
-    let mut f = forwarding(|policy| policy.dns_forward = Some(SPECIAL));
+    let mut f = nat(|policy| policy.dns_forward = Some(SPECIAL));
     resolve_at(&mut f, &servers);
     let query = SocketAddr::new(SPECIAL.into(), 53);
     let revision = f.revision();
@@ -167,7 +167,7 @@ fn the_next_resolver_is_asked_after_a_hard_error_of_the_present_one() {
 #[test]
 fn a_pinned_dns_host_is_asked_whatever_it_answers() {
     let pinned = Ipv4Addr::new(198, 51, 100, 99);
-    let mut f = forwarding(|policy| {
+    let mut f = nat(|policy| {
         (policy.dns_forward, policy.dns_host) = (Some(SPECIAL), Some(pinned));
     });
     resolve_at(&mut f, &[[198, 51, 100, 53].into(), [198, 51, 100, 54].into()]);
@@ -177,7 +177,7 @@ fn a_pinned_dns_host_is_asked_whatever_it_answers() {
 
 #[test]
 fn where_dns_is_taken_does_not_depend_on_which_resolver_is_asked() {
-    let mut f = forwarding(|_| {});
+    let mut f = nat(|_| {});
     resolve_at(&mut f, &[[127, 0, 0, 53].into(), [198, 51, 100, 54].into()]);
     let query = SocketAddr::new(GATEWAY.into(), 53);
     f.resolver_failed(query, [127, 0, 0, 53].into());
@@ -188,11 +188,11 @@ fn where_dns_is_taken_does_not_depend_on_which_resolver_is_asked() {
 
 #[test]
 fn what_a_mapping_leads_to_the_host_is_known_and_nothing_else() {
-    let mut f = forwarding(|policy| policy.guest_address = Some(ELSEWHERE));
+    let mut f = nat(|policy| policy.guest_address = Some(ELSEWHERE));
     for (address, mapped) in [(GATEWAY, true), (ELSEWHERE, true), (PRIMARY, false)] {
         assert_eq!(f.is_mapped(address.into()), mapped, "{address}");
     }
     assert_eq!(f.gateway(ELSEWHERE.into()), Some(GATEWAY.into()));
-    f = forwarding(|policy| policy.host_loopback = HostLoopback::None);
+    f = nat(|policy| policy.host_loopback = HostLoopback::None);
     assert!(!f.is_mapped(GATEWAY.into()));
 }

@@ -5,7 +5,7 @@
 //! wait in it are kept, and so is the port. Listeners that the launcher has bound wait until a rule
 //! wants them.
 
-use crate::port_forward::rules::{Goal, Ports};
+use crate::port_forward::rules::{ForwardTarget, Ports};
 use pasta_ipc::forward::{Direction, ListenerAddress, NamespaceListener, Transport};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -14,14 +14,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum ListenerSpec {
     /// On the host, for connections into the namespace.
     Host(ListenerAddress),
     /// On the namespace's loopback, for connections to the host's.
     Namespace(NamespaceListener),
 }
 
-impl Place {
+impl ListenerSpec {
     /// What is listened for.
     pub fn transport(&self) -> Transport {
         match self {
@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, port) = (self.transport(), self.port());
         match self {
@@ -82,9 +82,9 @@ impl ListenerId {
 #[derive(Debug)]
 pub struct Listener {
     /// Where it is.
-    pub place: Place,
+    pub place: ListenerSpec,
     /// Where what comes in goes.
-    pub goal: Goal,
+    pub goal: ForwardTarget,
     socket: OwnedFd,
 }
 
@@ -99,7 +99,7 @@ impl AsFd for Listener {
 pub struct Listeners {
     slots: Vec<(u32, Option<Listener>)>,
     free: Vec<u32>,
-    by_place: BTreeMap<Place, ListenerId>,
+    by_place: BTreeMap<ListenerSpec, ListenerId>,
     /// Bound by the launcher, and not asked for yet.
     spare: BTreeMap<ListenerAddress, OwnedFd>,
     ours: [Ports; 2],
@@ -113,7 +113,7 @@ pub struct Difference {
     /// Those that nobody wants.
     pub surplus: Vec<ListenerId>,
     /// Those that are missing, in order.
-    pub missing: Vec<(Place, Goal)>,
+    pub missing: Vec<(ListenerSpec, ForwardTarget)>,
 }
 
 impl Listeners {
@@ -129,7 +129,11 @@ impl Listeners {
 
     /// Compares what is there in one direction with what is wanted; where those that stay lead is
     /// changed at once.
-    pub fn compare(&mut self, direction: Direction, wanted: BTreeMap<Place, Goal>) -> Difference {
+    pub fn compare(
+        &mut self,
+        direction: Direction,
+        wanted: BTreeMap<ListenerSpec, ForwardTarget>,
+    ) -> Difference {
         let mut difference = Difference::default();
         for (place, id) in &self.by_place {
             if place.direction() == direction && !wanted.contains_key(place) {
@@ -159,7 +163,12 @@ impl Listeners {
     }
 
     /// Adds a listener; there is none at its place.
-    pub fn insert(&mut self, place: Place, goal: Goal, socket: OwnedFd) -> ListenerId {
+    pub fn insert(
+        &mut self,
+        place: ListenerSpec,
+        goal: ForwardTarget,
+        socket: OwnedFd,
+    ) -> ListenerId {
         let id = self.next_id();
         let (direction, transport, port) = (place.direction(), place.transport(), place.port());
         self.ours_of(direction).get_mut(transport).insert(port);
@@ -209,9 +218,11 @@ impl Listeners {
     }
 
     /// Those of the host that are bound to an interface, and where they lead.
-    pub fn on_interfaces(&self) -> impl Iterator<Item = (ListenerId, ListenerAddress, Goal)> + '_ {
+    pub fn on_interfaces(
+        &self,
+    ) -> impl Iterator<Item = (ListenerId, ListenerAddress, ForwardTarget)> + '_ {
         self.by_place.iter().filter_map(|(place, id)| match place {
-            Place::Host(at) if at.interface.is_some() => {
+            ListenerSpec::Host(at) if at.interface.is_some() => {
                 Some((*id, at.clone(), self.get(*id)?.goal))
             }
             _ => None,
@@ -256,21 +267,21 @@ mod tests {
     use super::*;
     use pasta_ipc::forward::Effort;
 
-    fn place(port: u16) -> Place {
+    fn place(port: u16) -> ListenerSpec {
         let at = ListenerAddress {
             transport: Transport::Tcp,
             address: None,
             interface: None,
             port: port.try_into().unwrap(),
         };
-        Place::Host(at)
+        ListenerSpec::Host(at)
     }
 
-    fn goal(port: u16) -> Goal {
-        Goal { target: None, port, effort: Effort::Explicit }
+    fn goal(port: u16) -> ForwardTarget {
+        ForwardTarget { target: None, port, effort: Effort::Explicit }
     }
 
-    fn wanted(ports: &[u16]) -> BTreeMap<Place, Goal> {
+    fn wanted(ports: &[u16]) -> BTreeMap<ListenerSpec, ForwardTarget> {
         ports.iter().map(|port| (place(*port), goal(*port))).collect()
     }
 
@@ -318,7 +329,7 @@ mod tests {
     fn port_of_two_addresses_is_ours_until_the_last_is_gone() {
         let mut listeners = Listeners::default();
         let at = |address: &str| {
-            Place::Host(ListenerAddress {
+            ListenerSpec::Host(ListenerAddress {
                 transport: Transport::Udp,
                 address: Some(address.parse().unwrap()),
                 interface: None,

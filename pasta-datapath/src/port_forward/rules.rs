@@ -18,7 +18,7 @@ use std::num::NonZeroU16;
 
 /// Where a listener leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Goal {
+pub struct ForwardTarget {
     /// The address that the rule names, if it does.
     pub target: Option<IpAddr>,
     /// The port there.
@@ -89,7 +89,7 @@ impl Rules {
 
     /// The listeners on the host that are wanted; `ours` are the ports that we listen on in the
     /// namespace. Where rules overlap, the first one counts.
-    pub fn on_host(&self, ours: &Ports) -> BTreeMap<ListenerAddress, Goal> {
+    pub fn on_host(&self, ours: &Ports) -> BTreeMap<ListenerAddress, ForwardTarget> {
         let mut wanted = BTreeMap::new();
         for (rule, port, goal) in goals(&self.inbound, &self.namespace, ours) {
             let address = ListenerAddress {
@@ -109,7 +109,7 @@ impl Rules {
         &self,
         family: SocketFamily,
         ours: &Ports,
-    ) -> BTreeMap<NamespaceListener, Goal> {
+    ) -> BTreeMap<NamespaceListener, ForwardTarget> {
         let mut wanted = BTreeMap::new();
         for (rule, port, goal) in goals(&self.outbound, &self.host, ours) {
             let listener = NamespaceListener { transport: rule.transport(), family, port };
@@ -124,13 +124,13 @@ fn goals<'a>(
     rules: &'a [ForwardRule],
     listening: &'a Ports,
     ours: &'a Ports,
-) -> impl Iterator<Item = (&'a ForwardRule, NonZeroU16, Goal)> {
+) -> impl Iterator<Item = (&'a ForwardRule, NonZeroU16, ForwardTarget)> {
     rules.iter().flat_map(move |rule| {
         rule.ports().iter().filter_map(move |port| {
             let (number, target) = (NonZeroU16::new(port)?, rule.target_port(port)?);
             let wanted =
                 rule.effort() != Effort::Auto || serves(rule.transport(), target, listening, ours);
-            let goal = Goal { target: rule.target(), port: target, effort: rule.effort() };
+            let goal = ForwardTarget { target: rule.target(), port: target, effort: rule.effort() };
             wanted.then_some((rule, number, goal))
         })
     })

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// The two ends of a datagram on an unconnected socket, in the form of the socket: on one that takes
 /// both families, IPv4 is mapped into IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Envelope {
+pub struct DatagramAddresses {
     /// The other end.
     pub peer: SocketAddr,
     /// Our address.
@@ -29,7 +29,7 @@ pub struct Envelope {
 pub fn receive_from(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
-) -> Result<(ReadDatagrams, Envelope), Errno> {
+) -> Result<(ReadDatagrams, DatagramAddresses), Errno> {
     let mut control = [0_u8; 128];
     let message = loop {
         let mut slices = [IoSliceMut::new(buffer)];
@@ -64,7 +64,7 @@ pub fn receive_from(
         }
     };
     let (read, Some(peer), Some(local)) = message else { return Err(Errno::EPROTO) };
-    Ok((read, Envelope { peer, local }))
+    Ok((read, DatagramAddresses { peer, local }))
 }
 
 /// An IP address of the library's as one of ours.
@@ -73,7 +73,7 @@ fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddrV6::from(*it).into()))
 }
 
-/// Sends one datagram, gathered from `slices`, to the envelope's peer from its address; with
+/// Sends one datagram, gathered from `slices`, to the addresses's peer from its address; with
 /// `segment_size`, several of that size at once.
 ///
 /// # Errors
@@ -81,13 +81,13 @@ fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 /// As sendmsg(2); `EINVAL` or `EIO` where the path cannot segment.
 pub fn send_from(
     fd: BorrowedFd<'_>,
-    envelope: &Envelope,
+    addresses: &DatagramAddresses,
     slices: &[IoSlice<'_>],
     segment_size: Option<u16>,
 ) -> Result<(), Errno> {
-    let to = SockaddrStorage::from(envelope.peer);
+    let to = SockaddrStorage::from(addresses.peer);
     let (v4, v6);
-    let from = match envelope.local {
+    let from = match addresses.local {
         IpAddr::V4(address) => {
             let unset = libc::in_addr { s_addr: 0 };
             let source = libc::in_addr { s_addr: u32::from(address).to_be() };
@@ -96,7 +96,7 @@ pub fn send_from(
         }
         IpAddr::V6(address) => {
             // A link-local address means nothing without its link, which is the peer's.
-            let scope = match envelope.peer {
+            let scope = match addresses.peer {
                 SocketAddr::V6(peer) if address.is_unicast_link_local() => peer.scope_id(),
                 _ => 0,
             };
@@ -147,17 +147,17 @@ mod tests {
 
             let mut buffer = [0; 100];
             // Loopback delivers before send() returns.
-            let (read, envelope) = receive_from(listener.as_fd(), &mut buffer).unwrap();
+            let (read, addresses) = receive_from(listener.as_fd(), &mut buffer).unwrap();
             assert_eq!(&buffer[..read.len], b"question");
-            assert_eq!(envelope.peer.ip().to_canonical(), ours);
-            assert_eq!(envelope.local.to_canonical(), server.parse::<IpAddr>().unwrap());
+            assert_eq!(addresses.peer.ip().to_canonical(), ours);
+            assert_eq!(addresses.local.to_canonical(), server.parse::<IpAddr>().unwrap());
 
-            send_from(listener.as_fd(), &envelope, &[IoSlice::new(b"answer")], None).unwrap();
+            send_from(listener.as_fd(), &addresses, &[IoSlice::new(b"answer")], None).unwrap();
             // A connected socket takes answers from the address it is connected to alone.
             let len = client.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..len], b"answer");
             let both = [IoSlice::new(b"fir"), IoSlice::new(b"sec")];
-            send_from(listener.as_fd(), &envelope, &both, Some(3)).unwrap();
+            send_from(listener.as_fd(), &addresses, &both, Some(3)).unwrap();
             for expected in [b"fir", b"sec"] {
                 let len = client.recv(&mut buffer).unwrap();
                 assert_eq!(&buffer[..len], expected);

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 /// A flow between two pairs of sockets; the far ends are the client's and the service's.
-struct Joined {
+struct Coalesced {
     flow: SpliceFlow,
     pipes: Pipes,
     scratch: Vec<u8>,
@@ -18,15 +18,15 @@ fn pair() -> (OwnedFd, UnixStream) {
     (ours, UnixStream::from(theirs))
 }
 
-fn joined() -> Joined {
+fn joined() -> Coalesced {
     let (initiating, client) = pair();
     let (target, service) = pair();
     let mut flow = SpliceFlow::new(initiating, ([192, 0, 2, 2], 80).into(), None);
     flow.set_target(target, true);
-    Joined { flow, pipes: Pipes::new(16), scratch: vec![0; SMALL], client, service }
+    Coalesced { flow, pipes: Pipes::new(16), scratch: vec![0; SMALL], client, service }
 }
 
-impl Joined {
+impl Coalesced {
     /// What epoll would say: both sockets can be read and written.
     fn turn(&mut self) -> Fate {
         for side in [Side::Initiating, Side::Target] {

@@ -109,14 +109,14 @@ fn not_sent(errno: Errno) -> NotSent {
 /// Datagrams of one size that were read one after the other to the front of a buffer, to become one
 /// frame. Only what is there already is gathered; nothing waits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Gathered {
+pub struct GroBatch {
     len: usize,
     count: usize,
     /// Size of the first, and of all but the last.
     size: usize,
 }
 
-impl Gathered {
+impl GroBatch {
     /// Octets gathered so far; the next datagram is read behind them.
     pub fn len(&self) -> usize {
         self.len
@@ -177,7 +177,7 @@ impl Gathered {
 
 /// Datagrams of one size and one origin `K` at the front of a buffer, to be sent on in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Joined<K> {
+pub struct Coalesced<K> {
     /// Whose they are.
     pub of: K,
     size: usize,
@@ -185,7 +185,7 @@ pub struct Joined<K> {
     count: usize,
 }
 
-impl<K: Copy + PartialEq> Joined<K> {
+impl<K: Copy + PartialEq> Coalesced<K> {
     /// The first one; none if nothing can join it: it is several already, empty, or cut short.
     pub fn first(of: K, read: ReadDatagrams) -> Option<Self> {
         let alone = read.segment_size.is_some() || read.truncated || read.len == 0;
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn datagrams_of_one_size_and_origin_join_and_a_shorter_one_is_the_last() {
-        let mut joined = Joined::first('a', datagram(100)).unwrap();
+        let mut joined = Coalesced::first('a', datagram(100)).unwrap();
         assert_eq!(joined.read(), datagram(100));
         assert!(!joined.join('b', datagram(100)), "another origin");
         assert!(!joined.join('a', datagram(101)), "larger");
@@ -282,13 +282,13 @@ mod tests {
         assert!(!joined.join('a', datagram(99)));
         let all = ReadDatagrams { len: 299, segment_size: Some(100), truncated: false };
         assert_eq!(joined.read(), all);
-        assert_eq!(Joined::first('a', all), None);
+        assert_eq!(Coalesced::first('a', all), None);
     }
 
     #[test]
     fn groups_are_bounded_in_number_and_octets() {
-        let mut small = Joined::first((), datagram(1)).unwrap();
-        let mut large = Joined::first((), datagram(1400)).unwrap();
+        let mut small = Coalesced::first((), datagram(1)).unwrap();
+        let mut large = Coalesced::first((), datagram(1400)).unwrap();
         let (mut smalls, mut larges) = (1, 1);
         while small.join((), datagram(1)) {
             smalls += 1;

@@ -8,12 +8,12 @@
 //! Until a socket that was asked for is there, datagrams wait, up to a bound; beyond it they are counted
 //! drops, as they would be in a socket's own queue.
 
-use super::coalesce::Joined;
+use super::coalesce::Coalesced;
 use super::{Datagram, NotSent, coalesce, lifetime};
 use crate::counters::DropReason;
 use crate::flow::udp::Reading;
 use crate::port_forward::listeners::ListenerId;
-use crate::sys::pktinfo::{Envelope, send_from};
+use crate::sys::pktinfo::{DatagramAddresses, send_from};
 use crate::sys::socket::{ReadDatagrams, receive_datagrams, send_datagrams};
 use crate::sys::tap::{Path, Tap};
 use crate::time::Instant;
@@ -45,7 +45,7 @@ enum Other {
 #[derive(Debug)]
 pub struct ForwardedFlow {
     listener: ListenerId,
-    envelope: Envelope,
+    addresses: DatagramAddresses,
     destination: SocketAddr,
     other: Other,
     last_active: Instant,
@@ -58,35 +58,35 @@ impl ForwardedFlow {
     pub fn to_tap(
         now: Instant,
         listener: ListenerId,
-        envelope: Envelope,
+        addresses: DatagramAddresses,
         path: Path,
         mac: MacAddr,
     ) -> Self {
         let destination = path.destination();
-        Self::new(now, listener, envelope, destination, Other::Tap { path, mac })
+        Self::new(now, listener, addresses, destination, Other::Tap { path, mac })
     }
 
     /// A flow of `listener` to `destination`, whose socket is still to come.
     pub fn to_socket(
         now: Instant,
         listener: ListenerId,
-        envelope: Envelope,
+        addresses: DatagramAddresses,
         destination: SocketAddr,
     ) -> Self {
-        Self::new(now, listener, envelope, destination, Other::Waiting(Vec::new()))
+        Self::new(now, listener, addresses, destination, Other::Waiting(Vec::new()))
     }
 
     fn new(
         now: Instant,
         listener: ListenerId,
-        envelope: Envelope,
+        addresses: DatagramAddresses,
         destination: SocketAddr,
         other: Other,
     ) -> Self {
         let groups_out = Cell::new(true);
         Self {
             listener,
-            envelope,
+            addresses,
             destination,
             other,
             last_active: now,
@@ -101,8 +101,8 @@ impl ForwardedFlow {
     }
 
     /// The ends of the flow at the listener.
-    pub fn envelope(&self) -> Envelope {
-        self.envelope
+    pub fn addresses(&self) -> DatagramAddresses {
+        self.addresses
     }
 
     /// Where it goes.
@@ -192,7 +192,8 @@ impl ForwardedFlow {
             *ours = mac;
             path.set_mac(mac);
         }
-        let send = |slices: &[IoSlice<'_>], size| send_from(listener, &self.envelope, slices, size);
+        let send =
+            |slices: &[IoSlice<'_>], size| send_from(listener, &self.addresses, slices, size);
         coalesce::send(&self.groups_out, datagrams, send, |_, why| dropped(reason_of(why)));
     }
 
@@ -205,7 +206,8 @@ impl ForwardedFlow {
         mut dropped: impl FnMut(DropReason),
     ) -> Reading {
         let Other::Socket(socket) = &self.other else { return Reading::Drained };
-        let send = |slices: &[IoSlice<'_>], size| send_from(listener, &self.envelope, slices, size);
+        let send =
+            |slices: &[IoSlice<'_>], size| send_from(listener, &self.addresses, slices, size);
         let mut send_on = |read: ReadDatagrams, octets: &[u8]| {
             let payload = octets.get(..read.len).unwrap_or_default();
             let datagram = Datagram { payload, segment_size: read.segment_size };
@@ -213,7 +215,7 @@ impl ForwardedFlow {
                 dropped(reason_of(why));
             }
         };
-        let mut joined: Option<Joined<()>> = None;
+        let mut joined: Option<Coalesced<()>> = None;
         let (mut reading, mut heard) = (Reading::More, false);
         for _ in 0..READS {
             let start = joined.map_or(0, |joined| joined.len());
@@ -235,7 +237,7 @@ impl ForwardedFlow {
                 send_on(joined.read(), buffer);
             }
             buffer.copy_within(start..start + read.len, 0);
-            joined = Joined::first((), read);
+            joined = Coalesced::first((), read);
             if joined.is_none() {
                 // Its own buffer is larger than any datagram: nothing is ever cut short.
                 send_on(read, buffer);

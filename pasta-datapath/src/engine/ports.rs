@@ -1,13 +1,13 @@
-//! What port forwarding keeps between two turns of the loop.
+//! What port nat keeps between two turns of the loop.
 
 use super::Kind;
 use crate::flow::FlowId;
 use crate::nat::inbound::LocalPolicy;
-use crate::port_forward::listeners::{ListenerId, Listeners, Place};
-use crate::port_forward::rules::{Goal, Rules};
+use crate::port_forward::listeners::{ListenerId, ListenerSpec, Listeners};
+use crate::port_forward::rules::{ForwardTarget, Rules};
 use crate::port_forward::socket_pool::Pool;
 use crate::sys::pipe::Pipes;
-use crate::sys::pktinfo::Envelope;
+use crate::sys::pktinfo::DatagramAddresses;
 use crate::time::Instant;
 use nix::errno::Errno;
 use pasta_ipc::forward::{NamespaceListener, SocketFamily};
@@ -15,9 +15,9 @@ use pasta_ipc::types::MacAddr;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Port forwarding's part of the shell.
+/// Port nat's part of the shell.
 #[derive(Debug)]
-pub struct Forwards {
+pub struct PortForwarding {
     pub(super) rules: Rules,
     pub(super) listeners: Listeners,
     pub(super) pool: Pool<FlowId>,
@@ -27,7 +27,7 @@ pub struct Forwards {
     pub(super) local: LocalPolicy,
     pub(super) families: SocketFamily,
     /// UDP flows by the ends of their datagrams.
-    pub(super) arrivals: HashMap<(ListenerId, Envelope), FlowId>,
+    pub(super) arrivals: HashMap<(ListenerId, DatagramAddresses), FlowId>,
     /// Listeners that may have more, in the order of their turns and by name.
     ready: (VecDeque<ListenerId>, BTreeSet<ListenerId>),
     /// Listeners that wait until there are descriptors again, and when to try.
@@ -39,17 +39,17 @@ pub struct Forwards {
     /// The last summary of each direction, so that none is said twice in a row.
     pub(super) said: [String; 2],
     /// Listeners in the namespace that were asked for, or are to be.
-    pub(super) asked: BTreeMap<NamespaceListener, Goal>,
-    pub(super) to_ask: VecDeque<(NamespaceListener, Goal)>,
+    pub(super) asked: BTreeMap<NamespaceListener, ForwardTarget>,
+    pub(super) to_ask: VecDeque<(NamespaceListener, ForwardTarget)>,
     /// Places that could not be listened on, and why.
-    pub(super) refused: BTreeMap<Place, Errno>,
+    pub(super) refused: BTreeMap<ListenerSpec, Errno>,
     /// Descriptors in all.
     pub(super) descriptors: usize,
     /// The namespace's own station.
     pub(super) mac: MacAddr,
 }
 
-impl Forwards {
+impl PortForwarding {
     /// Nothing is forwarded yet. `mac` is the tap's; with `descriptors` in all, at most half are
     /// listeners.
     pub fn new(
@@ -158,7 +158,7 @@ impl Forwards {
     pub(super) fn ended(&mut self, kind: &mut Kind) {
         match kind {
             Kind::Forwarded(flow) => {
-                self.arrivals.remove(&(flow.listener(), flow.envelope()));
+                self.arrivals.remove(&(flow.listener(), flow.addresses()));
             }
             Kind::Splice(flow) => {
                 flow.release(&mut self.pipes);

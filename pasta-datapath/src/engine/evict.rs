@@ -22,19 +22,19 @@ const DATAGRAM_IDLE: Duration = Duration::from_secs(120);
 const LOOKED_AT: usize = 16;
 
 /// Time between two lines about the same lack.
-const SAID_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A line that is not to be said too often.
 #[derive(Debug, Default)]
-pub(super) struct Sparingly {
+pub(super) struct RateLimit {
     last: Option<Instant>,
     withheld: u64,
 }
 
-impl Sparingly {
+impl RateLimit {
     /// Whether the line is due; if so, how often it was withheld.
     pub(super) fn due(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now.since(last) < SAID_EVERY) {
+        if self.last.is_some_and(|last| now.since(last) < LOG_INTERVAL) {
             self.withheld += 1;
             return None;
         }
@@ -46,17 +46,17 @@ impl Sparingly {
 impl Engine {
     /// Descriptors that nothing holds and nothing is on its way for.
     pub(super) fn descriptors_left(&self) -> usize {
-        let held = self.flows.len() + self.forwards.held();
-        self.forwards.descriptors.saturating_sub(held)
+        let held = self.flows.len() + self.ports.held();
+        self.ports.descriptors.saturating_sub(held)
     }
 
     /// Whether there is no place, or no descriptor, for a flow that needs so many.
-    pub(super) fn is_crowded(&self, needed: usize) -> bool {
+    pub(super) fn lacks_capacity(&self, needed: usize) -> bool {
         self.flows.is_full() || self.descriptors_left() < needed
     }
 
     /// Ends the flow that was idle longest; `false` if none may go.
-    pub(super) fn make_room(&mut self, now: Instant) -> bool {
+    pub(super) fn evict(&mut self, now: Instant) -> bool {
         let Self { flows, .. } = self;
         let candidates: Vec<(FlowId, Instant)> = flows.oldest().take(LOOKED_AT).collect();
         let idle_enough = |(id, heard): &(FlowId, Instant)| {
@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// Says, at most once a minute, that new flows cannot be served.
-    pub(super) fn say_exhausted(&mut self, now: Instant, what: &str, why: &dyn Display) {
+    pub(super) fn log_exhausted(&mut self, now: Instant, what: &str, why: &dyn Display) {
         if let Some(withheld) = self.said.exhausted.due(now) {
             self.supervisor.log(LogLevel::Warn, || match withheld {
                 0 => format!("{what}: {why}"),
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn line_is_said_once_a_minute_with_how_often_it_was_not() {
-        let mut line = Sparingly::default();
+        let mut line = RateLimit::default();
         let start = Instant::START;
         assert_eq!(line.due(start), Some(0));
         assert_eq!(line.due(start + Duration::from_secs(1)), None);

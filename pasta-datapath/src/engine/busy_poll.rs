@@ -15,10 +15,10 @@ use std::time::Duration;
 
 /// How long to look; chosen: longer than an exchange with a service on this machine takes, shorter than
 /// two wake-ups of a sleeping processor of a virtual machine.
-pub(super) const LOOK_FOR: Duration = Duration::from_micros(50);
+pub(super) const BUSY_POLL_TIME: Duration = Duration::from_micros(50);
 
 /// Chances left out after so many failures in a row are two to this power at most.
-const MOST_FAILURES: u8 = 10;
+const MAX_FAILURES: u8 = 10;
 
 /// Turns of one kind after which an exchange has become a stream; chosen: an acknowledgement, a request
 /// and the end of a connection may come one by one.
@@ -37,7 +37,7 @@ pub(super) enum Turn {
 
 /// Remembers turns and failures.
 #[derive(Debug)]
-pub(super) struct Rhythm {
+pub(super) struct BusyPoll {
     last: Turn,
     /// Turns since the last one of the near end, and of the far end.
     since: (u8, u8),
@@ -46,7 +46,7 @@ pub(super) struct Rhythm {
     left_out: u32,
 }
 
-impl Rhythm {
+impl BusyPoll {
     pub(super) const fn new() -> Self {
         Self {
             last: Turn::Other,
@@ -98,7 +98,7 @@ impl Rhythm {
         if found {
             self.failures = 0;
         } else {
-            self.failures = (self.failures + 1).min(MOST_FAILURES);
+            self.failures = (self.failures + 1).min(MAX_FAILURES);
             self.left_out = 1 << self.failures;
         }
     }
@@ -110,10 +110,10 @@ mod tests {
 
     #[test]
     fn only_turns_that_alternate_are_looked_behind() {
-        let mut rhythm = Rhythm::new();
+        let mut busy_poll = BusyPoll::new();
         let mut looks = |turn| {
-            rhythm.note(turn);
-            rhythm.looks()
+            busy_poll.note(turn);
+            busy_poll.looks()
         };
         assert!(!looks(Turn::Near) && !looks(Turn::Near));
         assert!(looks(Turn::Far) && looks(Turn::Near));
@@ -127,21 +127,21 @@ mod tests {
 
     #[test]
     fn failures_are_repeated_ever_more_rarely_until_one_succeeds() {
-        let mut rhythm = Rhythm::new();
+        let mut busy_poll = BusyPoll::new();
         let mut chances = 0;
         for failures in 1..=20 {
             loop {
                 chances += 1;
-                rhythm.note(if chances % 2 == 0 { Turn::Near } else { Turn::Far });
-                if rhythm.looks() {
+                busy_poll.note(if chances % 2 == 0 { Turn::Near } else { Turn::Far });
+                if busy_poll.looks() {
                     break;
                 }
             }
-            rhythm.looked(false);
+            busy_poll.looked(false);
             assert!(chances >= 1 << failures.min(10), "{failures} failures in {chances} chances");
         }
-        rhythm.left_out = 0;
-        rhythm.looked(true);
-        assert!(rhythm.looks());
+        busy_poll.left_out = 0;
+        busy_poll.looked(true);
+        assert!(busy_poll.looks());
     }
 }

@@ -3,10 +3,10 @@
 
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
-use crate::flow::source_check::Standing;
+use crate::flow::source_check::SourceCheck;
 use crate::flow::udp::Pending;
 use crate::flow::{FlowId, FlowKey};
-use crate::port_forward::listeners::Place;
+use crate::port_forward::listeners::ListenerSpec;
 use crate::sys::socket::has_its_address;
 use crate::time::Instant;
 use nix::errno::Errno;
@@ -29,18 +29,18 @@ impl Engine {
         (id, key): (FlowId, FlowKey),
         payload_len: usize,
     ) -> Result<(), DropReason> {
-        let revision = self.forwarding.revision();
+        let revision = self.nat.revision();
         let Some(Flow { kind: Kind::Udp(flow), .. }) = self.flows.get_mut(id) else {
             return Ok(());
         };
-        if !flow.standing().is_doubtful(now, revision) {
+        if !flow.source_check().is_due(now, revision) {
             return Ok(());
         }
-        let resolver = self.forwarding.resolver_for(key.protocol, key.remote);
+        let resolver = self.nat.resolver_for(key.protocol, key.remote);
         let other = resolver.filter(|it| it != flow.target());
         let pending = if other.is_some() { Pending::Awaited } else { Pending::Lost };
         if other.is_none() && has_its_address(flow.socket()) {
-            flow.standing().confirm(now, revision);
+            flow.source_check().confirm(now, revision);
             return Ok(());
         }
         let target = other.unwrap_or_else(|| flow.target().clone());
@@ -48,8 +48,8 @@ impl Engine {
         let watched = self.poller.add_reading(socket.as_fd(), id.as_token());
         watched.map_err(|_| DropReason::NoSocket)?;
         if let Some(Flow { kind: Kind::Udp(flow), .. }) = self.flows.get_mut(id) {
-            let standing = Standing::good(now, revision);
-            flow.replace_socket(now, socket, (target, standing), pending);
+            let source_check = SourceCheck::good(now, revision);
+            flow.replace_socket(now, socket, (target, source_check), pending);
         }
         self.supervisor.log(LogLevel::Debug, || format!("flow has a new socket: {key:?}"));
         Ok(())
@@ -63,15 +63,15 @@ impl Engine {
         (id, key): (FlowId, FlowKey),
         body: &[u8],
     ) -> Result<(), DropReason> {
-        let revision = self.forwarding.revision();
+        let revision = self.nat.revision();
         let Some(Flow { kind: Kind::Echo(flow), .. }) = self.flows.get_mut(id) else {
             return Ok(());
         };
-        if !flow.standing().is_doubtful(now, revision) {
+        if !flow.source_check().is_due(now, revision) {
             return Ok(());
         }
         if has_its_address(flow.socket()) {
-            flow.standing().confirm(now, revision);
+            flow.source_check().confirm(now, revision);
             return Ok(());
         }
         let target = flow.target().clone();
@@ -79,7 +79,7 @@ impl Engine {
         let watched = self.poller.add_reading(socket.as_fd(), id.as_token());
         watched.map_err(|_| DropReason::NoSocket)?;
         if let Some(Flow { kind: Kind::Echo(flow), .. }) = self.flows.get_mut(id) {
-            flow.replace_socket(socket, Standing::good(now, revision));
+            flow.replace_socket(socket, SourceCheck::good(now, revision));
         }
         Ok(())
     }
@@ -88,18 +88,18 @@ impl Engine {
     /// had the name (socket(7)), and hears nothing of another. The kernel tells by letting the place be
     /// bound once more.
     pub(super) fn renew_on_interfaces(&mut self, now: Instant) {
-        if self.forwards.interfaces_due.take_if(|due| *due <= now).is_none() {
+        if self.ports.interfaces_due.take_if(|due| *due <= now).is_none() {
             return;
         }
         let mut anew: BTreeMap<IfName, bool> = BTreeMap::new();
-        let bound: Vec<_> = self.forwards.listeners.on_interfaces().collect();
+        let bound: Vec<_> = self.ports.listeners.on_interfaces().collect();
         for (id, at, goal) in bound {
             let Some(interface) = at.interface.clone() else { continue };
             let is_anew = anew.get(&interface).copied();
             if is_anew == Some(false) {
                 continue;
             }
-            let opened = match at.open(self.forwards.families) {
+            let opened = match at.open(self.ports.families) {
                 // One listener speaks for all of its interface.
                 Err(Errno::EADDRINUSE | Errno::ENODEV) if is_anew.is_none() => {
                     anew.insert(interface, false);
@@ -110,7 +110,7 @@ impl Engine {
                 opened => opened,
             };
             anew.insert(interface, true);
-            let place = Place::Host(at);
+            let place = ListenerSpec::Host(at);
             let listens = opened.and_then(|socket| {
                 self.close(id);
                 self.listen(place.clone(), goal, socket)
@@ -122,8 +122,8 @@ impl Engine {
 
     /// Has interfaces looked at before long, if there are listeners bound to any.
     pub(super) fn look_at_interfaces(&mut self, now: Instant) {
-        if self.forwards.listeners.on_interfaces().next().is_some() {
-            self.forwards.interfaces_due.get_or_insert(now + INTERFACES_LOOKED_AT);
+        if self.ports.listeners.on_interfaces().next().is_some() {
+            self.ports.interfaces_due.get_or_insert(now + INTERFACES_LOOKED_AT);
         }
     }
 }

@@ -11,12 +11,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 impl Engine {
     /// Asks who has each of `addresses`, which are the namespace's.
-    pub(super) fn ask_for(&mut self, addresses: &[IpAddr]) {
-        for address in addresses.iter().filter(|it| self.forwarding.serves(**it)) {
+    pub(super) fn solicit(&mut self, addresses: &[IpAddr]) {
+        for address in addresses.iter().filter(|it| self.nat.serves(**it)) {
             match *address {
                 IpAddr::V4(target) => {
-                    let ours = match self.forwarding.our_address(*address) {
-                        Some(IpAddr::V4(ours)) => self.station_of(ours.into()).map(|it| (ours, it)),
+                    let ours = match self.nat.our_address(*address) {
+                        Some(IpAddr::V4(ours)) => self.sender_mac(ours.into()).map(|it| (ours, it)),
                         _ => None,
                     };
                     // From nobody (RFC 5227, section 2.1.1) is a question too.
@@ -24,9 +24,9 @@ impl Engine {
                     neighbour::send_arp_request(&mut self.tap, ours.unwrap_or(nobody), target);
                 }
                 IpAddr::V6(target) => {
-                    let source = self.forwarding.our_link_local();
+                    let source = self.nat.our_link_local();
                     // From nobody would be looking for a duplicate.
-                    if let Some(mac) = self.station_of(source.into()) {
+                    if let Some(mac) = self.sender_mac(source.into()) {
                         neighbour::send_solicitation(&mut self.tap, (source, mac), target);
                     }
                 }
@@ -37,25 +37,24 @@ impl Engine {
     /// Where a question says that it comes from if its sender is `ours`, for the namespace notes that.
     /// None where that would be wrong: the address is the namespace's own, or that of a router in front
     /// of the host which the host does not know, or has not told yet.
-    fn station_of(&self, ours: IpAddr) -> Option<MacAddr> {
-        let is_router =
-            self.forwarding.gateway(ours) == Some(ours) && !self.forwarding.is_mapped(ours);
+    fn sender_mac(&self, ours: IpAddr) -> Option<MacAddr> {
+        let is_router = self.nat.gateway(ours) == Some(ours) && !self.nat.is_mapped(ours);
         let is_unknown = is_router && self.neighbours.mac_of(ours).is_none();
         (!self.neighbours.is_own(ours) && !is_unknown).then(|| self.mac_at(ours))
     }
 
     /// Takes in that `address` is `at` a station, which `from` says.
-    pub(super) fn hear_answer(
+    pub(super) fn learn_namespace_mac(
         &mut self,
         from: MacAddr,
         address: IpAddr,
         at: MacAddr,
     ) -> Result<(), DropReason> {
-        let reached_at = self.forwarding.namespace_address(address.is_ipv4());
+        let reached_at = self.nat.namespace_address(address.is_ipv4());
         if from != at || reached_at != Some(address) {
             return Err(DropReason::NeighbourNotOurs);
         }
-        self.forwards.mac = at;
+        self.ports.mac = at;
         Ok(())
     }
 }
@@ -63,10 +62,10 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Monitor, News, Supervisor};
-    use crate::engine::Forwards;
+    use crate::control::{Monitor, PeerMessage, Supervisor};
+    use crate::engine::PortForwarding;
     use crate::link::classify::{Content, Framing, classify};
-    use crate::nat::Forwarding;
+    use crate::nat::Nat;
     use crate::nat::inbound::LocalPolicy;
     use crate::sys::tap::{MAX_FRAME, Tap};
     use crate::time::Instant;
@@ -110,19 +109,19 @@ mod tests {
     impl Rig {
         /// The tap's own address ends in 1.
         fn new(ipv6: Service) -> Self {
-            Self::with(Forwarding::new(policy(Service::On), policy(ipv6)))
+            Self::with(Nat::new(policy(Service::On), policy(ipv6)))
         }
 
-        fn with(forwarding: Forwarding) -> Self {
+        fn with(nat: Nat) -> Self {
             let ((tap, namespace), (supervisor, s), (monitor, m)) = (pair(), pair(), pair());
             let name = IfName::try_from("tap0".to_owned()).unwrap();
             let info = TapInfo { name, mac: mac(1), offloads: TapOffloads::None };
             let tap = Tap::new(tap, &info, OURS);
-            let supervisor = Supervisor::greet(supervisor).unwrap();
-            let monitor = Monitor::greet(monitor).unwrap();
+            let supervisor = Supervisor::handshake(supervisor).unwrap();
+            let monitor = Monitor::handshake(monitor).unwrap();
             let local = LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Address };
-            let forwards = Forwards::new(local, SocketFamily::Both, mac(1), 64);
-            let engine = Engine::new(tap, supervisor, monitor, forwarding, forwards, 64);
+            let ports = PortForwarding::new(local, SocketFamily::Both, mac(1), 64);
+            let engine = Engine::new(tap, supervisor, monitor, nat, ports, 64);
             let Ok(engine) = engine else { panic!("no engine") };
             Self { engine, namespace, _peers: [s, m], generation: 0 }
         }
@@ -137,7 +136,7 @@ mod tests {
                 mtu: None,
                 completeness: Completeness::Complete,
             };
-            self.engine.take_in(News::Network(Box::new(snapshot)));
+            self.engine.handle_message(PeerMessage::Network(Box::new(snapshot)));
         }
 
         /// The next question on the tap: who asks, with which address, for what.
@@ -180,7 +179,7 @@ mod tests {
             };
             nix::unistd::write(&self.namespace, &octets).unwrap();
             self.engine.read_tap(Instant::START).unwrap();
-            self.engine.forwards.mac
+            self.engine.ports.mac
         }
 
         fn not_ours(&self) -> u64 {
@@ -272,7 +271,7 @@ mod tests {
     fn router_that_is_not_mapped_is_never_said_to_be_at_our_station() {
         let ipv4 = FamilyPolicy { host_loopback: HostLoopback::None, ..policy(Service::On) };
         let ipv6 = FamilyPolicy { host_loopback: HostLoopback::None, ..policy(Service::On) };
-        let mut rig = Rig::with(Forwarding::new(ipv4, ipv6));
+        let mut rig = Rig::with(Nat::new(ipv4, ipv6));
         rig.has(&[HERE], &[HERE6]);
         assert_eq!(rig.asked(), Some((OURS, ip("0.0.0.0"), ip(HERE))));
         assert_eq!(rig.asked(), None);
@@ -280,7 +279,7 @@ mod tests {
         let entries = [ROUTER, "fe80::1"].map(|it| NeighbourEntry { address: ip(it), mac: mac(9) });
         let entries = Bounded::truncated(entries).0;
         let known = NeighbourSnapshot { generation: Generation(1), entries };
-        rig.engine.take_in(News::Neighbours(Box::new(known)));
+        rig.engine.handle_message(PeerMessage::Neighbours(Box::new(known)));
         rig.has(&["192.0.2.60"], &["2001:db8::60"]);
         assert_eq!(rig.asked(), Some((mac(9), ip(ROUTER), ip("192.0.2.60"))));
         assert_eq!(rig.asked(), Some((mac(9), ip("fe80::1"), ip("2001:db8::60"))));
