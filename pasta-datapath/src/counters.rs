@@ -38,7 +38,7 @@ reasons! {
     /// Neighbour requests that are not to be answered: for the asker itself, or probes. Answers of
     /// which nothing is learned.
     NeighbourNotOurs = "neighbour request not ours",
-    /// Refused by address policy or because the host has no way there; the sender was told.
+    /// Refused by address policy or because the host has no way there; the sender got an ICMP error.
     Unreachable = "unreachable",
     /// The flow table is full.
     TableFull = "flow table full",

@@ -213,7 +213,7 @@ impl Engine {
         &mut self.supervisor
     }
 
-    /// PortForwarding frames until it is told to stop; cannot be called by a process that is not confined.
+    /// Forwards frames until it is told to stop; cannot be called by a process that is not confined.
     ///
     /// # Errors
     ///
@@ -423,10 +423,10 @@ impl Engine {
     }
 
     fn read_supervisor(&mut self) -> Result<Option<Ended>, RunError> {
-        let mut heard = Vec::new();
-        let result = self.supervisor.receive(|message| heard.push(message));
+        let mut messages = Vec::new();
+        let result = self.supervisor.receive(|message| messages.push(message));
         let mut ended = None;
-        for message in heard {
+        for message in messages {
             match message {
                 PeerMessage::Shutdown => ended = Some(Ended::Asked),
                 message => self.handle_message(message),
@@ -440,9 +440,9 @@ impl Engine {
     }
 
     fn read_monitor(&mut self) -> Result<(), RunError> {
-        let mut heard = Vec::new();
-        let result = self.monitor.receive(|message| heard.push(message));
-        for message in heard {
+        let mut messages = Vec::new();
+        let result = self.monitor.receive(|message| messages.push(message));
+        for message in messages {
             match message {
                 PeerMessage::Sockets(request, sockets) => self.sockets_came(request, sockets)?,
                 PeerMessage::Refused(request, why) => self.sockets_refused(request, why)?,

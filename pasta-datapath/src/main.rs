@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     };
     let mut supervisor = match Supervisor::handshake(supervisor) {
         Ok(supervisor) => supervisor,
-        // Nobody is there to be told.
+        // Nobody can receive the error.
         Err(_) => return ExitCode::FAILURE,
     };
     report_panics();
@@ -82,12 +82,12 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
             Err(errno) => return Err(failed("cannot wait for the supervisor")(&errno)),
         }
         let mut shutdown = false;
-        let heard = supervisor.receive(|message| match message {
+        let received = supervisor.receive(|message| match message {
             PeerMessage::Start(start, tap) => begin = Some((start, tap)),
             PeerMessage::Shutdown => shutdown = true,
             other => before.push(other),
         });
-        match heard {
+        match received {
             Ok(()) if shutdown => return Ok(None),
             Ok(()) => {}
             Err(ReceiveError::Closed) => return Ok(None),

@@ -60,7 +60,7 @@ struct Family<A> {
     resolvers: Vec<Resolver>,
     /// Which of them is asked.
     resolver: usize,
-    /// What the namespace was told to use, primary first.
+    /// What the namespace was given, primary first.
     assigned: Vec<A>,
     /// All addresses that were read there.
     present: Vec<A>,

@@ -38,7 +38,7 @@ pub(super) const BATCH_OCTETS: usize = 2 * 1024 * 1024;
 const LONE_FRAME: usize = 2048;
 /// What a batch of frames has for the flows it touches.
 struct Batch<'a> {
-    /// What to take of each segment, which may be nothing, and its place among all.
+    /// What to take of each segment, which may be nothing, and its position among all.
     segments: Vec<(FlowId, usize, &'a [u8])>,
     datagrams: Vec<(FlowId, MacAddr, Datagram<'a>)>,
 }
@@ -62,9 +62,9 @@ impl Engine {
         let mut start = 0;
         while self.ranges.len() < most
             && (start + MAX_FRAME <= LARGE_OCTETS || start < self.ranges.len() * LARGE_FRAME)
-            && let Some(room) = frames.get_mut(start..start + MAX_FRAME)
+            && let Some(free) = frames.get_mut(start..start + MAX_FRAME)
         {
-            match self.tap.read(room) {
+            match self.tap.read(free) {
                 Ok(len) => {
                     self.budget.frame_came();
                     self.ranges.push((start, start + len));
@@ -118,7 +118,7 @@ impl Engine {
         self.storage = BatchStorage { segments, datagrams };
     }
 
-    /// The link-layer address that the namespace is told for `address`: ours for what a mapping leads
+    /// The link-layer address that the namespace learns for `address`: ours for what a mapping leads
     /// to the host, and where nothing is known.
     pub(super) fn mac_at(&self, address: IpAddr) -> MacAddr {
         let ours = self.tap.our_mac();
@@ -231,8 +231,8 @@ impl Engine {
         if taken.is_empty() {
             flow.mapping.keep(payload, &mut self.budget);
         }
-        let place = batch.segments.len();
-        batch.segments.push((id, place, payload.get(taken).unwrap_or_default()));
+        let position = batch.segments.len();
+        batch.segments.push((id, position, payload.get(taken).unwrap_or_default()));
         Ok(())
     }
 
@@ -240,7 +240,7 @@ impl Engine {
     fn flush(&mut self, now: Instant, batch: &mut Batch<'_>) {
         let windows = self.active.windows(self.mtu, self.waiting.len());
         self.budget.set_windows(windows.with_buffers_of(self.largest_buffer));
-        batch.segments.sort_unstable_by_key(|(id, place, _)| (*id, *place));
+        batch.segments.sort_unstable_by_key(|(id, position, _)| (*id, *position));
         for of_one in batch.segments.chunk_by(|(one, ..), (other, ..)| one == other) {
             for group in of_one.chunks(BATCH) {
                 let mut slices = [IoSlice::new(&[]); BATCH];

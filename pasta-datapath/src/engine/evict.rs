@@ -1,6 +1,6 @@
-//! Room for new flows: who has to go when descriptors or places in the table have run out.
+//! Eviction: which flow ends when descriptors or places in the table have run out.
 //!
-//! The flow that nothing was heard of for longest goes, if that is long enough; flows in use go on
+//! The flow that nothing was last_seen of for longest goes, if that is long enough; flows in use go on
 //! whatever asks for more, and the one that asks is refused. What counts as long is the least that a
 //! translator may give up without a need (RFC 5382, REQ-5: 4 minutes for a TCP connection that is being
 //! opened or closed; RFC 4787, REQ-5: 2 minutes for UDP); an established TCP connection is entitled to 2
@@ -59,19 +59,19 @@ impl Engine {
     pub(super) fn evict(&mut self, now: Instant) -> bool {
         let Self { flows, .. } = self;
         let candidates: Vec<(FlowId, Instant)> = flows.oldest().take(LOOKED_AT).collect();
-        let idle_enough = |(id, heard): &(FlowId, Instant)| {
+        let idle_enough = |(id, last_seen): &(FlowId, Instant)| {
             let least = match flows.get_mut(*id).map(|flow| &flow.kind) {
                 Some(Kind::Tcp(_) | Kind::Splice(_)) => TCP_IDLE,
                 Some(Kind::Udp(_) | Kind::Echo(_) | Kind::Forwarded(_)) => DATAGRAM_IDLE,
                 None => return false,
             };
-            now.since(*heard) >= least
+            now.since(*last_seen) >= least
         };
         let Some((id, _)) = candidates.into_iter().find(idle_enough) else { return false };
         self.tap.counters.evicted += 1;
         match self.flows.get_mut(id).map(|flow| &mut flow.kind) {
             Some(Kind::Tcp(tcp)) => {
-                // Both ends are told.
+                // Both ends get a reset.
                 tcp.mapping.give_up();
                 self.run_tcp(now, id, &[]);
             }

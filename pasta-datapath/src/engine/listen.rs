@@ -56,7 +56,7 @@ impl Engine {
             PortSide::Namespace => Direction::Inbound,
             PortSide::Host => Direction::Outbound,
         };
-        self.ports.rules.heard(snapshot);
+        self.ports.rules.update_ports(snapshot);
         self.reconcile(direction);
     }
 
@@ -74,16 +74,20 @@ impl Engine {
         let wanted: BTreeMap<ListenerSpec, ForwardTarget> = match direction {
             Direction::Inbound => {
                 let wanted = rules.on_host(listeners.ours(Direction::Outbound));
-                wanted.into_iter().map(|(at, goal)| (ListenerSpec::Host(at), goal)).collect()
+                wanted
+                    .into_iter()
+                    .map(|(at, forward_target)| (ListenerSpec::Host(at), forward_target))
+                    .collect()
             }
             Direction::Outbound => {
                 let wanted = rules.in_namespace(ports.families, listeners.ours(Direction::Inbound));
-                wanted.into_iter().map(|(at, goal)| (ListenerSpec::Namespace(at), goal)).collect()
+                wanted
+                    .into_iter()
+                    .map(|(at, forward_target)| (ListenerSpec::Namespace(at), forward_target))
+                    .collect()
             }
         };
-        ports
-            .refused
-            .retain(|place, _| place.direction() != direction || wanted.contains_key(place));
+        ports.refused.retain(|spec, _| spec.direction() != direction || wanted.contains_key(spec));
         if direction == Direction::Outbound {
             // What comes for those that nobody wants any more is closed as it comes.
             ports.asked.retain(|at, _| wanted.contains_key(&ListenerSpec::Namespace(*at)));
@@ -96,22 +100,23 @@ impl Engine {
         if direction == Direction::Outbound {
             self.ports.to_ask.clear();
         }
-        for (place, goal) in difference.missing {
-            match &place {
+        for (spec, forward_target) in difference.missing {
+            match &spec {
                 ListenerSpec::Host(at) => {
-                    let opened =
-                        self.open_on_host(at).and_then(|it| self.listen(place.clone(), goal, it));
-                    counts.add(goal.effort, opened);
-                    self.note(place, goal, opened);
+                    let opened = self
+                        .open_on_host(at)
+                        .and_then(|it| self.listen(spec.clone(), forward_target, it));
+                    counts.add(forward_target.effort, opened);
+                    self.note(spec, forward_target, opened);
                 }
                 ListenerSpec::Namespace(at) => {
                     if let Some(asked) = self.ports.asked.get_mut(at) {
-                        *asked = goal;
+                        *asked = forward_target;
                     } else if self.ports.has_room_to_listen() {
-                        self.ports.to_ask.push_back((*at, goal));
+                        self.ports.to_ask.push_back((*at, forward_target));
                     } else {
-                        counts.add(goal.effort, Err(Errno::EMFILE));
-                        self.note(place, goal, Err(Errno::EMFILE));
+                        counts.add(forward_target.effort, Err(Errno::EMFILE));
+                        self.note(spec, forward_target, Err(Errno::EMFILE));
                     }
                 }
             }
@@ -149,46 +154,46 @@ impl Engine {
     /// Makes a socket that is bound a listener of ours.
     pub(super) fn listen(
         &mut self,
-        place: ListenerSpec,
-        goal: ForwardTarget,
+        spec: ListenerSpec,
+        forward_target: ForwardTarget,
         socket: OwnedFd,
     ) -> Result<(), Errno> {
-        listen_socket::prepare(&socket, place.transport())?;
+        listen_socket::prepare(&socket, spec.transport())?;
         let token = Token::Listener(self.ports.listeners.next_id().index());
         let added = self.poller.add_reading(socket.as_fd(), token.into());
         added.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
-        self.supervisor.log(LogLevel::Debug, || format!("listening on {place}"));
-        self.ports.listeners.insert(place, goal, socket);
+        self.supervisor.log(LogLevel::Debug, || format!("listening on {spec}"));
+        self.ports.listeners.insert(spec, forward_target, socket);
         Ok(())
     }
 
     pub(super) fn close(&mut self, id: ListenerId) {
         if let Some(listener) = self.ports.listeners.remove(id) {
             self.supervisor
-                .log(LogLevel::Debug, || format!("no longer listening on {}", listener.place));
+                .log(LogLevel::Debug, || format!("no longer listening on {}", listener.spec));
         }
     }
 
-    /// Says once for each place that it cannot be listened on; where ports are many, the summary does.
+    /// Says once for each spec that it cannot be listened on; where ports are many, the summary does.
     pub(super) fn note(
         &mut self,
-        place: ListenerSpec,
-        goal: ForwardTarget,
+        spec: ListenerSpec,
+        forward_target: ForwardTarget,
         opened: Result<(), Errno>,
     ) {
         let Err(errno) = opened else {
-            self.ports.refused.remove(&place);
+            self.ports.refused.remove(&spec);
             return;
         };
-        let level = match goal.effort {
+        let level = match forward_target.effort {
             Effort::Explicit => LogLevel::Warn,
             Effort::Auto => LogLevel::Info,
             Effort::BestEffort => LogLevel::Debug,
         };
-        if self.ports.refused.get(&place) != Some(&errno) {
+        if self.ports.refused.get(&spec) != Some(&errno) {
             let reason = errno.desc();
-            self.supervisor.log(level, || format!("cannot listen on {place}: {reason}"));
-            self.ports.refused.insert(place, errno);
+            self.supervisor.log(level, || format!("cannot listen on {spec}: {reason}"));
+            self.ports.refused.insert(spec, errno);
         }
     }
 
@@ -203,7 +208,7 @@ impl Engine {
         for _ in 0..LISTENERS_A_TURN {
             let Some(id) = self.ports.next_ready() else { return };
             let Some(listener) = self.ports.listeners.get(id) else { continue };
-            let more = match listener.place.transport() {
+            let more = match listener.spec.transport() {
                 Transport::Tcp => self.accept(now, id),
                 Transport::Udp => self.receive(now, id),
             };
@@ -250,8 +255,8 @@ impl Engine {
 
     fn give_up_listener(&mut self, id: ListenerId, error: &io::Error) {
         if let Some(listener) = self.ports.listeners.remove(id) {
-            let place = listener.place;
-            let line = || format!("no longer listening on {place}: {error}");
+            let spec = listener.spec;
+            let line = || format!("no longer listening on {spec}: {error}");
             self.supervisor.log(LogLevel::Warn, line);
         }
     }
@@ -264,7 +269,7 @@ impl Engine {
 
     fn accepted(&mut self, now: Instant, id: ListenerId, socket: OwnedFd, peer: SocketAddr) {
         let Some(listener) = self.ports.listeners.get(id) else { return };
-        let (direction, goal) = (listener.place.direction(), listener.goal);
+        let (direction, forward_target) = (listener.spec.direction(), listener.target);
         // Asked only where it matters: it is a call for each connection.
         let local = match (direction, peer.ip().to_canonical().is_loopback()) {
             (_, true) => sys::local_address(&socket).map(|local| local.ip()),
@@ -278,10 +283,11 @@ impl Engine {
                 if !local.is_loopback() {
                     return reset(socket);
                 }
-                self.open_splice_to_host(now, socket, SocketAddr::new(local, goal.port));
+                self.open_splice_to_host(now, socket, SocketAddr::new(local, forward_target.port));
             }
             Direction::Inbound => {
-                let (transport, ForwardTarget { target, port, .. }) = (Transport::Tcp, goal);
+                let (transport, ForwardTarget { target, port, .. }) =
+                    (Transport::Tcp, forward_target);
                 let arrival = InboundFlow { transport, peer, local, target, port };
                 match self.nat.inbound(self.ports.local, &arrival) {
                     Ok(Delivery::Tap { source, translated, destination }) => {
@@ -384,8 +390,8 @@ impl Engine {
         for _ in 0..DATAGRAMS {
             let Some(listener) = self.ports.listener(id) else { break };
             let start = joined.map_or(0, |joined| joined.len());
-            let room = scratch.get_mut(start..).unwrap_or_default();
-            match receive_from(listener, room) {
+            let free = scratch.get_mut(start..).unwrap_or_default();
+            match receive_from(listener, free) {
                 Ok((read, addresses)) => {
                     if joined.as_mut().is_some_and(|joined| joined.join(addresses, read)) {
                         continue;
@@ -451,7 +457,7 @@ impl Engine {
                 }
                 // The namespace has opened this very flow.
                 Some(Kind::Udp(flow)) => {
-                    flow.heard(now);
+                    flow.received(now);
                     return write_to_tap(tap, flow.path(), *mtu, read, octets);
                 }
                 _ => return,
@@ -476,11 +482,12 @@ impl Engine {
             return Err(DropReason::TableFull);
         }
         let listener = self.ports.listeners.get(id).ok_or(DropReason::NoFlow)?;
-        let (direction, goal) = (listener.place.direction(), listener.goal);
+        let (direction, forward_target) = (listener.spec.direction(), listener.target);
         let (peer, local) = (addresses.peer, addresses.local);
         let way = match direction {
             Direction::Inbound => {
-                let (transport, ForwardTarget { target, port, .. }) = (Transport::Udp, goal);
+                let (transport, ForwardTarget { target, port, .. }) =
+                    (Transport::Udp, forward_target);
                 let arrival = InboundFlow { transport, peer, local, target, port };
                 let way = self.nat.inbound(self.ports.local, &arrival);
                 way.map_err(|_| DropReason::NoAddress)?
@@ -490,7 +497,10 @@ impl Engine {
                 if !peer.is_loopback() || !local.is_loopback() {
                     return Err(DropReason::ImpossibleSource);
                 }
-                Delivery::Splice { destination: SocketAddr::new(local, goal.port), otherwise: None }
+                Delivery::Splice {
+                    destination: SocketAddr::new(local, forward_target.port),
+                    otherwise: None,
+                }
             }
         };
         let flow_id = match way {

@@ -36,14 +36,14 @@ impl Engine {
 
     /// Where a question says that it comes from if its sender is `ours`, for the namespace notes that.
     /// None where that would be wrong: the address is the namespace's own, or that of a router in front
-    /// of the host which the host does not know, or has not told yet.
+    /// of the host which the host does not know, or has not published yet.
     fn sender_mac(&self, ours: IpAddr) -> Option<MacAddr> {
         let is_router = self.nat.gateway(ours) == Some(ours) && !self.nat.is_mapped(ours);
         let is_unknown = is_router && self.neighbours.mac_of(ours).is_none();
         (!self.neighbours.is_own(ours) && !is_unknown).then(|| self.mac_at(ours))
     }
 
-    /// Takes in that `address` is `at` a station, which `from` says.
+    /// Takes in that `address` is `at` this MAC address, which `from` says.
     pub(super) fn learn_namespace_mac(
         &mut self,
         from: MacAddr,
@@ -159,7 +159,7 @@ mod tests {
             }
         }
 
-        /// The namespace says, in a frame `from` there, that `address` is `at` a station. Gives whom the
+        /// The namespace says, in a frame `from` there, that `address` is `at` this MAC address. Gives whom the
         /// engine sends to then.
         fn answers(&mut self, from: MacAddr, address: &str, at: MacAddr) -> MacAddr {
             let octets = match ip(address) {

@@ -1,4 +1,4 @@
-//! New flows: from the first frame to a host socket, and what the namespace is told when there is
+//! New flows: from the first frame to a host socket, and what the namespace gets when there is
 //! none.
 
 use super::{Engine, Flow, Kind};
@@ -28,7 +28,7 @@ const NO_MORE: &str = "new flows are refused";
 
 /// Why a flow has no socket.
 pub(super) enum NoSocket {
-    /// There is no way there; the namespace is told so.
+    /// There is no way there; the namespace gets an ICMP error.
     Unreachable(Unreachable),
     /// The destination itself refused.
     Refused,
@@ -39,7 +39,7 @@ pub(super) enum NoSocket {
 }
 
 impl NoSocket {
-    /// What the sender of a datagram is told, and what is counted.
+    /// The ICMP error for the sender of a datagram, and the counter.
     fn icmp_reason(self) -> (Unreachable, DropReason) {
         match self {
             Self::Unreachable(why) => (why, DropReason::Unreachable),

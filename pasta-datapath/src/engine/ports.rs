@@ -45,7 +45,7 @@ pub struct PortForwarding {
     pub(super) refused: BTreeMap<ListenerSpec, Errno>,
     /// Descriptors in all.
     pub(super) descriptors: usize,
-    /// The namespace's own station.
+    /// The link-layer address of the namespace.
     pub(super) mac: MacAddr,
 }
 

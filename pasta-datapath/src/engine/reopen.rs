@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Listens anew on interfaces that were deleted and are there again: a socket is bound to the link that
-    /// had the name (socket(7)), and hears nothing of another. The kernel tells by letting the place be
+    /// had the name (socket(7)), and hears nothing of another. The kernel tells by letting the spec be
     /// bound once more.
     pub(super) fn renew_on_interfaces(&mut self, now: Instant) {
         if self.ports.interfaces_due.take_if(|due| *due <= now).is_none() {
@@ -93,7 +93,7 @@ impl Engine {
         }
         let mut anew: BTreeMap<IfName, bool> = BTreeMap::new();
         let bound: Vec<_> = self.ports.listeners.on_interfaces().collect();
-        for (id, at, goal) in bound {
+        for (id, at, target) in bound {
             let Some(interface) = at.interface.clone() else { continue };
             let is_anew = anew.get(&interface).copied();
             if is_anew == Some(false) {
@@ -110,12 +110,12 @@ impl Engine {
                 opened => opened,
             };
             anew.insert(interface, true);
-            let place = ListenerSpec::Host(at);
+            let spec = ListenerSpec::Host(at);
             let listens = opened.and_then(|socket| {
                 self.close(id);
-                self.listen(place.clone(), goal, socket)
+                self.listen(spec.clone(), target, socket)
             });
-            self.note(place, goal, listens);
+            self.note(spec, target, listens);
         }
         self.look_at_interfaces(now);
     }

@@ -164,7 +164,7 @@ impl Engine {
 
     pub(super) fn run_splice(&mut self, id: FlowId) {
         let left = self.descriptors_left();
-        self.ports.pipes.set_room(left);
+        self.ports.pipes.set_fd_budget(left);
         let Self { flows, ports, scratch, hungry, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let Kind::Splice(splice) = &mut flow.kind else { return };
@@ -201,8 +201,8 @@ impl Engine {
         }
         let (destination, listener) = (flow.destination(), flow.listener());
         let port = flow.addresses().peer.port();
-        let place = self.ports.listeners.get(listener).map(|it| &it.place);
-        if let Some(ListenerSpec::Namespace(_)) = place {
+        let spec = self.ports.listeners.get(listener).map(|it| &it.spec);
+        if let Some(ListenerSpec::Namespace(_)) = spec {
             let target = Target { address: destination, source: None, interface: None };
             match open(Protocol::Udp, &target, Some(port)) {
                 Ok(connecting) => self.set_datagram_socket(id, connecting.fd),
@@ -281,18 +281,18 @@ impl Engine {
         if left == 0 {
             return None;
         }
-        let (listener, goal) = ports.to_ask.front().copied()?;
+        let (listener, target) = ports.to_ask.front().copied()?;
         let message = ports.pool.listener_request(listener)?;
         ports.to_ask.pop_front();
-        ports.asked.insert(listener, goal);
+        ports.asked.insert(listener, target);
         Some(message)
     }
 
     fn take_back(&mut self, message: &DatapathToMonitor) {
         if let DatapathToMonitor::ListenerWanted { listener, .. } = message
-            && let Some(goal) = self.ports.asked.remove(listener)
+            && let Some(target) = self.ports.asked.remove(listener)
         {
-            self.ports.to_ask.push_front((*listener, goal));
+            self.ports.to_ask.push_front((*listener, target));
         }
     }
 
@@ -317,15 +317,15 @@ impl Engine {
                 }
             }
             Request::Listener(at) => {
-                if let (Some(goal), Some(socket)) =
+                if let (Some(target), Some(socket)) =
                     (self.ports.asked.remove(&at), sockets.into_iter().next())
                 {
-                    let place = ListenerSpec::Namespace(at);
-                    let opened = self.listen(place.clone(), goal, socket);
+                    let spec = ListenerSpec::Namespace(at);
+                    let opened = self.listen(spec.clone(), target, socket);
                     if opened == Err(Errno::EINVAL) {
                         return Err(violation("a listener of another kind than was asked for"));
                     }
-                    self.note(place, goal, opened);
+                    self.note(spec, target, opened);
                 }
             }
         }
@@ -343,9 +343,9 @@ impl Engine {
             Refusal::Busy => {
                 // It has made as many as it may for now; those who wait go on waiting.
                 if let Request::Listener(at) = answered
-                    && let Some(goal) = self.ports.asked.remove(&at)
+                    && let Some(target) = self.ports.asked.remove(&at)
                 {
-                    self.ports.to_ask.push_back((at, goal));
+                    self.ports.to_ask.push_back((at, target));
                 }
                 self.ports.ask_again = Some(self.now() + ASK_AGAIN);
                 return Ok(());
@@ -356,8 +356,8 @@ impl Engine {
         match answered {
             Request::Sockets(kind, _) => self.give_up(kind),
             Request::Listener(at) => {
-                if let Some(goal) = self.ports.asked.remove(&at) {
-                    self.note(ListenerSpec::Namespace(at), goal, Err(errno));
+                if let Some(target) = self.ports.asked.remove(&at) {
+                    self.note(ListenerSpec::Namespace(at), target, Err(errno));
                 }
             }
         }

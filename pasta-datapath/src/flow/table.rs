@@ -1,5 +1,5 @@
 //! The table of flows: the only owner of each; everyone else holds a [`FlowId`]. It also knows which
-//! flow nothing was heard of for longest: all are in a list in the order in which they were touched.
+//! flow was idle longest: all are in a list in the order in which they were touched.
 
 use super::{FlowId, FlowKey};
 use crate::time::Instant;
@@ -152,7 +152,7 @@ impl<F> FlowTable<F> {
         }
     }
 
-    /// Notes that something was heard of flow `id`.
+    /// Notes that flow was active: `id`.
     pub fn touch(&mut self, now: Instant, id: FlowId) {
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         if slot.life != id.life || slot.flow.is_none() {

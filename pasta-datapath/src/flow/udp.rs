@@ -75,7 +75,7 @@ pub struct Datagram<'a> {
 pub enum NotSent {
     /// The socket is full, or had an old error to report: this datagram is lost.
     Dropped(DropReason),
-    /// There is no way; the namespace is to be told.
+    /// There is no way; the namespace gets an ICMP error.
     Refused(Errno),
 }
 
@@ -119,7 +119,7 @@ impl UdpFlow {
     }
 
     /// Notes a datagram that came for the flow by another way than its socket.
-    pub fn heard(&mut self, now: Instant) {
+    pub fn received(&mut self, now: Instant) {
         self.last_active = now;
         self.answered = true;
     }
@@ -203,8 +203,8 @@ impl UdpFlow {
             if !gathered.has_room(buffer) {
                 gathered.write(tap, &self.path, mtu, buffer);
             }
-            let room = buffer.get_mut(gathered.len()..).unwrap_or_default();
-            let read = match receive_datagrams(self.socket.as_fd(), room) {
+            let free = buffer.get_mut(gathered.len()..).unwrap_or_default();
+            let read = match receive_datagrams(self.socket.as_fd(), free) {
                 Ok(read) => read,
                 Err(Errno::EAGAIN) => {
                     reading = Reading::Drained;

@@ -1,4 +1,4 @@
-//! Errors of the host's side, told to the namespace as ICMP or ICMPv6.
+//! Errors of the host's side, sent to the namespace as ICMP or ICMPv6.
 //!
 //! The quoted packet is made anew from what is known of the flow: its network header, and the first
 //! octets of its transport header, which is what a host finds its socket by (RFC 792; RFC 1122,

@@ -1,7 +1,7 @@
 //! Responders: they answer questions on the link from state alone and never touch a socket.
 //!
-//! Where the host knows a neighbour, the namespace is told its link-layer address, so that without the
-//! mapping of the gateway (`--no-map-gw`) it sees its real router; everywhere else it is told ours.
+//! Where the host knows a neighbour, the namespace learns its link-layer address, so that without the
+//! mapping of the gateway (`--no-map-gw`) it sees its real router; everywhere else it learns ours.
 //!
 //! The namespace is asked for its own addresses as they appear, once and not again: its users may have
 //! given the tap another link-layer address, or made it a port of a bridge, and what the host's side

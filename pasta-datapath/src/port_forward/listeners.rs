@@ -71,7 +71,7 @@ pub struct ListenerId {
 }
 
 impl ListenerId {
-    /// The part of it that the kernel gives back with an event: that of a listener whose place was
+    /// The part of it that the kernel gives back with an event: that of a listener whose spec was
     /// taken over by another is an event of that one.
     pub fn index(self) -> u32 {
         self.index
@@ -82,9 +82,9 @@ impl ListenerId {
 #[derive(Debug)]
 pub struct Listener {
     /// Where it is.
-    pub place: ListenerSpec,
+    pub spec: ListenerSpec,
     /// Where what comes in goes.
-    pub goal: ForwardTarget,
+    pub target: ForwardTarget,
     socket: OwnedFd,
 }
 
@@ -99,7 +99,7 @@ impl AsFd for Listener {
 pub struct Listeners {
     slots: Vec<(u32, Option<Listener>)>,
     free: Vec<u32>,
-    by_place: BTreeMap<ListenerSpec, ListenerId>,
+    by_spec: BTreeMap<ListenerSpec, ListenerId>,
     /// Bound by the launcher, and not asked for yet.
     spare: BTreeMap<ListenerAddress, OwnedFd>,
     ours: [Ports; 2],
@@ -122,7 +122,7 @@ impl Listeners {
         self.spare.insert(at, socket);
     }
 
-    /// The listener that was bound for this place, if one was.
+    /// The listener that was bound for this spec, if one was.
     pub fn take_spare(&mut self, at: &ListenerAddress) -> Option<OwnedFd> {
         self.spare.remove(at)
     }
@@ -135,18 +135,18 @@ impl Listeners {
         wanted: BTreeMap<ListenerSpec, ForwardTarget>,
     ) -> Difference {
         let mut difference = Difference::default();
-        for (place, id) in &self.by_place {
-            if place.direction() == direction && !wanted.contains_key(place) {
+        for (spec, id) in &self.by_spec {
+            if spec.direction() == direction && !wanted.contains_key(spec) {
                 difference.surplus.push(*id);
             }
         }
-        for (place, goal) in wanted {
-            match self.by_place.get(&place) {
-                None => difference.missing.push((place, goal)),
+        for (spec, target) in wanted {
+            match self.by_spec.get(&spec) {
+                None => difference.missing.push((spec, target)),
                 Some(id) => {
                     let slot = self.slots.get_mut(id.index as usize);
                     if let Some(listener) = slot.and_then(|(_, listener)| listener.as_mut()) {
-                        listener.goal = goal;
+                        listener.target = target;
                     }
                 }
             }
@@ -162,19 +162,19 @@ impl Listeners {
         ListenerId { index, life }
     }
 
-    /// Adds a listener; there is none at its place.
+    /// Adds a listener; there is none at its spec.
     pub fn insert(
         &mut self,
-        place: ListenerSpec,
-        goal: ForwardTarget,
+        spec: ListenerSpec,
+        target: ForwardTarget,
         socket: OwnedFd,
     ) -> ListenerId {
         let id = self.next_id();
-        let (direction, transport, port) = (place.direction(), place.transport(), place.port());
+        let (direction, transport, port) = (spec.direction(), spec.transport(), spec.port());
         self.ours_of(direction).get_mut(transport).insert(port);
         *self.shared.entry((direction, transport, port)).or_default() += 1;
-        self.by_place.insert(place.clone(), id);
-        let listener = Some(Listener { place, goal, socket });
+        self.by_spec.insert(spec.clone(), id);
+        let listener = Some(Listener { spec, target, socket });
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
             Some((_, slot)) => *slot = listener,
             None => self.slots.push((0, listener)),
@@ -191,9 +191,9 @@ impl Listeners {
         let listener = slot.take()?;
         *life = life.wrapping_add(1);
         self.free.push(id.index);
-        self.by_place.remove(&listener.place);
-        let place = &listener.place;
-        let (direction, transport, port) = (place.direction(), place.transport(), place.port());
+        self.by_spec.remove(&listener.spec);
+        let spec = &listener.spec;
+        let (direction, transport, port) = (spec.direction(), spec.transport(), spec.port());
         // Another address may have the same port.
         if let Entry::Occupied(mut count) = self.shared.entry((direction, transport, port)) {
             *count.get_mut() -= 1;
@@ -221,9 +221,9 @@ impl Listeners {
     pub fn on_interfaces(
         &self,
     ) -> impl Iterator<Item = (ListenerId, ListenerAddress, ForwardTarget)> + '_ {
-        self.by_place.iter().filter_map(|(place, id)| match place {
+        self.by_spec.iter().filter_map(|(spec, id)| match spec {
             ListenerSpec::Host(at) if at.interface.is_some() => {
-                Some((*id, at.clone(), self.get(*id)?.goal))
+                Some((*id, at.clone(), self.get(*id)?.target))
             }
             _ => None,
         })
@@ -248,17 +248,17 @@ impl Listeners {
 
     /// How many descriptors are held: with those that wait for a rule.
     pub fn held(&self) -> usize {
-        self.by_place.len() + self.spare.len()
+        self.by_spec.len() + self.spare.len()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_place.len()
+        self.by_spec.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_place.is_empty()
+        self.by_spec.is_empty()
     }
 }
 
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use pasta_ipc::forward::Effort;
 
-    fn place(port: u16) -> ListenerSpec {
+    fn spec(port: u16) -> ListenerSpec {
         let at = ListenerAddress {
             transport: Transport::Tcp,
             address: None,
@@ -277,12 +277,12 @@ mod tests {
         ListenerSpec::Host(at)
     }
 
-    fn goal(port: u16) -> ForwardTarget {
+    fn target(port: u16) -> ForwardTarget {
         ForwardTarget { target: None, port, effort: Effort::Explicit }
     }
 
     fn wanted(ports: &[u16]) -> BTreeMap<ListenerSpec, ForwardTarget> {
-        ports.iter().map(|port| (place(*port), goal(*port))).collect()
+        ports.iter().map(|port| (spec(*port), target(*port))).collect()
     }
 
     fn socket() -> OwnedFd {
@@ -292,11 +292,11 @@ mod tests {
     #[test]
     fn what_stays_wanted_is_not_touched() {
         let mut listeners = Listeners::default();
-        let first = listeners.insert(place(1), goal(1), socket());
-        let second = listeners.insert(place(2), goal(2), socket());
+        let first = listeners.insert(spec(1), target(1), socket());
+        let second = listeners.insert(spec(2), target(2), socket());
         let difference = listeners.compare(Direction::Inbound, wanted(&[2, 3]));
         assert_eq!(difference.surplus, [first]);
-        assert_eq!(difference.missing, [(place(3), goal(3))]);
+        assert_eq!(difference.missing, [(spec(3), target(3))]);
         assert!(listeners.get(second).is_some());
         let other = listeners.compare(Direction::Outbound, BTreeMap::new());
         assert_eq!(other, Difference::default());
@@ -305,21 +305,21 @@ mod tests {
     #[test]
     fn changed_goal_changes_the_listener_in_place() {
         let mut listeners = Listeners::default();
-        let id = listeners.insert(place(1), goal(1), socket());
-        let moved = BTreeMap::from([(place(1), goal(80))]);
+        let id = listeners.insert(spec(1), target(1), socket());
+        let moved = BTreeMap::from([(spec(1), target(80))]);
         assert_eq!(listeners.compare(Direction::Inbound, moved), Difference::default());
-        assert_eq!(listeners.get(id).unwrap().goal, goal(80));
+        assert_eq!(listeners.get(id).unwrap().target, target(80));
     }
 
     #[test]
     fn old_name_does_not_find_the_next_listener_in_its_place() {
         let mut listeners = Listeners::default();
-        let id = listeners.insert(place(1), goal(1), socket());
+        let id = listeners.insert(spec(1), target(1), socket());
         assert!(listeners.ours(Direction::Inbound).tcp.contains(1));
         assert!(listeners.remove(id).is_some());
         assert!(listeners.ours(Direction::Inbound).tcp.is_empty());
         let next = listeners.next_id();
-        assert_eq!(listeners.insert(place(2), goal(2), socket()), next);
+        assert_eq!(listeners.insert(spec(2), target(2), socket()), next);
         assert_eq!(next.index(), id.index());
         assert!(listeners.get(id).is_none() && listeners.remove(id).is_none());
         assert_eq!(listeners.by_index(id.index()), Some(next));
@@ -336,8 +336,8 @@ mod tests {
                 port: 53.try_into().unwrap(),
             })
         };
-        let first = listeners.insert(at("192.0.2.1"), goal(53), socket());
-        let second = listeners.insert(at("192.0.2.2"), goal(53), socket());
+        let first = listeners.insert(at("192.0.2.1"), target(53), socket());
+        let second = listeners.insert(at("192.0.2.2"), target(53), socket());
         listeners.remove(first);
         assert!(listeners.ours(Direction::Inbound).udp.contains(53));
         listeners.remove(second);

@@ -79,7 +79,7 @@ impl Rules {
     }
 
     /// Takes in who listens.
-    pub fn heard(&mut self, snapshot: PortSnapshot) {
+    pub fn update_ports(&mut self, snapshot: PortSnapshot) {
         let side = match snapshot.side {
             PortSide::Namespace => &mut self.namespace,
             PortSide::Host => &mut self.host,
@@ -91,14 +91,14 @@ impl Rules {
     /// namespace. Where rules overlap, the first one counts.
     pub fn on_host(&self, ours: &Ports) -> BTreeMap<ListenerAddress, ForwardTarget> {
         let mut wanted = BTreeMap::new();
-        for (rule, port, goal) in goals(&self.inbound, &self.namespace, ours) {
+        for (rule, port, target) in targets(&self.inbound, &self.namespace, ours) {
             let address = ListenerAddress {
                 transport: rule.transport(),
                 address: rule.listen(),
                 interface: rule.interface().cloned(),
                 port,
             };
-            wanted.entry(address).or_insert(goal);
+            wanted.entry(address).or_insert(target);
         }
         wanted
     }
@@ -111,16 +111,16 @@ impl Rules {
         ours: &Ports,
     ) -> BTreeMap<NamespaceListener, ForwardTarget> {
         let mut wanted = BTreeMap::new();
-        for (rule, port, goal) in goals(&self.outbound, &self.host, ours) {
+        for (rule, port, target) in targets(&self.outbound, &self.host, ours) {
             let listener = NamespaceListener { transport: rule.transport(), family, port };
-            wanted.entry(listener).or_insert(goal);
+            wanted.entry(listener).or_insert(target);
         }
         wanted
     }
 }
 
 /// Every port that a rule wants, with where it leads.
-fn goals<'a>(
+fn targets<'a>(
     rules: &'a [ForwardRule],
     listening: &'a Ports,
     ours: &'a Ports,
@@ -130,8 +130,9 @@ fn goals<'a>(
             let (number, target) = (NonZeroU16::new(port)?, rule.target_port(port)?);
             let wanted =
                 rule.effort() != Effort::Auto || serves(rule.transport(), target, listening, ours);
-            let goal = ForwardTarget { target: rule.target(), port: target, effort: rule.effort() };
-            wanted.then_some((rule, number, goal))
+            let target =
+                ForwardTarget { target: rule.target(), port: target, effort: rule.effort() };
+            wanted.then_some((rule, number, target))
         })
     })
 }
@@ -169,13 +170,13 @@ mod tests {
         all
     }
 
-    fn heard(side: PortSide, transport: Transport, ports: &[u16]) -> PortSnapshot {
+    fn snapshot(side: PortSide, transport: Transport, ports: &[u16]) -> PortSnapshot {
         let ports = ports.iter().copied().collect();
         PortSnapshot { generation: Generation(1), side, transport, ports }
     }
 
     fn host_ports(rules: &Rules, ours: &Ports) -> Vec<(u16, u16)> {
-        rules.on_host(ours).iter().map(|(at, goal)| (at.port.get(), goal.port)).collect()
+        rules.on_host(ours).iter().map(|(at, target)| (at.port.get(), target.port)).collect()
     }
 
     #[test]
@@ -192,9 +193,13 @@ mod tests {
         let auto = rule(Transport::Tcp, 8000, 8010, 9000, Effort::Auto);
         let mut rules = rules(Direction::Inbound, vec![auto]);
         assert_eq!(host_ports(&rules, &Ports::default()), []);
-        rules.heard(heard(PortSide::Namespace, Transport::Tcp, &[8001, 9001, 9010, 9011]));
+        rules.update_ports(snapshot(
+            PortSide::Namespace,
+            Transport::Tcp,
+            &[8001, 9001, 9010, 9011],
+        ));
         assert_eq!(host_ports(&rules, &Ports::default()), [(8001, 9001), (8010, 9010)]);
-        rules.heard(heard(PortSide::Namespace, Transport::Tcp, &[]));
+        rules.update_ports(snapshot(PortSide::Namespace, Transport::Tcp, &[]));
         assert_eq!(host_ports(&rules, &Ports::default()), []);
     }
 
@@ -202,7 +207,7 @@ mod tests {
     fn what_we_listen_on_ourselves_is_nobodys_service() {
         let auto = rule(Transport::Tcp, 1, 65535, 1, Effort::Auto);
         let mut rules = rules(Direction::Outbound, vec![auto]);
-        rules.heard(heard(PortSide::Host, Transport::Tcp, &[22, 8080]));
+        rules.update_ports(snapshot(PortSide::Host, Transport::Tcp, &[22, 8080]));
         let mut ours = Ports::default();
         ours.tcp.insert(8080);
         let wanted = rules.in_namespace(SocketFamily::Both, &ours);
@@ -213,8 +218,8 @@ mod tests {
     fn tcp_service_makes_the_udp_port_count_and_not_the_other_way_round() {
         let auto = |transport| rule(transport, 1, 65535, 1, Effort::Auto);
         let mut rules = rules(Direction::Inbound, vec![auto(Transport::Tcp), auto(Transport::Udp)]);
-        rules.heard(heard(PortSide::Namespace, Transport::Tcp, &[5201]));
-        rules.heard(heard(PortSide::Namespace, Transport::Udp, &[53]));
+        rules.update_ports(snapshot(PortSide::Namespace, Transport::Tcp, &[5201]));
+        rules.update_ports(snapshot(PortSide::Namespace, Transport::Udp, &[53]));
         let wanted = rules.on_host(&Ports::default());
         let wanted: Vec<_> = wanted.keys().map(|it| (it.transport, it.port.get())).collect();
         assert_eq!(wanted, [(Transport::Tcp, 5201), (Transport::Udp, 53), (Transport::Udp, 5201)]);

@@ -86,20 +86,20 @@ pub struct Pipes {
     free: Vec<Pipe>,
     made: usize,
     /// Descriptors that new ones may take.
-    room: usize,
+    fd_budget: usize,
     /// How often nothing is tried yet.
     left_out: u32,
 }
 
 impl Pipes {
     /// None yet; new ones may take so many descriptors.
-    pub fn new(room: usize) -> Self {
-        Self { room, ..Self::default() }
+    pub fn new(fd_budget: usize) -> Self {
+        Self { fd_budget, ..Self::default() }
     }
 
     /// New ones may take so many descriptors from now on.
-    pub fn set_room(&mut self, room: usize) {
-        self.room = room;
+    pub fn set_fd_budget(&mut self, fd_budget: usize) {
+        self.fd_budget = fd_budget;
     }
 
     /// An empty pipe; none where there can be no more.
@@ -107,7 +107,7 @@ impl Pipes {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
-        if self.made >= MOST || self.room < 2 {
+        if self.made >= MOST || self.fd_budget < 2 {
             return None;
         }
         if self.left_out > 0 {
@@ -118,7 +118,7 @@ impl Pipes {
         match made {
             Some(_) => {
                 self.made += 1;
-                self.room -= 2;
+                self.fd_budget -= 2;
             }
             None => self.left_out = LEFT_OUT,
         }

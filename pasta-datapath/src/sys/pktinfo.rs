@@ -20,7 +20,7 @@ pub struct DatagramAddresses {
     pub local: IpAddr,
 }
 
-/// Reads one datagram, or several of one size that the kernel has joined, from a socket that was told
+/// Reads one datagram, or several of one size that the kernel has joined, from a socket that was asked
 /// to say where each came to (`IP_PKTINFO`, ip(7); `IPV6_RECVPKTINFO`, ipv6(7)).
 ///
 /// # Errors

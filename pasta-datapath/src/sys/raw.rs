@@ -202,7 +202,7 @@ pub fn discard(socket: impl AsFd, octets: usize) -> io::Result<usize> {
 /// # Errors
 ///
 /// As recvmsg(2); `WouldBlock` also if nothing is there behind `skip`, or the end of the stream;
-/// `ResourceBusy` where that cannot be told until less is to be skipped: that is more than 16 MiB, or has
+/// `ResourceBusy` where that is not known until less is to be skipped: that is more than 16 MiB, or has
 /// the mark of urgent data in it.
 pub fn peek_behind(socket: impl AsFd, skip: usize, into: &mut [u8]) -> io::Result<usize> {
     const CHUNK: usize = 256 * 1024;

@@ -101,7 +101,7 @@ impl Path {
         self.destination
     }
 
-    /// Sends to another station from now on.
+    /// Sets the destination MAC address.
     pub fn set_mac(&mut self, mac: MacAddr) {
         self.headers.iter_mut().zip(mac.octets()).for_each(|(to, from)| *to = from);
     }

@@ -55,11 +55,11 @@ pub fn parse(octets: &[u8]) -> Result<Message, Malformed> {
     if *fixed != FIXED {
         return Err(Malformed);
     }
-    let station = || MacAddr::try_from(*sender_mac).map_err(|_| Malformed);
+    let sender_mac = || MacAddr::try_from(*sender_mac).map_err(|_| Malformed);
     let (sender, target) = ((*sender).into(), (*target).into());
     match u16::from_be_bytes(*operation) {
-        REQUEST => Ok(Message::Request(Request { sender_mac: station()?, sender, target })),
-        REPLY => Ok(Message::Reply { sender_mac: station()?, sender }),
+        REQUEST => Ok(Message::Request(Request { sender_mac: sender_mac()?, sender, target })),
+        REPLY => Ok(Message::Reply { sender_mac: sender_mac()?, sender }),
         _ => Ok(Message::Other),
     }
 }

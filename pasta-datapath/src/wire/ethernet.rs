@@ -22,7 +22,7 @@ pub const BROADCAST: [u8; 6] = [0xff; 6];
 pub struct Header {
     /// Destination; may be a group.
     pub destination: [u8; 6],
-    /// Source: a station, or the frame is refused.
+    /// Source: a unicast address, or the frame is refused.
     pub source: MacAddr,
     /// What the payload is.
     pub ether_type: u16,

@@ -243,8 +243,8 @@ pub fn write_to_tap(tap: &mut Tap, path: &Path, mtu: Mtu, read: ReadDatagrams, o
         }
         // The kernel cuts up to what one packet can hold.
         Some(size) => {
-            let room = path.max_transport() - udp::LEN;
-            let whole = room - room % usize::from(size);
+            let max = path.max_transport() - udp::LEN;
+            let whole = max - max % usize::from(size);
             for piece in octets.chunks(whole.max(1)) {
                 let several = piece.len() > usize::from(size);
                 tap.write_udp(path, several.then_some(size), piece);

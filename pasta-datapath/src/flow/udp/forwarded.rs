@@ -171,7 +171,7 @@ impl ForwardedFlow {
     fn send_to_socket(&self, datagrams: &[Datagram<'_>], mut dropped: impl FnMut(DropReason)) {
         let Other::Socket(socket) = &self.other else { return };
         let send = |slices: &[IoSlice<'_>], size| send_datagrams(socket.as_fd(), slices, size);
-        // That nobody listens there is not carried back: the listener's peer cannot be told.
+        // That nobody listens there is not carried back: the listener's peer cannot be informed.
         coalesce::send(&self.groups_out, datagrams, send, |_, why| dropped(reason_of(why)));
     }
 
@@ -216,11 +216,11 @@ impl ForwardedFlow {
             }
         };
         let mut joined: Option<Coalesced<()>> = None;
-        let (mut reading, mut heard) = (Reading::More, false);
+        let (mut reading, mut received) = (Reading::More, false);
         for _ in 0..READS {
             let start = joined.map_or(0, |joined| joined.len());
-            let room = buffer.get_mut(start..).unwrap_or_default();
-            let read = match receive_datagrams(socket.as_fd(), room) {
+            let free = buffer.get_mut(start..).unwrap_or_default();
+            let read = match receive_datagrams(socket.as_fd(), free) {
                 Ok(read) => read,
                 Err(Errno::EAGAIN) => {
                     reading = Reading::Drained;
@@ -229,7 +229,7 @@ impl ForwardedFlow {
                 // An error that an earlier datagram earned; reading has cleared it.
                 Err(_) => continue,
             };
-            heard = true;
+            received = true;
             if joined.as_mut().is_some_and(|joined| joined.join((), read)) {
                 continue;
             }
@@ -246,7 +246,7 @@ impl ForwardedFlow {
         if let Some(joined) = joined {
             send_on(joined.read(), buffer);
         }
-        if heard {
+        if received {
             self.last_active = now;
             self.answered = true;
         }
