@@ -20,12 +20,12 @@ mod socket;
 mod tap;
 
 use crate::input::Input;
-use pasta_datapath::flow::Fate;
-use pasta_datapath::tcp::budget::Budget;
-use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{MAX_SLICES, Mapping};
-use pasta_datapath::tcp::seq::Seq;
-use pasta_datapath::tcp::to_socket::Room;
+use pasta_datapath::flow::Next;
+use pasta_datapath::flow::tcp::window::CreditPool;
+use pasta_datapath::flow::tcp::connection::Connection;
+use pasta_datapath::flow::tcp::relay::{MAX_SLICES, Relay};
+use pasta_datapath::wire::seq::Seq;
+use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::tcp::{Flags, Header};
 use socket::Socket;
@@ -38,7 +38,7 @@ const STEPS: usize = 512;
 const PAYLOAD: usize = 2 << 20;
 
 /// Room for all flows together; one flow alone must not be bounded by it in any other way.
-const PARKING: usize = 1 << 20;
+const BACKLOG: usize = 1 << 20;
 
 /// A mapping that was asked wants to be asked again later than that; one that was asked late may first
 /// have to catch up, this often at most.
@@ -50,7 +50,7 @@ fn octet(place: u32) -> u8 {
 }
 
 /// Octets that a send buffer claims to have room for.
-fn free(room: Room) -> usize {
+fn free(room: SendBuffer) -> usize {
     room.size.saturating_sub(room.queued) as usize
 }
 
@@ -75,10 +75,10 @@ pub fn check(octets: &[u8]) {
 
 struct World {
     now: Instant,
-    mapping: Mapping,
+    relay: Relay,
     socket: Socket,
     tap: Tap,
-    budget: Budget,
+    credit: CreditPool,
     scratch: Vec<u8>,
     /// Number of the namespace's SYN.
     irs: Seq,
@@ -115,16 +115,16 @@ impl World {
         let iss = Seq::from(input.u32());
         let our_mss = input.u16();
         let connection = Connection::from_syn(Instant::START, &syn, iss, our_mss);
-        let scale = if syn.window_scale.is_some() { pasta_datapath::tcp::WINDOW_SCALE } else { 0 };
+        let scale = if syn.window_scale.is_some() { pasta_datapath::flow::tcp::WINDOW_SCALE } else { 0 };
         let socket = Socket::new();
         let peek_size = 1 + usize::from(input.u16()) * 4;
         Self {
             now: Instant::START,
-            mapping: Mapping::new(connection),
+            relay: Relay::new(connection),
             largest_room: free(socket.room),
             socket,
             tap: Tap::new(syn.seq, iss, scale, syn.window_scale.unwrap_or(0), input.u16()),
-            budget: Budget::new(PARKING, 4 * PARKING),
+            credit: CreditPool::new(BACKLOG, 4 * BACKLOG),
             scratch: vec![0; peek_size],
             irs: syn.seq,
             taken: 0,
@@ -150,18 +150,18 @@ impl World {
             }
             6 => {
                 self.socket.arrives(u32::from(input.u16()));
-                self.mapping.readable();
+                self.relay.readable();
             }
             7 => {
                 self.socket.has_ended = true;
-                self.mapping.ended();
+                self.relay.ended();
             }
             8 => {
                 self.socket.takes += usize::from(input.u16()) * 4;
-                self.mapping.writable();
+                self.relay.writable();
             }
             9 => {
-                let room = Room { size: input.u32() >> 4, queued: input.u32() >> 4 };
+                let room = SendBuffer { size: input.u32() >> 4, queued: input.u32() >> 4 };
                 self.socket.room = room;
                 self.largest_room = self.largest_room.max(free(room));
             }
@@ -181,9 +181,9 @@ impl World {
             _ => {
                 if !self.connected {
                     self.connected = true;
-                    self.mapping.connected();
+                    self.relay.connected();
                 } else if input.octet() == 0xff {
-                    self.mapping.failed();
+                    self.relay.failed();
                     self.failed = true;
                 }
             }
@@ -242,12 +242,12 @@ impl World {
 
     /// The next number that the mapping expects.
     fn next(&self) -> Seq {
-        self.mapping.connection().clone().receiver().next()
+        self.relay.connection().clone().receiver().next()
     }
 
     /// The end of the window that the mapping would take.
     fn edge(&self) -> Seq {
-        self.mapping.connection().clone().receiver().edge()
+        self.relay.connection().clone().receiver().edge()
     }
 
     /// Notes a segment and checks what the mapping takes of it.
@@ -256,11 +256,11 @@ impl World {
         self.carried += len;
         self.last = Some((header, len));
         let expected = self.next();
-        let is_answered = self.mapping.connection().is_answered();
-        self.tap.hears(&header);
-        let range = self.mapping.segment(self.now, &header, len);
+        let syn_sent = self.relay.connection().is_syn_sent();
+        self.tap.receives(&header);
+        let range = self.relay.segment(self.now, &header, len);
         self.reset_noted |=
-            is_answered && header.flags.contains(Flags::RST) && header.seq == expected;
+            syn_sent && header.flags.contains(Flags::RST) && header.seq == expected;
 
         assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} octets");
         let first = self.irs + 1;
@@ -301,19 +301,19 @@ impl World {
 
     /// When the mapping wants to be asked, while there is one.
     fn due(&self) -> Option<Instant> {
-        self.mapping.deadline().filter(|_| !self.is_over)
+        self.relay.deadline().filter(|_| !self.is_over)
     }
 
     /// Asks the mapping what is due, until it is nothing.
     fn ask(&mut self) {
         for _ in 0..CATCH_UP {
-            self.mapping.tick(self.now);
+            self.relay.tick(self.now);
             self.run();
             if self.due().is_none_or(|due| due > self.now) {
                 return;
             }
         }
-        panic!("asks to be asked again at once: {:?}", self.mapping);
+        panic!("asks to be asked again at once: {:?}", self.relay);
     }
 
     /// Has the mapping carry out what was noted, for as many turns as it wants.
@@ -324,39 +324,39 @@ impl World {
         loop {
             self.socket.expect(self.taken, self.fin_taken);
             self.tap.turn();
-            let Self { mapping, socket, tap, budget, scratch, .. } = self;
-            let fate = mapping.run(self.now, socket, &slices, tap, scratch, budget);
+            let Self { relay, socket, tap, credit, scratch, .. } = self;
+            let next = relay.run(self.now, socket, &slices, tap, scratch, credit);
             slices.clear();
             self.tap.accepted(self.socket.accepted, self.socket.is_shut_down);
             self.failed |= self.socket.is_broken;
-            self.tap.check_turn(fate);
-            let _ = self.mapping.take_write_event_wanted();
-            match fate {
-                Fate::Alive => break,
-                Fate::Hungry => {}
-                Fate::Over | Fate::BrokenOff => {
+            self.tap.check_turn(next);
+            let _ = self.relay.take_write_event_wanted();
+            match next {
+                Next::Wait => break,
+                Next::More => {}
+                Next::Over | Next::Reset => {
                     self.is_over = true;
                     break;
                 }
             }
         }
         assert!(self.is_over || !reset_noted, "a reset was noted and forgotten");
-        self.check_parked();
+        self.check_backlog();
     }
 
-    fn check_parked(&self) {
-        let parked = self.budget.parked();
+    fn check_backlog(&self) {
+        let backlog = self.credit.backlog();
         if self.is_over {
-            assert_eq!(parked, 0, "the end gives back what was parked");
+            assert_eq!(backlog, 0, "the end gives back what was backlog");
             return;
         }
         // What was taken while the socket was connecting or in this turn's error is gone with it.
         let outstanding = (self.taken - self.socket.accepted) as usize;
         if self.failed {
-            assert!(parked <= outstanding, "{parked} octets are parked");
+            assert!(backlog <= outstanding, "{backlog} octets are backlog");
         } else {
-            assert_eq!(parked, outstanding, "what the socket did not accept is parked");
+            assert_eq!(backlog, outstanding, "what the socket did not accept is backlog");
         }
-        assert!(parked <= self.largest_room, "{parked} octets are parked");
+        assert!(backlog <= self.largest_room, "{backlog} octets are backlog");
     }
 }

@@ -25,6 +25,7 @@ use crate::flow::FlowId;
 use crate::flow::echo::EchoFlow;
 use crate::flow::splice::{Side, SpliceFlow};
 use crate::flow::table::FlowTable;
+use crate::flow::tcp::window::CreditPool;
 use crate::flow::udp::forwarded::ForwardedFlow;
 use crate::flow::udp::{Reading, UdpFlow};
 use crate::link::icmp_error;
@@ -33,7 +34,6 @@ use crate::nat::Nat;
 use crate::sys::epoll::{CAPACITY, Event, Poller};
 use crate::sys::socket::{PeekMethod, QueuedError, probe_peek, probe_send_buffer, take_error};
 use crate::sys::tap::Tap;
-use crate::tcp::budget::Budget;
 use crate::time::Instant;
 use batch::{BATCH, BATCH_OCTETS, BatchStorage};
 use busy_poll::{BUSY_POLL_TIME, BusyPoll, Turn};
@@ -49,7 +49,7 @@ use std::hash::RandomState;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
-use tcp::{Rounds, TcpFlow, share_among};
+use tcp::{RoundRobin, TcpFlow, quantum_for};
 use token::Token;
 use tx_window::Active;
 
@@ -127,14 +127,14 @@ pub struct Engine {
     monitor: Monitor,
     flows: FlowTable<Flow>,
     timers: BTreeSet<(Instant, FlowId)>,
-    hungry: VecDeque<FlowId>,
-    rounds: Rounds,
+    run_queue: VecDeque<FlowId>,
+    round_robin: RoundRobin,
     /// Flows whose window is to grow when there is room for it in the tap's queue.
     waiting: VecDeque<FlowId>,
     nat: Nat,
     neighbours: Neighbours,
     mtu: Mtu,
-    budget: Budget,
+    credit: CreditPool,
     active: Active,
     peek: (PeekMethod, PeekMethod),
     /// Of a socket, for sending, in octets of kernel memory.
@@ -185,13 +185,13 @@ impl Engine {
             monitor,
             flows: FlowTable::new(max_flows),
             timers: BTreeSet::new(),
-            hungry: VecDeque::new(),
-            rounds: Rounds::default(),
+            run_queue: VecDeque::new(),
+            round_robin: RoundRobin::default(),
             waiting: VecDeque::new(),
             nat,
             neighbours: Neighbours::default(),
             mtu: Mtu::DEFAULT,
-            budget: Budget::new(PARKING_OCTETS, MOST_PARKED),
+            credit: CreditPool::new(PARKING_OCTETS, MOST_PARKED),
             active: Active::default(),
             peek: (probe_peek(AddressFamily::Inet), probe_peek(AddressFamily::Inet6)),
             largest_buffer: probe_send_buffer(),
@@ -221,8 +221,8 @@ impl Engine {
     pub fn run(&mut self, _: &Confined) -> Result<Ended, RunError> {
         loop {
             if let Some(ended) = self.turn()? {
-                let (parked, counters) = (self.budget.parked_in_all(), &self.tap.counters);
-                let line = format!("datapath ends: octets parked {parked}, {counters}");
+                let (backlog, counters) = (self.credit.backlog_total(), &self.tap.counters);
+                let line = format!("datapath ends: octets backlog {backlog}, {counters}");
                 self.supervisor.log(LogLevel::Info, || line);
                 // Whoever waits for us waits for the ports, and not for the tap.
                 self.ports.close_all();
@@ -237,7 +237,7 @@ impl Engine {
     fn turn(&mut self) -> Result<Option<Ended>, RunError> {
         let now = self.now();
         // Who waits for a window has one as soon as the tap's queue is empty, of which there is no event.
-        let waited_for = !self.hungry.is_empty() || !self.waiting.is_empty();
+        let waited_for = !self.run_queue.is_empty() || !self.waiting.is_empty();
         let busy = self.tap_ready || waited_for || self.ports.is_busy();
         let timeout = if busy {
             Some(Duration::ZERO)
@@ -261,7 +261,7 @@ impl Engine {
         let (mut near, mut far) = (false, false);
         self.tap_ready |= events.iter().any(|event| Token::from(event.token) == Token::Tap);
         if !self.tap_ready && events.len() < CAPACITY {
-            self.budget.queue_is_empty();
+            self.credit.queue_is_empty();
         }
         if self.tap_ready {
             match self.read_tap(now) {
@@ -288,7 +288,7 @@ impl Engine {
         }
         self.events = events;
         self.serve_listeners(now);
-        self.serve_hungry(now);
+        self.serve_run_queue(now);
         self.serve_waiting(now);
         let little = self.tap.counters.octets_to_tap - before < LITTLE;
         self.busy_poll.note(match (near, far) {
@@ -332,24 +332,24 @@ impl Engine {
         let Some(flow) = self.flows.get_mut(id) else { return };
         match &mut flow.kind {
             Kind::Tcp(tcp) => {
-                if tcp.mapping.is_connecting() {
+                if tcp.relay.is_connecting() {
                     self.connect_event(now, id, event);
                     return;
                 }
                 if event.is_failed() && tcp.socket.take_error().is_some() {
-                    tcp.mapping.failed();
+                    tcp.relay.failed();
                 }
                 if event.is_ended() {
-                    tcp.mapping.ended();
+                    tcp.relay.ended();
                 }
                 if event.is_urgent() {
-                    tcp.mapping.urgent();
+                    tcp.relay.urgent();
                 }
                 if event.is_readable() {
-                    tcp.mapping.readable();
+                    tcp.relay.readable();
                 }
                 if event.is_writable() {
-                    tcp.mapping.writable();
+                    tcp.relay.writable();
                 }
                 self.run_tcp(now, id, &[]);
             }
@@ -366,13 +366,13 @@ impl Engine {
 
     /// Runs a flow that may have more to do.
     fn feed(&mut self, now: Instant, id: FlowId) {
-        let Self { tap, flows, scratch, mtu, hungry, ports, .. } = self;
+        let Self { tap, flows, scratch, mtu, run_queue, ports, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         flow.queued = false;
         let reading = match &mut flow.kind {
             Kind::Tcp(_) => {
-                let share = share_among(hungry.len() + 1);
-                return self.run_tcp_for(share, now, id, &[]);
+                let quantum = quantum_for(run_queue.len() + 1);
+                return self.run_tcp_for(quantum, now, id, &[]);
             }
             Kind::Splice(_) => return self.run_splice(id),
             Kind::Forwarded(flow) => match ports.listener(flow.listener()) {
@@ -384,7 +384,7 @@ impl Engine {
         };
         if reading == Reading::More && !flow.queued {
             flow.queued = true;
-            hungry.push_back(id);
+            run_queue.push_back(id);
         }
         // An answer can bring the end nearer.
         let deadline = match &flow.kind {

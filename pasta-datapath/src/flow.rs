@@ -4,6 +4,7 @@ pub mod echo;
 pub mod source_check;
 pub mod splice;
 pub mod table;
+pub mod tcp;
 pub mod udp;
 
 use crate::nat::Protocol;
@@ -45,13 +46,13 @@ impl FlowId {
 
 /// What is to become of a flow after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Next {
     /// It waits for the next event.
-    Alive,
+    Wait,
     /// It has more to do than its share of this turn.
-    Hungry,
+    More,
     /// Both directions have ended in order.
     Over,
     /// It was broken off: its sockets are to be closed with a reset.
-    BrokenOff,
+    Reset,
 }

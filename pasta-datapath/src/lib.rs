@@ -2,7 +2,7 @@
 //!
 //! The journey of a frame: [`sys::tap`] reads it into a buffer; [`link::classify`] says what it is, once;
 //! a question about the link is answered from state by [`link::neighbour`]; anything else belongs to a flow in
-//! the [`flow::table`], opened where [`nat`] says; [`tcp`], [`flow::udp`] and [`flow::echo`] decide what
+//! the [`flow::table`], opened where [`nat`] says; [`flow::tcp`], [`flow::udp`] and [`flow::echo`] decide what
 //! becomes of it; [`engine`] carries that out, grouped over a batch of frames.
 //!
 //! And back: a socket becomes readable, its flow decides how much the namespace may have, and
@@ -19,6 +19,5 @@ pub mod link;
 pub mod nat;
 pub mod port_forward;
 pub mod sys;
-pub mod tcp;
 pub mod time;
 pub mod wire;

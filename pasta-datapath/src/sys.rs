@@ -6,6 +6,7 @@ pub mod pipe;
 pub mod pktinfo;
 #[expect(unsafe_code, reason = "system calls that no dependency wraps without an allocation")]
 mod raw;
+pub mod send_buffer;
 pub mod socket;
 pub mod tap;
 

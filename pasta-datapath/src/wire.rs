@@ -13,6 +13,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
 pub mod ip;
+pub mod seq;
 pub mod tcp;
 pub mod udp;
 pub mod vnet;

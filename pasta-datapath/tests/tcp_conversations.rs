@@ -1,12 +1,12 @@
 //! Single exchanges with one connection, segment by segment: what is answered to what.
 
-use pasta_datapath::flow::Fate;
-use pasta_datapath::tcp::budget::{Budget, Windows};
-use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};
-use pasta_datapath::tcp::seq::Seq;
-use pasta_datapath::tcp::to_socket::Room;
+use pasta_datapath::flow::Next;
+use pasta_datapath::flow::tcp::connection::Connection;
+use pasta_datapath::flow::tcp::relay::{HostSocket, Relay, TapWriter};
+use pasta_datapath::flow::tcp::window::{CreditPool, WindowLimits};
+use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
+use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
@@ -41,8 +41,8 @@ impl HostSocket for Socket {
         if fits == 0 && !octets.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { Ok(fits) }
     }
 
-    fn room(&mut self, _least: u32) -> Room {
-        Room { size: self.room, queued: self.queued }
+    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
+        SendBuffer { size: self.room, queued: self.queued }
     }
 
     fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
@@ -74,7 +74,7 @@ impl HostSocket for Socket {
 #[derive(Default)]
 struct Sent(Vec<(ToSend, Vec<u8>)>);
 
-impl ToTap for Sent {
+impl TapWriter for Sent {
     fn send(&mut self, header: &ToSend, _: u16, payload: &[u8]) -> bool {
         self.0.push((*header, payload.to_vec()));
         true
@@ -88,10 +88,10 @@ impl ToTap for Sent {
 /// A connection and all around it.
 struct Talk {
     now: Instant,
-    mapping: Mapping,
+    relay: Relay,
     socket: Socket,
-    budget: Budget,
-    fate: Fate,
+    credit: CreditPool,
+    next: Next,
 }
 
 fn syn(seq: u32) -> Header {
@@ -112,15 +112,15 @@ impl Talk {
     /// Connected, and the handshake is over.
     fn open(sack_permitted: bool) -> Self {
         let first = Header { sack_permitted, ..syn(IRS) };
-        let mut mapping =
-            Mapping::new(Connection::from_syn(Instant::START, &first, Seq::from(ISS), 1460));
-        mapping.connected();
+        let mut relay =
+            Relay::new(Connection::from_syn(Instant::START, &first, Seq::from(ISS), 1460));
+        relay.connected();
         let socket = Socket { room: 400_000, ..Socket::default() };
-        let budget = Budget::new(1 << 20, 1 << 22);
-        let mut talk = Self { now: Instant::START, mapping, socket, budget, fate: Fate::Alive };
+        let credit = CreditPool::new(1 << 20, 1 << 22);
+        let mut talk = Self { now: Instant::START, relay, socket, credit, next: Next::Wait };
         let [(answer, _)] = &talk.run(&[])[..] else { panic!("no single answer to the SYN") };
         assert_eq!(answer.syn.map(|syn| syn.sack_permitted), Some(sack_permitted));
-        assert_eq!(talk.hear(0, ACK, &[]), []);
+        assert_eq!(talk.receive(0, ACK, &[]), []);
         talk
     }
 
@@ -129,35 +129,35 @@ impl Talk {
         let mut scratch = vec![0; 100_000];
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
-        let Self { mapping, socket, budget, .. } = self;
-        self.fate = mapping.run(self.now, socket, slices, &mut sent, &mut scratch, budget);
+        let Self { relay, socket, credit, .. } = self;
+        self.next = relay.run(self.now, socket, slices, &mut sent, &mut scratch, credit);
         sent.0
     }
 
     fn header(&mut self, at: i64, flags: Flags) -> Header {
         let seq = Seq::from(IRS.wrapping_add(1).wrapping_add(at as u32));
-        let ack = self.mapping.connection().clone().sender().highest();
+        let ack = self.relay.connection().clone().sender().highest();
         let none = Header { mss: None, window_scale: None, sack_permitted: false, ..syn(0) };
         Header { seq, ack, flags, ..none }
     }
 
     /// Takes in a segment whose payload starts `at` octets into the stream.
-    fn hear(&mut self, at: i64, flags: Flags, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
+    fn receive(&mut self, at: i64, flags: Flags, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
         let header = self.header(at, flags);
         self.take(&header, payload)
     }
 
     fn take(&mut self, header: &Header, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
-        let taken = self.mapping.segment(self.now, header, payload.len());
+        let taken = self.relay.segment(self.now, header, payload.len());
         if taken.is_empty() {
-            self.mapping.keep(payload, &mut self.budget);
+            self.relay.keep_out_of_order(payload, &mut self.credit);
         }
         self.run(&payload[taken])
     }
 
     fn wait(&mut self, time: Duration) -> Vec<(ToSend, Vec<u8>)> {
         self.now = self.now + time;
-        self.mapping.tick(self.now);
+        self.relay.tick(self.now);
         self.run(&[])
     }
 }
@@ -171,24 +171,24 @@ fn offset(seq: Seq) -> u32 {
 fn what_comes_behind_a_gap_is_described_and_not_needed_again() {
     let octets: Vec<u8> = (0..250).collect();
     let mut talk = Talk::open(true);
-    talk.hear(0, ACK, &octets[..50]);
+    talk.receive(0, ACK, &octets[..50]);
     talk.wait(Duration::from_millis(1));
 
-    let [(answer, _)] = &talk.hear(100, ACK, &octets[100..150])[..] else { panic!("not one") };
+    let [(answer, _)] = &talk.receive(100, ACK, &octets[100..150])[..] else { panic!("not one") };
     assert_eq!(offset(answer.ack), 50);
     assert_eq!(ranges(answer), [(100, 150)]);
-    let [(answer, _)] = &talk.hear(200, ACK.with(Flags::FIN), &octets[200..])[..] else {
+    let [(answer, _)] = &talk.receive(200, ACK.with(Flags::FIN), &octets[200..])[..] else {
         panic!("not one")
     };
     assert_eq!(ranges(answer), [(200, 250), (100, 150)]);
-    let [(answer, _)] = &talk.hear(50, ACK, &octets[50..100])[..] else { panic!("not one") };
+    let [(answer, _)] = &talk.receive(50, ACK, &octets[50..100])[..] else { panic!("not one") };
     assert_eq!((offset(answer.ack), ranges(answer)), (150, vec![(200, 250)]));
-    let [(answer, _)] = &talk.hear(150, ACK, &octets[150..200])[..] else { panic!("not one") };
+    let [(answer, _)] = &talk.receive(150, ACK, &octets[150..200])[..] else { panic!("not one") };
     assert_eq!((offset(answer.ack), ranges(answer)), (251, vec![]), "and the FIN");
 
     assert_eq!(talk.socket.received, octets);
     assert!(talk.socket.shut_down);
-    assert_eq!(talk.budget.parked(), 0);
+    assert_eq!(talk.credit.backlog(), 0);
 }
 
 /// The ranges that a header describes.
@@ -200,26 +200,26 @@ fn ranges(header: &ToSend) -> Vec<(u32, u32)> {
 fn what_comes_twice_is_told_once() {
     let octets: Vec<u8> = (0..250).collect();
     let mut talk = Talk::open(true);
-    talk.hear(0, ACK, &octets[..100]);
+    talk.receive(0, ACK, &octets[..100]);
     talk.wait(Duration::from_millis(1));
     // The last of it, all of it, and with something new behind it; then before a gap.
-    for (from, to, told) in [(50, 100, (50, 100)), (0, 40, (0, 40)), (80, 120, (80, 100))] {
-        let [(answer, _)] = &talk.hear(from as i64, ACK, &octets[from..to])[..] else {
+    for (from, to, acked) in [(50, 100, (50, 100)), (0, 40, (0, 40)), (80, 120, (80, 100))] {
+        let [(answer, _)] = &talk.receive(from as i64, ACK, &octets[from..to])[..] else {
             panic!("not one")
         };
-        assert_eq!(ranges(answer), [told]);
+        assert_eq!(ranges(answer), [acked]);
     }
-    let [(answer, _)] = &talk.hear(200, ACK, &octets[200..])[..] else { panic!("not one") };
-    assert_eq!(ranges(answer), [(200, 250)], "told before");
-    let [(answer, _)] = &talk.hear(110, ACK, &octets[110..120])[..] else { panic!("not one") };
+    let [(answer, _)] = &talk.receive(200, ACK, &octets[200..])[..] else { panic!("not one") };
+    assert_eq!(ranges(answer), [(200, 250)], "acked before");
+    let [(answer, _)] = &talk.receive(110, ACK, &octets[110..120])[..] else { panic!("not one") };
     assert_eq!((offset(answer.ack), ranges(answer)), (120, vec![(110, 120), (200, 250)]));
-    talk.hear(120, ACK, &octets[120..200]);
+    talk.receive(120, ACK, &octets[120..200]);
     assert_eq!(talk.socket.received, octets);
 
     let mut talk = Talk::open(false);
-    talk.hear(0, ACK, &octets[..100]);
+    talk.receive(0, ACK, &octets[..100]);
     talk.wait(Duration::from_millis(1));
-    let [(answer, _)] = &talk.hear(0, ACK, &octets[..100])[..] else { panic!("not one") };
+    let [(answer, _)] = &talk.receive(0, ACK, &octets[..100])[..] else { panic!("not one") };
     assert_eq!((offset(answer.ack), ranges(answer)), (100, vec![]), "it would not understand");
 }
 
@@ -227,18 +227,18 @@ fn what_comes_twice_is_told_once() {
 fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
     let mut talk = Talk::open(false);
     for at in [100, 200, 300] {
-        let answers = talk.hear(at, ACK, &[7; 100]);
+        let answers = talk.receive(at, ACK, &[7; 100]);
         assert_eq!(answers.len(), 1);
         assert_eq!((offset(answers[0].0.ack), answers[0].0.sack.as_slice()), (0, &[][..]));
     }
     // Several in one batch: as many as make it repeat the segment at once.
     for at in [400, 500, 600, 700] {
         let header = talk.header(at, ACK);
-        assert!(talk.mapping.segment(talk.now, &header, 100).is_empty());
-        talk.mapping.keep(&[7; 100], &mut talk.budget);
+        assert!(talk.relay.segment(talk.now, &header, 100).is_empty());
+        talk.relay.keep_out_of_order(&[7; 100], &mut talk.credit);
     }
     assert_eq!(talk.run(&[]).len(), 3);
-    let answers = talk.hear(0, ACK, &[7; 100]);
+    let answers = talk.receive(0, ACK, &[7; 100]);
     assert_eq!(offset(answers[0].0.ack), 800);
     assert_eq!(talk.socket.received, [7; 800]);
 }
@@ -246,40 +246,40 @@ fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
 #[test]
 fn nothing_is_kept_beyond_the_window_or_the_bound_on_all_flows() {
     let mut talk = Talk::open(true);
-    talk.budget = Budget::new(100, 400);
-    talk.hear(1000, ACK, &[1; 100]);
-    talk.hear(3000, ACK, &[1; 100]);
-    assert_eq!(talk.budget.parked(), 100);
+    talk.credit = CreditPool::new(100, 400);
+    talk.receive(1000, ACK, &[1; 100]);
+    talk.receive(3000, ACK, &[1; 100]);
+    assert_eq!(talk.credit.backlog(), 100);
     let mut talk = Talk::open(true);
-    let edge = offset(talk.mapping.connection().clone().receiver().edge());
-    talk.hear(i64::from(edge) - 10, ACK.with(Flags::FIN), &[1; 100]);
-    assert_eq!(talk.budget.parked(), 10);
+    let edge = offset(talk.relay.connection().clone().receiver().edge());
+    talk.receive(i64::from(edge) - 10, ACK.with(Flags::FIN), &[1; 100]);
+    assert_eq!(talk.credit.backlog(), 10);
     // The reset gives it back.
-    talk.hear(0, Flags::RST.with(ACK), &[]);
-    assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
+    talk.receive(0, Flags::RST.with(ACK), &[]);
+    assert_eq!((talk.next, talk.credit.backlog()), (Next::Reset, 0));
 }
 
 #[test]
 fn a_flow_ends_where_what_came_in_order_has_no_place_left() {
     let mut talk = Talk::open(true);
-    talk.budget = Budget::new(100, 250);
+    talk.credit = CreditPool::new(100, 250);
     talk.socket.room = 0;
-    assert_eq!(talk.hear(0, ACK, &[1; 200]), [], "nothing is acknowledged that is not accepted");
-    assert_eq!((talk.fate, talk.budget.parked()), (Fate::Alive, 200));
-    let [(reset, _)] = &talk.hear(200, ACK, &[1; 51])[..] else { panic!("no single answer") };
+    assert_eq!(talk.receive(0, ACK, &[1; 200]), [], "nothing is acknowledged that is not accepted");
+    assert_eq!((talk.next, talk.credit.backlog()), (Next::Wait, 200));
+    let [(reset, _)] = &talk.receive(200, ACK, &[1; 51])[..] else { panic!("no single answer") };
     assert!(reset.flags.contains(Flags::RST), "{reset:?}");
-    assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
-    assert!(talk.budget.take_overflowed());
+    assert_eq!((talk.next, talk.credit.backlog()), (Next::Reset, 0));
+    assert!(talk.credit.take_overflowed());
 }
 
 #[test]
 fn end_of_the_stream_is_told_though_it_does_not_show_behind_what_is_in_flight() {
     let mut talk = Talk::open(true);
     talk.socket.to_read = vec![7; 100];
-    talk.mapping.readable();
+    talk.relay.readable();
     let [(data, _)] = &talk.run(&[])[..] else { panic!("not one") };
     assert!(!data.flags.contains(Flags::FIN));
-    talk.mapping.ended();
+    talk.relay.ended();
     let [(fin, octets)] = &talk.run(&[])[..] else { panic!("not one") };
     assert!(fin.flags.contains(Flags::FIN) && octets.is_empty());
     assert_eq!(fin.seq, data.seq + 100);
@@ -290,16 +290,16 @@ fn what_is_behind_urgent_data_is_looked_for_again_when_that_is_gone() {
     let mut talk = Talk::open(true);
     (talk.socket.to_read, talk.socket.mark) = (b"helloX".to_vec(), Some(5));
     talk.socket.ended = true;
-    talk.mapping.urgent();
-    talk.mapping.ended();
+    talk.relay.urgent();
+    talk.relay.ended();
     let [(data, octets)] = &talk.run(&[])[..] else { panic!("not one") };
     assert_eq!((&octets[..], data.flags.contains(Flags::FIN)), (&b"hello"[..], false));
-    talk.hear(0, ACK, &[]);
-    let due = talk.mapping.deadline().expect("nothing is due").since(talk.now);
+    talk.receive(0, ACK, &[]);
+    let due = talk.relay.deadline().expect("nothing is due").since(talk.now);
     assert!(due <= Duration::from_millis(20), "{due:?}");
     let [(last, octets)] = &talk.wait(due)[..] else { panic!("not one") };
     assert_eq!((&octets[..], last.flags.contains(Flags::FIN)), (&b"X"[..], false));
-    let [(fin, _)] = &[talk.hear(0, ACK, &[]), talk.wait(due)].concat()[..] else {
+    let [(fin, _)] = &[talk.receive(0, ACK, &[]), talk.wait(due)].concat()[..] else {
         panic!("not one")
     };
     assert!(fin.flags.contains(Flags::FIN) && fin.seq == last.seq + 1);
@@ -312,37 +312,37 @@ fn what_the_peer_sent_before_it_failed_comes_before_the_reset() {
         talk.socket.to_read = vec![7; 70_000];
         let first = if by_writing {
             talk.socket.broken = true;
-            talk.hear(0, ACK, &[1; 10])
+            talk.receive(0, ACK, &[1; 10])
         } else {
-            talk.mapping.failed();
+            talk.relay.failed();
             talk.run(&[])
         };
         let octets: usize = first.iter().map(|(_, octets)| octets.len()).sum();
-        assert_eq!((octets, talk.fate), (59_860, Fate::Alive), "whole segments in the window");
-        assert!(talk.mapping.deadline() > Some(talk.now), "nothing is due for ever");
-        let rest = talk.hear(if by_writing { 10 } else { 0 }, ACK, &[]);
+        assert_eq!((octets, talk.next), (59_860, Next::Wait), "whole segments in the window");
+        assert!(talk.relay.deadline() > Some(talk.now), "nothing is due for ever");
+        let rest = talk.receive(if by_writing { 10 } else { 0 }, ACK, &[]);
         let octets: usize = rest.iter().map(|(_, octets)| octets.len()).sum();
-        assert_eq!((octets, talk.fate), (10_140, Fate::BrokenOff));
+        assert_eq!((octets, talk.next), (10_140, Next::Reset));
         let [.., (data, _), (reset, _)] = &rest[..] else { panic!("{rest:?}") };
         assert!(reset.flags.contains(Flags::RST) && !data.flags.contains(Flags::FIN));
         assert!(reset.seq.after(data.seq));
     }
-    let mut mapping = Mapping::new(Connection::to_namespace(Instant::START, Seq::from(ISS), 1460));
-    mapping.connected();
+    let mut relay = Relay::new(Connection::to_namespace(Instant::START, Seq::from(ISS), 1460));
+    relay.connected();
     let socket = Socket { to_read: vec![7; 100], ..Socket::default() };
-    let (now, budget) = (Instant::START, Budget::new(0, 0));
-    let mut talk = Talk { now, mapping, socket, budget, fate: Fate::Alive };
+    let (now, credit) = (Instant::START, CreditPool::new(0, 0));
+    let mut talk = Talk { now, relay, socket, credit, next: Next::Wait };
     talk.run(&[]);
-    talk.mapping.failed();
+    talk.relay.failed();
     talk.run(&[]);
-    assert_eq!(talk.fate, Fate::BrokenOff, "nobody is there yet");
+    assert_eq!(talk.next, Next::Reset, "nobody is there yet");
 
     let mut talk = Talk::open(true);
-    talk.mapping.ended();
+    talk.relay.ended();
     talk.run(&[]);
-    talk.mapping.failed();
+    talk.relay.failed();
     let [(reset, _)] = &talk.run(&[])[..] else { panic!("not one") };
-    assert!(reset.flags.contains(Flags::RST) && talk.fate == Fate::BrokenOff);
+    assert!(reset.flags.contains(Flags::RST) && talk.next == Next::Reset);
 }
 
 #[test]
@@ -350,22 +350,22 @@ fn after_a_long_sleep_the_namespace_is_asked_before_it_is_given_up() {
     let mut talk = Talk::open(true);
     for _ in 0..5 {
         assert_eq!(talk.wait(Duration::from_secs(400)).len(), 1, "a question");
-        assert_eq!(talk.fate, Fate::Alive);
-        assert!(talk.mapping.deadline() > Some(talk.now), "time for an answer");
+        assert_eq!(talk.next, Next::Wait);
+        assert!(talk.relay.deadline() > Some(talk.now), "time for an answer");
     }
     talk.wait(Duration::from_secs(400));
-    assert_eq!(talk.fate, Fate::BrokenOff);
+    assert_eq!(talk.next, Next::Reset);
 }
 
 #[test]
 fn what_is_not_acknowledged_is_not_told_of_as_having_come_twice() {
     let mut talk = Talk::open(true);
     talk.socket.room = 100;
-    talk.hear(0, ACK, &[1; 200]);
-    let [(answer, _)] = &talk.hear(100, ACK, &[1; 100])[..] else { panic!("not one") };
+    talk.receive(0, ACK, &[1; 200]);
+    let [(answer, _)] = &talk.receive(100, ACK, &[1; 100])[..] else { panic!("not one") };
     assert_eq!((offset(answer.ack), ranges(answer)), (100, vec![]));
     talk.socket.queued = 0;
-    talk.mapping.writable();
+    talk.relay.writable();
     let [(answer, _)] = &talk.run(&[])[..] else { panic!("not one") };
     assert_eq!((offset(answer.ack), ranges(answer)), (200, vec![(100, 200)]));
 }
@@ -374,25 +374,25 @@ fn what_is_not_acknowledged_is_not_told_of_as_having_come_twice() {
 fn reset_with_the_number_that_was_acknowledged_counts_though_octets_are_parked() {
     let mut talk = Talk::open(true);
     talk.socket.room = 100;
-    talk.hear(0, ACK, &[1; 200]);
-    talk.hear(99, Flags::RST, &[]);
-    assert_eq!(talk.fate, Fate::Alive);
-    talk.hear(100, Flags::RST, &[]);
-    assert_eq!((talk.fate, talk.budget.parked()), (Fate::BrokenOff, 0));
+    talk.receive(0, ACK, &[1; 200]);
+    talk.receive(99, Flags::RST, &[]);
+    assert_eq!(talk.next, Next::Wait);
+    talk.receive(100, Flags::RST, &[]);
+    assert_eq!((talk.next, talk.credit.backlog()), (Next::Reset, 0));
 }
 
 #[test]
 fn what_follows_a_fin_at_the_end_of_the_window_counts() {
     let mut talk = Talk::open(true);
-    let edge = offset(talk.mapping.connection().clone().receiver().edge());
+    let edge = offset(talk.relay.connection().clone().receiver().edge());
     talk.socket.room = 0;
-    talk.hear(0, ACK, &vec![1; edge as usize]);
-    talk.hear(edge.into(), ACK.with(Flags::FIN), &[]);
+    talk.receive(0, ACK, &vec![1; edge as usize]);
+    talk.receive(edge.into(), ACK.with(Flags::FIN), &[]);
     talk.socket.to_read = vec![7; 100];
-    talk.mapping.readable();
+    talk.relay.readable();
     assert_eq!(talk.run(&[])[0].1.len(), 100);
-    talk.hear(i64::from(edge) + 1, ACK, &[]);
-    let mut connection = talk.mapping.connection().clone();
+    talk.receive(i64::from(edge) + 1, ACK, &[]);
+    let mut connection = talk.relay.connection().clone();
     let all = connection.sender().highest();
     assert_eq!(connection.sender().unacknowledged(), all);
 }
@@ -402,13 +402,13 @@ fn reset_counts_with_the_exact_number_and_is_challenged_elsewhere_in_the_window(
     let mut talk = Talk::open(true);
     let rst = Flags::RST.with(ACK);
     for outside in [-1, 10_000_000] {
-        assert_eq!(talk.hear(outside, rst, &[]), [], "ignored");
+        assert_eq!(talk.receive(outside, rst, &[]), [], "ignored");
     }
-    let [(challenge, _)] = &talk.hear(1, rst, &[])[..] else { panic!("no challenge") };
+    let [(challenge, _)] = &talk.receive(1, rst, &[])[..] else { panic!("no challenge") };
     assert_eq!((offset(challenge.ack), challenge.flags), (0, ACK));
-    assert_eq!(talk.fate, Fate::Alive);
-    talk.hear(0, rst, &[]);
-    assert_eq!(talk.fate, Fate::BrokenOff);
+    assert_eq!(talk.next, Next::Wait);
+    talk.receive(0, rst, &[]);
+    assert_eq!(talk.next, Next::Reset);
 }
 
 #[test]
@@ -417,51 +417,51 @@ fn syn_in_an_open_connection_is_challenged() {
     for seq in [IRS.wrapping_add(5000), 5] {
         let [(challenge, _)] = &talk.take(&syn(seq), &[])[..] else { panic!("no challenge") };
         assert_eq!((offset(challenge.ack), challenge.flags), (0, ACK));
-        assert!(!talk.mapping.is_renewed());
+        assert!(!talk.relay.is_new_incarnation());
     }
 }
 
 #[test]
 fn syn_after_the_namespace_has_finished_begins_another_connection() {
     let mut talk = Talk::open(true);
-    talk.hear(0, ACK.with(Flags::FIN), &[]);
-    talk.mapping.segment(talk.now, &syn(IRS), 0);
-    assert!(!talk.mapping.is_renewed(), "a late copy of the first one");
-    talk.mapping.segment(talk.now, &syn(IRS.wrapping_add(5000)), 0);
-    assert!(talk.mapping.is_renewed());
+    talk.receive(0, ACK.with(Flags::FIN), &[]);
+    talk.relay.segment(talk.now, &syn(IRS), 0);
+    assert!(!talk.relay.is_new_incarnation(), "a late copy of the first one");
+    talk.relay.segment(talk.now, &syn(IRS.wrapping_add(5000)), 0);
+    assert!(talk.relay.is_new_incarnation());
     assert_eq!(talk.run(&[]), []);
-    assert_eq!(talk.fate, Fate::BrokenOff);
+    assert_eq!(talk.next, Next::Reset);
 }
 
 #[test]
 fn another_syn_while_the_socket_connects_begins_another_connection() {
     let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
-    let mut mapping = Mapping::new(connection);
-    mapping.segment(Instant::START, &syn(IRS), 0);
-    assert!(!mapping.is_renewed(), "repeated while it waits");
-    mapping.segment(Instant::START, &syn(IRS.wrapping_add(5000)), 0);
-    assert!(mapping.is_renewed());
+    let mut relay = Relay::new(connection);
+    relay.segment(Instant::START, &syn(IRS), 0);
+    assert!(!relay.is_new_incarnation(), "retransmitted while it waits");
+    relay.segment(Instant::START, &syn(IRS.wrapping_add(5000)), 0);
+    assert!(relay.is_new_incarnation());
 }
 
 #[test]
 fn question_whether_we_are_there_is_answered_and_noticed() {
     let mut talk = Talk::open(true);
-    talk.hear(0, ACK, &[1; 10]);
+    talk.receive(0, ACK, &[1; 10]);
     talk.wait(Duration::from_millis(1));
-    assert!(!talk.mapping.connection().was_probed());
-    let [(answer, _)] = &talk.hear(9, ACK, &[])[..] else { panic!("no answer") };
+    assert!(!talk.relay.connection().was_keepalive_received());
+    let [(answer, _)] = &talk.receive(9, ACK, &[])[..] else { panic!("no answer") };
     assert_eq!(offset(answer.ack), 10);
-    assert!(talk.mapping.connection().was_probed());
+    assert!(talk.relay.connection().was_keepalive_received());
 }
 
 #[test]
 fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
     let mut talk = Talk::open(true);
-    let edge = offset(talk.mapping.connection().clone().receiver().edge()) as usize;
+    let edge = offset(talk.relay.connection().clone().receiver().edge()) as usize;
     talk.socket.room = edge as u32;
-    talk.hear(0, ACK, &vec![1; edge]);
+    talk.receive(0, ACK, &vec![1; edge]);
     talk.socket.queued = 0;
-    talk.mapping.writable();
+    talk.relay.writable();
     let opened = talk.run(&[]);
     assert!(opened[0].0.window > 0);
 
@@ -469,7 +469,7 @@ fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
     assert_eq!((again.len(), again[0].0.ack), (1, opened[0].0.ack));
     assert_eq!(talk.wait(Duration::from_millis(200)), [], "not so soon");
     assert_eq!(talk.wait(Duration::from_millis(200)).len(), 1);
-    talk.hear(edge as i64, ACK, &[1; 10]);
+    talk.receive(edge as i64, ACK, &[1; 10]);
     talk.wait(Duration::from_millis(1));
     assert_eq!(talk.wait(Duration::from_secs(10)), [], "it goes on");
 }
@@ -478,64 +478,64 @@ fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
 fn what_was_kept_behind_a_gap_waits_for_all_parts_of_the_batch_that_fills_it() {
     let octets: Vec<u8> = (0..100).collect();
     let mut talk = Talk::open(true);
-    talk.hear(60, ACK, &octets[60..]);
+    talk.receive(60, ACK, &octets[60..]);
     for at in [0, 30] {
         let header = talk.header(at, ACK);
-        assert_eq!(talk.mapping.segment(talk.now, &header, 30), 0..30);
+        assert_eq!(talk.relay.segment(talk.now, &header, 30), 0..30);
     }
     talk.run(&octets[..30]);
     talk.run(&octets[30..60]);
     assert_eq!(talk.socket.received, octets);
-    assert_eq!(talk.budget.parked(), 0);
+    assert_eq!(talk.credit.backlog(), 0);
 }
 
 #[test]
 fn window_grows_in_turn_once_all_that_may_be_promised_is() {
     let mut talk = Talk::open(true);
-    let edge = |talk: &Talk| offset(talk.mapping.connection().clone().receiver().edge());
+    let edge = |talk: &Talk| offset(talk.relay.connection().clone().receiver().edge());
     let first = edge(&talk);
-    talk.budget.set_windows(Windows { least: 0, most: 50_000, all: u64::from(first) });
-    talk.budget.set_others_wait(true);
+    talk.credit.set_limits(WindowLimits { least: 0, most: 50_000, all: u64::from(first) });
+    talk.credit.set_others_wait(true);
 
-    talk.hear(0, ACK, &vec![1; first as usize - 100]);
-    assert!(talk.mapping.take_window_wanted() && !talk.mapping.take_window_wanted());
+    talk.receive(0, ACK, &vec![1; first as usize - 100]);
+    assert!(talk.relay.take_credit_wanted() && !talk.relay.take_credit_wanted());
     assert_eq!(edge(&talk), first, "others are first");
 
-    talk.budget.set_others_wait(false);
-    talk.mapping.grow_window();
+    talk.credit.set_others_wait(false);
+    talk.relay.grow_window();
     let opened = talk.run(&[]);
     assert!(edge(&talk) > first && opened.len() == 1 && opened[0].0.window > 0);
-    assert!(!talk.mapping.take_window_wanted());
+    assert!(!talk.relay.take_credit_wanted());
     assert_eq!(talk.socket.received.len(), first as usize - 100);
 }
 
 #[test]
 fn nothing_is_promised_in_the_handshake_once_all_that_may_be_promised_is() {
-    let mut mapping =
-        Mapping::new(Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460));
-    mapping.connected();
+    let mut relay =
+        Relay::new(Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460));
+    relay.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
-    let mut budget = Budget::new(0, 0);
-    budget.set_windows(Windows { least: 0, most: 50_000, all: 0 });
-    let mut talk = Talk { now: Instant::START, mapping, socket, budget, fate: Fate::Alive };
+    let mut credit = CreditPool::new(0, 0);
+    credit.set_limits(WindowLimits { least: 0, most: 50_000, all: 0 });
+    let mut talk = Talk { now: Instant::START, relay, socket, credit, next: Next::Wait };
     assert_eq!(talk.run(&[])[0].0.window, 0);
-    talk.hear(0, ACK, &[]);
-    assert!(talk.mapping.take_window_wanted());
+    talk.receive(0, ACK, &[]);
+    assert!(talk.relay.take_credit_wanted());
 
-    talk.budget.set_windows(Windows { least: 0, most: 50_000, all: 40_000 });
-    talk.mapping.grow_window();
+    talk.credit.set_limits(WindowLimits { least: 0, most: 50_000, all: 40_000 });
+    talk.relay.grow_window();
     assert!(talk.run(&[])[0].0.window > 0);
-    assert!(!talk.budget.has_promises(), "until it is used, or the flow ends");
-    talk.hear(0, Flags::RST.with(ACK), &[]);
-    assert!(talk.budget.may_promise());
+    assert!(!talk.credit.has_credit(), "until it is used, or the flow ends");
+    talk.receive(0, Flags::RST.with(ACK), &[]);
+    assert!(talk.credit.may_lend());
 }
 
 #[test]
 fn urgent_data_is_carried_as_what_it_is_in_line() {
     let mut talk = Talk::open(true);
     let urgent = Flags::from_octet(0x30);
-    talk.hear(0, urgent, b"interrupt");
-    talk.hear(9, ACK, b" and more");
+    talk.receive(0, urgent, b"interrupt");
+    talk.receive(9, ACK, b" and more");
     assert_eq!(talk.socket.received, b"interrupt and more");
 }
 
@@ -543,7 +543,7 @@ fn urgent_data_is_carried_as_what_it_is_in_line() {
 fn congestion_marks_change_nothing() {
     let mut talk = Talk::open(true);
     // ECE and CWR: not offered in the handshake, so to be ignored (RFC 3168, section 6.1.1).
-    let answers = talk.hear(0, Flags::from_octet(0xd0), &[1; 2000]);
+    let answers = talk.receive(0, Flags::from_octet(0xd0), &[1; 2000]);
     assert_eq!(offset(answers[0].0.ack), 2000);
     assert_eq!(answers[0].0.flags, ACK);
 }
@@ -552,33 +552,33 @@ fn congestion_marks_change_nothing() {
 fn segments_shrink_with_the_tap() {
     let mut talk = Talk::open(true);
     talk.socket.to_read = vec![1; 5000];
-    talk.mapping.limit_segments(500);
-    talk.mapping.readable();
+    talk.relay.limit_mss(500);
+    talk.relay.readable();
     let sizes: Vec<usize> = talk.run(&[]).iter().map(|(_, payload)| payload.len()).collect();
     assert_eq!(sizes, [500; 10]);
     // A larger tap later does not change what the namespace said it takes.
-    talk.mapping.limit_segments(9000);
-    assert_eq!(talk.mapping.connection().segment_size(), 500);
+    talk.relay.limit_mss(9000);
+    assert_eq!(talk.relay.connection().send_mss(), 500);
 }
 
 #[test]
 fn host_that_is_slow_to_connect_is_waited_for_in_silence() {
     let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
-    let mapping = Mapping::new(connection);
-    assert_eq!(mapping.deadline(), None, "the host's kernel knows when to give up");
+    let relay = Relay::new(connection);
+    assert_eq!(relay.deadline(), None, "the host's kernel knows when to give up");
 }
 
 #[test]
 fn answer_to_a_syn_is_repeated_until_it_is_acknowledged() {
     let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
-    let mut mapping = Mapping::new(connection);
-    mapping.connected();
+    let mut relay = Relay::new(connection);
+    relay.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
-    let (now, budget) = (Instant::START, Budget::new(1 << 20, 1 << 22));
-    let mut talk = Talk { now, mapping, socket, budget, fate: Fate::Alive };
+    let (now, credit) = (Instant::START, CreditPool::new(1 << 20, 1 << 22));
+    let mut talk = Talk { now, relay, socket, credit, next: Next::Wait };
     let first = talk.run(&[]);
     for seconds in [1, 2, 4, 8] {
-        let due = talk.mapping.deadline().unwrap();
+        let due = talk.relay.deadline().unwrap();
         assert_eq!(due.since(talk.now), Duration::from_secs(seconds));
         let again = talk.wait(Duration::from_secs(seconds));
         assert_eq!(
@@ -594,9 +594,9 @@ fn live_connection_is_never_ended_for_being_idle() {
     let mut talk = Talk::open(true);
     let end = talk.now + Duration::from_secs(3 * 3600);
     while talk.now < end {
-        let due = talk.mapping.deadline().unwrap();
+        let due = talk.relay.deadline().unwrap();
         let probes = talk.wait(due.since(talk.now));
-        assert_eq!((talk.fate, probes.len()), (Fate::Alive, 1));
-        talk.hear(0, ACK, &[]);
+        assert_eq!((talk.next, probes.len()), (Next::Wait, 1));
+        talk.receive(0, ACK, &[]);
     }
 }

@@ -77,7 +77,7 @@ fn clean_link_repeats_nothing() {
     scenario.upload = pattern(1, MIB);
     scenario.download = pattern(2, MIB);
     let outcome = scenario.run();
-    assert_eq!((outcome.repeated_by_us, outcome.repeated_by_peer), (0, 0));
+    assert_eq!((outcome.retransmitted_by_us, outcome.retransmitted_by_peer), (0, 0));
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn slow_host_socket_holds_the_sender_back_and_loses_nothing() {
     scenario.upload = pattern(7, MIB);
     let outcome = scenario.run();
     assert_eq!(outcome.end, End::Orderly);
-    assert_eq!(outcome.repeated_by_peer, 0, "nothing accepted may be dropped");
-    assert!(outcome.most_parked <= 20_000, "{} octets were parked", outcome.most_parked);
+    assert_eq!(outcome.retransmitted_by_peer, 0, "nothing accepted may be dropped");
+    assert!(outcome.max_backlog <= 20_000, "{} octets were backlog", outcome.max_backlog);
 }
 
 #[test]

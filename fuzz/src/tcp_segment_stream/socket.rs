@@ -1,8 +1,8 @@
 //! A host socket that does what the script says and checks what it is asked to do.
 
 use super::octet;
-use pasta_datapath::tcp::mapping::HostSocket;
-use pasta_datapath::tcp::to_socket::Room;
+use pasta_datapath::flow::tcp::relay::HostSocket;
+use pasta_datapath::sys::send_buffer::SendBuffer;
 use std::io::{self, ErrorKind, IoSlice};
 
 /// Both streams of the host's side.
@@ -15,7 +15,7 @@ pub(super) struct Socket {
     /// Octets that the send buffer will accept.
     pub(super) takes: usize,
     /// What it says that it will accept, which need not be true.
-    pub(super) room: Room,
+    pub(super) room: SendBuffer,
     /// Most octets that one peek gives.
     pub(super) peeks_at_most: usize,
     /// Which calls fail: a bit each for send, peek and consume.
@@ -39,7 +39,7 @@ impl Socket {
             arrived: 0,
             has_ended: false,
             takes: 1 << 16,
-            room: Room { size: 400_000, queued: 0 },
+            room: SendBuffer { size: 400_000, queued: 0 },
             peeks_at_most: usize::MAX,
             fails: 0,
             is_broken: false,
@@ -86,7 +86,7 @@ impl HostSocket for Socket {
         if written == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(written) }
     }
 
-    fn room(&mut self, _least: u32) -> Room {
+    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
         self.room
     }
 

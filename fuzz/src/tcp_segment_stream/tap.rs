@@ -1,14 +1,14 @@
 //! The way to the namespace: what it is sent is checked against all that it may rely on.
 
 use super::octet;
-use pasta_datapath::flow::Fate;
-use pasta_datapath::tcp::mapping::ToTap;
-use pasta_datapath::tcp::seq::Seq;
+use pasta_datapath::flow::Next;
+use pasta_datapath::flow::tcp::relay::TapWriter;
+use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
 
-/// What one turn may move towards the namespace (`SHARE` in the mapping), and how many segments
+/// What one turn may move towards the namespace (`QUANTUM` in the mapping), and how many segments
 /// without payload it may send: an answer, a FIN, its repetition, three acknowledgements.
-const SHARE: usize = 512 * 1024;
+const QUANTUM: usize = 512 * 1024;
 const BARE_SEGMENTS: usize = 6;
 
 /// What was promised to the namespace, and what it has promised.
@@ -33,7 +33,7 @@ pub(super) struct Tap {
     /// The number of our FIN.
     fin: Option<Seq>,
     /// The last acknowledgement number sent, and the largest that may be.
-    told: Option<Seq>,
+    acked: Option<Seq>,
     acceptable: Seq,
     /// The end of the window that was promised, at its largest.
     edge: Option<Seq>,
@@ -57,7 +57,7 @@ impl Tap {
             their_window: 0,
             their_edge: iss + 1,
             fin: None,
-            told: None,
+            acked: None,
             acceptable: irs + 1,
             edge: None,
             octets: 0,
@@ -78,7 +78,7 @@ impl Tap {
 
     /// The namespace sends a segment that may move its window: one that does not acknowledge more than
     /// was sent. Segments come in any order, so that any window may count from any acknowledgement.
-    pub(super) fn hears(&mut self, header: &Header) {
+    pub(super) fn receives(&mut self, header: &Header) {
         let Header { ack, flags, window, .. } = *header;
         if flags.contains(Flags::ACK) && !ack.after(self.highest) {
             self.acknowledged = self.acknowledged.latest(ack);
@@ -90,7 +90,7 @@ impl Tap {
     /// The socket has accepted so many octets, and perhaps the end of the stream.
     pub(super) fn accepted(&mut self, octets: u32, and_end: bool) {
         self.acceptable = self.irs + 1 + octets + u32::from(and_end);
-        assert!(self.told.is_none_or(|ack| !ack.after(self.acceptable)), "not accepted yet");
+        assert!(self.acked.is_none_or(|ack| !ack.after(self.acceptable)), "not accepted yet");
     }
 
     /// A turn begins.
@@ -99,24 +99,24 @@ impl Tap {
     }
 
     /// A turn has ended so.
-    pub(super) fn check_turn(&self, fate: Fate) {
-        assert!(self.octets <= SHARE, "{} octets in one turn", self.octets);
+    pub(super) fn check_turn(&self, next: Next) {
+        assert!(self.octets <= QUANTUM, "{} octets in one turn", self.octets);
         assert!(self.bare <= BARE_SEGMENTS, "{} segments without payload", self.bare);
-        assert!(!self.was_reset || fate == Fate::BrokenOff, "sent a reset and goes on");
+        assert!(!self.was_reset || next == Next::Reset, "sent a reset and goes on");
     }
 
     fn check_receiving_half(&mut self, header: &ToSend) {
-        if let Some(told) = self.told {
-            assert!(!header.ack.before(told), "acknowledgement went back");
+        if let Some(acked) = self.acked {
+            assert!(!header.ack.before(acked), "acknowledgement went back");
         }
-        self.told = Some(header.ack);
+        self.acked = Some(header.ack);
         let is_syn = header.flags.contains(Flags::SYN);
         let scale = if is_syn { 0 } else { self.scale };
         let edge = header.ack + (u32::from(header.window) << scale);
         // A SYN that is repeated cannot say more than its unscaled field.
         if let Some(before) = self.edge.filter(|_| !is_syn) {
             // A window is told in units: its end may be rounded down by less than one.
-            assert!(before.distance_from(edge) < 1 << self.scale, "promised window was taken back");
+            assert!(before.distance_from(edge) < 1 << self.scale, "lent window was taken back");
         }
         self.edge = Some(self.edge.map_or(edge, |before| before.latest(edge)));
     }
@@ -130,7 +130,7 @@ impl Tap {
     }
 }
 
-impl ToTap for Tap {
+impl TapWriter for Tap {
     fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
         assert!(!self.was_reset, "sent something behind a reset");
         assert!(segment_size > 0);

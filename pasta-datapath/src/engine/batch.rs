@@ -10,7 +10,7 @@ use crate::link::neighbour;
 use crate::nat::Protocol;
 use crate::sys;
 use crate::sys::tap::{MAX_FRAME, ReadError};
-use crate::tcp::connection::reset_for;
+use crate::flow::tcp::connection::reset_for;
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header};
 use nix::errno::Errno;
@@ -66,7 +66,7 @@ impl Engine {
         {
             match self.tap.read(free) {
                 Ok(len) => {
-                    self.budget.frame_came();
+                    self.credit.frame_received();
                     self.ranges.push((start, start + len));
                     start += len.next_multiple_of(64);
                     // One small frame is most likely the only one, if sockets had something to say
@@ -79,7 +79,7 @@ impl Engine {
                 }
                 Err(ReadError::WouldBlock) => {
                     self.tap_ready = false;
-                    self.budget.queue_is_empty();
+                    self.credit.queue_is_empty();
                     break;
                 }
                 Err(ReadError::Gone(errno)) => {
@@ -219,17 +219,17 @@ impl Engine {
         if !payload.is_empty() {
             self.active.count(now, &mut flow.counted, payload.len());
         }
-        if flow.mapping.is_reset() && is_opening(header) {
+        if flow.relay.is_reset() && is_opening(header) {
             self.run_tcp(now, id, &[]);
             return self.open_tcp(now, mac, key, header);
         }
-        let taken = flow.mapping.segment(now, header, payload.len());
-        if flow.mapping.is_renewed() {
+        let taken = flow.relay.segment(now, header, payload.len());
+        if flow.relay.is_new_incarnation() {
             self.run_tcp(now, id, &[]);
             return self.open_tcp(now, mac, key, header);
         }
         if taken.is_empty() {
-            flow.mapping.keep(payload, &mut self.budget);
+            flow.relay.keep_out_of_order(payload, &mut self.credit);
         }
         let position = batch.segments.len();
         batch.segments.push((id, position, payload.get(taken).unwrap_or_default()));
@@ -239,7 +239,7 @@ impl Engine {
     /// Gives the flows that a batch touched what it had for them.
     fn flush(&mut self, now: Instant, batch: &mut Batch<'_>) {
         let windows = self.active.windows(self.mtu, self.waiting.len());
-        self.budget.set_windows(windows.with_buffers_of(self.largest_buffer));
+        self.credit.set_limits(windows.with_buffers_of(self.largest_buffer));
         batch.segments.sort_unstable_by_key(|(id, position, _)| (*id, *position));
         for of_one in batch.segments.chunk_by(|(one, ..), (other, ..)| one == other) {
             for group in of_one.chunks(BATCH) {

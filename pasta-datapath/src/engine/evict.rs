@@ -72,7 +72,7 @@ impl Engine {
         match self.flows.get_mut(id).map(|flow| &mut flow.kind) {
             Some(Kind::Tcp(tcp)) => {
                 // Both ends get a reset.
-                tcp.mapping.give_up();
+                tcp.relay.abort();
                 self.run_tcp(now, id, &[]);
             }
             _ => self.remove(id),

@@ -3,6 +3,7 @@
 use super::token::Token;
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
+use crate::flow::tcp::connection::Connection;
 use crate::flow::udp::Datagram;
 use crate::flow::udp::coalesce::{Coalesced, write_to_tap};
 use crate::flow::udp::forwarded::ForwardedFlow;
@@ -16,7 +17,6 @@ use crate::sys::listen_socket;
 use crate::sys::pktinfo::{DatagramAddresses, receive_from};
 use crate::sys::socket::{ReadDatagrams, TcpSocket};
 use crate::sys::tap::{self, Path};
-use crate::tcp::connection::Connection;
 use crate::time::Instant;
 use nix::errno::Errno;
 use pasta_ipc::forward::{
@@ -329,7 +329,7 @@ impl Engine {
         let iss = self.initial_sequence_number(now, &key);
         let connection = Connection::to_namespace(now, iss, self.our_mss(key.namespace));
         let mut flow = self.tcp_flow(connection, socket, self.ports.mac, &key, None);
-        flow.mapping.connected();
+        flow.relay.connected();
         let token = Token::Flow(self.flows.next_id(), crate::flow::splice::Side::Initiating);
         if self.poller.add(flow.socket.as_fd(), token.into()).is_err() {
             self.tap.counters.drop(DropReason::NoSocket);
@@ -374,7 +374,7 @@ impl Engine {
     fn break_off(&mut self, now: Instant, id: FlowId) {
         match self.flows.get_mut(id) {
             Some(Flow { kind: Kind::Tcp(flow), .. }) => {
-                flow.mapping.give_up();
+                flow.relay.abort();
                 self.run_tcp(now, id, &[]);
             }
             _ => self.remove(id),

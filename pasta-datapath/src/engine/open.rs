@@ -5,6 +5,7 @@ use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
 use crate::flow::echo::EchoFlow;
 use crate::flow::source_check::SourceCheck;
+use crate::flow::tcp::connection::{Connection, reset_for};
 use crate::flow::udp::UdpFlow;
 use crate::flow::{FlowId, FlowKey};
 use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
@@ -12,9 +13,8 @@ use crate::nat::{Denied, Protocol, Target};
 use crate::sys::epoll::Event;
 use crate::sys::socket::{Connecting, open};
 use crate::sys::tap::{self, Path, icmp_protocol};
-use crate::tcp::connection::{Connection, reset_for};
-use crate::tcp::seq::Seq;
 use crate::time::Instant;
+use crate::wire::seq::Seq;
 use crate::wire::tcp::{Header, LEN as TCP_LEN};
 use crate::wire::udp;
 use nix::errno::Errno;
@@ -91,7 +91,7 @@ impl Engine {
         let connection = Connection::from_syn(now, header, iss, self.our_mss(key.namespace));
         let mut flow = self.tcp_flow(connection, connecting.fd, mac, &key, Some(*header));
         if connecting.done {
-            flow.mapping.connected();
+            flow.relay.connected();
         }
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add(flow.socket.as_fd(), token);
@@ -122,15 +122,15 @@ impl Engine {
             return;
         }
         if event.is_writable() {
-            flow.mapping.connected_and_empty();
+            flow.relay.connected_and_empty();
             if event.is_readable() {
-                flow.mapping.readable();
+                flow.relay.readable();
             }
             if event.is_ended() {
-                flow.mapping.ended();
+                flow.relay.ended();
             }
             if event.is_urgent() {
-                flow.mapping.urgent();
+                flow.relay.urgent();
             }
             self.run_tcp(now, id, &[]);
         }
@@ -405,7 +405,7 @@ impl Engine {
         let (v4, v6) = (mtu.get().saturating_sub(40), mtu.get().saturating_sub(60));
         for flow in self.flows.values_mut() {
             if let Kind::Tcp(tcp) = &mut flow.kind {
-                tcp.mapping.limit_segments(if tcp.path.source().is_ipv4() { v4 } else { v6 });
+                tcp.relay.limit_mss(if tcp.path.source().is_ipv4() { v4 } else { v6 });
             }
         }
     }

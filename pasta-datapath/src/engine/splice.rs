@@ -5,7 +5,7 @@ use super::token::Token;
 use super::{Engine, Flow, Kind, RunError};
 use crate::counters::DropReason;
 use crate::flow::splice::{Side, SpliceFlow};
-use crate::flow::{Fate, FlowId};
+use crate::flow::{Next, FlowId};
 use crate::nat::{Protocol, Target};
 use crate::port_forward::listeners::ListenerSpec;
 use crate::port_forward::socket_pool::{Request, kind_for};
@@ -165,18 +165,18 @@ impl Engine {
     pub(super) fn run_splice(&mut self, id: FlowId) {
         let left = self.descriptors_left();
         self.ports.pipes.set_fd_budget(left);
-        let Self { flows, ports, scratch, hungry, .. } = self;
+        let Self { flows, ports, scratch, run_queue, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let Kind::Splice(splice) = &mut flow.kind else { return };
         match splice.run(&mut ports.pipes, scratch) {
-            Fate::Alive => {}
-            Fate::Hungry if flow.queued => {}
-            Fate::Hungry => {
+            Next::Wait => {}
+            Next::More if flow.queued => {}
+            Next::More => {
                 flow.queued = true;
-                hungry.push_back(id);
+                run_queue.push_back(id);
             }
-            Fate::Over => self.remove(id),
-            Fate::BrokenOff => self.break_splice(id),
+            Next::Over => self.remove(id),
+            Next::Reset => self.break_splice(id),
         }
     }
 

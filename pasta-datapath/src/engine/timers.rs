@@ -14,7 +14,7 @@ impl Engine {
             flow.armed = None;
             match &mut flow.kind {
                 Kind::Tcp(tcp) => {
-                    tcp.mapping.tick(now);
+                    tcp.relay.tick(now);
                     self.run_tcp(now, id, &[]);
                 }
                 Kind::Udp(udp) => {
@@ -64,7 +64,7 @@ impl Engine {
             self.timers.remove(&(armed, id));
         }
         if let Kind::Tcp(tcp) = &mut flow.kind {
-            tcp.mapping.give_back(&mut self.budget);
+            tcp.relay.release(&mut self.credit);
         }
         self.ports.ended(&mut flow.kind);
     }

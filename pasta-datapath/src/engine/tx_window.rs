@@ -11,7 +11,7 @@
 //! A frame of several segments takes one place as any other, so that windows grow with the frames that
 //! come. A sender that goes over to smaller ones may lose some until the next period.
 
-use crate::tcp::budget::Windows;
+use crate::flow::tcp::window::WindowLimits;
 use crate::time::Instant;
 use pasta_ipc::types::{Mtu, TAP_QUEUE_FRAMES};
 
@@ -89,7 +89,7 @@ impl Active {
 
     /// The windows that flows may have while the tap has this MTU and `waiting` flows wait for one: what the
     /// queue holds in segments of that size, or in three quarters of what frames have held of late.
-    pub(super) fn windows(&self, mtu: Mtu, waiting: usize) -> Windows {
+    pub(super) fn windows(&self, mtu: Mtu, waiting: usize) -> WindowLimits {
         let mtu = u32::from(mtu.get());
         let frame = if self.frame == 0 { mtu } else { self.frame / 4 * 3 };
         // Who waits long asks what has become of the window, in frames of its own.
@@ -104,7 +104,7 @@ impl Active {
             (BUFFERED * share, share)
         };
         // Where not all flows can have as much as two of the largest segments, they have it in turn.
-        Windows { least, most: each.max(2 * mtu), all: u64::from(all) }
+        WindowLimits { least, most: each.max(2 * mtu), all: u64::from(all) }
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(active.windows(mtu(1500), 0).most, 4_500_000, "not before the next period");
         active.count(at(17), &mut flow, 1000);
         let expected = 3000 * (19_900 / 4 * 3);
-        let windows = Windows { least: 0, most: expected, all: expected.into() };
+        let windows = WindowLimits { least: 0, most: expected, all: expected.into() };
         assert_eq!(active.windows(mtu(1500), 0), windows, "small ones hardly count");
         active.count(at(33), &mut flow, 1000);
         assert_eq!(active.windows(mtu(1500), 0).most, 4_500_000);

@@ -10,7 +10,7 @@
 //! Readiness is edge-triggered: a direction goes on until a read or a write says that it cannot. A read
 //! that came up short says so too, unless the stream has ended behind it.
 
-use crate::flow::Fate;
+use crate::flow::Next;
 use crate::sys::pipe::{Pipe, Pipes};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
@@ -196,16 +196,16 @@ impl SpliceFlow {
     }
 
     /// Moves what can be moved; `scratch` is of at least [`SMALL`] octets.
-    pub fn run(&mut self, pipes: &mut Pipes, scratch: &mut [u8]) -> Fate {
-        let Target::Connected(target) = &self.target else { return Fate::Alive };
+    pub fn run(&mut self, pipes: &mut Pipes, scratch: &mut [u8]) -> Next {
+        let Target::Connected(target) = &self.target else { return Next::Wait };
         let (a, b) = (self.initiating.as_fd(), target.as_fd());
         let forth = self.forth.pump(a, b, pipes, scratch);
         let back = self.back.pump(b, a, pipes, scratch);
         match (forth, back) {
-            (Err(_), _) | (_, Err(_)) => Fate::BrokenOff,
-            _ if self.forth.shut && self.back.shut => Fate::Over,
-            (Ok(Pumped::More), _) | (_, Ok(Pumped::More)) => Fate::Hungry,
-            (Ok(Pumped::Blocked), Ok(Pumped::Blocked)) => Fate::Alive,
+            (Err(_), _) | (_, Err(_)) => Next::Reset,
+            _ if self.forth.shut && self.back.shut => Next::Over,
+            (Ok(Pumped::More), _) | (_, Ok(Pumped::More)) => Next::More,
+            (Ok(Pumped::Blocked), Ok(Pumped::Blocked)) => Next::Wait,
         }
     }
 

@@ -1,6 +1,6 @@
 //! System calls that no dependency wraps, or wraps with an allocation per call.
 
-use crate::tcp::to_socket::Room;
+use crate::sys::send_buffer::SendBuffer;
 use libc::{c_int, socklen_t};
 use std::cell::RefCell;
 use std::io;
@@ -150,7 +150,7 @@ pub fn kind_of(socket: impl AsFd) -> io::Result<(c_int, c_int, c_int)> {
 
 /// What the send buffer of `socket` has room for (`SO_MEMINFO`, `net/core/sock.c`); nothing, if the
 /// kernel does not say.
-pub fn send_room(socket: impl AsFd) -> Room {
+pub fn send_buffer(socket: impl AsFd) -> SendBuffer {
     // Positions in the array: `SK_MEMINFO_SNDBUF` and `SK_MEMINFO_WMEM_QUEUED`
     // (include/uapi/linux/sock_diag.h); it has had nine entries since Linux 4.12.
     const SNDBUF: usize = 3;
@@ -163,7 +163,7 @@ pub fn send_room(socket: impl AsFd) -> Room {
     // SAFETY: the kernel writes at most `len` octets to `values`, which is that long, and the length
     // to `len`; both live until we return and nobody else sees them.
     unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_MEMINFO, pointer, &raw mut len) };
-    Room { size: values[SNDBUF], queued: values[WMEM_QUEUED] }
+    SendBuffer { size: values[SNDBUF], queued: values[WMEM_QUEUED] }
 }
 
 /// The MTU of the way to a connected socket's peer (`IP_MTU`, ip(7); `IPV6_MTU`, ipv6(7)); 0 if the

@@ -1,9 +1,9 @@
 //! Host sockets: made for a target, read and written without ever blocking.
 
+use crate::flow::tcp::relay::HostSocket;
 use crate::nat::{Protocol, Target};
 use crate::sys;
-use crate::tcp::mapping::HostSocket;
-use crate::tcp::to_socket::Room;
+use crate::sys::send_buffer::SendBuffer;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -43,7 +43,7 @@ pub fn probe_send_buffer() -> u32 {
     let probe =
         families.filter_map(|it| socket(it, SockType::Stream, flags, SockProtocol::Tcp).ok());
     let size = |probe: &OwnedFd| {
-        sys::set_send_buffer(probe, u32::MAX).ok().map(|()| sys::send_room(probe).size)
+        sys::set_send_buffer(probe, u32::MAX).ok().map(|()| sys::send_buffer(probe).size)
     };
     probe.take(1).find_map(|probe| size(&probe)).unwrap_or(0)
 }
@@ -114,18 +114,18 @@ impl HostSocket for TcpSocket {
         }
     }
 
-    fn room(&mut self, least: u32) -> Room {
-        let room = sys::send_room(&self.fd);
-        let size = Room::buffer_for(least);
-        if size <= room.size.max(self.enlarged_to) {
-            return room;
+    fn send_buffer(&mut self, least: u32) -> SendBuffer {
+        let buffer = sys::send_buffer(&self.fd);
+        let size = SendBuffer::size_for(least);
+        if size <= buffer.size.max(self.enlarged_to) {
+            return buffer;
         }
         // In few steps where it grows.
         let size = size.saturating_add(size / 2);
         self.enlarged_to = size;
         // Where it fails the buffer grows as the kernel sees fit.
         let _ = sys::set_send_buffer(&self.fd, size);
-        sys::send_room(&self.fd)
+        sys::send_buffer(&self.fd)
     }
 
     fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
@@ -414,12 +414,12 @@ mod tests {
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut client = TcpSocket::new(client.into(), PeekMethod::Discard);
         setsockopt(&client, sockopt::SndBuf, &4096).unwrap();
-        let small = client.room(0);
+        let small = client.send_buffer(0);
         assert!(small.size < LEAST, "{small:?}");
-        assert_eq!(client.room(1000), small, "there is room");
-        let large = client.room(LEAST);
-        assert!(large.size >= Room::buffer_for(LEAST), "{large:?}");
-        assert_eq!(client.room(LEAST + 1000), large, "not for so little");
+        assert_eq!(client.send_buffer(1000), small, "there is room");
+        let large = client.send_buffer(LEAST);
+        assert!(large.size >= SendBuffer::size_for(LEAST), "{large:?}");
+        assert_eq!(client.send_buffer(LEAST + 1000), large, "not for so little");
     }
 
     #[test]

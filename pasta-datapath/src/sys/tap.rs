@@ -355,7 +355,7 @@ pub const UDP: u8 = PROTOCOL_UDP;
 mod tests {
     use super::*;
     use crate::link::classify::{Content, classify};
-    use crate::tcp::seq::Seq;
+    use crate::wire::seq::Seq;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use pasta_ipc::types::IfName;
 

@@ -1,7 +1,7 @@
 //! TCP headers (RFC 9293, section 3.1) and the options of a SYN that we act on.
 
 use super::{Malformed, take_u16};
-use crate::tcp::seq::Seq;
+use crate::wire::seq::Seq;
 
 /// Length of the header that we write on segments without options.
 pub const LEN: usize = 20;

@@ -1,7 +1,7 @@
 //! The host's socket, and the kernel's buffers behind it.
 
-use pasta_datapath::tcp::mapping::HostSocket;
-use pasta_datapath::tcp::to_socket::Room;
+use pasta_datapath::flow::tcp::relay::HostSocket;
+use pasta_datapath::sys::send_buffer::SendBuffer;
 use std::io::{self, ErrorKind, IoSlice};
 
 /// The host's socket: a queue to read from, a buffer to write to.
@@ -60,8 +60,8 @@ impl HostSocket for Socket {
         if accepted == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(accepted) }
     }
 
-    fn room(&mut self, _least: u32) -> Room {
-        Room { size: self.size as u32, queued: self.buffered as u32 }
+    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
+        SendBuffer { size: self.size as u32, queued: self.buffered as u32 }
     }
 
     fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {

@@ -2,12 +2,12 @@
 
 mod socket;
 
-use pasta_datapath::flow::Fate;
-use pasta_datapath::tcp::budget::Budget;
-use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{Mapping, ToTap};
-use pasta_datapath::tcp::seq::Seq;
+use pasta_datapath::flow::Next;
+use pasta_datapath::flow::tcp::connection::Connection;
+use pasta_datapath::flow::tcp::relay::{Relay, TapWriter};
+use pasta_datapath::flow::tcp::window::CreditPool;
 use pasta_datapath::time::Instant;
+use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
 use socket::Socket;
 use std::collections::BTreeMap;
@@ -66,9 +66,9 @@ pub(crate) enum End {
 pub(crate) struct Outcome {
     pub(crate) end: End,
     pub(crate) took: Duration,
-    pub(crate) repeated_by_us: usize,
-    pub(crate) repeated_by_peer: usize,
-    pub(crate) most_parked: usize,
+    pub(crate) retransmitted_by_us: usize,
+    pub(crate) retransmitted_by_peer: usize,
+    pub(crate) max_backlog: usize,
     pub(crate) largest_flight_of_ours: u32,
 }
 
@@ -170,7 +170,7 @@ struct Wire {
     sent: Vec<Segment>,
 }
 
-impl ToTap for Wire {
+impl TapWriter for Wire {
     fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
         let header_of = |seq, flags| Header {
             source: 80,
@@ -220,7 +220,7 @@ struct Peer {
     paused: bool,
     mss: u16,
     timer: Option<Instant>,
-    repeated: usize,
+    retransmitted: usize,
     vanished: bool,
     reset: bool,
     /// Acknowledges something else than our SYN, once.
@@ -285,7 +285,7 @@ impl Peer {
             let payload = &self.out[self.sent as usize..end as usize];
             segments.push(self.segment(self.seq(self.sent), Flags::ACK, payload));
             if self.sent < self.highest_sent {
-                self.repeated += 1;
+                self.retransmitted += 1;
             }
             self.sent = end;
         }
@@ -372,7 +372,7 @@ impl Peer {
             Some(due) if due <= now && self.expected.is_some() => {
                 self.sent = self.acked;
                 self.timer = Some(now + PEER_RTO);
-                self.repeated += 1;
+                self.retransmitted += 1;
                 self.send(now)
             }
             _ => Vec::new(),
@@ -386,13 +386,13 @@ struct World {
     events: BTreeMap<(Instant, u64), Event>,
     count: u64,
     random: Random,
-    mapping: Mapping,
+    relay: Relay,
     socket: Socket,
     peer: Peer,
-    budget: Budget,
+    credit: CreditPool,
     highest_from_us: Option<Seq>,
     outcome: Outcome,
-    gone: Option<Fate>,
+    gone: Option<Next>,
     updates_to_lose: u32,
     /// Deadlines that an event is on its way for.
     armed: Option<Instant>,
@@ -434,7 +434,7 @@ impl World {
             paused: false,
             mss: 1460,
             timer: None,
-            repeated: 0,
+            retransmitted: 0,
             vanished: false,
             reset: false,
             old_connection: scenario.peer_has_an_old_connection,
@@ -458,16 +458,16 @@ impl World {
         let outcome = Outcome {
             end: End::StillOpen,
             took: Duration::ZERO,
-            repeated_by_us: 0,
-            repeated_by_peer: 0,
-            most_parked: 0,
+            retransmitted_by_us: 0,
+            retransmitted_by_peer: 0,
+            max_backlog: 0,
             largest_flight_of_ours: 0,
         };
         socket.arrive();
-        let mut mapping = Mapping::new(connection);
-        mapping.connected();
+        let mut relay = Relay::new(connection);
+        relay.connected();
         if socket.ended {
-            mapping.ended();
+            relay.ended();
         }
         Self {
             random: Random(scenario.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -476,10 +476,10 @@ impl World {
             now: Instant::START,
             events: BTreeMap::new(),
             count: 0,
-            mapping,
+            relay,
             socket,
             peer,
-            budget: Budget::new(64 << 20, 256 << 20),
+            credit: CreditPool::new(64 << 20, 256 << 20),
             highest_from_us: None,
             outcome,
             gone: None,
@@ -506,7 +506,7 @@ impl World {
         self.at(self.now + TRIP + late, deliver(segment));
     }
 
-    fn run_mapping(&mut self, payload: &[u8]) {
+    fn run_relay(&mut self, payload: &[u8]) {
         if self.gone.is_some() {
             return;
         }
@@ -514,21 +514,21 @@ impl World {
         let mut scratch = vec![0; 200_000];
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
-        let Self { mapping, socket, budget, .. } = self;
-        let mut fate = mapping.run(self.now, socket, slices, &mut wire, &mut scratch, budget);
-        while fate == Fate::Hungry {
-            fate = mapping.run(self.now, socket, &[], &mut wire, &mut scratch, budget);
+        let Self { relay, socket, credit, .. } = self;
+        let mut next = relay.run(self.now, socket, slices, &mut wire, &mut scratch, credit);
+        while next == Next::More {
+            next = relay.run(self.now, socket, &[], &mut wire, &mut scratch, credit);
         }
-        self.socket.wants_room |= self.mapping.take_write_event_wanted();
-        self.outcome.most_parked = self.outcome.most_parked.max(self.budget.parked());
+        self.socket.wants_room |= self.relay.take_write_event_wanted();
+        self.outcome.max_backlog = self.outcome.max_backlog.max(self.credit.backlog());
         for segment in wire.sent {
             self.note_sent(&segment);
             self.transmit(segment, Event::ToPeer);
         }
-        match fate {
-            Fate::Over | Fate::BrokenOff => self.gone = Some(fate),
-            Fate::Alive | Fate::Hungry => {
-                if let Some(due) = self.mapping.deadline()
+        match next {
+            Next::Over | Next::Reset => self.gone = Some(next),
+            Next::Wait | Next::More => {
+                if let Some(due) = self.relay.deadline()
                     && self.armed != Some(due)
                 {
                     self.armed = Some(due);
@@ -544,7 +544,7 @@ impl World {
             return;
         }
         match self.highest_from_us {
-            Some(highest) if !end.after(highest) => self.outcome.repeated_by_us += 1,
+            Some(highest) if !end.after(highest) => self.outcome.retransmitted_by_us += 1,
             _ => self.highest_from_us = Some(end),
         }
         if let Some(expected) = self.peer.expected {
@@ -555,7 +555,7 @@ impl World {
 
     fn run(mut self) -> Outcome {
         let limit = self.scenario.stays_open.unwrap_or(END_OF_TIME);
-        self.run_mapping(&[]);
+        self.run_relay(&[]);
         if self.scenario.opener == Opener::Both {
             let syn = self.peer.syn(Flags::SYN);
             self.put_on_link(vec![syn]);
@@ -563,7 +563,7 @@ impl World {
         self.at(Instant::START + Duration::from_millis(1), Event::Drain);
         while let Some(((when, _), event)) = self.events.pop_first() {
             if when > Instant::START + limit {
-                assert!(self.scenario.stays_open.is_some(), "stuck: {:?}", self.mapping);
+                assert!(self.scenario.stays_open.is_some(), "stuck: {:?}", self.relay);
                 break;
             }
             self.now = when;
@@ -575,11 +575,11 @@ impl World {
             }
         }
         self.outcome.took = self.now - Instant::START;
-        self.outcome.repeated_by_peer = self.peer.repeated;
+        self.outcome.retransmitted_by_peer = self.peer.retransmitted;
         if self.outcome.end == End::Orderly {
             assert!(self.peer.received == self.scenario.download, "download differs");
             assert!(self.socket.received == self.scenario.upload, "upload differs");
-            assert_eq!(self.budget.parked(), 0, "parked octets are given back");
+            assert_eq!(self.credit.backlog(), 0, "backlog octets are given back");
         }
         self.outcome
     }
@@ -593,11 +593,11 @@ impl World {
             Event::ToUs(segment) => {
                 let Segment { header, payload } = segment;
                 if self.gone.is_none() {
-                    let taken = self.mapping.segment(self.now, &header, payload.len());
+                    let taken = self.relay.segment(self.now, &header, payload.len());
                     if taken.is_empty() {
-                        self.mapping.keep(&payload, &mut self.budget);
+                        self.relay.keep_out_of_order(&payload, &mut self.credit);
                     }
-                    self.run_mapping(&payload[taken]);
+                    self.run_relay(&payload[taken]);
                 }
             }
             Event::PeerTimeout => {
@@ -615,27 +615,27 @@ impl World {
             }
             Event::Drain => {
                 if self.gone.is_none() && self.socket.arrive() {
-                    self.mapping.readable();
+                    self.relay.readable();
                     if self.socket.arrived == self.socket.queue.len() {
                         self.socket.ended = self.scenario.stays_open.is_none();
-                        self.mapping.ended();
+                        self.relay.ended();
                     }
-                    self.run_mapping(&[]);
+                    self.run_relay(&[]);
                 }
                 let socket = &mut self.socket;
                 socket.buffered -= socket.buffered.min(self.scenario.drain_per_ms);
                 // As the kernel: an event once half of what is queued would fit again.
                 if socket.wants_room && socket.size - socket.buffered >= socket.buffered / 2 {
                     socket.wants_room = false;
-                    self.mapping.writable();
-                    self.run_mapping(&[]);
+                    self.relay.writable();
+                    self.run_relay(&[]);
                 }
                 self.at(self.now + Duration::from_millis(1), Event::Drain);
             }
             Event::Deadline => {
                 if self.gone.is_none() {
-                    self.mapping.tick(self.now);
-                    self.run_mapping(&[]);
+                    self.relay.tick(self.now);
+                    self.run_relay(&[]);
                 }
             }
         }
@@ -668,8 +668,8 @@ impl World {
             self.socket.queue = self.scenario.download.clone();
             self.socket.arrive();
             self.socket.ended = true;
-            self.mapping.ended();
-            self.run_mapping(&[]);
+            self.relay.ended();
+            self.run_relay(&[]);
         }
         if self.scenario.upload_starts_after_download && self.peer.fin_received {
             self.scenario.upload_starts_after_download = false;
@@ -697,12 +697,12 @@ impl World {
             return Some(End::PeerWasReset);
         }
         match self.gone? {
-            Fate::BrokenOff if self.scenario.peer_vanishes_at.is_some() => Some(End::GaveUp),
-            Fate::BrokenOff if self.peer.vanished => Some(End::BrokenOffByPeer),
-            Fate::Over if self.peer.is_done() => Some(End::Orderly),
+            Next::Reset if self.scenario.peer_vanishes_at.is_some() => Some(End::GaveUp),
+            Next::Reset if self.peer.vanished => Some(End::BrokenOffByPeer),
+            Next::Over if self.peer.is_done() => Some(End::Orderly),
             // Our last acknowledgement of the peer's FIN was lost: it hears a reset for it in the
             // end, having received everything.
-            Fate::Over if self.peer.fin_received && self.peer.acked == self.peer.len() => {
+            Next::Over if self.peer.fin_received && self.peer.acked == self.peer.len() => {
                 Some(End::Orderly)
             }
             _ => None,

@@ -2,17 +2,17 @@
 //! them, the flow table, the real mapping, and a socket and a tap that count what they are asked.
 
 use pasta_datapath::flow::table::FlowTable;
+use pasta_datapath::flow::tcp::connection::Connection;
+use pasta_datapath::flow::tcp::relay::{HostSocket, Relay, TapWriter};
+use pasta_datapath::flow::tcp::window::CreditPool;
 use pasta_datapath::flow::{FlowId, FlowKey};
 use pasta_datapath::link::classify::{Content, Framing, classify};
 use pasta_datapath::nat::Protocol;
+use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::sys::tap::MAX_FRAME;
-use pasta_datapath::tcp::budget::Budget;
-use pasta_datapath::tcp::connection::Connection;
-use pasta_datapath::tcp::mapping::{HostSocket, Mapping, ToTap};
-use pasta_datapath::tcp::seq::Seq;
-use pasta_datapath::tcp::to_socket::Room;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::ip::{IPV4_LEN, PROTOCOL_TCP, ipv4_header};
+use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, LEN, SackBlocks, ToSend};
 use pasta_datapath::wire::vnet::Segmentation;
 use pasta_datapath::wire::{ethernet, vnet};
@@ -61,9 +61,9 @@ impl HostSocket for Socket {
         Ok(len)
     }
 
-    fn room(&mut self, _least: u32) -> Room {
+    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
         self.calls.rooms += 1;
-        Room { size: 4_000_000, queued: 0 }
+        SendBuffer { size: 4_000_000, queued: 0 }
     }
 
     fn peek(&mut self, _: u32, into: &mut [u8]) -> io::Result<usize> {
@@ -85,7 +85,7 @@ struct Tap {
     highest: Seq,
 }
 
-impl ToTap for Tap {
+impl TapWriter for Tap {
     fn send(&mut self, header: &ToSend, _: u16, payload: &[u8]) -> bool {
         if payload.is_empty() {
             self.calls.bare += 1;
@@ -105,10 +105,10 @@ impl ToTap for Tap {
 /// A flow among `others`, and the buffers that the shell lends.
 pub(crate) struct Steady {
     now: Instant,
-    table: FlowTable<Mapping>,
+    table: FlowTable<Relay>,
     socket: Socket,
     tap: Tap,
-    budget: Budget,
+    credit: CreditPool,
     scratch: Vec<u8>,
     /// Frames of a batch, each in a place of its own.
     frames: Vec<Vec<u8>>,
@@ -135,8 +135,8 @@ fn syn() -> Header {
     }
 }
 
-fn mapping() -> Mapping {
-    Mapping::new(Connection::from_syn(Instant::START, &syn(), Seq::from(ISS), MSS))
+fn relay() -> Relay {
+    Relay::new(Connection::from_syn(Instant::START, &syn(), Seq::from(ISS), MSS))
 }
 
 impl Steady {
@@ -144,17 +144,17 @@ impl Steady {
     pub(crate) fn new(others: u16, batch: usize) -> Self {
         let mut table = FlowTable::new(usize::from(others) + 1);
         for port in 0..others {
-            assert!(table.insert(key(2000 + port), mapping()).is_ok(), "the table is large enough");
+            assert!(table.insert(key(2000 + port), relay()).is_ok(), "the table is large enough");
         }
-        let mut mapping = mapping();
-        mapping.connected();
-        assert!(table.insert(key(NAMESPACE.1), mapping).is_ok(), "the table is large enough");
+        let mut relay = relay();
+        relay.connected();
+        assert!(table.insert(key(NAMESPACE.1), relay).is_ok(), "the table is large enough");
         let mut steady = Self {
             now: Instant::START,
             table,
             socket: Socket::default(),
             tap: Tap::default(),
-            budget: Budget::new(1 << 20, 1 << 22),
+            credit: CreditPool::new(1 << 20, 1 << 22),
             scratch: vec![0; 512 * 1024],
             frames: vec![Vec::with_capacity(MAX_FRAME); batch],
             seq: Seq::from(IRS + 1),
@@ -178,9 +178,9 @@ impl Steady {
     }
 
     fn run(&mut self, id: FlowId, payloads: &[IoSlice<'_>]) {
-        let Self { now, table, socket, tap, budget, scratch, .. } = self;
-        if let Some(mapping) = table.get_mut(id) {
-            mapping.run(*now, socket, payloads, tap, scratch, budget);
+        let Self { now, table, socket, tap, credit, scratch, .. } = self;
+        if let Some(relay) = table.get_mut(id) {
+            relay.run(*now, socket, payloads, tap, scratch, credit);
         }
     }
 
@@ -232,8 +232,8 @@ impl Steady {
             let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
             let Some(id) = self.table.find(&key) else { panic!("no flow") };
             self.table.touch(self.now, id);
-            let Some(mapping) = self.table.get_mut(id) else { panic!("no flow") };
-            let taken = mapping.segment(self.now, &header, payload.len());
+            let Some(relay) = self.table.get_mut(id) else { panic!("no flow") };
+            let taken = relay.segment(self.now, &header, payload.len());
             if !taken.is_empty() {
                 slices[filled] = IoSlice::new(&payload[taken]);
                 filled += 1;
@@ -256,8 +256,8 @@ impl Steady {
     /// One acknowledgement of all that the namespace was sent, which makes room for as much again.
     pub(crate) fn download(&mut self) {
         let id = self.find(NAMESPACE.1);
-        if let Some(mapping) = self.table.get_mut(id) {
-            mapping.readable();
+        if let Some(relay) = self.table.get_mut(id) {
+            relay.readable();
         }
         if self.tap.calls.frames > 0 {
             self.ack = self.tap.highest;

@@ -28,7 +28,7 @@ fn joined() -> Coalesced {
 
 impl Coalesced {
     /// What epoll would say: both sockets can be read and written.
-    fn turn(&mut self) -> Fate {
+    fn turn(&mut self) -> Next {
         for side in [Side::Initiating, Side::Target] {
             self.flow.readable(side);
             self.flow.writable(side);
@@ -45,7 +45,7 @@ impl Coalesced {
                 Ok(written) => sent += written,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
-            assert!(matches!(self.turn(), Fate::Alive | Fate::Hungry));
+            assert!(matches!(self.turn(), Next::Wait | Next::More));
             match self.service.read(&mut buffer) {
                 Ok(read) => got.extend_from_slice(&buffer[..read]),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
@@ -106,12 +106,12 @@ fn small_messages_use_no_pipe_and_come_back_too() {
     let mut joined = joined();
     for n in 0..100_u8 {
         joined.client.write_all(&[n; 50]).unwrap();
-        assert_eq!(joined.turn(), Fate::Alive);
+        assert_eq!(joined.turn(), Next::Wait);
         let mut buffer = [0; 50];
         joined.service.read_exact(&mut buffer).unwrap();
         assert_eq!(buffer, [n; 50]);
         joined.service.write_all(&buffer).unwrap();
-        assert_eq!(joined.turn(), Fate::Alive);
+        assert_eq!(joined.turn(), Next::Wait);
         joined.client.read_exact(&mut buffer).unwrap();
     }
     assert_eq!(joined.pipes.made(), 0);
@@ -123,17 +123,17 @@ fn each_direction_ends_by_itself_and_the_flow_with_the_second() {
     joined.client.write_all(b"question").unwrap();
     joined.client.shutdown(std::net::Shutdown::Write).unwrap();
     joined.flow.hung_up(Side::Initiating);
-    assert_eq!(joined.turn(), Fate::Alive);
+    assert_eq!(joined.turn(), Next::Wait);
     joined.service.set_nonblocking(false).unwrap();
     let mut question = String::new();
     joined.service.read_to_string(&mut question).unwrap();
     assert_eq!(question, "question");
 
     joined.service.write_all(b"answer").unwrap();
-    assert_eq!(joined.turn(), Fate::Alive);
+    assert_eq!(joined.turn(), Next::Wait);
     joined.service.shutdown(std::net::Shutdown::Write).unwrap();
     joined.flow.hung_up(Side::Target);
-    assert_eq!(joined.turn(), Fate::Over);
+    assert_eq!(joined.turn(), Next::Over);
     joined.client.set_nonblocking(false).unwrap();
     let mut answer = String::new();
     joined.client.read_to_string(&mut answer).unwrap();
@@ -146,7 +146,7 @@ fn peer_that_is_gone_breaks_the_flow_off() {
     drop(joined.service);
     joined.client.write_all(b"x").unwrap();
     joined.flow.readable(Side::Initiating);
-    assert_eq!(joined.flow.run(&mut joined.pipes, &mut joined.scratch), Fate::BrokenOff);
+    assert_eq!(joined.flow.run(&mut joined.pipes, &mut joined.scratch), Next::Reset);
 }
 
 #[test]
@@ -158,13 +158,13 @@ fn nothing_moves_before_the_target_is_connected() {
     let (mut pipes, mut scratch) = (Pipes::new(16), vec![0; SMALL]);
     client.write_all(b"early").unwrap();
     assert!(flow.wants_socket());
-    assert_eq!(flow.run(&mut pipes, &mut scratch), Fate::Alive);
+    assert_eq!(flow.run(&mut pipes, &mut scratch), Next::Wait);
     assert!(flow.try_otherwise() && flow.destination() == second && !flow.try_otherwise());
     flow.set_target(target, false);
     assert!(flow.is_connecting());
-    assert_eq!(flow.run(&mut pipes, &mut scratch), Fate::Alive);
+    assert_eq!(flow.run(&mut pipes, &mut scratch), Next::Wait);
     flow.connected();
-    assert_eq!(flow.run(&mut pipes, &mut scratch), Fate::Alive);
+    assert_eq!(flow.run(&mut pipes, &mut scratch), Next::Wait);
     let mut buffer = [0; 5];
     service.read_exact(&mut buffer).unwrap();
     assert_eq!(&buffer, b"early");

@@ -3,9 +3,9 @@
 //! No copy is kept of what was sent: it stays in the host socket's queue and is peeked at, from an
 //! offset, until the namespace has acknowledged it. Going back means peeking from the front again.
 
-use super::seq::Seq;
-use super::timers::RetransmissionTimeout;
+use super::rto::RetransmissionTimeout;
 use crate::time::Instant;
+use crate::wire::seq::Seq;
 use std::time::Duration;
 
 /// Duplicate acknowledgements that mean a segment was lost (RFC 5681, section 3.2).
@@ -43,7 +43,7 @@ pub struct Sender {
     /// Payload octets acknowledged that are still in the socket's queue.
     consumable: u32,
     /// Acknowledgements since octets were last consumed.
-    put_off: u8,
+    deferred: u8,
     /// When consuming is put off no longer.
     consume_by: Option<Instant>,
     /// Consuming left nothing behind the last time, so that what is put off are whole small buffers
@@ -51,7 +51,7 @@ pub struct Sender {
     queue_was_emptied: bool,
     duplicates: u8,
     /// Loss was noticed; duplicates mean nothing until all before this is acknowledged.
-    recovering_until: Option<Seq>,
+    recovery_point: Option<Seq>,
     /// A segment being timed: the number that acknowledges it, and when it left.
     timed: Option<(Seq, Instant)>,
     rto: RetransmissionTimeout,
@@ -89,11 +89,11 @@ pub enum Acknowledged {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expired {
     /// Start over from the front.
-    Repeat,
+    Retransmit,
     /// Send a probe of the closed window.
     Probe,
     /// The namespace does not answer: give up.
-    GiveUp,
+    Abort,
 }
 
 impl Sender {
@@ -108,11 +108,11 @@ impl Sender {
             updated_by: (Seq::default(), iss),
             fin: None,
             consumable: 0,
-            put_off: 0,
+            deferred: 0,
             consume_by: None,
             queue_was_emptied: true,
             duplicates: 0,
-            recovering_until: None,
+            recovery_point: None,
             timed: None,
             rto: RetransmissionTimeout::default(),
             deadline: None,
@@ -145,7 +145,7 @@ impl Sender {
     /// The sequence number for a segment without data: never below what the namespace expects, and
     /// never beyond its window, even if it has taken some of that back. It would ignore the segment and
     /// with it the acknowledgement.
-    pub fn bare(&self) -> Seq {
+    pub fn pure_ack_seq(&self) -> Seq {
         let edge = self.unacknowledged + self.window;
         if self.highest.after(edge) { edge } else { self.highest }
     }
@@ -227,7 +227,7 @@ impl Sender {
     }
 
     /// Whether everything up to our FIN was sent and the FIN itself is to be repeated.
-    pub fn fin_to_repeat(&self) -> bool {
+    pub fn fin_to_retransmit(&self) -> bool {
         self.fin == Some(self.next)
     }
 
@@ -254,15 +254,15 @@ impl Sender {
         }
         if !ack.after(self.unacknowledged) {
             let duplicate = ack == self.unacknowledged && len == 0 && same_window;
-            if !duplicate || self.in_flight() == 0 || self.recovering_until.is_some() {
+            if !duplicate || self.in_flight() == 0 || self.recovery_point.is_some() {
                 return Acknowledged::Nothing;
             }
             self.duplicates = self.duplicates.saturating_add(1);
             if self.duplicates < DUPLICATES_FOR_LOSS {
                 return Acknowledged::Nothing;
             }
-            self.recovering_until = Some(self.highest);
-            self.start_over();
+            self.recovery_point = Some(self.highest);
+            self.go_back_n();
             return Acknowledged::Loss;
         }
         let mut octets = ack.distance_from(self.unacknowledged);
@@ -270,12 +270,12 @@ impl Sender {
             octets -= 1;
         }
         self.consumable = self.consumable.saturating_add(octets);
-        self.put_off = self.put_off.saturating_add(1);
+        self.deferred = self.deferred.saturating_add(1);
         self.unacknowledged = ack;
         self.next = self.next.latest(ack);
         self.duplicates = 0;
-        if self.recovering_until.is_some_and(|until| !ack.before(until)) {
-            self.recovering_until = None;
+        if self.recovery_point.is_some_and(|until| !ack.before(until)) {
+            self.recovery_point = None;
         }
         if let Some((until, left)) = self.timed
             && !ack.before(until)
@@ -295,7 +295,7 @@ impl Sender {
         if self.consumable == 0 {
             return 0;
         }
-        let few = self.consumable < CONSUME_OCTETS && self.put_off < CONSUME_EVENTS;
+        let few = self.consumable < CONSUME_OCTETS && self.deferred < CONSUME_EVENTS;
         let by = *self.consume_by.get_or_insert(now + CONSUME_WITHIN);
         let mut emptied = self.in_flight() == 0;
         if let Consume::InBulk { whole_queue_seen } = when {
@@ -304,7 +304,7 @@ impl Sender {
             }
             emptied &= whole_queue_seen;
         }
-        self.put_off = 0;
+        self.deferred = 0;
         self.consume_by = None;
         self.queue_was_emptied = emptied;
         std::mem::take(&mut self.consumable)
@@ -316,7 +316,7 @@ impl Sender {
     }
 
     /// Sends from the front again.
-    fn start_over(&mut self) {
+    fn go_back_n(&mut self) {
         self.next = self.unacknowledged;
         self.timed = None;
     }
@@ -364,14 +364,14 @@ impl Sender {
         } else if self.window == 0 {
             // The namespace has taken its window back and with it what was in flight: no sign that
             // it is gone. Sending starts over when the window opens.
-            self.start_over();
+            self.go_back_n();
             Expired::Probe
         } else if self.rto.expirations() >= MAX_EXPIRATIONS {
-            Expired::GiveUp
+            Expired::Abort
         } else {
-            self.start_over();
-            self.recovering_until = Some(self.highest);
-            Expired::Repeat
+            self.go_back_n();
+            self.recovery_point = Some(self.highest);
+            Expired::Retransmit
         };
         self.rto.expired();
         self.deadline = Some(now + self.rto.current());
@@ -467,7 +467,7 @@ mod tests {
         let mut s = open(100_000);
         s.sent(Instant::START, 30_000);
         let due = s.deadline().unwrap();
-        assert_eq!(s.expire(due), Some(Expired::Repeat));
+        assert_eq!(s.expire(due), Some(Expired::Retransmit));
         assert_eq!(s.peek_offset(), 0);
         assert_eq!(ack(&mut s, 30_000, 100_000), Acknowledged::Progress);
         assert_eq!((s.take_consumable(Instant::START, BULK), s.peek_offset()), (30_000, 0));
@@ -481,8 +481,8 @@ mod tests {
         let mut repeats = 0;
         loop {
             match s.expire(s.deadline().unwrap()).unwrap() {
-                Expired::Repeat => repeats += 1,
-                Expired::GiveUp => break,
+                Expired::Retransmit => repeats += 1,
+                Expired::Abort => break,
                 Expired::Probe => panic!("something is in flight"),
             }
             s.sent(Instant::START, 100);
@@ -533,11 +533,11 @@ mod tests {
     fn bare_segment_stays_inside_a_window_that_was_taken_back() {
         let mut s = open(100_000);
         s.sent(Instant::START, 50_000);
-        assert_eq!(s.bare(), s.highest());
+        assert_eq!(s.pure_ack_seq(), s.highest());
         ack(&mut s, 10_000, 5000);
-        assert_eq!(s.bare(), s.unacknowledged() + 5000);
+        assert_eq!(s.pure_ack_seq(), s.unacknowledged() + 5000);
         ack(&mut s, 0, 0);
-        assert_eq!(s.bare(), s.unacknowledged());
+        assert_eq!(s.pure_ack_seq(), s.unacknowledged());
     }
 
     #[test]
@@ -545,7 +545,7 @@ mod tests {
         let mut s = open(100_000);
         s.sent(Instant::START, 90_000);
         ack(&mut s, 0, 1000);
-        assert_eq!(s.expire(s.deadline().unwrap()), Some(Expired::Repeat));
+        assert_eq!(s.expire(s.deadline().unwrap()), Some(Expired::Retransmit));
         assert_eq!(s.allowance(65_480), 1000);
     }
 

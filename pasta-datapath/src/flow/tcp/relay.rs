@@ -1,21 +1,21 @@
 //! One connection of the namespace joined to one host socket.
 //!
 //! Everything that happens to a flow (segments of a batch, socket readiness, a deadline) is noted
-//! first and carried out by one function, [`Mapping::run`]: consume what was acknowledged, write what
+//! first and carried out by one function, [`Relay::run`]: consume what was acknowledged, write what
 //! was taken and what was kept behind it, refresh the window, send what the window allows, acknowledge
 //! if that is still due. Once a batch, not once a segment.
 
-mod intake;
-mod pump;
+mod to_socket;
+mod to_tap;
 
-use super::budget::{Budget, Promise};
-use super::connection::{Connection, Due, Verdict};
-use super::gaps::Gaps;
-use super::seq::Seq;
-use super::to_socket::Room;
-use super::to_tap::Consume;
-use crate::flow::Fate;
+use super::assembler::Assembler;
+use super::connection::{Connection, SegmentAction, TimeoutAction};
+use super::sender::Consume;
+use super::window::{CreditPool, WindowCredit};
+use crate::flow::Next;
+use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
+use crate::wire::seq::Seq;
 use crate::wire::tcp::{Header, ToSend};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// Octets that one flow may move towards the namespace in a turn of the loop before others go first.
-pub const SHARE: usize = 512 * 1024;
+pub const QUANTUM: usize = 512 * 1024;
 
 /// Most slices given to one write: parked octets (two) and the payloads of a batch.
 pub const MAX_SLICES: usize = 66;
@@ -32,20 +32,20 @@ pub const MAX_SLICES: usize = 66;
 /// most (RFC 9293, section 3.8.6.3, allows 500 ms). Chosen: a service on this machine or its network
 /// answers sooner, and a sender that waits for the acknowledgement hardly notices.
 const DELAYED_OCTETS: usize = 1024;
-const DELAYED_FOR: Duration = Duration::from_micros(500);
+const DELAYED_ACK: Duration = Duration::from_micros(500);
 /// The same once answers have come to so many such segments in a row, each to one. A timer that is near
 /// has to be set up for each wait, which costs a quarter of the rate of exchanges in a virtual machine
 /// (measured); one that is far away does not.
-const DELAYED_FOR_EXCHANGE: Duration = Duration::from_millis(40);
+const DELAYED_ACK_EXCHANGE: Duration = Duration::from_millis(40);
 const EXCHANGES: u8 = 3;
 
 /// First wait before the opening of a closed window is told again, and how often that is done; chosen:
 /// what a lost acknowledgement costs anyway. After that the sender's own probes have to do.
-const REOPENED_AGAIN: Duration = Duration::from_millis(200);
-const REOPENED_TIMES: u8 = 5;
+const WINDOW_UPDATE_RTO: Duration = Duration::from_millis(200);
+const WINDOW_UPDATE_RETRIES: u8 = 5;
 
 /// Acknowledgements that make a sender without SACK repeat a segment (RFC 5681, section 3.2).
-const DUPLICATES: u8 = 3;
+const DUPLICATE_ACKS: u8 = 3;
 
 /// A host socket, connected or connecting, as the mapping uses it. None of the calls blocks.
 pub trait HostSocket {
@@ -58,7 +58,7 @@ pub trait HostSocket {
 
     /// What the send buffer has room for. If it is too small for `least` octets of payload, it is made
     /// larger first, where that is possible.
-    fn room(&mut self, least: u32) -> Room;
+    fn send_buffer(&mut self, least: u32) -> SendBuffer;
 
     /// Copies from the receive queue, `offset` octets behind its front, and leaves it as it is. Zero
     /// is the end of the stream.
@@ -82,21 +82,21 @@ pub trait HostSocket {
 }
 
 /// The way to the namespace for one flow's segments.
-pub trait ToTap {
+pub trait TapWriter {
     /// Writes a segment; payload larger than the segment size is cut by the kernel, and stands for
     /// several. `false`: the tap did not take it, and it counts as lost.
     fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool;
 
-    /// Most octets of payload that one call of [`ToTap::send`] takes.
+    /// Most octets of payload that one call of [`TapWriter::send`] takes.
     fn frame_payload(&self, segment_size: u16) -> usize;
 }
 
 /// A connection and the state that joins it to its socket.
 #[derive(Debug)]
-pub struct Mapping {
+pub struct Relay {
     connection: Connection,
     /// Taken in order from the namespace, not yet accepted by the socket.
-    parked: VecDeque<u8>,
+    backlog: VecDeque<u8>,
     /// The socket may have something to peek at.
     readable: bool,
     /// The peer has ended its direction: all that it sent is in the queue.
@@ -106,30 +106,30 @@ pub struct Mapping {
     /// The peer has sent urgent data: a short peek does not mean that the queue is empty.
     urgent: bool,
     /// The send buffer's room may have changed.
-    room_changed: bool,
+    send_buffer_changed: bool,
     /// An event will tell when the send buffer has room again.
     write_event_armed: bool,
     /// Set by `run` for the shell: such an event has to be asked for.
     write_event_wanted: bool,
     /// Set by `run` for the shell: the window is to grow when it is this flow's turn.
-    window_wanted: bool,
-    promise: Promise,
+    credit_wanted: bool,
+    lent: WindowCredit,
     recheck: Option<(Instant, Duration)>,
     /// When an acknowledgement that waits for an answer leaves without one.
-    delayed: Option<Instant>,
+    delayed_ack: Option<Instant>,
     /// Segments with payload, or batches of them, since an answer was sent.
     unanswered: u8,
     /// How often in a row one segment had one answer.
     exchanges: u8,
     /// What came before its turn.
-    gaps: Option<Box<Gaps>>,
+    assembler: Option<Box<Assembler>>,
     /// What of the last segment may be kept there.
-    early: Option<Early>,
+    out_of_order: Option<OutOfOrder>,
     /// Segments that came before their turn since the last `run`.
-    early_count: u8,
+    out_of_order_count: u8,
     /// When the opening of a closed window is told again, how long after the last time, and how often
     /// still.
-    reopened: Option<(Instant, Duration, u8)>,
+    window_opened: Option<(Instant, Duration, u8)>,
     /// Noted until the next `run`.
     pending: Pending,
 }
@@ -142,7 +142,7 @@ fn is_end_by_peer(error: &io::Error) -> bool {
 
 /// Part of a segment that came before its turn.
 #[derive(Clone, Debug)]
-struct Early {
+struct OutOfOrder {
     seq: Seq,
     payload: Range<usize>,
     fin: Option<Seq>,
@@ -151,38 +151,38 @@ struct Early {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
     None,
-    Answer,
-    RepeatSyn,
+    Syn,
+    RetransmitSyn,
     Probe,
-    Stray(ToSend),
-    ResetByPeer,
-    Renewed,
-    BreakOff,
+    OldDuplicate(ToSend),
+    ResetReceived,
+    NewIncarnation,
+    Abort,
 }
 
-impl Mapping {
+impl Relay {
     /// A connection whose socket has begun to connect.
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,
-            parked: VecDeque::new(),
+            backlog: VecDeque::new(),
             readable: false,
             ended: false,
             failed: false,
             urgent: false,
-            room_changed: false,
+            send_buffer_changed: false,
             write_event_armed: false,
             write_event_wanted: false,
-            window_wanted: false,
-            promise: Promise::default(),
+            credit_wanted: false,
+            lent: WindowCredit::default(),
             recheck: None,
-            delayed: None,
+            delayed_ack: None,
             unanswered: 0,
             exchanges: 0,
-            gaps: None,
-            early: None,
-            early_count: 0,
-            reopened: None,
+            assembler: None,
+            out_of_order: None,
+            out_of_order_count: 0,
+            window_opened: None,
             pending: Pending::None,
         }
     }
@@ -194,18 +194,18 @@ impl Mapping {
 
     /// Whether the socket is still connecting.
     pub fn is_connecting(&self) -> bool {
-        !self.connection.is_answered() && self.pending != Pending::Answer
+        !self.connection.is_syn_sent() && self.pending != Pending::Syn
     }
 
     /// Notes that the socket is connected and may be read.
     pub fn connected(&mut self) {
-        self.pending = Pending::Answer;
+        self.pending = Pending::Syn;
         self.readable = true;
     }
 
     /// Notes that the socket is connected; an event tells when it may be read.
     pub fn connected_and_empty(&mut self) {
-        self.pending = Pending::Answer;
+        self.pending = Pending::Syn;
     }
 
     /// Notes that the socket may be read.
@@ -230,7 +230,7 @@ impl Mapping {
         // Every event says so while there is room: of interest only where that was in question.
         let asked = std::mem::take(&mut self.write_event_armed);
         let short = self.recheck.is_some() || self.connection.receiver().is_used_up();
-        self.room_changed |= asked || short || !self.parked.is_empty();
+        self.send_buffer_changed |= asked || short || !self.backlog.is_empty();
     }
 
     /// Notes that the socket has failed: the namespace is to be reset, once it has what the peer sent
@@ -243,103 +243,106 @@ impl Mapping {
     }
 
     /// Notes that this connection is to end now, for both ends.
-    pub fn give_up(&mut self) {
-        self.pending = Pending::BreakOff;
+    pub fn abort(&mut self) {
+        self.pending = Pending::Abort;
     }
 
     /// Notes a segment from the namespace; says which part of its payload is to be given to the next
-    /// [`Mapping::run`], in the order of these calls.
+    /// [`Relay::run`], in the order of these calls.
     pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> Range<usize> {
         let was_established = self.connection.is_established();
-        let verdict = self.connection.segment(now, header, payload_len);
+        let action = self.connection.segment(now, header, payload_len);
         if !was_established
             && self.connection.is_established()
             && self.connection.receiver().edge() == self.connection.receiver().next()
         {
             // The namespace's SYN was the answer to ours: no window was open in either direction.
-            self.room_changed = true;
+            self.send_buffer_changed = true;
             self.readable = true;
         }
-        self.early = None;
+        self.out_of_order = None;
         if payload_len > 0 {
-            self.reopened = None;
+            self.window_opened = None;
         }
-        match verdict {
-            Verdict::Take(range) => return range,
-            Verdict::Keep(payload, fin) => {
-                self.early_count = self.early_count.saturating_add(1);
-                self.early = Some(Early { seq: header.seq, payload, fin });
+        match action {
+            SegmentAction::Take(range) => return range,
+            SegmentAction::OutOfOrder(payload, fin) => {
+                self.out_of_order_count = self.out_of_order_count.saturating_add(1);
+                self.out_of_order = Some(OutOfOrder { seq: header.seq, payload, fin });
             }
-            Verdict::Renewed => self.pending = Pending::Renewed,
-            Verdict::Stray(answer) => self.pending = Pending::Stray(answer),
-            Verdict::Crossed => self.pending = Pending::RepeatSyn,
-            Verdict::Lost => self.readable = true,
-            Verdict::Reset => self.pending = Pending::ResetByPeer,
-            Verdict::Contradiction => self.pending = Pending::BreakOff,
+            SegmentAction::NewIncarnation => self.pending = Pending::NewIncarnation,
+            SegmentAction::OldDuplicate(answer) => self.pending = Pending::OldDuplicate(answer),
+            SegmentAction::SimultaneousOpen => self.pending = Pending::RetransmitSyn,
+            SegmentAction::Retransmit => self.readable = true,
+            SegmentAction::Reset => self.pending = Pending::ResetReceived,
+            SegmentAction::Unacceptable => self.pending = Pending::Abort,
         }
         0..0
     }
 
     /// Keeps what of a segment's payload came before its turn; to be called after
-    /// [`Mapping::segment`] for the same segment has given nothing to take.
-    pub fn keep(&mut self, payload: &[u8], budget: &mut Budget) {
-        let Some(early) = self.early.take() else { return };
-        if !budget.may_park() {
+    /// [`Relay::segment`] for the same segment has given nothing to take.
+    pub fn keep_out_of_order(&mut self, payload: &[u8], credit: &mut CreditPool) {
+        let Some(out_of_order) = self.out_of_order.take() else { return };
+        if !credit.may_add_backlog() {
             return;
         }
-        let gaps = self.gaps.get_or_insert_default();
-        budget.park(gaps.keep(early.seq, payload.get(early.payload).unwrap_or_default()));
-        if let Some(fin) = early.fin {
-            gaps.keep_fin(fin);
+        let assembler = self.assembler.get_or_insert_default();
+        credit.add_backlog(
+            assembler
+                .insert(out_of_order.seq, payload.get(out_of_order.payload).unwrap_or_default()),
+        );
+        if let Some(fin) = out_of_order.fin {
+            assembler.insert_fin(fin);
         }
     }
 
-    /// Whether the segment that was noted last has reset the connection; the next [`Mapping::run`] then ends
+    /// Whether the segment that was noted last has reset the connection; the next [`Relay::run`] then ends
     /// it.
     pub fn is_reset(&self) -> bool {
-        self.pending == Pending::ResetByPeer
+        self.pending == Pending::ResetReceived
     }
 
     /// Whether the namespace has given this connection up and opens another one between the same ends
-    /// with the segment that was noted last; the next [`Mapping::run`] then ends this one.
-    pub fn is_renewed(&self) -> bool {
-        self.pending == Pending::Renewed
+    /// with the segment that was noted last; the next [`Relay::run`] then ends this one.
+    pub fn is_new_incarnation(&self) -> bool {
+        self.pending == Pending::NewIncarnation
     }
 
     /// Sends no segments larger than `mss` from now on.
-    pub fn limit_segments(&mut self, mss: u16) {
-        self.connection.limit_segments(mss);
+    pub fn limit_mss(&mut self, mss: u16) {
+        self.connection.limit_mss(mss);
     }
 
     /// Notes that time has passed.
     pub fn tick(&mut self, now: Instant) {
         if self.recheck.is_some_and(|(due, _)| due <= now) {
-            self.room_changed = true;
+            self.send_buffer_changed = true;
         }
-        if let Some((due, wait, left)) = self.reopened
+        if let Some((due, wait, left)) = self.window_opened
             && due <= now
         {
-            self.connection.receiver().force();
+            self.connection.receiver().force_ack();
             let wait = wait * 2;
-            self.reopened = (left > 1).then(|| (now + wait, wait, left - 1));
+            self.window_opened = (left > 1).then(|| (now + wait, wait, left - 1));
         }
         match self.connection.expire(now) {
-            Due::Nothing => {}
-            Due::RepeatSyn => self.pending = Pending::RepeatSyn,
-            Due::Repeat => self.readable = true,
-            Due::Probe => {
+            TimeoutAction::Nothing => {}
+            TimeoutAction::RetransmitSyn => self.pending = Pending::RetransmitSyn,
+            TimeoutAction::Retransmit => self.readable = true,
+            TimeoutAction::Probe => {
                 self.pending = Pending::Probe;
                 self.readable = true;
             }
-            Due::GiveUp => self.pending = Pending::BreakOff,
+            TimeoutAction::Abort => self.pending = Pending::Abort,
         }
     }
 
-    /// When [`Mapping::tick`] wants to be called next.
+    /// When [`Relay::tick`] wants to be called next.
     pub fn deadline(&self) -> Option<Instant> {
         let recheck = self.recheck.map(|(due, _)| due);
-        let reopened = self.reopened.map(|(due, ..)| due);
-        let others = [recheck, self.delayed, self.connection.consume_by(), reopened];
+        let window_opened = self.window_opened.map(|(due, ..)| due);
+        let others = [recheck, self.delayed_ack, self.connection.consume_by(), window_opened];
         others.into_iter().chain([self.connection.deadline()]).flatten().min()
     }
 
@@ -348,140 +351,141 @@ impl Mapping {
         std::mem::take(&mut self.write_event_wanted)
     }
 
-    /// Whether the window is to grow when the caller's [`Budget`] may promise more; asked once. Then
-    /// [`Mapping::grow_window`].
-    pub fn take_window_wanted(&mut self) -> bool {
-        std::mem::take(&mut self.window_wanted)
+    /// Whether the window is to grow when the caller's [`CreditPool`] may promise more; asked once. Then
+    /// [`Relay::grow_window`].
+    pub fn take_credit_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.credit_wanted)
     }
 
     /// Notes that it is this flow's turn to be promised more.
     pub fn grow_window(&mut self) {
-        self.room_changed = true;
+        self.send_buffer_changed = true;
     }
 
-    /// Carries out what was noted. `payloads` is what [`Mapping::segment`] said to take, in one call or in
+    /// Carries out what was noted. `payloads` is what [`Relay::segment`] said to take, in one call or in
     /// several one after the other; `scratch` is where peeked octets go, its contents are of no use
-    /// afterwards. Moves up to [`SHARE`] octets towards the namespace.
+    /// afterwards. Moves up to [`QUANTUM`] octets towards the namespace.
     pub fn run(
         &mut self,
         now: Instant,
         socket: &mut impl HostSocket,
         payloads: &[IoSlice<'_>],
-        tap: &mut impl ToTap,
+        tap: &mut impl TapWriter,
         scratch: &mut [u8],
-        budget: &mut Budget,
-    ) -> Fate {
-        self.run_for(SHARE, now, socket, payloads, tap, scratch, budget)
+        credit: &mut CreditPool,
+    ) -> Next {
+        self.run_for(QUANTUM, now, socket, payloads, tap, scratch, credit)
     }
 
-    /// As [`Mapping::run`], for `share` octets.
+    /// As [`Relay::run`], for `quantum` octets.
     #[expect(clippy::too_many_arguments, reason = "each is lent by the shell for this call alone")]
     pub fn run_for(
         &mut self,
-        share: usize,
+        quantum: usize,
         now: Instant,
         socket: &mut impl HostSocket,
         payloads: &[IoSlice<'_>],
-        tap: &mut impl ToTap,
+        tap: &mut impl TapWriter,
         scratch: &mut [u8],
-        budget: &mut Budget,
-    ) -> Fate {
+        credit: &mut CreditPool,
+    ) -> Next {
         match std::mem::replace(&mut self.pending, Pending::None) {
             Pending::None => {}
-            Pending::ResetByPeer | Pending::Renewed => return self.leave(budget),
-            Pending::BreakOff => return self.break_off(tap, budget),
-            Pending::Answer | Pending::RepeatSyn => {
-                if budget.may_promise() {
+            Pending::ResetReceived | Pending::NewIncarnation => return self.leave(credit),
+            Pending::Abort => return self.abort_now(tap, credit),
+            Pending::Syn | Pending::RetransmitSyn => {
+                if credit.may_lend() {
                     // What is beyond is told with the next acknowledgement.
-                    self.open_window(socket.room(0), u16::MAX.into(), budget);
+                    self.open_window(socket.send_buffer(0), u16::MAX.into(), credit);
                 }
                 let header = self.connection.syn(now);
-                tap.send(&header, self.connection.segment_size(), &[]);
+                tap.send(&header, self.connection.send_mss(), &[]);
             }
-            Pending::Stray(header) => {
-                tap.send(&header, self.connection.segment_size(), &[]);
+            Pending::OldDuplicate(header) => {
+                tap.send(&header, self.connection.send_mss(), &[]);
             }
             Pending::Probe => {
                 let header = self.connection.probe();
-                tap.send(&header, self.connection.segment_size(), &[]);
+                tap.send(&header, self.connection.send_mss(), &[]);
             }
         }
         // What there is to read is for a namespace that is there.
         if self.failed && !self.connection.has_begun() {
-            return self.break_off(tap, budget);
+            return self.abort_now(tap, credit);
         }
-        if !self.connection.is_answered() {
-            return Fate::Alive;
+        if !self.connection.is_syn_sent() {
+            return Next::Wait;
         }
         let before = self.connection.sender().next();
         if self.consume(now, socket).is_err() {
-            return self.break_off(tap, budget);
+            return self.abort_now(tap, credit);
         }
         if !self.failed {
-            match self.take_in(now, socket, payloads, budget) {
+            match self.to_socket(now, socket, payloads, credit) {
                 Err(error) if is_end_by_peer(&error) => self.failed(),
-                Err(_) => return self.break_off(tap, budget),
+                Err(_) => return self.abort_now(tap, credit),
                 Ok(()) => {}
             }
         }
-        let Ok(fate) = self.pump(share, now, socket, tap, scratch) else {
-            return self.break_off(tap, budget);
+        let Ok(next) = self.to_tap(quantum, now, socket, tap, scratch) else {
+            return self.abort_now(tap, credit);
         };
         let went = self.connection.sender().next() != before;
         self.note_exchange(!payloads.is_empty(), went);
         if self.connection.is_established() {
             self.acknowledge(now, payloads, tap);
         }
-        if self.connection.is_over() { self.leave_in_order(budget) } else { fate }
+        if self.connection.is_over() { self.leave_in_order(credit) } else { next }
     }
 
     /// Sends the acknowledgements that are due: one, or as many as make a sender without SACK repeat
     /// what is missing.
-    fn acknowledge(&mut self, now: Instant, payloads: &[IoSlice<'_>], tap: &mut impl ToTap) {
-        let describes = self.connection.describes_gaps();
-        let repeated = describes && self.connection.receiver().has_repeated();
+    fn acknowledge(&mut self, now: Instant, payloads: &[IoSlice<'_>], tap: &mut impl TapWriter) {
+        let describes = self.connection.uses_sack();
+        let duplicate = describes && self.connection.receiver().has_duplicate();
         // A frame of data may have carried the number; what came twice goes with a bare one.
-        let due = self.acknowledge_now(now, payloads) || repeated;
-        let early = std::mem::take(&mut self.early_count);
-        let count = if describes { early.min(1) } else { early.min(DUPLICATES) };
+        let due = self.acknowledge_now(now, payloads) || duplicate;
+        let out_of_order = std::mem::take(&mut self.out_of_order_count);
+        let count = if describes { out_of_order.min(1) } else { out_of_order.min(DUPLICATE_ACKS) };
         for _ in 0..count.max(u8::from(due)) {
             let mut header = self.connection.acknowledgement();
             if describes {
-                if let Some((from, to)) = self.connection.receiver().take_repeated() {
+                if let Some((from, to)) = self.connection.receiver().take_duplicate() {
                     header.sack.push(from, to);
                 }
-                if let Some(gaps) = &self.gaps {
-                    gaps.add_to(&mut header.sack);
+                if let Some(assembler) = &self.assembler {
+                    assembler.add_sack_blocks(&mut header.sack);
                 }
             }
-            tap.send(&header, self.connection.segment_size(), &[]);
+            tap.send(&header, self.connection.send_mss(), &[]);
         }
-        if self.connection.receiver().take_reopened() {
-            self.reopened = Some((now + REOPENED_AGAIN, REOPENED_AGAIN, REOPENED_TIMES));
+        if self.connection.receiver().take_window_opened() {
+            self.window_opened =
+                Some((now + WINDOW_UPDATE_RTO, WINDOW_UPDATE_RTO, WINDOW_UPDATE_RETRIES));
         }
     }
 
     /// Whether a bare acknowledgement is to leave in this run. One for a few octets waits a moment for
     /// the answer that is likely to carry it.
     fn acknowledge_now(&mut self, now: Instant, payloads: &[IoSlice<'_>]) -> bool {
-        if !self.connection.receiver().acknowledgement_due() {
-            self.delayed = None;
+        if !self.connection.receiver().ack_due() {
+            self.delayed_ack = None;
             return false;
         }
         let octets: usize = payloads.iter().map(|payload| payload.len()).sum();
-        let lone = payloads.len() == 1 && octets < DELAYED_OCTETS && self.parked.is_empty();
-        match self.delayed {
+        let lone = payloads.len() == 1 && octets < DELAYED_OCTETS && self.backlog.is_empty();
+        match self.delayed_ack {
             None if lone && self.connection.receiver().may_wait() => {
                 let exchange = self.exchanges >= EXCHANGES;
-                let wait = if exchange { DELAYED_FOR_EXCHANGE } else { DELAYED_FOR };
-                self.delayed = Some(now + wait);
+                let wait = if exchange { DELAYED_ACK_EXCHANGE } else { DELAYED_ACK };
+                self.delayed_ack = Some(now + wait);
                 false
             }
             Some(due) if now < due && payloads.is_empty() => !self.connection.receiver().may_wait(),
             _ => {
                 // Nothing has carried it.
                 self.exchanges = 0;
-                self.delayed = None;
+                self.delayed_ack = None;
                 true
             }
         }
@@ -507,27 +511,27 @@ impl Mapping {
         }
     }
 
-    fn break_off(&mut self, tap: &mut impl ToTap, budget: &mut Budget) -> Fate {
+    fn abort_now(&mut self, tap: &mut impl TapWriter, credit: &mut CreditPool) -> Next {
         let header = self.connection.reset();
-        tap.send(&header, self.connection.segment_size(), &[]);
-        self.leave(budget)
+        tap.send(&header, self.connection.send_mss(), &[]);
+        self.leave(credit)
     }
 
-    fn leave(&mut self, budget: &mut Budget) -> Fate {
-        self.leave_in_order(budget);
-        Fate::BrokenOff
+    fn leave(&mut self, credit: &mut CreditPool) -> Next {
+        self.leave_in_order(credit);
+        Next::Reset
     }
 
-    fn leave_in_order(&mut self, budget: &mut Budget) -> Fate {
-        self.give_back(budget);
-        Fate::Over
+    fn leave_in_order(&mut self, credit: &mut CreditPool) -> Next {
+        self.release(credit);
+        Next::Over
     }
 
     /// Gives back what this flow has of the common budget; its end.
-    pub fn give_back(&mut self, budget: &mut Budget) {
-        budget.unpark(self.parked.len());
-        budget.unpark(self.gaps.take().map_or(0, |gaps| gaps.octets()));
-        budget.kept(&mut self.promise, 0);
-        self.parked = VecDeque::new();
+    pub fn release(&mut self, credit: &mut CreditPool) {
+        credit.remove_backlog(self.backlog.len());
+        credit.remove_backlog(self.assembler.take().map_or(0, |assembler| assembler.octets()));
+        credit.repay(&mut self.lent, 0);
+        self.backlog = VecDeque::new();
     }
 }

@@ -1,32 +1,32 @@
 //! To the namespace: what its window and this turn's share allow of what the socket holds, and its end.
 
-use super::{HostSocket, Mapping, ToTap};
-use crate::flow::Fate;
+use super::{HostSocket, Relay, TapWriter};
+use crate::flow::Next;
 use crate::time::Instant;
 use std::io::{self, ErrorKind};
 
-impl Mapping {
+impl Relay {
     /// Sends what the namespace's window and this turn's share allow.
-    pub(super) fn pump(
+    pub(super) fn to_tap(
         &mut self,
-        mut share: usize,
+        mut quantum: usize,
         now: Instant,
         socket: &mut impl HostSocket,
-        tap: &mut impl ToTap,
+        tap: &mut impl TapWriter,
         scratch: &mut [u8],
-    ) -> io::Result<Fate> {
+    ) -> io::Result<Next> {
         if !self.connection.is_established() {
-            return Ok(Fate::Alive);
+            return Ok(Next::Wait);
         }
-        let size = self.connection.segment_size();
+        let size = self.connection.send_mss();
         loop {
-            if self.connection.sender().fin_to_repeat() {
+            if self.connection.sender().fin_to_retransmit() {
                 let header = self.connection.fin(now);
                 tap.send(&header, size, &[]);
             }
             if !self.readable {
                 self.connection.sender().unblocked();
-                return Ok(Fate::Alive);
+                return Ok(Next::Wait);
             }
             let allowance = self.connection.sender().allowance(size) as usize;
             if allowance == 0 {
@@ -39,12 +39,12 @@ impl Mapping {
                     }
                     Some(_) => {}
                 }
-                return Ok(Fate::Alive);
+                return Ok(Next::Wait);
             }
-            if share == 0 {
-                return Ok(Fate::Hungry);
+            if quantum == 0 {
+                return Ok(Next::More);
             }
-            let mut wanted = allowance.min(scratch.len()).min(share);
+            let mut wanted = allowance.min(scratch.len()).min(quantum);
             // Whole frames, unless one is not even full.
             let frame = tap.frame_payload(size).max(1);
             if wanted > frame {
@@ -61,12 +61,12 @@ impl Mapping {
                     }
                     // What is behind urgent data shows when that is gone.
                     if self.urgent && offset > 0 {
-                        return Ok(Fate::Alive);
+                        return Ok(Next::Wait);
                     }
                     // The end of the stream may show only where nothing is in front of it.
                     0
                 }
-                Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(Fate::Alive),
+                Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(Next::Wait),
                 Err(error) => return Err(error),
             };
             if peeked == 0 {
@@ -78,7 +78,7 @@ impl Mapping {
                     let header = self.connection.fin(now);
                     tap.send(&header, size, &[]);
                 }
-                return Ok(Fate::Alive);
+                return Ok(Next::Wait);
             }
             let peeked = into.get(..peeked).unwrap_or_default();
             let is_short = peeked.len() < wanted;
@@ -86,9 +86,9 @@ impl Mapping {
             let is_last = is_short && self.ended && !self.urgent && !self.failed;
             if !self.send_frames(now, peeked, is_last, tap) {
                 // The tap is full; what did not leave is repeated by the time-out at the latest.
-                return Ok(Fate::Alive);
+                return Ok(Next::Wait);
             }
-            share = if share > frame { share - peeked.len() } else { 0 };
+            quantum = if quantum > frame { quantum - peeked.len() } else { 0 };
             self.readable = !is_last && (!is_short || self.ended || self.urgent || self.failed);
         }
     }
@@ -100,17 +100,17 @@ impl Mapping {
         now: Instant,
         octets: &[u8],
         are_last: bool,
-        tap: &mut impl ToTap,
+        tap: &mut impl TapWriter,
     ) -> bool {
-        let size = self.connection.segment_size();
+        let size = self.connection.send_mss();
         let frame = tap.frame_payload(size).max(1);
         let mut rest = octets;
         while !rest.is_empty() {
             let (payload, after) = rest.split_at(frame.min(rest.len()));
             let from = self.connection.sender().next();
             let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            let header = match after.is_empty() && are_last && self.connection.may_finish() {
-                true => self.connection.last_data(now, len),
+            let header = match after.is_empty() && are_last && self.connection.may_send_fin() {
+                true => self.connection.data_with_fin(now, len),
                 false => self.connection.data(now, len, after.is_empty()),
             };
             if !tap.send(&header, size, payload) {

@@ -1,9 +1,9 @@
 //! From the namespace: what is in order goes to the socket or is parked, and the window tells what more
 //! may come.
 
-use super::{HostSocket, MAX_SLICES, Mapping};
-use crate::tcp::budget::Budget;
-use crate::tcp::to_socket::Room;
+use super::{HostSocket, MAX_SLICES, Relay};
+use crate::flow::tcp::window::CreditPool;
+use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -13,19 +13,19 @@ use std::time::Duration;
 const RECHECK_FIRST: Duration = Duration::from_millis(1);
 const RECHECK_LONGEST: Duration = Duration::from_millis(128);
 
-impl Mapping {
+impl Relay {
     /// Gives the socket what is for it, and looks what more may come.
-    pub(super) fn take_in(
+    pub(super) fn to_socket(
         &mut self,
         now: Instant,
         socket: &mut impl HostSocket,
         payloads: &[IoSlice<'_>],
-        budget: &mut Budget,
+        credit: &mut CreditPool,
     ) -> io::Result<()> {
-        self.write(socket, payloads, budget)?;
-        self.fill_gap(socket, budget)?;
+        self.write(socket, payloads, credit)?;
+        self.write_assembled(socket, credit)?;
         self.shut_down_if_due(socket);
-        self.refresh_window(now, socket, budget);
+        self.refresh_window(now, socket, credit);
         Ok(())
     }
 
@@ -34,50 +34,54 @@ impl Mapping {
         &mut self,
         socket: &mut impl HostSocket,
         payloads: &[IoSlice<'_>],
-        budget: &mut Budget,
+        credit: &mut CreditPool,
     ) -> io::Result<()> {
-        if (!self.parked.is_empty() && self.room_changed) || !payloads.is_empty() {
+        if (!self.backlog.is_empty() && self.send_buffer_changed) || !payloads.is_empty() {
             let accepted = self.write_once(socket, payloads)?;
             // Room is asked for again when the namespace may come to need more of it.
-            self.room_changed |= self.connection.receiver().is_used_up();
+            self.send_buffer_changed |= self.connection.receiver().is_used_up();
             self.connection.accepted(u32::try_from(accepted).unwrap_or(u32::MAX));
-            let from_parked = accepted.min(self.parked.len());
-            self.parked.drain(..from_parked);
-            budget.unpark(from_parked);
-            self.park(payloads, accepted - from_parked, budget)?;
-            if self.parked.is_empty() && self.parked.capacity() > 0 {
-                self.parked = VecDeque::new();
+            let from_backlog = accepted.min(self.backlog.len());
+            self.backlog.drain(..from_backlog);
+            credit.remove_backlog(from_backlog);
+            self.add_backlog(payloads, accepted - from_backlog, credit)?;
+            if self.backlog.is_empty() && self.backlog.capacity() > 0 {
+                self.backlog = VecDeque::new();
             }
         }
         Ok(())
     }
 
     /// Writes what came before its turn and is due now.
-    fn fill_gap(&mut self, socket: &mut impl HostSocket, budget: &mut Budget) -> io::Result<()> {
+    fn write_assembled(
+        &mut self,
+        socket: &mut impl HostSocket,
+        credit: &mut CreditPool,
+    ) -> io::Result<()> {
         // Octets of this batch that the next call brings come before what was kept behind them.
-        if self.connection.parked() as usize > self.parked.len() {
+        if self.connection.backlog() as usize > self.backlog.len() {
             return Ok(());
         }
-        let Some(mut gaps) = self.gaps.take() else { return Ok(()) };
-        while let Some(block) = gaps.take_block(self.connection.receiver().next()) {
-            budget.unpark(block.octets.len());
+        let Some(mut assembler) = self.assembler.take() else { return Ok(()) };
+        while let Some(block) = assembler.take_block(self.connection.receiver().next()) {
+            credit.remove_backlog(block.octets.len());
             // At once, whatever else could carry it (RFC 5681, section 4.2).
-            self.connection.receiver().force();
-            let range = self.connection.take_kept(block.start, block.octets.len(), false);
+            self.connection.receiver().force_ack();
+            let range = self.connection.take_assembled(block.start, block.octets.len(), false);
             let payload = block.octets.get(range).unwrap_or_default();
             if !payload.is_empty()
-                && let Err(error) = self.write(socket, &[IoSlice::new(payload)], budget)
+                && let Err(error) = self.write(socket, &[IoSlice::new(payload)], credit)
             {
-                self.gaps = Some(gaps);
+                self.assembler = Some(assembler);
                 return Err(error);
             }
         }
         let next = self.connection.receiver().next();
-        if gaps.take_fin(next) {
-            self.connection.take_kept(next, 0, true);
+        if assembler.take_fin(next) {
+            self.connection.take_assembled(next, 0, true);
         }
-        if !gaps.is_empty() {
-            self.gaps = Some(gaps);
+        if !assembler.is_empty() {
+            self.assembler = Some(assembler);
         }
         Ok(())
     }
@@ -95,9 +99,9 @@ impl Mapping {
         payloads: &[IoSlice<'_>],
     ) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let (first, second) = self.parked.as_slices();
-        let parked = [IoSlice::new(first), IoSlice::new(second)];
-        let all = parked.iter().chain(payloads).filter(|slice| !slice.is_empty());
+        let (first, second) = self.backlog.as_slices();
+        let backlog = [IoSlice::new(first), IoSlice::new(second)];
+        let all = backlog.iter().chain(payloads).filter(|slice| !slice.is_empty());
         let mut count = 0;
         let mut offered = 0;
         for (slot, slice) in slices.iter_mut().zip(all) {
@@ -120,39 +124,44 @@ impl Mapping {
     /// # Errors
     ///
     /// Where there is no room.
-    fn park(
+    fn add_backlog(
         &mut self,
         payloads: &[IoSlice<'_>],
         mut skip: usize,
-        budget: &mut Budget,
+        credit: &mut CreditPool,
     ) -> io::Result<()> {
         for payload in payloads {
             let rest = payload.get(skip.min(payload.len())..).unwrap_or_default();
             skip -= skip.min(payload.len());
-            if !budget.can_park(rest.len()) {
+            if !credit.backlog_fits(rest.len()) {
                 return Err(ErrorKind::OutOfMemory.into());
             }
-            budget.park(rest.len());
-            self.parked.extend(rest);
+            credit.add_backlog(rest.len());
+            self.backlog.extend(rest);
         }
         Ok(())
     }
 
-    fn refresh_window(&mut self, now: Instant, socket: &mut impl HostSocket, budget: &mut Budget) {
-        budget.kept(&mut self.promise, self.connection.window_left());
-        if !std::mem::take(&mut self.room_changed) {
+    fn refresh_window(
+        &mut self,
+        now: Instant,
+        socket: &mut impl HostSocket,
+        credit: &mut CreditPool,
+    ) {
+        credit.repay(&mut self.lent, self.connection.window_left());
+        if !std::mem::take(&mut self.send_buffer_changed) {
             return;
         }
-        let room = socket.room(budget.least());
+        let buffer = socket.send_buffer(credit.least());
         // While too much is parked by all flows together, no window opens further.
-        if budget.may_park() || self.parked.is_empty() {
-            let finished = self.connection.is_finished();
-            self.window_wanted = !finished && !budget.may_promise();
-            if !finished && !self.window_wanted {
-                self.open_window(room, u32::MAX, budget);
+        if credit.may_add_backlog() || self.backlog.is_empty() {
+            let finished = self.connection.is_fin_received();
+            self.credit_wanted = !finished && !credit.may_lend();
+            if !finished && !self.credit_wanted {
+                self.open_window(buffer, u32::MAX, credit);
             }
         }
-        self.recheck = match (self.write_event_armed, room.is_writable()) {
+        self.recheck = match (self.write_event_armed, buffer.is_writable()) {
             (true, _) => None,
             (false, false) => {
                 self.write_event_wanted = true;
@@ -161,8 +170,8 @@ impl Mapping {
             }
             // The buffer drains without an event while the kernel calls it writable; look again if
             // the namespace may be waiting for more.
-            (false, true) if self.window_wanted => None,
-            (false, true) if room.queued > 0 && self.connection.receiver().is_tight() => {
+            (false, true) if self.credit_wanted => None,
+            (false, true) if buffer.queued > 0 && self.connection.receiver().is_tight() => {
                 let wait = self.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
                 let wait = wait.min(RECHECK_LONGEST);
                 Some((now + wait, wait))
@@ -172,9 +181,9 @@ impl Mapping {
     }
 
     /// Opens the window; no more than `told` of that can be made use of now.
-    pub(super) fn open_window(&mut self, room: Room, told: u32, budget: &mut Budget) {
+    pub(super) fn open_window(&mut self, buffer: SendBuffer, usable: u32, credit: &mut CreditPool) {
         let receiver = self.connection.receiver();
-        let growth = receiver.made_room(room.at_most(budget.most()));
-        budget.promise(&mut self.promise, growth.min(told));
+        let growth = receiver.update_window(buffer.at_most(credit.most()));
+        credit.lend(&mut self.lent, growth.min(usable));
     }
 }

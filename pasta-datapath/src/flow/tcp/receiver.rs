@@ -6,54 +6,20 @@
 //! of ours. The window promises what the socket can take now, less what is parked; its right edge
 //! never moves left (RFC 9293, section 3.8.6).
 
-use super::seq::Seq;
+use crate::sys::send_buffer::SendBuffer;
+use crate::wire::seq::Seq;
 use std::ops::Range;
-
-/// What the host socket's send buffer has room for, as `SO_MEMINFO` reports it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    /// Size of the buffer in octets of kernel memory (`SK_MEMINFO_SNDBUF`).
-    pub size: u32,
-    /// How much of it is taken (`SK_MEMINFO_WMEM_QUEUED`).
-    pub queued: u32,
-}
-
-impl Room {
-    /// Octets of payload that surely fit: three quarters of what is free, since the kernel counts its own
-    /// bookkeeping too (measured: no short write in 10 GB; with all of it, one in 100 MB).
-    pub fn payload(self) -> u32 {
-        self.size.saturating_sub(self.queued) / 4 * 3
-    }
-
-    /// The same with room for at most `most` octets of payload.
-    pub fn at_most(self, most: u32) -> Self {
-        let free = self.size.saturating_sub(self.queued).min(Self::buffer_for(most));
-        Self { size: self.queued.saturating_add(free), ..self }
-    }
-
-    /// Size, in octets of kernel memory, of a buffer that has room for `octets` of payload when it is
-    /// empty: the other way round than for the window.
-    pub fn buffer_for(octets: u32) -> u32 {
-        (octets / 3).saturating_mul(4)
-    }
-
-    /// Whether the kernel would call the socket writable (`sk_stream_is_writeable()`): only then is
-    /// there no event to wait for.
-    pub fn is_writable(self) -> bool {
-        self.size.saturating_sub(self.queued) >= self.queued / 2
-    }
-}
 
 /// Largest window we promise: what the largest scale we offer can express.
 const MAX_WINDOW: u32 = (u16::MAX as u32) << super::WINDOW_SCALE;
 
 /// With less than this left of the window, or of the largest there was, or half of it used, the socket is
 /// asked for room again.
-const USED_UP: u32 = 32 * 1024;
+const UPDATE_BELOW: u32 = 32 * 1024;
 
 /// What of a segment is new, in order, and inside the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Intake {
+pub enum Taken {
     /// Take these octets of the payload, and FIN if it is set.
     InOrder {
         /// Part of the payload.
@@ -81,21 +47,21 @@ pub struct Receiver {
     /// The largest segment the namespace may send us.
     mss: u16,
     /// What was expected when room was last looked for.
-    looked_at: Seq,
+    updated_at: Seq,
     /// Acknowledgement number and edge of the last segment we sent.
-    told: (Seq, Seq),
+    advertised: (Seq, Seq),
     /// The largest window promised so far.
-    largest: u32,
+    largest_window: u32,
     /// Whether the next segment is due even if it says nothing new.
-    forced: bool,
+    ack_forced: bool,
     /// Whether the last segment opened a window that was closed.
-    reopened: bool,
+    window_opened: bool,
     /// What the namespace has sent again though it was here, since it was last told; empty if nothing.
-    repeated: (Seq, Seq),
+    duplicate: (Seq, Seq),
 }
 
 impl Receiver {
-    /// After a SYN with number `irs`. No window is open until [`Receiver::made_room`].
+    /// After a SYN with number `irs`. No window is open until [`Receiver::update_window`].
     pub fn new(irs: Seq, scale: u8, mss: u16) -> Self {
         let next = irs + 1;
         Self {
@@ -104,12 +70,12 @@ impl Receiver {
             edge: next,
             scale,
             mss,
-            looked_at: next,
-            told: (next, next),
-            largest: 0,
-            forced: false,
-            reopened: false,
-            repeated: (next, next),
+            updated_at: next,
+            advertised: (next, next),
+            largest_window: 0,
+            ack_forced: false,
+            window_opened: false,
+            duplicate: (next, next),
         }
     }
 
@@ -129,7 +95,7 @@ impl Receiver {
     }
 
     /// Octets taken from segments that the socket has not accepted yet.
-    pub fn parked(&self) -> u32 {
+    pub fn backlog(&self) -> u32 {
         self.next.distance_from(self.accepted)
     }
 
@@ -142,30 +108,30 @@ impl Receiver {
     }
 
     /// Says what to take of a segment and expects what follows it. Overlap is trimmed on both sides.
-    pub fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Intake {
+    pub fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Taken {
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
         if seq.after(self.next) {
-            self.forced = true;
-            return Intake::OutOfOrder;
+            self.ack_forced = true;
+            return Taken::OutOfOrder;
         }
-        self.note_repeated(seq, len);
+        self.note_duplicate(seq, len);
         let skip = self.next.distance_from(seq);
         let keep = len.min(self.edge.distance_from(seq));
         // FIN counts only if nothing before it was cut off.
         let fin = fin && keep == len && skip <= len;
         if skip >= keep && !fin {
-            self.forced = true;
-            return Intake::Duplicate;
+            self.ack_forced = true;
+            return Taken::Duplicate;
         }
         self.next = seq + keep + u32::from(fin);
         // A FIN needs no room: where it comes with the window used up, what follows is inside all the same.
         self.edge = self.edge.latest(self.next);
-        Intake::InOrder { payload: skip as usize..keep.max(skip) as usize, fin }
+        Taken::InOrder { payload: skip as usize..keep.max(skip) as usize, fin }
     }
 
     /// The socket has accepted `octets` more, parked ones first.
     pub fn accept(&mut self, octets: u32) {
-        self.accepted += octets.min(self.parked());
+        self.accepted += octets.min(self.backlog());
     }
 
     /// Octets of the window that are left.
@@ -174,9 +140,9 @@ impl Receiver {
     }
 
     /// Recomputes the window from what the socket has room for; gives by how many octets it has grown.
-    pub fn made_room(&mut self, room: Room) -> u32 {
-        self.looked_at = self.next;
-        let free = room.payload().saturating_sub(self.parked()).min(MAX_WINDOW);
+    pub fn update_window(&mut self, room: SendBuffer) -> u32 {
+        self.updated_at = self.next;
+        let free = room.payload().saturating_sub(self.backlog()).min(MAX_WINDOW);
         let whole = free >> self.scale << self.scale;
         let before = self.edge;
         self.edge = before.latest(self.next + whole);
@@ -186,52 +152,54 @@ impl Receiver {
     /// Whether the acknowledgement that is due says only that something arrived, so that it may wait
     /// for a segment to carry it.
     pub fn may_wait(&self) -> bool {
-        !self.forced && self.left() >= USED_UP
+        !self.ack_forced && self.left() >= UPDATE_BELOW
     }
 
     /// Whether so much of the window is used that room should be looked for.
     pub fn is_used_up(&self) -> bool {
         let left = self.left();
-        let enough = USED_UP.min(self.largest / 2);
-        left < enough || self.parked() > 0 || self.next.distance_from(self.looked_at) >= enough / 2
+        let enough = UPDATE_BELOW.min(self.largest_window / 2);
+        left < enough
+            || self.backlog() > 0
+            || self.next.distance_from(self.updated_at) >= enough / 2
     }
 
     /// Notes that of `len` octets from `seq` on, which begin no later than what is expected, all before
     /// that were here. Of several such segments the last is told of.
-    pub fn note_repeated(&mut self, seq: Seq, len: u32) {
+    pub fn note_duplicate(&mut self, seq: Seq, len: u32) {
         if len > 0 && seq.before(self.next) {
             let end = seq + len;
-            self.repeated = (seq, if end.before(self.next) { end } else { self.next });
-            self.forced = true;
+            self.duplicate = (seq, if end.before(self.next) { end } else { self.next });
+            self.ack_forced = true;
         }
     }
 
     /// Whether there is something to tell of as having come twice. Not before it is acknowledged: until then
     /// the sender would take it for the first time, behind a gap.
-    pub fn has_repeated(&self) -> bool {
-        self.repeated.0 != self.repeated.1 && !self.repeated.1.after(self.accepted)
+    pub fn has_duplicate(&self) -> bool {
+        self.duplicate.0 != self.duplicate.1 && !self.duplicate.1.after(self.accepted)
     }
 
     /// What to tell of as having come twice: first number, and first one behind (RFC 2883, section 4).
     /// It counts as told. A sender that hears nothing of it takes its own impatience for a loss, and sends
     /// less.
-    pub fn take_repeated(&mut self) -> Option<(Seq, Seq)> {
-        let (from, to) = self.repeated;
-        self.has_repeated().then(|| {
-            self.repeated.0 = to;
+    pub fn take_duplicate(&mut self) -> Option<(Seq, Seq)> {
+        let (from, to) = self.duplicate;
+        self.has_duplicate().then(|| {
+            self.duplicate.0 = to;
             (from, to)
         })
     }
 
     /// The next acknowledgement is due whatever it says.
-    pub fn force(&mut self) {
-        self.forced = true;
+    pub fn force_ack(&mut self) {
+        self.ack_forced = true;
     }
 
     /// Whether a segment of ours would tell the namespace something it has to know.
-    pub fn acknowledgement_due(&self) -> bool {
-        let (ack, edge) = self.told;
-        if self.forced || self.acknowledged().after(ack) {
+    pub fn ack_due(&self) -> bool {
+        let (ack, edge) = self.advertised;
+        if self.ack_forced || self.acknowledged().after(ack) {
             return true;
         }
         // A window that grows is told when the sender may be waiting for it, in whole segments: each
@@ -240,7 +208,7 @@ impl Receiver {
         // 3.8.6.2.2).
         let left = edge.distance_from(self.next);
         let growth = self.edge.distance_from(edge);
-        let step = u32::from(self.mss).min(self.largest / 2).max(1);
+        let step = u32::from(self.mss).min(self.largest_window / 2).max(1);
         growth > 0 && left < step * 2 && (growth >= step || left == 0)
     }
 
@@ -250,34 +218,34 @@ impl Receiver {
     }
 
     /// What goes into the next segment: acknowledgement number and window field. It counts as told.
-    pub fn tell(&mut self) -> (Seq, u16) {
+    pub fn advertise(&mut self) -> (Seq, u16) {
         let (ack, field) = (self.acknowledged(), self.field(self.scale));
-        let promised = u32::from(field) << self.scale;
-        let (_, old_edge) = self.told;
-        self.told = (ack, old_edge.latest(ack + promised));
-        self.largest = self.largest.max(promised);
-        self.reopened |= !old_edge.after(self.next) && self.told.1.after(self.next);
-        self.forced = false;
+        let window = u32::from(field) << self.scale;
+        let (_, old_edge) = self.advertised;
+        self.advertised = (ack, old_edge.latest(ack + window));
+        self.largest_window = self.largest_window.max(window);
+        self.window_opened |= !old_edge.after(self.next) && self.advertised.1.after(self.next);
+        self.ack_forced = false;
         (ack, field)
     }
 
-    /// As [`Receiver::tell`] for a SYN, whose window is never scaled (RFC 7323, section 2.2).
-    pub fn tell_in_syn(&mut self) -> (Seq, u16) {
+    /// As [`Receiver::advertise`] for a SYN, whose window is never scaled (RFC 7323, section 2.2).
+    pub fn advertise_in_syn(&mut self) -> (Seq, u16) {
         let (ack, field) = (self.acknowledged(), self.field(0));
-        self.told = (ack, ack + u32::from(field));
-        self.largest = u32::from(field);
-        self.forced = false;
+        self.advertised = (ack, ack + u32::from(field));
+        self.largest_window = u32::from(field);
+        self.ack_forced = false;
         (ack, field)
     }
 
     /// Whether a window that was closed has been opened since the last call: were that segment lost, the
     /// sender would wait.
-    pub fn take_reopened(&mut self) -> bool {
-        std::mem::take(&mut self.reopened)
+    pub fn take_window_opened(&mut self) -> bool {
+        std::mem::take(&mut self.window_opened)
     }
 
     /// What of `payload_len` octets at `seq`, which come before their turn, is inside the window.
-    pub fn early(&self, seq: Seq, payload_len: usize) -> usize {
+    pub fn out_of_order_len(&self, seq: Seq, payload_len: usize) -> usize {
         payload_len.min(self.edge.distance_from(seq) as usize)
     }
 
@@ -292,12 +260,12 @@ impl Receiver {
 mod tests {
     use super::*;
 
-    const ROOM: Room = Room { size: 400_000, queued: 0 };
+    const BUFFER: SendBuffer = SendBuffer { size: 400_000, queued: 0 };
 
     fn receiver() -> Receiver {
         let mut receiver =
             Receiver::new(Seq::from(u32::MAX - 10), super::super::WINDOW_SCALE, 1460);
-        receiver.made_room(ROOM);
+        receiver.update_window(BUFFER);
         receiver
     }
 
@@ -305,16 +273,13 @@ mod tests {
     fn overlap_is_trimmed_in_front_and_behind() {
         let mut r = receiver();
         let first = r.next();
-        assert_eq!(r.take(first, 100, false), Intake::InOrder { payload: 0..100, fin: false });
-        assert_eq!(
-            r.take(first + 40, 100, false),
-            Intake::InOrder { payload: 60..100, fin: false }
-        );
+        assert_eq!(r.take(first, 100, false), Taken::InOrder { payload: 0..100, fin: false });
+        assert_eq!(r.take(first + 40, 100, false), Taken::InOrder { payload: 60..100, fin: false });
         let left = r.edge().distance_from(r.next()) as usize;
         let range = 0..left;
         assert_eq!(
             r.take(r.next(), left + 50, true),
-            Intake::InOrder { payload: range, fin: false }
+            Taken::InOrder { payload: range, fin: false }
         );
         assert_eq!(r.next(), r.edge());
     }
@@ -325,23 +290,23 @@ mod tests {
         let first = r.next();
         r.take(first, 100, false);
         r.accept(100);
-        r.tell();
-        assert_eq!(r.take(first, 100, false), Intake::Duplicate);
-        assert!(r.acknowledgement_due());
-        r.tell();
-        assert!(!r.acknowledgement_due());
-        assert_eq!(r.take(first + 200, 100, false), Intake::OutOfOrder);
-        assert!(r.acknowledgement_due());
+        r.advertise();
+        assert_eq!(r.take(first, 100, false), Taken::Duplicate);
+        assert!(r.ack_due());
+        r.advertise();
+        assert!(!r.ack_due());
+        assert_eq!(r.take(first + 200, 100, false), Taken::OutOfOrder);
+        assert!(r.ack_due());
     }
 
     #[test]
     fn fin_takes_a_number_and_comes_only_in_order() {
         let mut r = receiver();
         let first = r.next();
-        assert_eq!(r.take(first + 1, 0, true), Intake::OutOfOrder);
-        assert_eq!(r.take(first, 10, true), Intake::InOrder { payload: 0..10, fin: true });
+        assert_eq!(r.take(first + 1, 0, true), Taken::OutOfOrder);
+        assert_eq!(r.take(first, 10, true), Taken::InOrder { payload: 0..10, fin: true });
         assert_eq!(r.next(), first + 11);
-        assert_eq!(r.take(first, 10, true), Intake::Duplicate);
+        assert_eq!(r.take(first, 10, true), Taken::Duplicate);
     }
 
     #[test]
@@ -350,66 +315,58 @@ mod tests {
         let first = r.next();
         r.take(first, 1000, false);
         r.accept(300);
-        assert_eq!(r.tell().0, first + 300);
-        assert_eq!(r.parked(), 700);
+        assert_eq!(r.advertise().0, first + 300);
+        assert_eq!(r.backlog(), 700);
     }
 
     #[test]
     fn right_edge_never_moves_left_and_full_socket_closes_the_window() {
         let mut r = receiver();
         let edge = r.edge();
-        r.made_room(Room { size: 400_000, queued: 400_000 });
+        r.update_window(SendBuffer { size: 400_000, queued: 400_000 });
         assert_eq!(r.edge(), edge);
         r.take(r.next(), edge.distance_from(r.next()) as usize, false);
         r.accept(u32::MAX);
-        r.made_room(Room { size: 400_000, queued: 400_000 });
-        assert_eq!(r.tell().1, 0);
-        r.made_room(ROOM);
-        assert!(r.acknowledgement_due());
-        assert!(r.tell().1 > 0);
-    }
-
-    #[test]
-    fn room_is_at_most_what_may_be_promised() {
-        let room = Room { size: 4_000_000, queued: 1_000_000 };
-        assert_eq!(room.at_most(30_000).payload(), 30_000);
-        assert_eq!(room.at_most(u32::MAX), room);
-        assert_eq!(Room { size: 10, queued: 20 }.at_most(30_000).payload(), 0);
+        r.update_window(SendBuffer { size: 400_000, queued: 400_000 });
+        assert_eq!(r.advertise().1, 0);
+        r.update_window(BUFFER);
+        assert!(r.ack_due());
+        assert!(r.advertise().1 > 0);
     }
 
     #[test]
     fn growth_by_half_the_largest_window_is_told_to_a_sender_of_large_segments() {
         let mut r = Receiver::new(Seq::from(0), super::super::WINDOW_SCALE, 65_480);
-        r.made_room(Room { size: 80_000, queued: 0 });
-        r.tell();
+        r.update_window(SendBuffer { size: 80_000, queued: 0 });
+        r.advertise();
         r.take(r.next(), 50_000, false);
         r.accept(50_000);
-        r.made_room(Room { size: 80_000, queued: 80_000 });
-        r.tell();
-        assert!(!r.acknowledgement_due());
-        r.made_room(Room { size: 80_000, queued: 0 });
-        assert!(r.acknowledgement_due(), "less than a segment, but all there ever is");
+        r.update_window(SendBuffer { size: 80_000, queued: 80_000 });
+        r.advertise();
+        assert!(!r.ack_due());
+        r.update_window(SendBuffer { size: 80_000, queued: 0 });
+        assert!(r.ack_due(), "less than a segment, but all there ever is");
     }
 
     #[test]
     fn opening_of_a_closed_window_is_noticed_once() {
         let mut r = receiver();
-        r.tell();
-        r.take_reopened();
+        r.advertise();
+        r.take_window_opened();
         r.take(r.next(), r.edge().distance_from(r.next()) as usize, false);
         r.accept(u32::MAX);
-        r.tell();
-        assert!(!r.take_reopened());
-        r.made_room(Room { size: 4_000_000, queued: 0 });
-        r.tell();
-        assert!(r.take_reopened() && !r.take_reopened());
+        r.advertise();
+        assert!(!r.take_window_opened());
+        r.update_window(SendBuffer { size: 4_000_000, queued: 0 });
+        r.advertise();
+        assert!(r.take_window_opened() && !r.take_window_opened());
     }
 
     #[test]
     fn growth_is_not_told_while_the_sender_has_plenty() {
         let mut r = receiver();
-        r.tell();
-        r.made_room(Room { size: 4_000_000, queued: 0 });
-        assert!(!r.acknowledgement_due());
+        r.advertise();
+        r.update_window(SendBuffer { size: 4_000_000, queued: 0 });
+        assert!(!r.ack_due());
     }
 }

@@ -7,20 +7,20 @@
 //! blocks that are joined where they touch; both their number and their octets are bounded, and what
 //! does not fit is dropped as if it had been lost too.
 
-use super::seq::Seq;
+use crate::wire::seq::Seq;
 use crate::wire::tcp::{MAX_SACK_BLOCKS, SackBlocks};
 
 /// Most blocks that are kept apart from each other; chosen: each stands for a loss of its own.
-const MOST_BLOCKS: usize = 16;
+const MAX_BLOCKS: usize = 16;
 
 /// A block with more octets is not moved to be joined to one in front of it; chosen: what a segment may have.
 /// Segments in descending order would move all that is kept, each time.
-const MOST_MOVED: usize = 64 * 1024;
+const MAX_MOVED: usize = 64 * 1024;
 
 /// What is kept for one connection.
 #[derive(Clone, Debug, Default)]
-pub struct Gaps {
-    /// In order, none overlapping. They touch only where the one behind is larger than [`MOST_MOVED`].
+pub struct Assembler {
+    /// In order, none overlapping. They touch only where the one behind is larger than [`MAX_MOVED`].
     blocks: Vec<Block>,
     /// Number of a FIN that came before its turn.
     fin: Option<Seq>,
@@ -45,7 +45,7 @@ impl Block {
     }
 }
 
-impl Gaps {
+impl Assembler {
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty() && self.fin.is_none()
@@ -57,13 +57,13 @@ impl Gaps {
     }
 
     /// Remembers a FIN with number `seq`.
-    pub fn keep_fin(&mut self, seq: Seq) {
+    pub fn insert_fin(&mut self, seq: Seq) {
         self.fin = Some(seq);
     }
 
     /// Keeps `payload`, which starts at `seq`, as far as it is new; gives how many octets that are more
     /// than before. None of it if there would be too many blocks.
-    pub fn keep(&mut self, seq: Seq, payload: &[u8]) -> usize {
+    pub fn insert(&mut self, seq: Seq, payload: &[u8]) -> usize {
         let before = self.octets();
         let (mut payload, end) = (payload, seq + payload.len() as u32);
         // Those that it overlaps or touches.
@@ -71,7 +71,7 @@ impl Gaps {
         let mut behind = self.blocks.partition_point(|block| !block.start.after(end));
         // Only the last of them can be larger than a segment. To join it to what is in front would move it.
         if let Some(last) = self.blocks.get(first..behind).and_then(<[Block]>::last)
-            && last.octets.len() > MOST_MOVED
+            && last.octets.len() > MAX_MOVED
         {
             if last.start.after(seq) {
                 let fits = last.start.distance_from(seq) as usize;
@@ -85,7 +85,7 @@ impl Gaps {
             return 0;
         }
         if first >= behind {
-            if self.blocks.len() >= MOST_BLOCKS {
+            if self.blocks.len() >= MAX_BLOCKS {
                 return 0;
             }
             self.blocks.insert(first, Block { start: seq, octets: payload.to_vec() });
@@ -121,7 +121,7 @@ impl Gaps {
     }
 
     /// Adds what to tell the sender: the block of the newest segment, then the others.
-    pub fn add_to(&self, sack: &mut SackBlocks) {
+    pub fn add_sack_blocks(&self, sack: &mut SackBlocks) {
         let is_newest = |block: &&Block| Some(block.start) == self.newest;
         let newest = self.blocks.iter().filter(is_newest);
         let others = self.blocks.iter().filter(|block| !is_newest(block));
@@ -143,66 +143,66 @@ mod tests {
 
     const START: Seq = Seq::const_from(u32::MAX - 50);
 
-    fn text(gaps: &Gaps) -> Vec<(u32, Vec<u8>)> {
-        let blocks = gaps.blocks.iter();
+    fn text(assembler: &Assembler) -> Vec<(u32, Vec<u8>)> {
+        let blocks = assembler.blocks.iter();
         blocks.map(|b| (b.start.distance_from(START), b.octets.clone())).collect()
     }
 
     #[test]
     fn a_large_block_is_not_moved_and_nothing_is_lost() {
-        let all: Vec<u8> = (0..3 * MOST_MOVED).map(|n| (n % 251) as u8).collect();
-        let mut gaps = Gaps::default();
-        let mut keep = |from: usize, to: usize| {
-            let before = gaps.octets();
-            let kept = gaps.keep(START + from as u32, &all[from..to]);
-            assert_eq!(gaps.octets() - before, kept);
-            (kept, gaps.blocks.len())
+        let all: Vec<u8> = (0..3 * MAX_MOVED).map(|n| (n % 251) as u8).collect();
+        let mut assembler = Assembler::default();
+        let mut insert = |from: usize, to: usize| {
+            let before = assembler.octets();
+            let inserted = assembler.insert(START + from as u32, &all[from..to]);
+            assert_eq!(assembler.octets() - before, inserted);
+            (inserted, assembler.blocks.len())
         };
-        for start in (1000..3 * MOST_MOVED).step_by(MOST_MOVED / 2) {
-            keep(start, (start + MOST_MOVED / 2).min(all.len()));
+        for start in (1000..3 * MAX_MOVED).step_by(MAX_MOVED / 2) {
+            insert(start, (start + MAX_MOVED / 2).min(all.len()));
         }
-        assert_eq!(keep(900, 1100), (100, 2), "in front of it");
-        assert_eq!(keep(800, 900), (100, 2), "and in front of that");
-        assert_eq!(keep(850, 1300), (0, 2));
-        assert_eq!(keep(1000, 1200), (0, 2));
-        assert_eq!(keep(400, 500), (100, 3));
-        assert_eq!(keep(300, 1050), (400, 2));
+        assert_eq!(insert(900, 1100), (100, 2), "in front of it");
+        assert_eq!(insert(800, 900), (100, 2), "and in front of that");
+        assert_eq!(insert(850, 1300), (0, 2));
+        assert_eq!(insert(1000, 1200), (0, 2));
+        assert_eq!(insert(400, 500), (100, 3));
+        assert_eq!(insert(300, 1050), (400, 2));
         for from in [300, 1000] {
-            let block = gaps.take_block(START + from as u32).unwrap();
+            let block = assembler.take_block(START + from as u32).unwrap();
             assert_eq!(block.start, START + from as u32);
             let end = from + block.octets.len();
             assert_eq!(block.octets, &all[from..end]);
         }
-        assert!(gaps.is_empty());
+        assert!(assembler.is_empty());
     }
 
     #[test]
     fn blocks_that_touch_or_overlap_become_one_whatever_the_order() {
         let all: Vec<u8> = (0..200).collect();
         let pieces = [(10, 20), (40, 60), (20, 30), (55, 80), (25, 45), (90, 91), (5, 100)];
-        let mut gaps = Gaps::default();
-        let mut kept = 0;
+        let mut assembler = Assembler::default();
+        let mut inserted = 0;
         for (from, to) in pieces {
-            kept += gaps.keep(START + from, &all[from as usize..to as usize]);
-            assert_eq!(kept, gaps.octets());
-            for (start, octets) in text(&gaps) {
+            inserted += assembler.insert(START + from, &all[from as usize..to as usize]);
+            assert_eq!(inserted, assembler.octets());
+            for (start, octets) in text(&assembler) {
                 assert_eq!(octets, &all[start as usize..start as usize + octets.len()]);
             }
         }
-        assert_eq!(text(&gaps), [(5, all[5..100].to_vec())]);
-        assert_eq!(gaps.keep(START + 10, &all[10..90]), 0, "nothing new");
+        assert_eq!(text(&assembler), [(5, all[5..100].to_vec())]);
+        assert_eq!(assembler.insert(START + 10, &all[10..90]), 0, "nothing new");
     }
 
     #[test]
     fn newest_block_is_reported_first_and_number_of_blocks_is_bounded() {
-        let mut gaps = Gaps::default();
-        for n in 0..MOST_BLOCKS as u32 {
-            assert_eq!(gaps.keep(START + n * 10, &[0; 5]), 5);
+        let mut assembler = Assembler::default();
+        for n in 0..MAX_BLOCKS as u32 {
+            assert_eq!(assembler.insert(START + n * 10, &[0; 5]), 5);
         }
-        assert_eq!(gaps.keep(START + 1000, &[0; 5]), 0);
-        gaps.keep(START + 25, &[0; 2]);
+        assert_eq!(assembler.insert(START + 1000, &[0; 5]), 0);
+        assembler.insert(START + 25, &[0; 2]);
         let mut sack = SackBlocks::NONE;
-        gaps.add_to(&mut sack);
+        assembler.add_sack_blocks(&mut sack);
         assert_eq!(sack.as_slice()[0], (START + 20, START + 27));
         assert_eq!(sack.as_slice().len(), MAX_SACK_BLOCKS);
         assert_eq!(sack.as_slice()[1], (START, START + 5));
@@ -210,11 +210,11 @@ mod tests {
 
     #[test]
     fn block_and_fin_come_out_when_it_is_their_turn() {
-        let mut gaps = Gaps::default();
-        gaps.keep(START + 10, &[1; 10]);
-        gaps.keep_fin(START + 20);
-        assert!(gaps.take_block(START + 9).is_none() && !gaps.take_fin(START + 19));
-        assert_eq!(gaps.take_block(START + 15).unwrap().start, START + 10);
-        assert!(gaps.take_fin(START + 20) && gaps.is_empty());
+        let mut assembler = Assembler::default();
+        assembler.insert(START + 10, &[1; 10]);
+        assembler.insert_fin(START + 20);
+        assert!(assembler.take_block(START + 9).is_none() && !assembler.take_fin(START + 19));
+        assert_eq!(assembler.take_block(START + 15).unwrap().start, START + 10);
+        assert!(assembler.take_fin(START + 20) && assembler.is_empty());
     }
 }

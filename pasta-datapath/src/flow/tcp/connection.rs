@@ -1,10 +1,10 @@
 //! One connection with the namespace: both halves, the handshake, and what ends it.
 
 use super::WINDOW_SCALE;
-use super::seq::Seq;
-use super::to_socket::{Intake, Receiver};
-use super::to_tap::{Acknowledged, Expired, Sender};
+use super::receiver::{Receiver, Taken};
+use super::sender::{Acknowledged, Expired, Sender};
 use crate::time::Instant;
+use crate::wire::seq::Seq;
 use crate::wire::tcp::{DEFAULT_MSS, Flags, Header, SackBlocks, SynOptions, ToSend};
 use std::ops::Range;
 use std::time::Duration;
@@ -28,7 +28,7 @@ struct Seen {
     /// The namespace's SYN; it is there from the beginning where it was the first.
     syn_from_tap: bool,
     /// The host socket is connected and our SYN has left.
-    answered: bool,
+    syn_sent: bool,
     /// The namespace has acknowledged our SYN.
     established: bool,
     /// The namespace's FIN arrived in order.
@@ -50,7 +50,7 @@ pub struct Connection {
     /// Whether both ends understand SACK.
     sack: bool,
     /// Whether the namespace has asked if we are still there.
-    was_probed: bool,
+    was_keepalive_received: bool,
     /// Largest segment the namespace takes.
     their_mss: u16,
     /// Largest segment we take.
@@ -61,39 +61,39 @@ pub struct Connection {
 
 /// What to do with a segment's payload, or with the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SegmentAction {
     /// This part of the payload comes next in the stream; it may be empty.
     Take(Range<usize>),
     /// This part of the payload came before its turn and may be kept, and a FIN behind it.
-    Keep(Range<usize>, Option<Seq>),
+    OutOfOrder(Range<usize>, Option<Seq>),
     /// As `Take` of nothing, and sending has to start over: a segment was lost.
-    Lost,
+    Retransmit,
     /// The namespace has forgotten this connection and opens a new one between the same ends.
-    Renewed,
+    NewIncarnation,
     /// The namespace has reset the connection.
     Reset,
     /// The segment contradicts the connection: both sides are to be reset.
-    Contradiction,
+    Unacceptable,
     /// The segment belongs to an earlier connection between the same ends, which this answer ends.
-    Stray(ToSend),
+    OldDuplicate(ToSend),
     /// The namespace opens the connection at the same time: what [`Connection::syn`] gives is due
     /// again.
-    Crossed,
+    SimultaneousOpen,
 }
 
 /// What a passed deadline asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum TimeoutAction {
     /// Nothing yet.
     Nothing,
     /// Send what [`Connection::syn`] gives, again.
-    RepeatSyn,
+    RetransmitSyn,
     /// Sending starts over from the front.
-    Repeat,
+    Retransmit,
     /// Send what [`Connection::probe`] gives.
     Probe,
     /// The namespace does not answer: reset both sides.
-    GiveUp,
+    Abort,
 }
 
 impl Connection {
@@ -108,8 +108,8 @@ impl Connection {
             sender: Sender::new(iss, u32::from(syn.window)),
             their_scale: syn.window_scale,
             sack: syn.sack_permitted,
-            was_probed: false,
-            their_mss: believed_mss(syn, our_mss),
+            was_keepalive_received: false,
+            their_mss: effective_mss(syn, our_mss),
             our_mss,
             keepalive_due: now + KEEPALIVE_AFTER,
             keepalives_sent: 0,
@@ -128,7 +128,7 @@ impl Connection {
             sender: Sender::new(iss, 1),
             their_scale: None,
             sack: false,
-            was_probed: false,
+            was_keepalive_received: false,
             their_mss: DEFAULT_MSS,
             our_mss,
             keepalive_due: now + KEEPALIVE_AFTER,
@@ -137,13 +137,13 @@ impl Connection {
     }
 
     /// Payload of the segments that the namespace is sent.
-    pub fn segment_size(&self) -> u16 {
+    pub fn send_mss(&self) -> u16 {
         self.their_mss
     }
 
     /// Whether the host socket is connected as far as this connection knows.
-    pub fn is_answered(&self) -> bool {
-        self.seen.answered
+    pub fn is_syn_sent(&self) -> bool {
+        self.seen.syn_sent
     }
 
     /// Whether data may flow.
@@ -153,7 +153,7 @@ impl Connection {
 
     /// Whether the namespace has sent its SYN and ours has left.
     pub fn has_begun(&self) -> bool {
-        self.seen.answered && self.seen.syn_from_tap
+        self.seen.syn_sent && self.seen.syn_from_tap
     }
 
     /// Whether both directions have ended and all is acknowledged.
@@ -162,13 +162,13 @@ impl Connection {
     }
 
     /// Whether the namespace has sent its FIN.
-    pub fn is_finished(&self) -> bool {
+    pub fn is_fin_received(&self) -> bool {
         self.seen.fin_from_tap
     }
 
     /// Octets that the namespace may still send in its window.
     pub fn window_left(&self) -> u32 {
-        if self.is_finished() { 0 } else { self.receiver.left() }
+        if self.is_fin_received() { 0 } else { self.receiver.left() }
     }
 
     /// The sending half.
@@ -194,10 +194,10 @@ impl Connection {
     /// The socket is connected: the answer to the namespace's SYN, or the first SYN. Also for repeating
     /// it.
     pub fn syn(&mut self, now: Instant) -> ToSend {
-        self.seen.answered = true;
+        self.seen.syn_sent = true;
         let seq = self.sender.unacknowledged();
         self.sender.syn_sent(now);
-        let (ack, window) = self.receiver.tell_in_syn();
+        let (ack, window) = self.receiver.advertise_in_syn();
         if !self.seen.syn_from_tap {
             let window_scale = Some(WINDOW_SCALE);
             let syn = SynOptions { mss: self.our_mss, window_scale, sack_permitted: true };
@@ -218,16 +218,16 @@ impl Connection {
     }
 
     /// Takes in a segment that carries `payload_len` octets.
-    pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> Verdict {
+    pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> SegmentAction {
         self.keepalive_due = now + KEEPALIVE_AFTER;
         self.keepalives_sent = 0;
-        let nothing = Verdict::Take(0..0);
-        if !self.seen.answered {
+        let nothing = SegmentAction::Take(0..0);
+        if !self.seen.syn_sent {
             // The host socket is still connecting: a repeated SYN waits with us, a reset ends it.
             if header.flags.contains(Flags::RST) {
-                return Verdict::Reset;
+                return SegmentAction::Reset;
             }
-            return if self.is_new_syn(header) { Verdict::Renewed } else { nothing };
+            return if self.is_new_syn(header) { SegmentAction::NewIncarnation } else { nothing };
         }
         if !self.seen.syn_from_tap {
             return self.opening_segment(now, header);
@@ -235,7 +235,7 @@ impl Connection {
         // After its FIN the namespace sends nothing new: a SYN can only begin another connection, and
         // its port is free again although the host's side of this one has not ended.
         if self.seen.fin_from_tap && self.is_new_syn(header) {
-            return Verdict::Renewed;
+            return SegmentAction::NewIncarnation;
         }
         let (syn, fin) = (header.flags.contains(Flags::SYN), header.flags.contains(Flags::FIN));
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
@@ -247,37 +247,37 @@ impl Connection {
         // What answers a segment of ours has the number that we acknowledged, and parked octets are not.
         let answers = header.seq == self.receiver.acknowledged();
         if header.flags.contains(Flags::RST) && answers {
-            return Verdict::Reset;
+            return SegmentAction::Reset;
         }
         // How a kernel asks: with a number that was acknowledged, and an octet or none (RFC 9293, section
         // 3.8.4).
-        self.was_probed |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
+        self.was_keepalive_received |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
         if !self.receiver.acceptable(header.seq, len) {
             if !header.flags.contains(Flags::RST) {
-                self.receiver.force();
-                self.receiver.note_repeated(header.seq, len);
+                self.receiver.force_ack();
+                self.receiver.note_duplicate(header.seq, len);
             }
             return nothing;
         }
         if header.flags.contains(Flags::RST) {
             // Only the exact number resets; others inside the window are challenged (RFC 5961, 3.2).
             if header.seq == self.receiver.next() {
-                return Verdict::Reset;
+                return SegmentAction::Reset;
             }
-            self.receiver.force();
+            self.receiver.force_ack();
             return nothing;
         }
         if syn {
-            self.receiver.force();
+            self.receiver.force_ack();
             return nothing;
         }
         if !header.flags.contains(Flags::ACK) {
             return nothing;
         }
         let lost = match self.acknowledge(now, header, len) {
-            Acknowledged::Invalid if !self.seen.established => return Verdict::Contradiction,
+            Acknowledged::Invalid if !self.seen.established => return SegmentAction::Unacceptable,
             Acknowledged::Invalid => {
-                self.receiver.force();
+                self.receiver.force_ack();
                 return nothing;
             }
             Acknowledged::Loss => true,
@@ -287,8 +287,8 @@ impl Connection {
             return nothing;
         }
         match self.take(header.seq, payload_len, fin) {
-            Verdict::Take(taken) if lost && taken.is_empty() => Verdict::Lost,
-            verdict => verdict,
+            SegmentAction::Take(taken) if lost && taken.is_empty() => SegmentAction::Retransmit,
+            action => action,
         }
     }
 
@@ -299,15 +299,15 @@ impl Connection {
     }
 
     /// Takes in a segment while our SYN has no answer (RFC 9293, section 3.10.7.3).
-    fn opening_segment(&mut self, now: Instant, header: &Header) -> Verdict {
-        let nothing = Verdict::Take(0..0);
+    fn opening_segment(&mut self, now: Instant, header: &Header) -> SegmentAction {
+        let nothing = SegmentAction::Take(0..0);
         let has = |flags| header.flags.contains(flags);
         let answers = has(Flags::ACK) && header.ack == self.sender.highest();
         if has(Flags::ACK) && !answers {
-            return reset_for(header, 0).map_or(nothing, Verdict::Stray);
+            return reset_for(header, 0).map_or(nothing, SegmentAction::OldDuplicate);
         }
         if has(Flags::RST) {
-            return if answers { Verdict::Reset } else { nothing };
+            return if answers { SegmentAction::Reset } else { nothing };
         }
         if !has(Flags::SYN) {
             return nothing;
@@ -318,16 +318,16 @@ impl Connection {
         self.receiver = Receiver::new(header.seq, scale, self.our_mss);
         self.their_scale = header.window_scale;
         self.sack = header.sack_permitted;
-        self.their_mss = believed_mss(header, self.our_mss);
+        self.their_mss = effective_mss(header, self.our_mss);
         if !answers {
-            return Verdict::Crossed;
+            return SegmentAction::SimultaneousOpen;
         }
         // The window of a SYN is never scaled (RFC 7323, section 2.2).
         let window = u32::from(header.window);
         self.sender.acknowledge(now, header.seq, 1, header.ack, window);
         self.sender.established(header.seq, window);
         self.seen.established = true;
-        self.receiver.force();
+        self.receiver.force_ack();
         nothing
     }
 
@@ -341,51 +341,51 @@ impl Connection {
         acknowledged
     }
 
-    fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Verdict {
-        let nothing = Verdict::Take(0..0);
+    fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> SegmentAction {
+        let nothing = SegmentAction::Take(0..0);
         if payload_len == 0 && !fin {
             return nothing;
         }
         if self.seen.fin_from_tap {
             // Nothing comes after FIN (RFC 9293, section 3.10.7.4, seventh step); it may be a repeat.
-            self.receiver.force();
+            self.receiver.force_ack();
             return nothing;
         }
         match self.receiver.take(seq, payload_len, fin) {
-            Intake::InOrder { payload, fin } => {
+            Taken::InOrder { payload, fin } => {
                 self.seen.fin_from_tap |= fin;
-                Verdict::Take(payload)
+                SegmentAction::Take(payload)
             }
-            Intake::Duplicate => nothing,
-            Intake::OutOfOrder => {
-                let inside = self.receiver.early(seq, payload_len);
+            Taken::Duplicate => nothing,
+            Taken::OutOfOrder => {
+                let inside = self.receiver.out_of_order_len(seq, payload_len);
                 let whole = fin && inside == payload_len;
-                Verdict::Keep(0..inside, whole.then(|| seq + inside as u32))
+                SegmentAction::OutOfOrder(0..inside, whole.then(|| seq + inside as u32))
             }
         }
     }
 
     /// Takes in `payload_len` octets at `seq` that came before their turn, and a FIN behind them; says
     /// which part comes next in the stream.
-    pub fn take_kept(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Range<usize> {
+    pub fn take_assembled(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Range<usize> {
         match self.take(seq, payload_len, fin) {
-            Verdict::Take(range) => range,
+            SegmentAction::Take(range) => range,
             _ => 0..0,
         }
     }
 
     /// Whether what came out of order or twice is to be described to the namespace.
-    pub fn describes_gaps(&self) -> bool {
+    pub fn uses_sack(&self) -> bool {
         self.sack
     }
 
     /// Whether the namespace has asked if we are still there: the host's peer should be asked too.
-    pub fn was_probed(&self) -> bool {
-        self.was_probed
+    pub fn was_keepalive_received(&self) -> bool {
+        self.was_keepalive_received
     }
 
     /// Sends no segments larger than `mss` from now on: what fits the tap has changed.
-    pub fn limit_segments(&mut self, mss: u16) {
+    pub fn limit_mss(&mut self, mss: u16) {
         self.their_mss = self.their_mss.min(mss.max(MIN_MSS));
     }
 
@@ -395,22 +395,22 @@ impl Connection {
     }
 
     /// Octets of payload taken that the socket has not accepted.
-    pub fn parked(&self) -> u32 {
+    pub fn backlog(&self) -> u32 {
         let fin = self.seen.fin_from_tap && !self.seen.fin_to_socket;
-        self.receiver.parked() - u32::from(fin)
+        self.receiver.backlog() - u32::from(fin)
     }
 
     /// Whether the socket is now to be shut down for writing: the namespace's FIN has come and all
     /// before it was accepted.
     pub fn shutdown_due(&self) -> bool {
-        self.seen.fin_from_tap && !self.seen.fin_to_socket && self.parked() == 0
+        self.seen.fin_from_tap && !self.seen.fin_to_socket && self.backlog() == 0
     }
 
     /// The socket was shut down: the FIN may be acknowledged.
     pub fn shut_down(&mut self) {
         self.seen.fin_to_socket = true;
         self.receiver.accept(1);
-        self.receiver.force();
+        self.receiver.force_ack();
     }
 
     /// A segment for the namespace with what is next in line; it counts as sent.
@@ -422,12 +422,12 @@ impl Connection {
     }
 
     /// Whether no FIN of ours was sent yet.
-    pub fn may_finish(&self) -> bool {
+    pub fn may_send_fin(&self) -> bool {
         self.sender.fin().is_none()
     }
 
     /// As [`Connection::data`], with our FIN behind it.
-    pub fn last_data(&mut self, now: Instant, octets: u32) -> ToSend {
+    pub fn data_with_fin(&mut self, now: Instant, octets: u32) -> ToSend {
         let mut header = self.data(now, octets, true);
         self.sender.fin_sent(now);
         header.flags = header.flags.with(Flags::FIN);
@@ -443,7 +443,7 @@ impl Connection {
 
     /// A bare acknowledgement.
     pub fn acknowledgement(&mut self) -> ToSend {
-        let seq = self.sender.bare();
+        let seq = self.sender.pure_ack_seq();
         self.header(seq, Flags::ACK)
     }
 
@@ -456,21 +456,21 @@ impl Connection {
 
     /// The reset that ends the connection for the namespace.
     pub fn reset(&mut self) -> ToSend {
-        let seq = self.sender.bare();
+        let seq = self.sender.pure_ack_seq();
         let flags = Flags::RST.with(Flags::ACK);
         let ack = self.receiver.next();
         ToSend { seq, ack, flags, window: 0, syn: None, sack: NO_SACK }
     }
 
     fn header(&mut self, seq: Seq, flags: Flags) -> ToSend {
-        let (ack, window) = self.receiver.tell();
+        let (ack, window) = self.receiver.advertise();
         ToSend { seq, ack, flags, window, syn: None, sack: NO_SACK }
     }
 
     /// When [`Connection::expire`] wants to be called next; never while the socket connects, which
     /// the host's kernel gives up by itself.
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.seen.answered {
+        if !self.seen.syn_sent {
             return None;
         }
         let keepalive = self.keepalive_due;
@@ -478,32 +478,34 @@ impl Connection {
     }
 
     /// Says what time has brought; harmless to call early.
-    pub fn expire(&mut self, now: Instant) -> Due {
-        if !self.seen.answered {
-            return Due::Nothing;
+    pub fn expire(&mut self, now: Instant) -> TimeoutAction {
+        if !self.seen.syn_sent {
+            return TimeoutAction::Nothing;
         }
         match self.sender.expire(now) {
-            Some(Expired::GiveUp) => return Due::GiveUp,
-            Some(Expired::Repeat) if !self.seen.established => return Due::RepeatSyn,
-            Some(Expired::Repeat) => return Due::Repeat,
-            Some(Expired::Probe) => return Due::Probe,
+            Some(Expired::Abort) => return TimeoutAction::Abort,
+            Some(Expired::Retransmit) if !self.seen.established => {
+                return TimeoutAction::RetransmitSyn;
+            }
+            Some(Expired::Retransmit) => return TimeoutAction::Retransmit,
+            Some(Expired::Probe) => return TimeoutAction::Probe,
             None => {}
         }
         if now < self.keepalive_due {
-            return Due::Nothing;
+            return TimeoutAction::Nothing;
         }
         if self.keepalives_sent >= KEEPALIVE_PROBES {
-            return Due::GiveUp;
+            return TimeoutAction::Abort;
         }
         self.keepalives_sent += 1;
         // From now on, however late it is: a machine that slept has answers still to read.
         self.keepalive_due = now + KEEPALIVE_EVERY;
-        Due::Probe
+        TimeoutAction::Probe
     }
 }
 
 /// Payload of the segments that the sender of `syn` takes, and that fit the tap.
-fn believed_mss(syn: &Header, our_mss: u16) -> u16 {
+fn effective_mss(syn: &Header, our_mss: u16) -> u16 {
     syn.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(our_mss.max(MIN_MSS))
 }
 
