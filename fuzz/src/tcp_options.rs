@@ -1,8 +1,8 @@
 //! TCP headers and the options of a SYN, against a second reading of RFC 9293.
 
 use crate::input::Input;
-use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::Malformed;
+use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{
     Flags, LEN, MAX_OPTIONS_LEN, MAX_WINDOW_SCALE, SYN_OPTIONS_LEN, SackBlocks, SynOptions, ToSend,
     split,

@@ -1,32 +1,32 @@
-//! One TCP mapping between a namespace that sends any segments it likes and a socket that behaves as
+//! One TCP relay between a namespace that sends any segments it likes and a socket that behaves as
 //! badly as one can.
 //!
 //! The input is a script: how the connection is opened, then steps. A step notes something with the
-//! mapping (a segment, a readiness event, a failure), changes what socket or tap will do, lets time
-//! pass, or has the mapping carry out what was noted. The octets of both streams are a function of
+//! relay (a segment, a readiness event, a failure), changes what socket or tap will do, lets time
+//! pass, or has the relay carry out what was noted. The octets of both streams are a function of
 //! their place in the stream ([`octet`]), so every octet that arrives anywhere can be checked.
 //!
 //! What is checked, all the time, whatever the namespace does:
 //!
 //! - the socket is given the namespace's stream, from its start, without a hole, and nothing behind
-//!   its end; what was taken and not accepted by the socket is parked, and bounded;
+//!   its end; what was taken and not accepted by the socket is in the backlog, which is bounded;
 //! - the namespace is sent the socket's stream, inside the window, each octet under its own number;
-//! - acknowledgement numbers and promised windows do not go back, nor beyond what the socket accepted;
+//! - acknowledgement numbers and the edge of the advertised window do not go back, nor beyond what the socket accepted;
 //! - nothing is consumed that was not peeked at; nothing is written or shut down twice;
 //! - one turn sends a bounded amount, the next deadline is in the future, and the end gives back what
-//!   was parked.
+//!   was in the backlog.
 
 mod socket;
 mod tap;
 
 use crate::input::Input;
 use pasta_datapath::flow::Next;
-use pasta_datapath::flow::tcp::window::CreditPool;
 use pasta_datapath::flow::tcp::connection::Connection;
 use pasta_datapath::flow::tcp::relay::{MAX_SLICES, Relay};
-use pasta_datapath::wire::seq::Seq;
+use pasta_datapath::flow::tcp::window::CreditPool;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
+use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header};
 use socket::Socket;
 use std::io::IoSlice;
@@ -40,8 +40,8 @@ const PAYLOAD: usize = 2 << 20;
 /// Room for all flows together; one flow alone must not be bounded by it in any other way.
 const BACKLOG: usize = 1 << 20;
 
-/// A mapping that was asked wants to be asked again later than that; one that was asked late may first
-/// have to catch up, this often at most.
+/// After a tick the next deadline is later than that; after a late tick it may first have to catch up, this
+/// often at most.
 const CATCH_UP: usize = 3;
 
 /// The octet at `place` of either stream.
@@ -58,7 +58,7 @@ fn free(room: SendBuffer) -> usize {
 ///
 /// # Panics
 ///
-/// If the mapping breaks a promise.
+/// If an invariant does not hold.
 pub fn check(octets: &[u8]) {
     let mut input = Input::new(octets);
     let mut world = World::open(&mut input);
@@ -84,7 +84,7 @@ struct World {
     irs: Seq,
     /// The most that the socket ever claimed to have room for.
     largest_room: usize,
-    /// Octets of the namespace's stream that the mapping took.
+    /// Octets of the namespace's stream that the relay took.
     taken: u32,
     fin_taken: bool,
     carried: usize,
@@ -115,7 +115,8 @@ impl World {
         let iss = Seq::from(input.u32());
         let our_mss = input.u16();
         let connection = Connection::from_syn(Instant::START, &syn, iss, our_mss);
-        let scale = if syn.window_scale.is_some() { pasta_datapath::flow::tcp::WINDOW_SCALE } else { 0 };
+        let scale =
+            if syn.window_scale.is_some() { pasta_datapath::flow::tcp::WINDOW_SCALE } else { 0 };
         let socket = Socket::new();
         let peek_size = 1 + usize::from(input.u16()) * 4;
         Self {
@@ -240,17 +241,17 @@ impl World {
         }
     }
 
-    /// The next number that the mapping expects.
+    /// The next number that the relay expects.
     fn next(&self) -> Seq {
         self.relay.connection().clone().receiver().next()
     }
 
-    /// The end of the window that the mapping would take.
+    /// The end of the window that the relay would take.
     fn edge(&self) -> Seq {
         self.relay.connection().clone().receiver().edge()
     }
 
-    /// Notes a segment and checks what the mapping takes of it.
+    /// Notes a segment and checks what the relay takes of it.
     fn segment(&mut self, header: Header, len: usize) {
         let len = len.min(PAYLOAD.saturating_sub(self.carried));
         self.carried += len;
@@ -259,8 +260,7 @@ impl World {
         let syn_sent = self.relay.connection().is_syn_sent();
         self.tap.receives(&header);
         let range = self.relay.segment(self.now, &header, len);
-        self.reset_noted |=
-            syn_sent && header.flags.contains(Flags::RST) && header.seq == expected;
+        self.reset_noted |= syn_sent && header.flags.contains(Flags::RST) && header.seq == expected;
 
         assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} octets");
         let first = self.irs + 1;
@@ -281,31 +281,31 @@ impl World {
         self.fin_taken = fin_taken;
     }
 
-    /// Lets time pass; the mapping is asked exactly when it wants to be.
+    /// Lets time pass; ticks come exactly at the deadlines.
     fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(due) = self.due().filter(|due| *due <= until) {
             self.now = self.now.max(due);
-            self.ask();
+            self.tick();
         }
         self.now = until;
     }
 
-    /// Lets time pass in which the mapping is not asked, as if the process had been stopped.
+    /// Lets time pass without a tick, as if the process had been stopped.
     fn sleep(&mut self, time: Duration) {
         self.now = self.now + time;
         if self.due().is_some_and(|due| due <= self.now) {
-            self.ask();
+            self.tick();
         }
     }
 
-    /// When the mapping wants to be asked, while there is one.
+    /// The deadline of the relay, while there is one.
     fn due(&self) -> Option<Instant> {
         self.relay.deadline().filter(|_| !self.is_over)
     }
 
-    /// Asks the mapping what is due, until it is nothing.
-    fn ask(&mut self) {
+    /// Ticks the relay until nothing is due.
+    fn tick(&mut self) {
         for _ in 0..CATCH_UP {
             self.relay.tick(self.now);
             self.run();
@@ -313,10 +313,10 @@ impl World {
                 return;
             }
         }
-        panic!("asks to be asked again at once: {:?}", self.relay);
+        panic!("the deadline does not move on: {:?}", self.relay);
     }
 
-    /// Has the mapping carry out what was noted, for as many turns as it wants.
+    /// Has the relay carry out what was noted, for as many turns as it wants.
     fn run(&mut self) {
         let reset_noted = std::mem::take(&mut self.reset_noted);
         let payloads = std::mem::take(&mut self.payloads);
@@ -347,16 +347,16 @@ impl World {
     fn check_backlog(&self) {
         let backlog = self.credit.backlog();
         if self.is_over {
-            assert_eq!(backlog, 0, "the end gives back what was backlog");
+            assert_eq!(backlog, 0, "the end gives back the backlog");
             return;
         }
         // What was taken while the socket was connecting or in this turn's error is gone with it.
         let outstanding = (self.taken - self.socket.accepted) as usize;
         if self.failed {
-            assert!(backlog <= outstanding, "{backlog} octets are backlog");
+            assert!(backlog <= outstanding, "{backlog} octets of backlog");
         } else {
-            assert_eq!(backlog, outstanding, "what the socket did not accept is backlog");
+            assert_eq!(backlog, outstanding, "what the socket did not accept is in the backlog");
         }
-        assert!(backlog <= self.largest_room, "{backlog} octets are backlog");
+        assert!(backlog <= self.largest_room, "{backlog} octets of backlog");
     }
 }

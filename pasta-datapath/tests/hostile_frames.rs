@@ -43,7 +43,7 @@ impl Random {
 }
 
 #[test]
-fn kept_inputs_of_the_fuzz_target_keep_all_promises() {
+fn corpus_of_the_fuzz_target_holds_all_invariants() {
     let corpus = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/ethernet_frame"));
     let mut count = 0;
     for entry in std::fs::read_dir(corpus).unwrap() {
@@ -62,7 +62,7 @@ fn good_frames_are_understood() {
 }
 
 #[test]
-fn mutated_frames_keep_all_promises() {
+fn mutated_frames_hold_all_invariants() {
     println!("seed {SEED:#x}");
     let good = frames::good();
     let mut random = Random(SEED);

@@ -168,7 +168,7 @@ fn offset(seq: Seq) -> u32 {
 }
 
 #[test]
-fn what_comes_behind_a_gap_is_described_and_not_needed_again() {
+fn segments_out_of_order_are_reported_in_sack_blocks_and_not_needed_again() {
     let octets: Vec<u8> = (0..250).collect();
     let mut talk = Talk::open(true);
     talk.receive(0, ACK, &octets[..50]);
@@ -197,12 +197,12 @@ fn ranges(header: &ToSend) -> Vec<(u32, u32)> {
 }
 
 #[test]
-fn what_comes_twice_is_told_once() {
+fn duplicate_is_reported_once_in_a_d_sack_block() {
     let octets: Vec<u8> = (0..250).collect();
     let mut talk = Talk::open(true);
     talk.receive(0, ACK, &octets[..100]);
     talk.wait(Duration::from_millis(1));
-    // The last of it, all of it, and with something new behind it; then before a gap.
+    // The last of it, all of it, and with new octets behind it; then in front of a hole.
     for (from, to, acked) in [(50, 100, (50, 100)), (0, 40, (0, 40)), (80, 120, (80, 100))] {
         let [(answer, _)] = &talk.receive(from as i64, ACK, &octets[from..to])[..] else {
             panic!("not one")
@@ -210,7 +210,7 @@ fn what_comes_twice_is_told_once() {
         assert_eq!(ranges(answer), [acked]);
     }
     let [(answer, _)] = &talk.receive(200, ACK, &octets[200..])[..] else { panic!("not one") };
-    assert_eq!(ranges(answer), [(200, 250)], "acked before");
+    assert_eq!(ranges(answer), [(200, 250)], "reported before");
     let [(answer, _)] = &talk.receive(110, ACK, &octets[110..120])[..] else { panic!("not one") };
     assert_eq!((offset(answer.ack), ranges(answer)), (120, vec![(110, 120), (200, 250)]));
     talk.receive(120, ACK, &octets[120..200]);
@@ -224,14 +224,14 @@ fn what_comes_twice_is_told_once() {
 }
 
 #[test]
-fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
+fn sender_without_sack_gets_a_duplicate_acknowledgement_for_each_segment_out_of_order() {
     let mut talk = Talk::open(false);
     for at in [100, 200, 300] {
         let answers = talk.receive(at, ACK, &[7; 100]);
         assert_eq!(answers.len(), 1);
         assert_eq!((offset(answers[0].0.ack), answers[0].0.sack.as_slice()), (0, &[][..]));
     }
-    // Several in one batch: as many as make it repeat the segment at once.
+    // Several in one batch: as many as start a fast retransmit.
     for at in [400, 500, 600, 700] {
         let header = talk.header(at, ACK);
         assert!(talk.relay.segment(talk.now, &header, 100).is_empty());
@@ -244,7 +244,7 @@ fn sender_without_sack_gets_an_answer_for_each_segment_behind_a_gap() {
 }
 
 #[test]
-fn nothing_is_kept_beyond_the_window_or_the_bound_on_all_flows() {
+fn octets_out_of_order_are_bounded_by_the_window_and_the_backlog_of_all_flows() {
     let mut talk = Talk::open(true);
     talk.credit = CreditPool::new(100, 400);
     talk.receive(1000, ACK, &[1; 100]);
@@ -260,7 +260,7 @@ fn nothing_is_kept_beyond_the_window_or_the_bound_on_all_flows() {
 }
 
 #[test]
-fn a_flow_ends_where_what_came_in_order_has_no_place_left() {
+fn flow_is_aborted_when_octets_in_order_do_not_fit_the_backlog() {
     let mut talk = Talk::open(true);
     talk.credit = CreditPool::new(100, 250);
     talk.socket.room = 0;
@@ -273,7 +273,7 @@ fn a_flow_ends_where_what_came_in_order_has_no_place_left() {
 }
 
 #[test]
-fn end_of_the_stream_is_told_though_it_does_not_show_behind_what_is_in_flight() {
+fn fin_is_sent_though_the_end_does_not_show_behind_octets_in_flight() {
     let mut talk = Talk::open(true);
     talk.socket.to_read = vec![7; 100];
     talk.relay.readable();
@@ -286,7 +286,7 @@ fn end_of_the_stream_is_told_though_it_does_not_show_behind_what_is_in_flight() 
 }
 
 #[test]
-fn what_is_behind_urgent_data_is_looked_for_again_when_that_is_gone() {
+fn octets_behind_urgent_data_are_peeked_at_once_it_was_consumed() {
     let mut talk = Talk::open(true);
     (talk.socket.to_read, talk.socket.mark) = (b"helloX".to_vec(), Some(5));
     talk.socket.ended = true;
@@ -306,7 +306,7 @@ fn what_is_behind_urgent_data_is_looked_for_again_when_that_is_gone() {
 }
 
 #[test]
-fn what_the_peer_sent_before_it_failed_comes_before_the_reset() {
+fn octets_that_the_peer_sent_before_it_failed_precede_the_reset() {
     for by_writing in [false, true] {
         let mut talk = Talk::open(true);
         talk.socket.to_read = vec![7; 70_000];
@@ -346,10 +346,10 @@ fn what_the_peer_sent_before_it_failed_comes_before_the_reset() {
 }
 
 #[test]
-fn after_a_long_sleep_the_namespace_is_asked_before_it_is_given_up() {
+fn after_a_long_sleep_keepalives_are_sent_before_the_connection_is_aborted() {
     let mut talk = Talk::open(true);
     for _ in 0..5 {
-        assert_eq!(talk.wait(Duration::from_secs(400)).len(), 1, "a question");
+        assert_eq!(talk.wait(Duration::from_secs(400)).len(), 1, "a keepalive");
         assert_eq!(talk.next, Next::Wait);
         assert!(talk.relay.deadline() > Some(talk.now), "time for an answer");
     }
@@ -358,7 +358,7 @@ fn after_a_long_sleep_the_namespace_is_asked_before_it_is_given_up() {
 }
 
 #[test]
-fn what_is_not_acknowledged_is_not_told_of_as_having_come_twice() {
+fn duplicate_that_is_not_acknowledged_yet_is_not_reported() {
     let mut talk = Talk::open(true);
     talk.socket.room = 100;
     talk.receive(0, ACK, &[1; 200]);
@@ -371,7 +371,7 @@ fn what_is_not_acknowledged_is_not_told_of_as_having_come_twice() {
 }
 
 #[test]
-fn reset_with_the_number_that_was_acknowledged_counts_though_octets_are_parked() {
+fn reset_with_the_acknowledged_number_is_accepted_though_there_is_a_backlog() {
     let mut talk = Talk::open(true);
     talk.socket.room = 100;
     talk.receive(0, ACK, &[1; 200]);
@@ -422,7 +422,7 @@ fn syn_in_an_open_connection_is_challenged() {
 }
 
 #[test]
-fn syn_after_the_namespace_has_finished_begins_another_connection() {
+fn syn_after_fin_of_the_namespace_is_a_new_incarnation() {
     let mut talk = Talk::open(true);
     talk.receive(0, ACK.with(Flags::FIN), &[]);
     talk.relay.segment(talk.now, &syn(IRS), 0);
@@ -434,7 +434,7 @@ fn syn_after_the_namespace_has_finished_begins_another_connection() {
 }
 
 #[test]
-fn another_syn_while_the_socket_connects_begins_another_connection() {
+fn another_syn_while_the_socket_connects_is_a_new_incarnation() {
     let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
     let mut relay = Relay::new(connection);
     relay.segment(Instant::START, &syn(IRS), 0);
@@ -444,18 +444,18 @@ fn another_syn_while_the_socket_connects_begins_another_connection() {
 }
 
 #[test]
-fn question_whether_we_are_there_is_answered_and_noticed() {
+fn keepalive_is_answered_and_noticed() {
     let mut talk = Talk::open(true);
     talk.receive(0, ACK, &[1; 10]);
     talk.wait(Duration::from_millis(1));
-    assert!(!talk.relay.connection().was_keepalive_received());
+    assert!(!talk.relay.connection().is_keepalive_received());
     let [(answer, _)] = &talk.receive(9, ACK, &[])[..] else { panic!("no answer") };
     assert_eq!(offset(answer.ack), 10);
-    assert!(talk.relay.connection().was_keepalive_received());
+    assert!(talk.relay.connection().is_keepalive_received());
 }
 
 #[test]
-fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
+fn window_update_that_opens_a_zero_window_is_retransmitted_until_the_sender_goes_on() {
     let mut talk = Talk::open(true);
     let edge = offset(talk.relay.connection().clone().receiver().edge()) as usize;
     talk.socket.room = edge as u32;
@@ -475,7 +475,7 @@ fn opening_of_a_closed_window_is_told_until_the_sender_goes_on() {
 }
 
 #[test]
-fn what_was_kept_behind_a_gap_waits_for_all_parts_of_the_batch_that_fills_it() {
+fn octets_out_of_order_follow_all_parts_of_the_batch_that_fills_the_hole() {
     let octets: Vec<u8> = (0..100).collect();
     let mut talk = Talk::open(true);
     talk.receive(60, ACK, &octets[60..]);
@@ -490,7 +490,7 @@ fn what_was_kept_behind_a_gap_waits_for_all_parts_of_the_batch_that_fills_it() {
 }
 
 #[test]
-fn window_grows_in_turn_once_all_that_may_be_promised_is() {
+fn window_grows_in_turn_once_all_credit_is_lent() {
     let mut talk = Talk::open(true);
     let edge = |talk: &Talk| offset(talk.relay.connection().clone().receiver().edge());
     let first = edge(&talk);
@@ -510,7 +510,7 @@ fn window_grows_in_turn_once_all_that_may_be_promised_is() {
 }
 
 #[test]
-fn nothing_is_promised_in_the_handshake_once_all_that_may_be_promised_is() {
+fn window_in_the_handshake_is_zero_once_all_credit_is_lent() {
     let mut relay =
         Relay::new(Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460));
     relay.connected();
@@ -569,7 +569,7 @@ fn host_that_is_slow_to_connect_is_waited_for_in_silence() {
 }
 
 #[test]
-fn answer_to_a_syn_is_repeated_until_it_is_acknowledged() {
+fn syn_ack_is_retransmitted_until_it_is_acknowledged() {
     let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
     let mut relay = Relay::new(connection);
     relay.connected();

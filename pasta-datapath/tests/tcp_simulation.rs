@@ -1,5 +1,5 @@
-//! TCP from SYN to close in virtual time: the real mapping between a model of the namespace's TCP and
-//! a model of a host socket, over a link that loses, repeats and reorders. No socket, no clock.
+//! TCP from SYN to close in virtual time: the real relay between a model of the namespace's TCP and
+//! a model of a host socket, over a link that loses, duplicates and reorders. No socket, no clock.
 
 #[path = "simulation/world.rs"]
 mod world;
@@ -59,7 +59,7 @@ fn older_connection_of_the_namespace_is_ended_and_the_new_one_opens() {
     scenario.download = pattern(1, 1000);
     let outcome = scenario.run();
     assert_eq!(outcome.end, End::Orderly);
-    // Our SYN is repeated after its time-out.
+    // Our SYN is retransmitted after its timeout.
     assert!(outcome.took >= Duration::from_secs(1), "{:?}", outcome.took);
 }
 
@@ -72,7 +72,7 @@ fn silent_namespace_is_not_waited_for_without_end() {
 }
 
 #[test]
-fn clean_link_repeats_nothing() {
+fn clean_link_retransmits_nothing() {
     let mut scenario = Scenario::new(clean(), 1);
     scenario.upload = pattern(1, MIB);
     scenario.download = pattern(2, MIB);
@@ -127,7 +127,7 @@ fn slow_host_socket_holds_the_sender_back_and_loses_nothing() {
     let outcome = scenario.run();
     assert_eq!(outcome.end, End::Orderly);
     assert_eq!(outcome.retransmitted_by_peer, 0, "nothing accepted may be dropped");
-    assert!(outcome.max_backlog <= 20_000, "{} octets were backlog", outcome.max_backlog);
+    assert!(outcome.max_backlog <= 20_000, "{} octets of backlog", outcome.max_backlog);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn slow_host_socket_never_makes_the_sender_wait_for_a_time_out() {
     scenario.drain_per_ms = 1_000;
     scenario.upload = pattern(8, 500_000);
     let outcome = scenario.run();
-    // At 1,000 octets a millisecond, half a million take half a second; windows that are told late
+    // At 1,000 octets a millisecond, half a million take half a second; windows that are advertised late
     // would add their waits.
     assert!(outcome.took < Duration::from_millis(800), "took {:?}", outcome.took);
 }
@@ -241,7 +241,7 @@ fn namespace_reset_breaks_the_socket_off() {
 }
 
 #[test]
-fn namespace_that_vanishes_is_given_up_and_the_host_told() {
+fn connection_with_a_namespace_that_vanishes_is_aborted_on_both_sides() {
     let mut scenario = Scenario::new(clean(), 21);
     scenario.download = pattern(21, MIB);
     scenario.peer_vanishes_at = Some(200_000);

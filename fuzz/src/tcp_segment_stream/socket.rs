@@ -29,7 +29,7 @@ pub(super) struct Socket {
     consumed: u32,
     /// The end of what was peeked at, counted from the start of the stream.
     peeked: u32,
-    /// Octets that the mapping has taken from the namespace, and whether they are all.
+    /// Octets that the relay has taken from the namespace, and whether they are all.
     taken: (u32, bool),
 }
 
@@ -58,7 +58,7 @@ impl Socket {
         }
     }
 
-    /// Says what the mapping has to write by now.
+    /// Says what the relay has to write by now.
     pub(super) fn expect(&mut self, taken: u32, all: bool) {
         self.taken = (taken, all);
     }

@@ -6,12 +6,12 @@ use pasta_datapath::flow::tcp::relay::TapWriter;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
 
-/// What one turn may move towards the namespace (`QUANTUM` in the mapping), and how many segments
-/// without payload it may send: an answer, a FIN, its repetition, three acknowledgements.
+/// What one turn may move towards the namespace (`QUANTUM` in the relay), and how many segments
+/// without payload it may send: an answer, a FIN, its retransmission, three acknowledgements.
 const QUANTUM: usize = 512 * 1024;
 const BARE_SEGMENTS: usize = 6;
 
-/// What was promised to the namespace, and what it has promised.
+/// What was advertised to the namespace, and what it has advertised.
 #[derive(Debug)]
 pub(super) struct Tap {
     /// Segments that will not be taken.
@@ -35,7 +35,7 @@ pub(super) struct Tap {
     /// The last acknowledgement number sent, and the largest that may be.
     acked: Option<Seq>,
     acceptable: Seq,
-    /// The end of the window that was promised, at its largest.
+    /// The right edge of the advertised window, at its largest.
     edge: Option<Seq>,
     /// Of this turn: octets, segments without, whether the last of all was a reset.
     octets: usize,
@@ -113,10 +113,13 @@ impl Tap {
         let is_syn = header.flags.contains(Flags::SYN);
         let scale = if is_syn { 0 } else { self.scale };
         let edge = header.ack + (u32::from(header.window) << scale);
-        // A SYN that is repeated cannot say more than its unscaled field.
+        // A SYN that is retransmitted cannot advertise more than its unscaled field.
         if let Some(before) = self.edge.filter(|_| !is_syn) {
-            // A window is told in units: its end may be rounded down by less than one.
-            assert!(before.distance_from(edge) < 1 << self.scale, "lent window was taken back");
+            // A window is advertised in units: its end may be rounded down by less than one.
+            assert!(
+                before.distance_from(edge) < 1 << self.scale,
+                "the advertised window has shrunk"
+            );
         }
         self.edge = Some(self.edge.map_or(edge, |before| before.latest(edge)));
     }

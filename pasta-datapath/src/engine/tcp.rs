@@ -1,4 +1,6 @@
-//! TCP flows: one connection of the namespace's, its socket, and the way to the tap.
+//! TCP flows in the engine: a relay with its socket and its tap writer, the run queue and its round robin.
+//!
+//! The reasoning behind the quanta is in `docs/decisions/0015-round-robin.md`.
 
 use super::tx_window::Counted;
 use super::{Engine, Kind};
@@ -16,29 +18,26 @@ use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What a flow moves without waiting for its turn, in each round of those that wait; chosen: one
-/// super-frame, for exchanges of messages.
+/// Quantum of a flow outside the run queue, for each round of it, while others are in it; chosen: one
+/// super-frame, for request/response.
 const INTERACTIVE_QUANTUM: usize = 64 * 1024;
 
-/// What a flow moves in its turn, where several wait: less where there are so many that a round of all of
-/// them would take long, but never so little that each turn costs more than what it moves. Chosen: a round
-/// is some tenths of a second, which is one of 512 flows.
+/// Octets of a round of the run queue, and the smallest quantum. With more flows the quantum is smaller, so
+/// that a round does not take long, but never so small that a turn costs more than it moves. Chosen: a round
+/// of 512 flows, which is some tenths of a second.
 const ROUND_OCTETS: usize = 512 * QUANTUM;
 const MIN_QUANTUM: usize = 128 * 1024;
 
-/// How many waiting flows move their whole quantum before the tap and the sockets are looked at again.
-/// Measured beside eight bulk flows: with one the slowest of a hundred small exchanges take a quarter of
-/// the time that they take with four, and the eight move a seventh less.
+/// How many flows of the run queue have their turn before tap and sockets are polled again.
 const FLOWS_A_TURN: usize = 1;
 
-/// How many flows that wait for a window have a look at their socket in a turn; chosen: some milliseconds.
+/// How many flows that wait for window credit have their turn at once; chosen: some milliseconds.
 const WAITING_A_TURN: usize = 512;
 
-/// Names of ended flows that may be among those that wait, beside twice as many as there are flows; chosen.
+/// Ids of ended flows that may be in the queue for window credit, beside twice the number of flows; chosen.
 const NAMES_KEPT: usize = 64;
 
-/// RoundRobin of those flows that wait for their turn: one ends when all have had it that waited when it
-/// began.
+/// Rounds of the run queue: one ends when all flows that were in it at the start have had their turn.
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin {
     number: u32,
@@ -47,7 +46,7 @@ pub(super) struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// One more has had its turn, and now so many wait.
+    /// One more has had its turn, and `waiting` are in the queue.
     fn turn(&mut self, waiting: usize) {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
@@ -57,7 +56,7 @@ impl RoundRobin {
     }
 }
 
-/// What a flow has moved without waiting for its turn: in which round, and how many octets.
+/// Octets that a flow has sent outside the run queue, and in which round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Moved {
     round: u32,
@@ -75,7 +74,7 @@ impl Moved {
     }
 }
 
-/// What each of `flows` that have more to do moves in a turn, in octets.
+/// Quantum of each of `flows` in the run queue, in octets.
 pub(super) fn quantum_for(flows: usize) -> usize {
     (ROUND_OCTETS / flows.max(1)).clamp(MIN_QUANTUM, QUANTUM)
 }
@@ -87,14 +86,14 @@ pub(super) struct TcpFlow {
     pub(super) socket: TcpSocket,
     pub(super) path: Path,
     pub(super) mac: MacAddr,
-    /// When it was counted as one that sends.
+    /// When it was counted as active.
     pub(super) counted: Counted,
     moved: Moved,
     /// The namespace's SYN, for an error to quote; none where we opened it.
     pub(super) syn: Option<Header>,
 }
 
-/// One flow's way to the tap.
+/// The tap with the headers of one flow.
 struct FlowTap<'a> {
     tap: &'a mut Tap,
     path: &'a Path,
@@ -118,7 +117,7 @@ impl TapWriter for FlowTap<'_> {
 }
 
 impl Engine {
-    /// A flow of `connection` and the socket `fd`, which nothing waits for yet.
+    /// A flow of `connection` and the socket `fd`, not yet registered with epoll.
     pub(super) fn tcp_flow(
         &self,
         connection: Connection,
@@ -139,16 +138,16 @@ impl Engine {
         })
     }
 
-    /// Tells the sender of a segment for which there is no flow.
+    /// Answers a segment for which there is no flow.
     pub(super) fn send_reset(&mut self, mac: MacAddr, key: FlowKey, reset: &ToSend) {
         let our_mac = self.tap.our_mac();
         let path = Path::new(our_mac, mac, tap::TCP, key.remote, key.namespace);
         self.tap.write_tcp(&path, reset, u16::MAX, &[]);
     }
 
-    /// Carries on a flow of which something was noted. While others wait for their turn it moves little:
-    /// enough for an exchange of messages to go first, and no more than that for a bulk flow, whose turn
-    /// comes with [`Engine::serve_run_queue`].
+    /// Runs a flow with events. While others are in the run queue it moves little: enough for
+    /// request/response to go first, and no more than that for a bulk flow, whose turn comes with
+    /// [`Engine::serve_run_queue`].
     pub(super) fn run_tcp(&mut self, now: Instant, id: FlowId, payloads: &[IoSlice<'_>]) {
         if self.run_queue.is_empty() {
             return self.run_tcp_for(QUANTUM, now, id, payloads);
@@ -164,14 +163,14 @@ impl Engine {
             && let Kind::Tcp(tcp) = &mut flow.kind
         {
             let after = tcp.relay.connection().sent();
-            // It goes back to repeat what was lost.
+            // It goes back for a retransmission.
             let moved = if after.after(before) { after.distance_from(before) } else { 0 };
             tcp.moved.add(moved, &self.round_robin);
         }
     }
 
-    /// Gives flows that have more to do a turn: only those that were in the queue when it began, and
-    /// only so many that what arrives meanwhile does not wait long.
+    /// Serves the run queue in round robin: only flows that were in it at the start, and only so many that
+    /// events do not wait long.
     pub(super) fn serve_run_queue(&mut self, now: Instant) {
         let (waiting, mut served) = (self.run_queue.len(), 0);
         for _ in 0..waiting {
@@ -180,7 +179,7 @@ impl Engine {
             }
             let Some(id) = self.run_queue.pop_front() else { return };
             self.round_robin.turn(self.run_queue.len());
-            // Names of flows that have ended do not take the turn of those that live.
+            // Ids of flows that have ended do not take the turn of others.
             if self.flows.get_mut(id).is_some() {
                 served += 1;
                 self.feed(now, id);
@@ -188,8 +187,7 @@ impl Engine {
         }
     }
 
-    /// Lets windows grow, in the order in which flows have come to wait for that, as long as the tap's queue
-    /// has room for what is sent on them.
+    /// Lets windows grow, in the order in which flows came to wait for window credit, as long as some is left.
     pub(super) fn serve_waiting(&mut self, now: Instant) {
         if self.waiting.len() > 2 * self.flows.len() + NAMES_KEPT {
             self.waiting.retain(|id| self.flows.get_mut(*id).is_some());
@@ -244,10 +242,10 @@ impl Engine {
             waiting.push_back(id);
             credit.set_others_wait(true);
         }
-        if tcp.relay.connection().was_keepalive_received() {
+        if tcp.relay.connection().is_keepalive_received() {
             tcp.socket.ask_peer();
         }
-        // Where asking fails, the recheck of the send buffer does the same more slowly.
+        // If it fails, the send buffer is polled.
         if tcp.relay.take_write_event_wanted()
             && poller.rearm(tcp.socket.as_fd(), id.as_token()).is_err()
         {
@@ -270,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_ends_when_all_that_waited_at_its_begin_have_had_their_turn() {
+    fn a_round_ends_when_all_that_were_queued_at_its_start_have_had_their_turn() {
         let (mut round_robin, mut moved) = (RoundRobin::default(), Moved::default());
         round_robin.turn(3);
         moved.add(1000, &round_robin);

@@ -145,11 +145,11 @@ pub struct ToSend {
     pub window: u16,
     /// Options of a SYN.
     pub syn: Option<SynOptions>,
-    /// What came before its turn; not on a SYN.
+    /// SACK and D-SACK blocks; not on a SYN.
     pub sack: SackBlocks,
 }
 
-/// Ranges of sequence numbers that have arrived behind a gap: first number, and first one behind.
+/// Blocks of a SACK option, left and right edge: octets received out of order, or a duplicate (D-SACK).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SackBlocks {
     blocks: [(Seq, Seq); MAX_SACK_BLOCKS],
@@ -157,11 +157,11 @@ pub struct SackBlocks {
 }
 
 impl SackBlocks {
-    /// No range.
+    /// No block.
     pub const NONE: Self =
         Self { blocks: [(Seq::const_from(0), Seq::const_from(0)); MAX_SACK_BLOCKS], count: 0 };
 
-    /// Adds a range; more than [`MAX_SACK_BLOCKS`] are left out.
+    /// Adds a block; more than [`MAX_SACK_BLOCKS`] are left out.
     pub fn push(&mut self, from: Seq, to: Seq) {
         if let Some(slot) = self.blocks.get_mut(self.count) {
             *slot = (from, to);
@@ -169,12 +169,12 @@ impl SackBlocks {
         }
     }
 
-    /// The ranges.
+    /// The blocks.
     pub fn as_slice(&self) -> &[(Seq, Seq)] {
         self.blocks.get(..self.count).unwrap_or_default()
     }
 
-    /// Length of the option with padding in front; nothing for no range.
+    /// Length of the option with padding in front; zero without a block.
     fn len(&self) -> usize {
         if self.count == 0 { 0 } else { 4 + 8 * self.count }
     }

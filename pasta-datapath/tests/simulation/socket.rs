@@ -9,7 +9,7 @@ pub(super) struct Socket {
     /// Still to come from the far end, in full at the start.
     pub(super) queue: Vec<u8>,
     pub(super) ended: bool,
-    /// Written by the mapping, not yet taken by the far end.
+    /// Written by the relay, not yet taken by the far end.
     pub(super) buffered: usize,
     pub(super) received: Vec<u8>,
     pub(super) shut_down: bool,

@@ -56,7 +56,7 @@ pub(crate) enum End {
     Orderly,
     PeerWasReset,
     BrokenOffByPeer,
-    /// The mapping gave the namespace up.
+    /// The relay has aborted the connection.
     GaveUp,
     /// The time the scenario runs for has passed.
     StillOpen,
@@ -165,7 +165,7 @@ enum Event {
     Deadline,
 }
 
-/// Collects what the mapping sends.
+/// Collects what the relay sends.
 struct Wire {
     sent: Vec<Segment>,
 }
@@ -493,7 +493,7 @@ impl World {
         self.events.insert((when, self.count), event);
     }
 
-    /// Puts `segment` on the link, which may lose, repeat or delay it.
+    /// Puts `segment` on the link, which may lose, duplicate or delay it.
     fn transmit(&mut self, segment: Segment, deliver: fn(Segment) -> Event) {
         let link = self.scenario.link;
         if self.random.percent(link.loss) {
@@ -579,7 +579,7 @@ impl World {
         if self.outcome.end == End::Orderly {
             assert!(self.peer.received == self.scenario.download, "download differs");
             assert!(self.socket.received == self.scenario.upload, "upload differs");
-            assert_eq!(self.credit.backlog(), 0, "backlog octets are given back");
+            assert_eq!(self.credit.backlog(), 0, "the backlog is released");
         }
         self.outcome
     }
@@ -700,7 +700,7 @@ impl World {
             Next::Reset if self.scenario.peer_vanishes_at.is_some() => Some(End::GaveUp),
             Next::Reset if self.peer.vanished => Some(End::BrokenOffByPeer),
             Next::Over if self.peer.is_done() => Some(End::Orderly),
-            // Our last acknowledgement of the peer's FIN was lost: it hears a reset for it in the
+            // Our last acknowledgement of the peer's FIN was lost: it receives a reset for it in the
             // end, having received everything.
             Next::Over if self.peer.fin_received && self.peer.acked == self.peer.len() => {
                 Some(End::Orderly)

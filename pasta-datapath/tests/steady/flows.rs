@@ -1,5 +1,5 @@
 //! One flow at full speed in each direction, through everything but the kernel: frames as the tap gives
-//! them, the flow table, the real mapping, and a socket and a tap that count what they are asked.
+//! them, the flow table, the real relay, and a socket and a tap that count what they are asked.
 
 use pasta_datapath::flow::table::FlowTable;
 use pasta_datapath::flow::tcp::connection::Connection;

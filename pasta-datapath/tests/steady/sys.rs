@@ -15,18 +15,18 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of the same function, and it is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on; the pointer came from the same allocator.
+        // SAFETY: the caller upholds the contract of the same function, and it is passed on; the pointer came from the same allocator.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on; the pointer came from the same allocator.
+        // SAFETY: the caller upholds the contract of the same function, and it is passed on; the pointer came from the same allocator.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

@@ -1,28 +1,27 @@
-//! Segments that came before their turn, kept until the gap in front of them is filled (RFC 9293,
-//! section 3.10.7.4), and the blocks that tell the sender about them (RFC 2018).
+//! Reassembly of the stream: segments out of order, kept until the hole in front of them is filled (RFC
+//! 9293, section 3.10.7.4), and the SACK blocks that report them (RFC 2018).
 //!
-//! The way from the namespace is one queue on one machine: a gap means that the tap's queue was full and
-//! dropped a segment, and what follows it is everything else that was in the window. Without keeping
-//! that, all of it would have to come again. Gaps are rare and short, so what is kept is copied, into
-//! blocks that are joined where they touch; both their number and their octets are bounded, and what
-//! does not fit is dropped as if it had been lost too.
+//! The path from the namespace is one queue on one machine: a hole means that the tap's queue was full and
+//! dropped a segment, and all that follows is the rest of the window. If it were dropped too, all of it
+//! would have to be retransmitted. Holes are rare and short, so that octets are copied, into blocks that
+//! are joined where they touch. The number of blocks and of octets is bounded; what does not fit is dropped.
 
 use crate::wire::seq::Seq;
 use crate::wire::tcp::{MAX_SACK_BLOCKS, SackBlocks};
 
-/// Most blocks that are kept apart from each other; chosen: each stands for a loss of its own.
+/// Most blocks of one connection; chosen: each stands for a loss of its own.
 const MAX_BLOCKS: usize = 16;
 
-/// A block with more octets is not moved to be joined to one in front of it; chosen: what a segment may have.
-/// Segments in descending order would move all that is kept, each time.
+/// A block with more octets is not moved to be joined to one in front of it; chosen: the largest segment.
+/// Otherwise segments in descending order would move all octets each time.
 const MAX_MOVED: usize = 64 * 1024;
 
-/// What is kept for one connection.
+/// Octets out of order of one connection.
 #[derive(Clone, Debug, Default)]
 pub struct Assembler {
     /// In order, none overlapping. They touch only where the one behind is larger than [`MAX_MOVED`].
     blocks: Vec<Block>,
-    /// Number of a FIN that came before its turn.
+    /// Number of a FIN that arrived out of order.
     fin: Option<Seq>,
     /// First number of the block that the newest segment became part of (RFC 2018, section 4: it is
     /// reported first).
@@ -46,23 +45,23 @@ impl Block {
 }
 
 impl Assembler {
-    /// Whether nothing is kept.
+    /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty() && self.fin.is_none()
     }
 
-    /// Octets that are kept.
+    /// Octets in all blocks.
     pub fn octets(&self) -> usize {
         self.blocks.iter().map(|block| block.octets.len()).sum()
     }
 
-    /// Remembers a FIN with number `seq`.
+    /// Inserts a FIN with number `seq`.
     pub fn insert_fin(&mut self, seq: Seq) {
         self.fin = Some(seq);
     }
 
-    /// Keeps `payload`, which starts at `seq`, as far as it is new; gives how many octets that are more
-    /// than before. None of it if there would be too many blocks.
+    /// Inserts `payload`, which starts at `seq`, as far as it is new; gives how many octets were added. None
+    /// if there would be too many blocks.
     pub fn insert(&mut self, seq: Seq, payload: &[u8]) -> usize {
         let before = self.octets();
         let (mut payload, end) = (payload, seq + payload.len() as u32);
@@ -109,18 +108,18 @@ impl Assembler {
         self.octets() - before
     }
 
-    /// Takes out the first block if it begins at or before `next`.
+    /// Removes the first block if it begins at or before `next`.
     pub fn take_block(&mut self, next: Seq) -> Option<Block> {
         let due = self.blocks.first().is_some_and(|block| !block.start.after(next));
         due.then(|| self.blocks.remove(0))
     }
 
-    /// Takes out the FIN if everything before it has come.
+    /// Removes the FIN if everything before it was received.
     pub fn take_fin(&mut self, next: Seq) -> bool {
         self.fin.take_if(|fin| *fin == next).is_some()
     }
 
-    /// Adds what to tell the sender: the block of the newest segment, then the others.
+    /// Adds the SACK blocks to report: that of the newest segment, then the others.
     pub fn add_sack_blocks(&self, sack: &mut SackBlocks) {
         let is_newest = |block: &&Block| Some(block.start) == self.newest;
         let newest = self.blocks.iter().filter(is_newest);
@@ -131,7 +130,7 @@ impl Assembler {
     }
 }
 
-/// Appends what of `octets`, which start at `seq`, comes behind the end of `whole`.
+/// Appends the part of `octets`, which start at `seq`, that is behind the end of `whole`.
 fn append(whole: &mut Block, seq: Seq, octets: &[u8]) {
     let known = whole.end().distance_from(seq) as usize;
     whole.octets.extend_from_slice(octets.get(known..).unwrap_or_default());
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn block_and_fin_come_out_when_it_is_their_turn() {
+    fn block_and_fin_come_out_once_the_hole_is_filled() {
         let mut assembler = Assembler::default();
         assembler.insert(START + 10, &[1; 10]);
         assembler.insert_fin(START + 20);

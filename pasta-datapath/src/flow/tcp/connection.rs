@@ -1,4 +1,5 @@
-//! One connection with the namespace: both halves, the handshake, and what ends it.
+//! One connection with the namespace: both halves, the handshake, simultaneous open, keepalive, and the end
+//! by FIN, reset or timeout.
 
 use super::WINDOW_SCALE;
 use super::receiver::{Receiver, Taken};
@@ -9,15 +10,15 @@ use crate::wire::tcp::{DEFAULT_MSS, Flags, Header, SackBlocks, SynOptions, ToSen
 use std::ops::Range;
 use std::time::Duration;
 
-/// A namespace that was silent this long is asked whether the connection still exists; chosen, well
-/// above what applications wait for an answer and well below the two hours of RFC 9293.
+/// Idle time before the first keepalive; chosen: well above what applications wait for an answer, well
+/// below the two hours of RFC 9293.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
-/// Time between unanswered questions.
+/// Time between unanswered keepalives.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-/// This many unanswered questions end the connection.
+/// This many unanswered keepalives end the connection.
 const KEEPALIVE_PROBES: u8 = 5;
 
-/// Smallest MSS we believe a peer; Linux has the same floor for its own (`TCP_MIN_MSS`).
+/// Smallest MSS that we accept from a peer; Linux has the same floor for its own (`TCP_MIN_MSS`).
 const MIN_MSS: u16 = 88;
 
 const NO_SACK: SackBlocks = SackBlocks::NONE;
@@ -25,9 +26,9 @@ const NO_SACK: SackBlocks = SackBlocks::NONE;
 /// Which events a connection has seen. Its directions close apart, so there is no single state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
-    /// The namespace's SYN; it is there from the beginning where it was the first.
+    /// The namespace's SYN was received.
     syn_from_tap: bool,
-    /// The host socket is connected and our SYN has left.
+    /// The host socket is connected and our SYN was sent.
     syn_sent: bool,
     /// The namespace has acknowledged our SYN.
     established: bool,
@@ -41,7 +42,7 @@ struct Seen {
 #[derive(Clone, Debug)]
 pub struct Connection {
     seen: Seen,
-    /// Number of the namespace's SYN, once that was seen.
+    /// IRS: number of the namespace's SYN, once that was received.
     irs: Seq,
     receiver: Receiver,
     sender: Sender,
@@ -49,8 +50,8 @@ pub struct Connection {
     their_scale: Option<u8>,
     /// Whether both ends understand SACK.
     sack: bool,
-    /// Whether the namespace has asked if we are still there.
-    was_keepalive_received: bool,
+    /// Whether the namespace has sent a keepalive.
+    keepalive_received: bool,
     /// Largest segment the namespace takes.
     their_mss: u16,
     /// Largest segment we take.
@@ -62,22 +63,21 @@ pub struct Connection {
 /// What to do with a segment's payload, or with the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SegmentAction {
-    /// This part of the payload comes next in the stream; it may be empty.
+    /// This part of the payload is next in the stream; it may be empty.
     Take(Range<usize>),
-    /// This part of the payload came before its turn and may be kept, and a FIN behind it.
+    /// This part of the payload is out of order and may be kept, and a FIN behind it.
     OutOfOrder(Range<usize>, Option<Seq>),
-    /// As `Take` of nothing, and sending has to start over: a segment was lost.
+    /// As `Take` of nothing; a segment of ours was lost and has to be retransmitted.
     Retransmit,
-    /// The namespace has forgotten this connection and opens a new one between the same ends.
+    /// The SYN of a new incarnation of the connection, between the same ends.
     NewIncarnation,
     /// The namespace has reset the connection.
     Reset,
-    /// The segment contradicts the connection: both sides are to be reset.
+    /// The acknowledgement of our SYN is unacceptable: both sides are to be reset.
     Unacceptable,
-    /// The segment belongs to an earlier connection between the same ends, which this answer ends.
+    /// An old duplicate, of an earlier incarnation, which this reset ends.
     OldDuplicate(ToSend),
-    /// The namespace opens the connection at the same time: what [`Connection::syn`] gives is due
-    /// again.
+    /// Simultaneous open: [`Connection::syn`] has to be sent again, as a SYN with ACK.
     SimultaneousOpen,
 }
 
@@ -86,11 +86,11 @@ pub enum SegmentAction {
 pub enum TimeoutAction {
     /// Nothing yet.
     Nothing,
-    /// Send what [`Connection::syn`] gives, again.
+    /// Retransmit [`Connection::syn`].
     RetransmitSyn,
-    /// Sending starts over from the front.
+    /// Retransmit from the front.
     Retransmit,
-    /// Send what [`Connection::probe`] gives.
+    /// Send [`Connection::probe`]: a zero-window probe or a keepalive.
     Probe,
     /// The namespace does not answer: reset both sides.
     Abort,
@@ -108,7 +108,7 @@ impl Connection {
             sender: Sender::new(iss, u32::from(syn.window)),
             their_scale: syn.window_scale,
             sack: syn.sack_permitted,
-            was_keepalive_received: false,
+            keepalive_received: false,
             their_mss: effective_mss(syn, our_mss),
             our_mss,
             keepalive_due: now + KEEPALIVE_AFTER,
@@ -124,11 +124,11 @@ impl Connection {
             seen: Seen::default(),
             irs,
             receiver: Receiver::new(irs, 0, our_mss),
-            // Room for the SYN; the answer brings the window.
+            // Enough for the SYN; the answer brings the window.
             sender: Sender::new(iss, 1),
             their_scale: None,
             sack: false,
-            was_keepalive_received: false,
+            keepalive_received: false,
             their_mss: DEFAULT_MSS,
             our_mss,
             keepalive_due: now + KEEPALIVE_AFTER,
@@ -191,8 +191,7 @@ impl Connection {
         &mut self.receiver
     }
 
-    /// The socket is connected: the answer to the namespace's SYN, or the first SYN. Also for repeating
-    /// it.
+    /// The socket is connected: our SYN, with ACK if the namespace's was received. Also to retransmit it.
     pub fn syn(&mut self, now: Instant) -> ToSend {
         self.seen.syn_sent = true;
         let seq = self.sender.unacknowledged();
@@ -223,7 +222,7 @@ impl Connection {
         self.keepalives_sent = 0;
         let nothing = SegmentAction::Take(0..0);
         if !self.seen.syn_sent {
-            // The host socket is still connecting: a repeated SYN waits with us, a reset ends it.
+            // The host socket is still connecting: a retransmitted SYN waits too, a reset ends it.
             if header.flags.contains(Flags::RST) {
                 return SegmentAction::Reset;
             }
@@ -241,17 +240,17 @@ impl Connection {
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
         let len = len.saturating_add(u32::from(syn)).saturating_add(u32::from(fin));
         if syn && !self.seen.established && header.seq == self.irs {
-            // Our answer was lost: the time-out repeats it; nothing else is known to be wrong.
+            // Our SYN with ACK was lost: the retransmission timeout sends it again.
             return nothing;
         }
-        // What answers a segment of ours has the number that we acknowledged, and parked octets are not.
+        // An answer to a segment of ours has the number that we acknowledged, which is not RCV.NXT while
+        // there is a backlog.
         let answers = header.seq == self.receiver.acknowledged();
         if header.flags.contains(Flags::RST) && answers {
             return SegmentAction::Reset;
         }
-        // How a kernel asks: with a number that was acknowledged, and an octet or none (RFC 9293, section
-        // 3.8.4).
-        self.was_keepalive_received |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
+        // A keepalive: the last number that was acknowledged, and an octet or none (RFC 9293, section 3.8.4).
+        self.keepalive_received |= len <= 1 && header.seq == self.receiver.acknowledged() - 1;
         if !self.receiver.acceptable(header.seq, len) {
             if !header.flags.contains(Flags::RST) {
                 self.receiver.force_ack();
@@ -292,13 +291,13 @@ impl Connection {
         }
     }
 
-    /// Whether `header` is a SYN that is none of this connection's.
+    /// Whether `header` is the SYN of a new incarnation.
     fn is_new_syn(&self, header: &Header) -> bool {
         let has = |flags| header.flags.contains(flags);
         has(Flags::SYN) && !has(Flags::ACK) && !has(Flags::RST) && header.seq != self.irs
     }
 
-    /// Takes in a segment while our SYN has no answer (RFC 9293, section 3.10.7.3).
+    /// Takes in a segment in state SYN-SENT (RFC 9293, section 3.10.7.3).
     fn opening_segment(&mut self, now: Instant, header: &Header) -> SegmentAction {
         let nothing = SegmentAction::Take(0..0);
         let has = |flags| header.flags.contains(flags);
@@ -347,7 +346,7 @@ impl Connection {
             return nothing;
         }
         if self.seen.fin_from_tap {
-            // Nothing comes after FIN (RFC 9293, section 3.10.7.4, seventh step); it may be a repeat.
+            // Nothing comes after FIN (RFC 9293, section 3.10.7.4, seventh step); a retransmission may.
             self.receiver.force_ack();
             return nothing;
         }
@@ -365,8 +364,8 @@ impl Connection {
         }
     }
 
-    /// Takes in `payload_len` octets at `seq` that came before their turn, and a FIN behind them; says
-    /// which part comes next in the stream.
+    /// Takes in `payload_len` octets at `seq` from the assembler, and a FIN behind them; says which part is
+    /// next in the stream.
     pub fn take_assembled(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Range<usize> {
         match self.take(seq, payload_len, fin) {
             SegmentAction::Take(range) => range,
@@ -374,14 +373,14 @@ impl Connection {
         }
     }
 
-    /// Whether what came out of order or twice is to be described to the namespace.
+    /// Whether SACK and D-SACK blocks are sent to the namespace.
     pub fn uses_sack(&self) -> bool {
         self.sack
     }
 
-    /// Whether the namespace has asked if we are still there: the host's peer should be asked too.
-    pub fn was_keepalive_received(&self) -> bool {
-        self.was_keepalive_received
+    /// Whether the namespace has sent a keepalive: the host's peer should have one too.
+    pub fn is_keepalive_received(&self) -> bool {
+        self.keepalive_received
     }
 
     /// Sends no segments larger than `mss` from now on: what fits the tap has changed.
@@ -394,7 +393,7 @@ impl Connection {
         self.receiver.accept(octets);
     }
 
-    /// Octets of payload taken that the socket has not accepted.
+    /// Octets of payload taken and not yet accepted by the socket.
     pub fn backlog(&self) -> u32 {
         let fin = self.seen.fin_from_tap && !self.seen.fin_to_socket;
         self.receiver.backlog() - u32::from(fin)
@@ -413,7 +412,7 @@ impl Connection {
         self.receiver.force_ack();
     }
 
-    /// A segment for the namespace with what is next in line; it counts as sent.
+    /// The header of a segment with the next `octets` of data; it counts as sent.
     pub fn data(&mut self, now: Instant, octets: u32, push: bool) -> ToSend {
         let seq = self.sender.next();
         self.sender.sent(now, octets);
@@ -441,14 +440,14 @@ impl Connection {
         self.header(seq, Flags::FIN.with(Flags::ACK))
     }
 
-    /// A bare acknowledgement.
+    /// An acknowledgement without data.
     pub fn acknowledgement(&mut self) -> ToSend {
         let seq = self.sender.pure_ack_seq();
         self.header(seq, Flags::ACK)
     }
 
-    /// A segment that the namespace has to answer: its number was acknowledged before (RFC 9293,
-    /// section 3.8.4).
+    /// A zero-window probe or keepalive: its number was acknowledged before, so that the namespace has to
+    /// answer (RFC 9293, sections 3.8.4 and 3.8.6.1).
     pub fn probe(&mut self) -> ToSend {
         let seq = self.sender.unacknowledged() - 1;
         self.header(seq, Flags::ACK)
@@ -467,8 +466,8 @@ impl Connection {
         ToSend { seq, ack, flags, window, syn: None, sack: NO_SACK }
     }
 
-    /// When [`Connection::expire`] wants to be called next; never while the socket connects, which
-    /// the host's kernel gives up by itself.
+    /// When [`Connection::expire`] is due; never while the socket connects, which the host's kernel times
+    /// out by itself.
     pub fn deadline(&self) -> Option<Instant> {
         if !self.seen.syn_sent {
             return None;
@@ -477,7 +476,7 @@ impl Connection {
         Some(self.sender.deadline().map_or(keepalive, |deadline| deadline.min(keepalive)))
     }
 
-    /// Says what time has brought; harmless to call early.
+    /// Says what a passed deadline asks for; harmless to call early.
     pub fn expire(&mut self, now: Instant) -> TimeoutAction {
         if !self.seen.syn_sent {
             return TimeoutAction::Nothing;
@@ -504,7 +503,7 @@ impl Connection {
     }
 }
 
-/// Payload of the segments that the sender of `syn` takes, and that fit the tap.
+/// Effective send MSS: what the sender of `syn` takes, and what fits the tap (RFC 9293, section 3.7.1).
 fn effective_mss(syn: &Header, our_mss: u16) -> u16 {
     syn.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(our_mss.max(MIN_MSS))
 }

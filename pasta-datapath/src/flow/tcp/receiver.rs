@@ -1,23 +1,23 @@
-//! Data from the namespace to the host socket: what is in order, what is acknowledged, and how much
-//! more may come.
+//! The receiving half: data from the namespace to the host socket, acknowledgements, and the advertised
+//! window.
 //!
-//! "Acknowledged" means "accepted by the host kernel's socket". What arrived in order but did not
-//! fit the socket is parked by the flow and never dropped, so the sender never waits for a time-out
-//! of ours. The window promises what the socket can take now, less what is parked; its right edge
-//! never moves left (RFC 9293, section 3.8.6).
+//! An octet is acknowledged when the host socket has accepted it. Octets in order that do not fit the
+//! socket go to the backlog of the relay and are never dropped, so that no octet inside the window has to
+//! be retransmitted. The advertised window is the free space of the send buffer, less the backlog; its
+//! right edge never moves left (RFC 9293, section 3.8.6).
 
 use crate::sys::send_buffer::SendBuffer;
 use crate::wire::seq::Seq;
 use std::ops::Range;
 
-/// Largest window we promise: what the largest scale we offer can express.
+/// Largest window we advertise: the largest that the scale we offer can express.
 const MAX_WINDOW: u32 = (u16::MAX as u32) << super::WINDOW_SCALE;
 
-/// With less than this left of the window, or of the largest there was, or half of it used, the socket is
-/// asked for room again.
+/// The free space of the send buffer is read again when less than this is left of the window (half of the
+/// largest window, if that is less), or half of that was used since.
 const UPDATE_BELOW: u32 = 32 * 1024;
 
-/// What of a segment is new, in order, and inside the window.
+/// The part of a segment that is new, in order, and inside the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// Take these octets of the payload, and FIN if it is set.
@@ -29,34 +29,34 @@ pub enum Taken {
     },
     /// Nothing new: a duplicate.
     Duplicate,
-    /// Something before it is missing.
+    /// Octets in front of it are missing.
     OutOfOrder,
 }
 
 /// The receiving half of a connection with the namespace.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// Next number expected: all before it is accepted by the socket or parked.
+    /// RCV.NXT: the socket has accepted all before it, or it is in the backlog.
     next: Seq,
-    /// All before it was accepted by the socket.
+    /// The socket has accepted all before it; the acknowledgement number we send.
     accepted: Seq,
-    /// First number beyond the window; never moves left.
+    /// Right edge of the window: the first number beyond it. Never moves left.
     edge: Seq,
     /// Shift count of the windows we send; 0 if the peer does not scale.
     scale: u8,
     /// The largest segment the namespace may send us.
     mss: u16,
-    /// What was expected when room was last looked for.
+    /// RCV.NXT when the free space of the send buffer was last read.
     updated_at: Seq,
     /// Acknowledgement number and edge of the last segment we sent.
     advertised: (Seq, Seq),
-    /// The largest window promised so far.
+    /// The largest window advertised so far.
     largest_window: u32,
-    /// Whether the next segment is due even if it says nothing new.
+    /// Whether an acknowledgement is due even if it carries nothing new.
     ack_forced: bool,
-    /// Whether the last segment opened a window that was closed.
+    /// Whether a segment of ours has opened a zero window.
     window_opened: bool,
-    /// What the namespace has sent again though it was here, since it was last told; empty if nothing.
+    /// Duplicate range to report in a D-SACK block (RFC 2883); empty if none.
     duplicate: (Seq, Seq),
 }
 
@@ -79,22 +79,22 @@ impl Receiver {
         }
     }
 
-    /// Next number expected in order.
+    /// RCV.NXT: the next number expected in order.
     pub fn next(&self) -> Seq {
         self.next
     }
 
-    /// First number beyond the window that was promised.
+    /// Right edge of the window.
     pub fn edge(&self) -> Seq {
         self.edge
     }
 
-    /// What is to be acknowledged.
+    /// The number to acknowledge.
     pub fn acknowledged(&self) -> Seq {
         self.accepted
     }
 
-    /// Octets taken from segments that the socket has not accepted yet.
+    /// Octets taken from segments and not yet accepted by the socket.
     pub fn backlog(&self) -> u32 {
         self.next.distance_from(self.accepted)
     }
@@ -107,7 +107,7 @@ impl Receiver {
         ends_in_or_after && starts_before_edge
     }
 
-    /// Says what to take of a segment and expects what follows it. Overlap is trimmed on both sides.
+    /// Says what to take of a segment and advances RCV.NXT past it. Overlap is trimmed on both sides.
     pub fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Taken {
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
         if seq.after(self.next) {
@@ -124,12 +124,12 @@ impl Receiver {
             return Taken::Duplicate;
         }
         self.next = seq + keep + u32::from(fin);
-        // A FIN needs no room: where it comes with the window used up, what follows is inside all the same.
+        // A FIN needs no buffer space: one behind a full window is taken and moves the edge.
         self.edge = self.edge.latest(self.next);
         Taken::InOrder { payload: skip as usize..keep.max(skip) as usize, fin }
     }
 
-    /// The socket has accepted `octets` more, parked ones first.
+    /// The socket has accepted `octets` more, those of the backlog first.
     pub fn accept(&mut self, octets: u32) {
         self.accepted += octets.min(self.backlog());
     }
@@ -139,23 +139,22 @@ impl Receiver {
         self.edge.distance_from(self.next)
     }
 
-    /// Recomputes the window from what the socket has room for; gives by how many octets it has grown.
-    pub fn update_window(&mut self, room: SendBuffer) -> u32 {
+    /// Recomputes the window from the free space of the send buffer; gives by how many octets it has grown.
+    pub fn update_window(&mut self, buffer: SendBuffer) -> u32 {
         self.updated_at = self.next;
-        let free = room.payload().saturating_sub(self.backlog()).min(MAX_WINDOW);
+        let free = buffer.payload().saturating_sub(self.backlog()).min(MAX_WINDOW);
         let whole = free >> self.scale << self.scale;
         let before = self.edge;
         self.edge = before.latest(self.next + whole);
         self.edge.distance_from(before)
     }
 
-    /// Whether the acknowledgement that is due says only that something arrived, so that it may wait
-    /// for a segment to carry it.
+    /// Whether the acknowledgement that is due may be delayed, for a segment with data to carry it.
     pub fn may_wait(&self) -> bool {
         !self.ack_forced && self.left() >= UPDATE_BELOW
     }
 
-    /// Whether so much of the window is used that room should be looked for.
+    /// Whether so much of the window is used that the send buffer should be read again.
     pub fn is_used_up(&self) -> bool {
         let left = self.left();
         let enough = UPDATE_BELOW.min(self.largest_window / 2);
@@ -164,8 +163,8 @@ impl Receiver {
             || self.next.distance_from(self.updated_at) >= enough / 2
     }
 
-    /// Notes that of `len` octets from `seq` on, which begin no later than what is expected, all before
-    /// that were here. Of several such segments the last is told of.
+    /// Notes the part of `len` octets from `seq` on that is before RCV.NXT as a duplicate, and forces an
+    /// acknowledgement. Of several duplicates the last is reported.
     pub fn note_duplicate(&mut self, seq: Seq, len: u32) {
         if len > 0 && seq.before(self.next) {
             let end = seq + len;
@@ -174,15 +173,14 @@ impl Receiver {
         }
     }
 
-    /// Whether there is something to tell of as having come twice. Not before it is acknowledged: until then
-    /// the sender would take it for the first time, behind a gap.
+    /// Whether there is a duplicate to report. Not before it is acknowledged: until then the sender would
+    /// read the block as a SACK block, of octets received out of order.
     pub fn has_duplicate(&self) -> bool {
         self.duplicate.0 != self.duplicate.1 && !self.duplicate.1.after(self.accepted)
     }
 
-    /// What to tell of as having come twice: first number, and first one behind (RFC 2883, section 4).
-    /// It counts as told. A sender that hears nothing of it takes its own impatience for a loss, and sends
-    /// less.
+    /// The D-SACK block to report: left and right edge (RFC 2883, section 4). It counts as reported. Without
+    /// it the sender takes a spurious retransmission for a loss and reduces its congestion window.
     pub fn take_duplicate(&mut self) -> Option<(Seq, Seq)> {
         let (from, to) = self.duplicate;
         self.has_duplicate().then(|| {
@@ -191,33 +189,32 @@ impl Receiver {
         })
     }
 
-    /// The next acknowledgement is due whatever it says.
+    /// Makes an acknowledgement due, whatever it carries.
     pub fn force_ack(&mut self) {
         self.ack_forced = true;
     }
 
-    /// Whether a segment of ours would tell the namespace something it has to know.
+    /// Whether an acknowledgement or a window update is due.
     pub fn ack_due(&self) -> bool {
         let (ack, edge) = self.advertised;
         if self.ack_forced || self.acknowledged().after(ack) {
             return true;
         }
-        // A window that grows is told when the sender may be waiting for it, in whole segments: each
-        // segment that repeats the acknowledgement number looks like a sign of loss to the sender. A
-        // sender makes no segment larger than half of the largest window it was given (RFC 9293, section
-        // 3.8.6.2.2).
+        // A window update is sent when the sender may be waiting for it, in whole segments: a duplicate
+        // acknowledgement looks like a sign of loss to the sender. A sender makes no segment larger than
+        // half of the largest window it was given (RFC 9293, section 3.8.6.2.2).
         let left = edge.distance_from(self.next);
         let growth = self.edge.distance_from(edge);
         let step = u32::from(self.mss).min(self.largest_window / 2).max(1);
         growth > 0 && left < step * 2 && (growth >= step || left == 0)
     }
 
-    /// Whether the namespace may be kept waiting by the window alone.
+    /// Whether the window is so small that it may be all that the namespace waits for.
     pub fn is_tight(&self) -> bool {
         self.left() < u32::from(self.mss) * 2
     }
 
-    /// What goes into the next segment: acknowledgement number and window field. It counts as told.
+    /// Acknowledgement number and window field of the segment that is about to be sent.
     pub fn advertise(&mut self) -> (Seq, u16) {
         let (ack, field) = (self.acknowledged(), self.field(self.scale));
         let window = u32::from(field) << self.scale;
@@ -238,18 +235,18 @@ impl Receiver {
         (ack, field)
     }
 
-    /// Whether a window that was closed has been opened since the last call: were that segment lost, the
-    /// sender would wait.
+    /// Whether a zero window was opened since the last call: that window update has to be retransmitted if
+    /// it is lost.
     pub fn take_window_opened(&mut self) -> bool {
         std::mem::take(&mut self.window_opened)
     }
 
-    /// What of `payload_len` octets at `seq`, which come before their turn, is inside the window.
+    /// How many of `payload_len` octets at `seq`, out of order, are inside the window.
     pub fn out_of_order_len(&self, seq: Seq, payload_len: usize) -> usize {
         payload_len.min(self.edge.distance_from(seq) as usize)
     }
 
-    /// The window counts from the acknowledgement number, so parked octets are inside it.
+    /// The window counts from the acknowledgement number, so that the backlog is inside it.
     fn field(&self, scale: u8) -> u16 {
         let window = self.edge.distance_from(self.acknowledged()) >> scale;
         u16::try_from(window).unwrap_or(u16::MAX)
@@ -335,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_by_half_the_largest_window_is_told_to_a_sender_of_large_segments() {
+    fn growth_by_half_the_largest_window_is_advertised_to_a_sender_of_large_segments() {
         let mut r = Receiver::new(Seq::from(0), super::super::WINDOW_SCALE, 65_480);
         r.update_window(SendBuffer { size: 80_000, queued: 0 });
         r.advertise();
@@ -349,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn opening_of_a_closed_window_is_noticed_once() {
+    fn opening_of_a_zero_window_is_noticed_once() {
         let mut r = receiver();
         r.advertise();
         r.take_window_opened();
@@ -363,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_not_told_while_the_sender_has_plenty() {
+    fn growth_is_not_advertised_while_the_sender_has_plenty() {
         let mut r = receiver();
         r.advertise();
         r.update_window(SendBuffer { size: 4_000_000, queued: 0 });

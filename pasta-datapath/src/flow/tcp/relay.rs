@@ -1,9 +1,12 @@
 //! One connection of the namespace joined to one host socket.
 //!
-//! Everything that happens to a flow (segments of a batch, socket readiness, a deadline) is noted
-//! first and carried out by one function, [`Relay::run`]: consume what was acknowledged, write what
-//! was taken and what was kept behind it, refresh the window, send what the window allows, acknowledge
-//! if that is still due. Once a batch, not once a segment.
+//! Events of a flow (segments of a batch, socket readiness, a deadline) are noted first. One function,
+//! [`Relay::run`], then acts on them, once for each batch: consume what was acknowledged, write payload and
+//! backlog to the socket, update the advertised window, send what the namespace's window allows, and
+//! acknowledge if that is still due.
+//!
+//! Timers: retransmission and keepalive ([`Connection`]), delayed acknowledgement, retransmission of a window
+//! update, and polling of a send buffer that drains without an event.
 
 mod to_socket;
 mod to_tap;
@@ -22,32 +25,31 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 use std::time::Duration;
 
-/// Octets that one flow may move towards the namespace in a turn of the loop before others go first.
+/// Quantum: octets that one flow may send to the namespace in a turn before others have theirs.
 pub const QUANTUM: usize = 512 * 1024;
 
-/// Most slices given to one write: parked octets (two) and the payloads of a batch.
+/// Most slices given to one write: the backlog (two) and the payloads of a batch.
 pub const MAX_SLICES: usize = 66;
 
-/// An acknowledgement of one segment with less than this waits for an answer to carry it, for this long at
-/// most (RFC 9293, section 3.8.6.3, allows 500 ms). Chosen: a service on this machine or its network
-/// answers sooner, and a sender that waits for the acknowledgement hardly notices.
+/// Delayed acknowledgement: that of one segment with less than this many octets is delayed, for an answer
+/// to carry it, by this much at most (RFC 9293, section 3.8.6.3, allows 500 ms). Chosen: a service on this
+/// machine or its network answers sooner, and a sender that waits for the acknowledgement hardly notices.
 const DELAYED_OCTETS: usize = 1024;
 const DELAYED_ACK: Duration = Duration::from_micros(500);
-/// The same once answers have come to so many such segments in a row, each to one. A timer that is near
-/// has to be set up for each wait, which costs a quarter of the rate of exchanges in a virtual machine
-/// (measured); one that is far away does not.
+/// The delay once so many such segments in a row had an answer each (request/response). A near deadline
+/// needs a timer for each sleep, a far one does not: `docs/decisions/0014-delayed-acknowledgements.md`.
 const DELAYED_ACK_EXCHANGE: Duration = Duration::from_millis(40);
 const EXCHANGES: u8 = 3;
 
-/// First wait before the opening of a closed window is told again, and how often that is done; chosen:
-/// what a lost acknowledgement costs anyway. After that the sender's own probes have to do.
+/// First timeout before a window update that opens a zero window is retransmitted, and how often; chosen:
+/// what a lost acknowledgement costs anyway. After that the sender's zero-window probes have to do.
 const WINDOW_UPDATE_RTO: Duration = Duration::from_millis(200);
 const WINDOW_UPDATE_RETRIES: u8 = 5;
 
-/// Acknowledgements that make a sender without SACK repeat a segment (RFC 5681, section 3.2).
+/// Duplicate acknowledgements that make a sender without SACK retransmit (RFC 5681, section 3.2).
 const DUPLICATE_ACKS: u8 = 3;
 
-/// A host socket, connected or connecting, as the mapping uses it. None of the calls blocks.
+/// A host socket, connected or connecting. None of the calls blocks.
 pub trait HostSocket {
     /// Appends to the send buffer; a short count means that it is full.
     ///
@@ -56,8 +58,8 @@ pub trait HostSocket {
     /// `WouldBlock` if nothing fits; others end the connection.
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// What the send buffer has room for. If it is too small for `least` octets of payload, it is made
-    /// larger first, where that is possible.
+    /// The state of the send buffer. One that is too small for `least` octets of payload is enlarged first,
+    /// where that is possible.
     fn send_buffer(&mut self, least: u32) -> SendBuffer;
 
     /// Copies from the receive queue, `offset` octets behind its front, and leaves it as it is. Zero
@@ -81,10 +83,10 @@ pub trait HostSocket {
     fn shut_down_write(&mut self);
 }
 
-/// The way to the namespace for one flow's segments.
+/// Writes the segments of one flow to the tap.
 pub trait TapWriter {
-    /// Writes a segment; payload larger than the segment size is cut by the kernel, and stands for
-    /// several. `false`: the tap did not take it, and it counts as lost.
+    /// Writes a segment; the kernel cuts payload that is larger than the segment size into several. `false`:
+    /// the tap did not take it, and it counts as lost.
     fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool;
 
     /// Most octets of payload that one call of [`TapWriter::send`] takes.
@@ -95,7 +97,7 @@ pub trait TapWriter {
 #[derive(Debug)]
 pub struct Relay {
     connection: Connection,
-    /// Taken in order from the namespace, not yet accepted by the socket.
+    /// Octets received in order and not yet accepted by the socket.
     backlog: VecDeque<u8>,
     /// The socket may have something to peek at.
     readable: bool,
@@ -105,31 +107,33 @@ pub struct Relay {
     failed: bool,
     /// The peer has sent urgent data: a short peek does not mean that the queue is empty.
     urgent: bool,
-    /// The send buffer's room may have changed.
+    /// The free space of the send buffer may have changed.
     send_buffer_changed: bool,
-    /// An event will tell when the send buffer has room again.
+    /// An event comes when the send buffer is writable.
     write_event_armed: bool,
-    /// Set by `run` for the shell: such an event has to be asked for.
+    /// Set by `run` for the shell: such an event has to be requested.
     write_event_wanted: bool,
-    /// Set by `run` for the shell: the window is to grow when it is this flow's turn.
+    /// Set by `run` for the shell: the flow waits for window credit.
     credit_wanted: bool,
+    /// Window credit lent to this flow.
     lent: WindowCredit,
+    /// When the send buffer is polled, and how long after the last time.
     recheck: Option<(Instant, Duration)>,
-    /// When an acknowledgement that waits for an answer leaves without one.
+    /// Deadline of the delayed acknowledgement.
     delayed_ack: Option<Instant>,
     /// Segments with payload, or batches of them, since an answer was sent.
     unanswered: u8,
     /// How often in a row one segment had one answer.
     exchanges: u8,
-    /// What came before its turn.
+    /// Octets received out of order.
     assembler: Option<Box<Assembler>>,
-    /// What of the last segment may be kept there.
+    /// The part of the last segment that may be kept there.
     out_of_order: Option<OutOfOrder>,
-    /// Segments that came before their turn since the last `run`.
+    /// Segments out of order since the last `run`.
     out_of_order_count: u8,
-    /// When the opening of a closed window is told again, how long after the last time, and how often
-    /// still.
-    window_opened: Option<(Instant, Duration, u8)>,
+    /// Retransmission of the window update that opened a zero window: when, how long after the last time,
+    /// and how often still.
+    window_update: Option<(Instant, Duration, u8)>,
     /// Noted until the next `run`.
     pending: Pending,
 }
@@ -140,7 +144,7 @@ fn is_end_by_peer(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
-/// Part of a segment that came before its turn.
+/// Part of a segment received out of order.
 #[derive(Clone, Debug)]
 struct OutOfOrder {
     seq: Seq,
@@ -182,7 +186,7 @@ impl Relay {
             assembler: None,
             out_of_order: None,
             out_of_order_count: 0,
-            window_opened: None,
+            window_update: None,
             pending: Pending::None,
         }
     }
@@ -203,7 +207,7 @@ impl Relay {
         self.readable = true;
     }
 
-    /// Notes that the socket is connected; an event tells when it may be read.
+    /// Notes that the socket is connected; an event comes when it is readable.
     pub fn connected_and_empty(&mut self) {
         self.pending = Pending::Syn;
     }
@@ -225,9 +229,9 @@ impl Relay {
         self.urgent = true;
     }
 
-    /// Notes that the send buffer has room again.
+    /// Notes that the send buffer is writable.
     pub fn writable(&mut self) {
-        // Every event says so while there is room: of interest only where that was in question.
+        // Every event says so while there is space: it matters only where that was not known.
         let asked = std::mem::take(&mut self.write_event_armed);
         let short = self.recheck.is_some() || self.connection.receiver().is_used_up();
         self.send_buffer_changed |= asked || short || !self.backlog.is_empty();
@@ -238,11 +242,11 @@ impl Relay {
     pub fn failed(&mut self) {
         self.readable = true;
         self.failed = true;
-        // Room is of no interest any more.
+        // The send buffer does not matter any more.
         self.recheck = None;
     }
 
-    /// Notes that this connection is to end now, for both ends.
+    /// Notes that this connection is to be reset, for both ends.
     pub fn abort(&mut self) {
         self.pending = Pending::Abort;
     }
@@ -256,13 +260,13 @@ impl Relay {
             && self.connection.is_established()
             && self.connection.receiver().edge() == self.connection.receiver().next()
         {
-            // The namespace's SYN was the answer to ours: no window was open in either direction.
+            // Active open: no window was open in either direction.
             self.send_buffer_changed = true;
             self.readable = true;
         }
         self.out_of_order = None;
         if payload_len > 0 {
-            self.window_opened = None;
+            self.window_update = None;
         }
         match action {
             SegmentAction::Take(range) => return range,
@@ -280,8 +284,8 @@ impl Relay {
         0..0
     }
 
-    /// Keeps what of a segment's payload came before its turn; to be called after
-    /// [`Relay::segment`] for the same segment has given nothing to take.
+    /// Keeps the part of a segment's payload that is out of order; to be called after [`Relay::segment`] for
+    /// the same segment has given nothing to take.
     pub fn keep_out_of_order(&mut self, payload: &[u8], credit: &mut CreditPool) {
         let Some(out_of_order) = self.out_of_order.take() else { return };
         if !credit.may_add_backlog() {
@@ -303,8 +307,8 @@ impl Relay {
         self.pending == Pending::ResetReceived
     }
 
-    /// Whether the namespace has given this connection up and opens another one between the same ends
-    /// with the segment that was noted last; the next [`Relay::run`] then ends this one.
+    /// Whether the segment that was noted last is the SYN of a new incarnation of this connection; the next
+    /// [`Relay::run`] then ends this one.
     pub fn is_new_incarnation(&self) -> bool {
         self.pending == Pending::NewIncarnation
     }
@@ -319,12 +323,12 @@ impl Relay {
         if self.recheck.is_some_and(|(due, _)| due <= now) {
             self.send_buffer_changed = true;
         }
-        if let Some((due, wait, left)) = self.window_opened
+        if let Some((due, wait, left)) = self.window_update
             && due <= now
         {
             self.connection.receiver().force_ack();
             let wait = wait * 2;
-            self.window_opened = (left > 1).then(|| (now + wait, wait, left - 1));
+            self.window_update = (left > 1).then(|| (now + wait, wait, left - 1));
         }
         match self.connection.expire(now) {
             TimeoutAction::Nothing => {}
@@ -341,28 +345,27 @@ impl Relay {
     /// When [`Relay::tick`] wants to be called next.
     pub fn deadline(&self) -> Option<Instant> {
         let recheck = self.recheck.map(|(due, _)| due);
-        let window_opened = self.window_opened.map(|(due, ..)| due);
-        let others = [recheck, self.delayed_ack, self.connection.consume_by(), window_opened];
+        let window_update = self.window_update.map(|(due, ..)| due);
+        let others = [recheck, self.delayed_ack, self.connection.consume_by(), window_update];
         others.into_iter().chain([self.connection.deadline()]).flatten().min()
     }
 
-    /// Whether the caller is to ask for an event when the send buffer has room; asked once.
+    /// Whether the caller is to request an event for when the send buffer is writable; asked once.
     pub fn take_write_event_wanted(&mut self) -> bool {
         std::mem::take(&mut self.write_event_wanted)
     }
 
-    /// Whether the window is to grow when the caller's [`CreditPool`] may promise more; asked once. Then
-    /// [`Relay::grow_window`].
+    /// Whether the flow waits for window credit; asked once. When it is its turn, [`Relay::grow_window`].
     pub fn take_credit_wanted(&mut self) -> bool {
         std::mem::take(&mut self.credit_wanted)
     }
 
-    /// Notes that it is this flow's turn to be promised more.
+    /// Notes that it is this flow's turn to have window credit.
     pub fn grow_window(&mut self) {
         self.send_buffer_changed = true;
     }
 
-    /// Carries out what was noted. `payloads` is what [`Relay::segment`] said to take, in one call or in
+    /// Acts on what was noted. `payloads` is what [`Relay::segment`] said to take, in one call or in
     /// several one after the other; `scratch` is where peeked octets go, its contents are of no use
     /// afterwards. Moves up to [`QUANTUM`] octets towards the namespace.
     pub fn run(
@@ -395,7 +398,7 @@ impl Relay {
             Pending::Abort => return self.abort_now(tap, credit),
             Pending::Syn | Pending::RetransmitSyn => {
                 if credit.may_lend() {
-                    // What is beyond is told with the next acknowledgement.
+                    // The window of a SYN is not scaled; the next acknowledgement advertises the rest.
                     self.open_window(socket.send_buffer(0), u16::MAX.into(), credit);
                 }
                 let header = self.connection.syn(now);
@@ -409,7 +412,7 @@ impl Relay {
                 tap.send(&header, self.connection.send_mss(), &[]);
             }
         }
-        // What there is to read is for a namespace that is there.
+        // Before the handshake nobody can be sent what is still in the queue.
         if self.failed && !self.connection.has_begun() {
             return self.abort_now(tap, credit);
         }
@@ -430,26 +433,26 @@ impl Relay {
         let Ok(next) = self.to_tap(quantum, now, socket, tap, scratch) else {
             return self.abort_now(tap, credit);
         };
-        let went = self.connection.sender().next() != before;
-        self.note_exchange(!payloads.is_empty(), went);
+        let sent = self.connection.sender().next() != before;
+        self.note_exchange(!payloads.is_empty(), sent);
         if self.connection.is_established() {
             self.acknowledge(now, payloads, tap);
         }
         if self.connection.is_over() { self.leave_in_order(credit) } else { next }
     }
 
-    /// Sends the acknowledgements that are due: one, or as many as make a sender without SACK repeat
-    /// what is missing.
+    /// Sends the acknowledgements that are due: one, or as many duplicates as make a sender without SACK
+    /// retransmit.
     fn acknowledge(&mut self, now: Instant, payloads: &[IoSlice<'_>], tap: &mut impl TapWriter) {
-        let describes = self.connection.uses_sack();
-        let duplicate = describes && self.connection.receiver().has_duplicate();
-        // A frame of data may have carried the number; what came twice goes with a bare one.
+        let sack = self.connection.uses_sack();
+        let duplicate = sack && self.connection.receiver().has_duplicate();
+        // A segment with data may have carried the number; D-SACK needs one without.
         let due = self.acknowledge_now(now, payloads) || duplicate;
         let out_of_order = std::mem::take(&mut self.out_of_order_count);
-        let count = if describes { out_of_order.min(1) } else { out_of_order.min(DUPLICATE_ACKS) };
+        let count = if sack { out_of_order.min(1) } else { out_of_order.min(DUPLICATE_ACKS) };
         for _ in 0..count.max(u8::from(due)) {
             let mut header = self.connection.acknowledgement();
-            if describes {
+            if sack {
                 if let Some((from, to)) = self.connection.receiver().take_duplicate() {
                     header.sack.push(from, to);
                 }
@@ -460,13 +463,12 @@ impl Relay {
             tap.send(&header, self.connection.send_mss(), &[]);
         }
         if self.connection.receiver().take_window_opened() {
-            self.window_opened =
+            self.window_update =
                 Some((now + WINDOW_UPDATE_RTO, WINDOW_UPDATE_RTO, WINDOW_UPDATE_RETRIES));
         }
     }
 
-    /// Whether a bare acknowledgement is to leave in this run. One for a few octets waits a moment for
-    /// the answer that is likely to carry it.
+    /// Whether an acknowledgement without data is to leave in this run, or is delayed.
     fn acknowledge_now(&mut self, now: Instant, payloads: &[IoSlice<'_>]) -> bool {
         if !self.connection.receiver().ack_due() {
             self.delayed_ack = None;
@@ -491,14 +493,14 @@ impl Relay {
         }
     }
 
-    /// Notes that payload came or went, to tell an exchange of messages from a stream.
-    fn note_exchange(&mut self, came: bool, went: bool) {
-        if went {
+    /// Notes that payload was received or sent, to distinguish request/response from bulk.
+    fn note_exchange(&mut self, received: bool, sent: bool) {
+        if sent {
             let single = self.unanswered == 1;
             self.exchanges = if single { self.exchanges.saturating_add(1) } else { 0 };
             self.unanswered = 0;
         }
-        self.unanswered = self.unanswered.saturating_add(u8::from(came));
+        self.unanswered = self.unanswered.saturating_add(u8::from(received));
     }
 
     fn consume(&mut self, now: Instant, socket: &mut impl HostSocket) -> io::Result<()> {
@@ -527,7 +529,7 @@ impl Relay {
         Next::Over
     }
 
-    /// Gives back what this flow has of the common budget; its end.
+    /// Releases what this flow has of the common budget; its end.
     pub fn release(&mut self, credit: &mut CreditPool) {
         credit.remove_backlog(self.backlog.len());
         credit.remove_backlog(self.assembler.take().map_or(0, |assembler| assembler.octets()));

@@ -1,4 +1,4 @@
-//! The retransmission time-out (RFC 6298).
+//! The retransmission timeout (RFC 6298).
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ const MIN: Duration = Duration::from_millis(200);
 /// Upper bound (RFC 6298, section 2.5: at least 60 s; Linux: `TCP_RTO_MAX`).
 const MAX: Duration = Duration::from_secs(120);
 
-/// Estimates the round trip to the namespace and says how long to wait for an acknowledgement.
+/// Estimates the round trip time to the namespace and gives the retransmission timeout, with exponential
+/// back-off.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetransmissionTimeout {
     /// Smoothed round trip and its variation; none before the first measurement.
     estimate: Option<(Duration, Duration)>,
-    /// How often the time-out was doubled since an acknowledgement moved forward.
+    /// How often the timeout was doubled since an acknowledgement made progress.
     doublings: u32,
 }
 
@@ -30,12 +31,12 @@ impl RetransmissionTimeout {
         });
     }
 
-    /// An acknowledgement moved forward: back-off ends.
+    /// An acknowledgement made progress: back-off ends.
     pub fn progressed(&mut self) {
         self.doublings = 0;
     }
 
-    /// The time-out passed without one.
+    /// The timeout has passed without one.
     pub fn expired(&mut self) {
         self.doublings = self.doublings.saturating_add(1);
     }
@@ -45,7 +46,7 @@ impl RetransmissionTimeout {
         self.doublings
     }
 
-    /// How long to wait now.
+    /// The present timeout.
     pub fn current(&self) -> Duration {
         let base = self.estimate.map_or(INITIAL, |(srtt, rttvar)| srtt + rttvar * 4).max(MIN);
         base.saturating_mul(1 << self.doublings.min(16)).min(MAX)

@@ -1,42 +1,45 @@
-//! Data from the host socket to the namespace: what is in flight, what may be sent, when to repeat.
+//! The sending half: data from the host socket to the namespace, what is in flight, what the window allows,
+//! and retransmission.
 //!
-//! No copy is kept of what was sent: it stays in the host socket's queue and is peeked at, from an
-//! offset, until the namespace has acknowledged it. Going back means peeking from the front again.
+//! There is no retransmission queue: octets stay in the receive queue of the host socket and are peeked at,
+//! at an offset, until the namespace has acknowledged them. To retransmit is to peek from the front again,
+//! hence go-back-N. It starts with the third duplicate acknowledgement (fast retransmit, RFC 5681) or the
+//! retransmission timeout (RFC 6298). A zero window is probed without end (RFC 9293, section 3.8.6.1).
 
 use super::rto::RetransmissionTimeout;
 use crate::time::Instant;
 use crate::wire::seq::Seq;
 use std::time::Duration;
 
-/// Duplicate acknowledgements that mean a segment was lost (RFC 5681, section 3.2).
+/// Duplicate acknowledgements that start a fast retransmit (RFC 5681, section 3.2).
 const DUPLICATES_FOR_LOSS: u8 = 3;
 
-/// Acknowledged octets, acknowledgements, and time after which the socket's queue is shortened; chosen
-/// so that an exchange of small messages does without the call. More must not be put off, and never for
-/// good: the kernel counts whole buffers, of which a few octets that are left can hold the far end's
-/// window closed, and then nothing else would happen.
+/// Acknowledged octets, acknowledgements, and time after which octets are consumed from the socket's queue;
+/// chosen so that an exchange of small messages does without the call. More must not be deferred, and none
+/// for good: the kernel counts whole buffers, and a few octets left of one can hold the peer's window
+/// closed.
 const CONSUME_OCTETS: u32 = 2048;
 const CONSUME_EVENTS: u8 = 8;
 const CONSUME_WITHIN: Duration = Duration::from_millis(20);
 
-/// How often a segment is repeated before the connection is given up; chosen: with a floor of 200 ms
-/// that is about 25 s for a namespace that is there and does not answer.
+/// How often a segment is retransmitted before the connection is aborted; chosen: with a floor of 200 ms
+/// that is about 25 s.
 const MAX_EXPIRATIONS: u32 = 7;
 
 /// The sending half of a connection with the namespace.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    /// Oldest number not acknowledged; the front of the host socket's queue.
+    /// SND.UNA: the oldest number not acknowledged; the front of the host socket's queue.
     unacknowledged: Seq,
-    /// Next number to send; behind `highest` while something is being repeated.
+    /// Next number to send; before `highest` during a retransmission.
     next: Seq,
-    /// First number never sent.
+    /// SND.NXT of RFC 9293: the first number never sent.
     highest: Seq,
-    /// Window of the namespace, scaled, counted from `unacknowledged`.
+    /// SND.WND: the namespace's window, counted from `unacknowledged`.
     window: u32,
     /// The largest window seen, to judge what is a small one.
     largest_window: u32,
-    /// Sequence and acknowledgement number of the segment that last updated the window.
+    /// SND.WL1 and SND.WL2: the segment that last updated the window.
     updated_by: (Seq, Seq),
     /// The number of our FIN, once it was sent.
     fin: Option<Seq>,
@@ -44,26 +47,26 @@ pub struct Sender {
     consumable: u32,
     /// Acknowledgements since octets were last consumed.
     deferred: u8,
-    /// When consuming is put off no longer.
+    /// When consuming is deferred no longer.
     consume_by: Option<Instant>,
-    /// Consuming left nothing behind the last time, so that what is put off are whole small buffers
-    /// and not the rest of a large one.
+    /// Consuming left nothing behind the last time, so that the octets deferred are whole small buffers and
+    /// not the rest of a large one.
     queue_was_emptied: bool,
     duplicates: u8,
-    /// Loss was noticed; duplicates mean nothing until all before this is acknowledged.
+    /// Loss recovery ends when all before this is acknowledged; duplicates mean nothing until then.
     recovery_point: Option<Seq>,
-    /// A segment being timed: the number that acknowledges it, and when it left.
+    /// The segment whose round trip is measured: the number that acknowledges it, and when it was sent.
     timed: Option<(Seq, Instant)>,
     rto: RetransmissionTimeout,
-    /// When to repeat, or to probe a closed window.
+    /// When to retransmit, or to probe a zero window.
     deadline: Option<Instant>,
 }
 
 /// Whether acknowledged octets may stay in the socket's queue for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consume {
-    /// Until there are enough to be worth a call, or time has passed. `whole_queue_seen`: nothing is in
-    /// the queue behind what was sent.
+    /// They may, until there are enough to be worth a call, or time has passed. `whole_queue_seen`: nothing
+    /// is in the queue behind what was sent.
     InBulk {
         /// As far as known.
         whole_queue_seen: bool,
@@ -79,7 +82,7 @@ pub enum Acknowledged {
     Progress,
     /// Nothing new.
     Nothing,
-    /// A segment was lost: sending starts over from the front.
+    /// A segment was lost: fast retransmit.
     Loss,
     /// Numbers that were never sent.
     Invalid,
@@ -88,11 +91,11 @@ pub enum Acknowledged {
 /// What a passed deadline asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expired {
-    /// Start over from the front.
+    /// Retransmit from the front.
     Retransmit,
-    /// Send a probe of the closed window.
+    /// Send a zero-window probe.
     Probe,
-    /// The namespace does not answer: give up.
+    /// The namespace does not answer: abort.
     Abort,
 }
 
@@ -119,7 +122,7 @@ impl Sender {
         }
     }
 
-    /// Our SYN leaves, for the first time or again. It is the only thing in flight.
+    /// Our SYN is sent or retransmitted. Nothing else is in flight.
     pub fn syn_sent(&mut self, now: Instant) {
         let first = self.highest == self.unacknowledged;
         self.next = self.unacknowledged + 1;
@@ -142,9 +145,9 @@ impl Sender {
         self.highest
     }
 
-    /// The sequence number for a segment without data: never below what the namespace expects, and
-    /// never beyond its window, even if it has taken some of that back. It would ignore the segment and
-    /// with it the acknowledgement.
+    /// The sequence number for a segment without data: never before what the namespace expects, and never
+    /// beyond its window, even if that has shrunk. It would ignore the segment and with it the
+    /// acknowledgement.
     pub fn pure_ack_seq(&self) -> Seq {
         let edge = self.unacknowledged + self.window;
         if self.highest.after(edge) { edge } else { self.highest }
@@ -189,11 +192,11 @@ impl Sender {
         let edge = self.unacknowledged + self.window;
         let left = edge.distance_from(self.next);
         let worthwhile = u32::from(mss).min(self.largest_window / 2);
-        // Counted up to what is next, not to the highest: a segment that is repeated has to leave
-        // even if the namespace has come to have little room for it.
+        // Counted up to what is next, not to the highest: a retransmission has to leave even if the window
+        // has become small.
         let before = self.next.distance_from(self.unacknowledged);
         let left = if left < worthwhile && before > 0 { 0 } else { left };
-        // Never anything behind an end that was told.
+        // Nothing is sent behind our FIN.
         self.fin.map_or(left, |fin| left.min(fin.distance_from(self.next)))
     }
 
@@ -218,7 +221,7 @@ impl Sender {
         self.arm(now);
     }
 
-    /// The first thing in flight after a pause: probes of a closed window have not counted as losses.
+    /// The first octet in flight after a pause: unanswered zero-window probes do not count as losses.
     fn starts_flight(&mut self) {
         if self.in_flight() == 0 {
             self.rto.progressed();
@@ -226,7 +229,7 @@ impl Sender {
         }
     }
 
-    /// Whether everything up to our FIN was sent and the FIN itself is to be repeated.
+    /// Whether everything up to our FIN was sent and the FIN is to be retransmitted.
     pub fn fin_to_retransmit(&self) -> bool {
         self.fin == Some(self.next)
     }
@@ -289,8 +292,8 @@ impl Sender {
         Acknowledged::Progress
     }
 
-    /// Payload octets that the socket may now forget; the next call gives zero. While they are few
-    /// and `when` allows it, the answer is zero and they are put off: peeking passes over them.
+    /// Payload octets to consume from the socket; the next call gives zero. While they are few and `when`
+    /// allows it, the answer is zero and they are deferred: the peek offset passes over them.
     pub fn take_consumable(&mut self, now: Instant, when: Consume) -> u32 {
         if self.consumable == 0 {
             return 0;
@@ -310,24 +313,24 @@ impl Sender {
         std::mem::take(&mut self.consumable)
     }
 
-    /// When octets that were put off are to be consumed.
+    /// When deferred octets are to be consumed.
     pub fn consume_by(&self) -> Option<Instant> {
         self.consume_by
     }
 
-    /// Sends from the front again.
+    /// Retransmits from the front.
     fn go_back_n(&mut self) {
         self.next = self.unacknowledged;
         self.timed = None;
     }
 
-    /// A frame at `from` and all after it did not reach the tap.
+    /// The tap did not take a frame at `from` and those after it.
     pub fn not_sent(&mut self, from: Seq) {
         self.next = from;
         self.timed = None;
     }
 
-    /// Data waits but the window is closed and nothing is in flight: probes are due.
+    /// Data waits but the window is zero and nothing is in flight: zero-window probes are due.
     pub fn blocked(&mut self, now: Instant) {
         if self.in_flight() == 0 && self.deadline.is_none() {
             self.deadline = Some(now + self.rto.current());
@@ -349,7 +352,7 @@ impl Sender {
         }
     }
 
-    /// When [`Sender::expire`] wants to be called.
+    /// When [`Sender::expire`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -362,8 +365,8 @@ impl Sender {
         let expired = if self.in_flight() == 0 {
             Expired::Probe
         } else if self.window == 0 {
-            // The namespace has taken its window back and with it what was in flight: no sign that
-            // it is gone. Sending starts over when the window opens.
+            // The window has shrunk to zero with octets in flight, which is no sign that the namespace is
+            // gone. They are retransmitted when the window opens.
             self.go_back_n();
             Expired::Probe
         } else if self.rto.expirations() >= MAX_EXPIRATIONS {
@@ -420,7 +423,7 @@ mod tests {
         s.sent(Instant::START, 500);
         s.fin_sent(Instant::START);
         ack(&mut s, 501, 10_000);
-        assert_eq!(s.take_consumable(Instant::START, BULK), 0, "put off");
+        assert_eq!(s.take_consumable(Instant::START, BULK), 0, "deferred");
         assert_eq!(s.take_consumable(Instant::START, Consume::All), 500);
         assert_eq!(s.take_consumable(Instant::START, Consume::All), 0);
         assert!(s.fin_acknowledged());
@@ -428,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn third_duplicate_starts_over_once_for_each_loss() {
+    fn third_duplicate_starts_one_fast_retransmit_for_each_loss() {
         let mut s = open(100_000);
         s.sent(Instant::START, 50_000);
         let start = s.unacknowledged();
@@ -463,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgement_during_repetition_of_what_was_sent_before_moves_on() {
+    fn acknowledgement_during_retransmission_of_all_that_was_sent_moves_on() {
         let mut s = open(100_000);
         s.sent(Instant::START, 30_000);
         let due = s.deadline().unwrap();
@@ -475,19 +478,19 @@ mod tests {
     }
 
     #[test]
-    fn silent_namespace_is_given_up_after_doubling_waits() {
+    fn connection_with_a_silent_namespace_is_aborted_after_exponential_backoff() {
         let mut s = open(1000);
         s.sent(Instant::START, 100);
-        let mut repeats = 0;
+        let mut retransmissions = 0;
         loop {
             match s.expire(s.deadline().unwrap()).unwrap() {
-                Expired::Retransmit => repeats += 1,
+                Expired::Retransmit => retransmissions += 1,
                 Expired::Abort => break,
                 Expired::Probe => panic!("something is in flight"),
             }
             s.sent(Instant::START, 100);
         }
-        assert_eq!(repeats, MAX_EXPIRATIONS);
+        assert_eq!(retransmissions, MAX_EXPIRATIONS);
     }
 
     #[test]
@@ -506,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_off_is_taken_in_time() {
+    fn deferred_octets_are_consumed_in_time() {
         let mut s = open(100_000);
         s.sent(Instant::START, 100);
         ack(&mut s, 100, 100_000);
@@ -518,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_put_off_while_more_may_be_in_the_queue() {
+    fn nothing_is_deferred_while_more_may_be_in_the_queue() {
         let mut s = open(100_000);
         s.sent(Instant::START, 60_000);
         ack(&mut s, 60_000, 100_000);
@@ -530,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_segment_stays_inside_a_window_that_was_taken_back() {
+    fn segment_without_data_stays_inside_a_window_that_has_shrunk() {
         let mut s = open(100_000);
         s.sent(Instant::START, 50_000);
         assert_eq!(s.pure_ack_seq(), s.highest());
@@ -541,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_segment_leaves_into_a_small_window() {
+    fn retransmission_leaves_into_a_small_window() {
         let mut s = open(100_000);
         s.sent(Instant::START, 90_000);
         ack(&mut s, 0, 1000);
@@ -550,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn window_that_is_taken_back_is_probed_and_not_given_up() {
+    fn window_that_shrinks_to_zero_is_probed_and_not_aborted() {
         let mut s = open(1000);
         s.sent(Instant::START, 1000);
         ack(&mut s, 0, 0);
@@ -562,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_window_is_probed_without_end() {
+    fn zero_window_is_probed_without_end() {
         let mut s = open(1000);
         s.sent(Instant::START, 1000);
         ack(&mut s, 1000, 0);

@@ -1,32 +1,32 @@
-//! What all flows together may have parked here and have been promised, and one flow's part of it.
+//! The limits that all TCP connections share: the backlog and the window credit.
 //!
-//! Parked octets are memory of ours. Promises are windows that were opened and not yet used: the tap's
-//! queue has to hold what the namespace sends on them. Where they are used up, a flow waits until another
-//! one's octets have come ([`CreditPool::may_lend`]); the caller keeps the order in which they wait.
+//! The backlog is memory of ours: octets taken and not yet written. Window credit is the part of the tap's
+//! queue that is lent to flows: advertised windows that are not yet used, since the queue has to hold what
+//! the namespace sends into them. When no credit is left, a flow waits until another one's octets have
+//! arrived ([`CreditPool::may_lend`]); the caller serves the waiting flows in round robin.
 //!
-//! A window that nobody uses is a promise that costs nothing. So all promises are forgotten whenever the
-//! tap's queue is seen empty, and those that are older than as many frames as it holds: what flows make use
-//! of theirs shows soon.
+//! A window that is not used costs nothing. So all credit expires whenever the tap's queue is seen empty,
+//! and credit that is older than as many frames as the queue holds: a flow that uses its window does so
+//! sooner.
 
 use crate::sys::send_buffer::SendBuffer;
 use pasta_ipc::types::TAP_QUEUE_FRAMES;
 
-/// Windows, in octets.
+/// Limits on advertised windows, in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// What a flow's socket should have room for when it is empty: flows that send at the same time would
-    /// have windows as different as the buffers of their sockets, which the kernel makes larger only where
-    /// they are filled.
+    /// Smallest send buffer of a flow's socket, as payload: without it flows that send at the same time
+    /// have windows as different as their send buffers, which the kernel enlarges only where they are filled.
     pub least: u32,
     /// The largest window of one flow.
     pub most: u32,
-    /// Beyond so much that is promised no window grows.
+    /// Window credit of all flows; with more than that lent, no window grows.
     pub all: u64,
 }
 
 impl WindowLimits {
-    /// The same where no send buffer can be made larger than `size` octets of kernel memory: to ask for more
-    /// would make those smaller that the kernel has made larger than that.
+    /// The same where `SO_SNDBUF` accepts no more than `size` octets of kernel memory: asking for more
+    /// would shrink a buffer that the kernel has enlarged beyond that.
     #[must_use]
     pub fn with_buffers_of(self, size: u32) -> Self {
         let largest = SendBuffer { size, queued: 0 };
@@ -34,29 +34,28 @@ impl WindowLimits {
     }
 }
 
-/// Octets parked and promised, and the bounds on them.
+/// Backlog and window credit of all flows, and the bounds on them.
 #[derive(Debug)]
 pub struct CreditPool {
     backlog: usize,
     backlog_total: u64,
     backlog_soft_limit: usize,
     max_backlog: usize,
-    /// Whether a flow had to end since that was asked.
+    /// Whether the backlog of a flow did not fit since that was asked.
     overflowed: bool,
     /// As in [`WindowLimits`].
     least: u32,
     most: u32,
-    /// Promises of this epoch and the one before, by whether the epoch is odd; those of earlier ones are
-    /// forgotten.
+    /// Credit lent in this epoch and the one before, by whether the epoch is odd; older credit has expired.
     lent: [u64; 2],
     credit_limit: u64,
     epoch: u32,
-    /// Frames in this epoch.
+    /// Frames received in this epoch.
     frames: u32,
     others_wait: bool,
 }
 
-/// What a flow was promised and has not made use of, as far as it counts.
+/// The window credit of one flow that it has not used yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WindowCredit {
     epoch: u32,
@@ -64,8 +63,8 @@ pub struct WindowCredit {
 }
 
 impl CreditPool {
-    /// With more than `backlog_soft_limit` octets parked, flows that park get no larger windows; beyond
-    /// `max_backlog` none is taken. There is no bound on promises yet.
+    /// With a backlog of `backlog_soft_limit` octets in all, windows of flows with a backlog no longer grow;
+    /// more than `max_backlog` is refused. Window credit is not bounded yet.
     pub const fn new(backlog_soft_limit: usize, max_backlog: usize) -> Self {
         Self {
             backlog: 0,
@@ -83,12 +82,12 @@ impl CreditPool {
         }
     }
 
-    /// These are the windows from now on; what was opened stays.
-    pub fn set_limits(&mut self, windows: WindowLimits) {
-        (self.least, self.most, self.credit_limit) = (windows.least, windows.most, windows.all);
+    /// Sets the limits for windows from now on; those that are open stay.
+    pub fn set_limits(&mut self, limits: WindowLimits) {
+        (self.least, self.most, self.credit_limit) = (limits.least, limits.most, limits.all);
     }
 
-    /// What a flow's socket should have room for when it is empty, in octets of payload.
+    /// Smallest send buffer of a flow's socket, in octets of payload.
     pub fn least(&self) -> u32 {
         self.least
     }
@@ -98,13 +97,13 @@ impl CreditPool {
         self.most
     }
 
-    /// Notes whether other flows wait for a window, which then go first.
+    /// Notes whether other flows wait for credit, which then go first.
     pub fn set_others_wait(&mut self, yes: bool) {
         self.others_wait = yes;
     }
 
-    /// Notes that a frame has come out of the tap's queue. When all that were in it have, promises that are
-    /// not kept are idle, however long the queue is held full by what needs no window.
+    /// Notes that a frame was read from the tap's queue. Once all that were in it have been read, unused
+    /// credit is idle, even if traffic that needs no window keeps the queue full.
     pub fn frame_received(&mut self) {
         self.frames += 1;
         if self.frames >= TAP_QUEUE_FRAMES {
@@ -123,7 +122,7 @@ impl CreditPool {
         if epoch.is_multiple_of(2) { even } else { odd }
     }
 
-    /// Whether promises of `epoch` still count.
+    /// Whether credit of `epoch` still counts.
     fn counts(&self, epoch: u32) -> bool {
         self.epoch.wrapping_sub(epoch) <= 1
     }
@@ -134,23 +133,23 @@ impl CreditPool {
         self.begin_epoch();
     }
 
-    /// Octets parked now.
+    /// Octets in the backlogs of all flows.
     pub fn backlog(&self) -> usize {
         self.backlog
     }
 
-    /// Octets parked up to now, each as often as it was.
+    /// Octets added to a backlog since start, each time it was.
     pub fn backlog_total(&self) -> u64 {
         self.backlog_total
     }
 
-    /// Whether more may be parked without need.
+    /// Whether the backlog may grow by what could also be dropped, or by what a larger window invites.
     pub fn may_add_backlog(&self) -> bool {
         self.backlog < self.backlog_soft_limit
     }
 
-    /// Whether `octets` more can be parked that have come in order: if not, their flow has to end, since
-    /// what was promised is not dropped. Flows whose windows are true to their sockets never come near that.
+    /// Whether `octets` more that arrived in order fit the backlog. If not, their flow has to end, since
+    /// octets inside an advertised window are not dropped. A window that matches its socket never gets there.
     #[must_use]
     pub fn backlog_fits(&mut self, octets: usize) -> bool {
         let can = self.backlog.saturating_add(octets) <= self.max_backlog;
@@ -163,28 +162,28 @@ impl CreditPool {
         std::mem::take(&mut self.overflowed)
     }
 
-    /// `octets` more are parked.
+    /// Adds `octets` to the backlog.
     pub fn add_backlog(&mut self, octets: usize) {
         self.backlog += octets;
         self.backlog_total += octets as u64;
     }
 
-    /// `octets` are no longer parked.
+    /// Removes `octets` from the backlog.
     pub fn remove_backlog(&mut self, octets: usize) {
         self.backlog -= octets;
     }
 
-    /// Whether there is room for promises.
+    /// Whether window credit is left.
     pub fn has_credit(&self) -> bool {
         self.lent.iter().sum::<u64>() < self.credit_limit
     }
 
-    /// Whether a flow that does not wait for it may have a window.
+    /// Whether a flow may have credit without waiting for its turn.
     pub fn may_lend(&self) -> bool {
         self.has_credit() && !self.others_wait
     }
 
-    /// A flow's window has grown by `octets`.
+    /// Lends credit to a flow whose window has grown by `octets`.
     pub fn lend(&mut self, flow: &mut WindowCredit, octets: u32) {
         let before = if self.counts(flow.epoch) { flow.octets } else { 0 };
         self.repay(flow, 0);
@@ -192,7 +191,7 @@ impl CreditPool {
         *self.of_epoch(flow.epoch) += u64::from(flow.octets);
     }
 
-    /// Of a flow's window `left` octets are left.
+    /// Takes back the credit of a flow of whose window `left` octets are unused.
     pub fn repay(&mut self, flow: &mut WindowCredit, left: u32) {
         if self.counts(flow.epoch) && flow.octets > left {
             let sum = self.of_epoch(flow.epoch);
@@ -206,12 +205,12 @@ impl CreditPool {
 mod tests {
     use super::*;
 
-    fn windows(most: u32, all: u64) -> WindowLimits {
+    fn limits(most: u32, all: u64) -> WindowLimits {
         WindowLimits { least: 0, most, all }
     }
 
     #[test]
-    fn octets_that_are_parked_again_are_counted_again() {
+    fn backlog_total_counts_octets_each_time_they_are_added() {
         let mut credit = CreditPool::new(0, 0);
         credit.add_backlog(1000);
         credit.remove_backlog(900);
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_parked_beyond_the_most() {
+    fn backlog_is_bounded() {
         let mut credit = CreditPool::new(100, 200);
         credit.add_backlog(150);
         assert!(!credit.may_add_backlog() && credit.backlog_fits(50) && !credit.take_overflowed());
@@ -240,10 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn promises_are_used_up_kept_and_forgotten() {
+    fn credit_is_used_up_repaid_and_expires() {
         let mut credit = CreditPool::new(0, 0);
         let (mut one, mut other) = (WindowCredit::default(), WindowCredit::default());
-        credit.set_limits(windows(1000, 1500));
+        credit.set_limits(limits(1000, 1500));
         credit.lend(&mut one, 1000);
         assert!(credit.may_lend());
         credit.lend(&mut other, 500);
@@ -254,7 +253,7 @@ mod tests {
         credit.queue_is_empty();
         credit.lend(&mut other, 1500);
         credit.repay(&mut one, 0);
-        assert!(!credit.may_lend(), "what is forgotten is not given back");
+        assert!(!credit.may_lend(), "what has expired is not repaid");
         credit.repay(&mut other, 1499);
         assert!(credit.may_lend());
         credit.set_others_wait(true);
@@ -262,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn idle_promises_are_forgotten_though_the_queue_is_never_empty() {
+    fn idle_credit_expires_though_the_queue_is_never_empty() {
         let mut credit = CreditPool::new(0, 0);
-        credit.set_limits(windows(100, 100));
+        credit.set_limits(limits(100, 100));
         credit.lend(&mut WindowCredit::default(), 100);
         for _ in 1..2 * TAP_QUEUE_FRAMES {
             credit.frame_received();
@@ -275,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn promises_are_renewed_when_they_grow() {
+    fn credit_is_renewed_when_it_grows() {
         let mut credit = CreditPool::new(0, 0);
         let mut flow = WindowCredit::default();
-        credit.set_limits(windows(100, 100));
+        credit.set_limits(limits(100, 100));
         credit.lend(&mut flow, 60);
         (0..TAP_QUEUE_FRAMES).for_each(|_| credit.frame_received());
         credit.lend(&mut flow, 40);
@@ -292,7 +291,7 @@ mod tests {
     fn what_a_flow_had_before_counts_no_more_than_what_is_new() {
         let mut credit = CreditPool::new(0, 0);
         let mut flow = WindowCredit::default();
-        credit.set_limits(windows(u32::MAX, 100));
+        credit.set_limits(limits(u32::MAX, 100));
         credit.lend(&mut flow, 5000);
         credit.queue_is_empty();
         credit.lend(&mut flow, 100);

@@ -1,5 +1,5 @@
-//! From the namespace: what is in order goes to the socket or is parked, and the window tells what more
-//! may come.
+//! To the host socket: payload in order is written or added to the backlog, octets that were out of order
+//! follow, and the advertised window is updated.
 
 use super::{HostSocket, MAX_SLICES, Relay};
 use crate::flow::tcp::window::CreditPool;
@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
 
-/// First and longest wait before looking again at a send buffer that drains without an event.
+/// First and longest interval of polling a send buffer that drains without an event.
 const RECHECK_FIRST: Duration = Duration::from_millis(1);
 const RECHECK_LONGEST: Duration = Duration::from_millis(128);
 
 impl Relay {
-    /// Gives the socket what is for it, and looks what more may come.
+    /// Writes to the socket and updates the window.
     pub(super) fn to_socket(
         &mut self,
         now: Instant,
@@ -29,7 +29,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Writes parked octets, then `payloads`; parks what the socket does not accept.
+    /// Writes the backlog, then `payloads`; what the socket does not accept is added to the backlog.
     fn write(
         &mut self,
         socket: &mut impl HostSocket,
@@ -38,7 +38,7 @@ impl Relay {
     ) -> io::Result<()> {
         if (!self.backlog.is_empty() && self.send_buffer_changed) || !payloads.is_empty() {
             let accepted = self.write_once(socket, payloads)?;
-            // Room is asked for again when the namespace may come to need more of it.
+            // The send buffer is read again when the namespace may come to need a larger window.
             self.send_buffer_changed |= self.connection.receiver().is_used_up();
             self.connection.accepted(u32::try_from(accepted).unwrap_or(u32::MAX));
             let from_backlog = accepted.min(self.backlog.len());
@@ -52,20 +52,20 @@ impl Relay {
         Ok(())
     }
 
-    /// Writes what came before its turn and is due now.
+    /// Writes octets received out of order that are in order by now.
     fn write_assembled(
         &mut self,
         socket: &mut impl HostSocket,
         credit: &mut CreditPool,
     ) -> io::Result<()> {
-        // Octets of this batch that the next call brings come before what was kept behind them.
+        // Octets of this batch that the next call brings are in front of those.
         if self.connection.backlog() as usize > self.backlog.len() {
             return Ok(());
         }
         let Some(mut assembler) = self.assembler.take() else { return Ok(()) };
         while let Some(block) = assembler.take_block(self.connection.receiver().next()) {
             credit.remove_backlog(block.octets.len());
-            // At once, whatever else could carry it (RFC 5681, section 4.2).
+            // Not delayed (RFC 5681, section 4.2).
             self.connection.receiver().force_ack();
             let range = self.connection.take_assembled(block.start, block.octets.len(), false);
             let payload = block.octets.get(range).unwrap_or_default();
@@ -114,16 +114,16 @@ impl Relay {
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        // A write that came up short makes the kernel tell when there is room.
+        // After a short write the kernel sends an event when there is space.
         self.write_event_armed |= accepted < offered;
         Ok(accepted)
     }
 
-    /// Parks what of `payloads` comes after the first `skip` octets.
+    /// Adds `payloads` to the backlog, without the first `skip` octets.
     ///
     /// # Errors
     ///
-    /// Where there is no room.
+    /// `OutOfMemory` if they do not fit.
     fn add_backlog(
         &mut self,
         payloads: &[IoSlice<'_>],
@@ -153,7 +153,7 @@ impl Relay {
             return;
         }
         let buffer = socket.send_buffer(credit.least());
-        // While too much is parked by all flows together, no window opens further.
+        // While the backlog of all flows is too large, those of flows with one do not grow.
         if credit.may_add_backlog() || self.backlog.is_empty() {
             let finished = self.connection.is_fin_received();
             self.credit_wanted = !finished && !credit.may_lend();
@@ -168,8 +168,8 @@ impl Relay {
                 self.write_event_armed = true;
                 None
             }
-            // The buffer drains without an event while the kernel calls it writable; look again if
-            // the namespace may be waiting for more.
+            // The buffer drains without an event while the kernel calls it writable; poll it if the
+            // namespace may be waiting for the window.
             (false, true) if self.credit_wanted => None,
             (false, true) if buffer.queued > 0 && self.connection.receiver().is_tight() => {
                 let wait = self.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
@@ -180,7 +180,7 @@ impl Relay {
         };
     }
 
-    /// Opens the window; no more than `told` of that can be made use of now.
+    /// Opens the window; no more than `usable` of its growth can be used by the namespace yet.
     pub(super) fn open_window(&mut self, buffer: SendBuffer, usable: u32, credit: &mut CreditPool) {
         let receiver = self.connection.receiver();
         let growth = receiver.update_window(buffer.at_most(credit.most()));

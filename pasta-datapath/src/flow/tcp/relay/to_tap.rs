@@ -1,4 +1,5 @@
-//! To the namespace: what its window and this turn's share allow of what the socket holds, and its end.
+//! To the namespace: output of the socket's queue as far as the namespace's window and the quantum allow,
+//! retransmissions included, and FIN.
 
 use super::{HostSocket, Relay, TapWriter};
 use crate::flow::Next;
@@ -6,7 +7,7 @@ use crate::time::Instant;
 use std::io::{self, ErrorKind};
 
 impl Relay {
-    /// Sends what the namespace's window and this turn's share allow.
+    /// Sends what the namespace's window and the quantum allow.
     pub(super) fn to_tap(
         &mut self,
         mut quantum: usize,
@@ -33,7 +34,7 @@ impl Relay {
                 let next = self.connection.sent();
                 match self.connection.sender().fin() {
                     None => self.connection.sender().blocked(now),
-                    // The end has left already.
+                    // Our FIN was sent already.
                     Some(fin) if self.failed && !next.before(fin) => {
                         return Err(ErrorKind::ConnectionReset.into());
                     }
@@ -59,11 +60,11 @@ impl Relay {
                         self.readable = false;
                         continue;
                     }
-                    // What is behind urgent data shows when that is gone.
+                    // Octets behind urgent data can be read once that was consumed.
                     if self.urgent && offset > 0 {
                         return Ok(Next::Wait);
                     }
-                    // The end of the stream may show only where nothing is in front of it.
+                    // The end of the stream may not show at a peek offset.
                     0
                 }
                 Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(Next::Wait),
@@ -85,7 +86,7 @@ impl Relay {
             // All has been read and fits the window: what is left of the stream is its end.
             let is_last = is_short && self.ended && !self.urgent && !self.failed;
             if !self.send_frames(now, peeked, is_last, tap) {
-                // The tap is full; what did not leave is repeated by the time-out at the latest.
+                // The tap is full; the retransmission timeout sends the rest at the latest.
                 return Ok(Next::Wait);
             }
             quantum = if quantum > frame { quantum - peeked.len() } else { 0 };
