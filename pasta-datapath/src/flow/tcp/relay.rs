@@ -424,13 +424,13 @@ impl Relay {
             return self.abort_now(tap, credit);
         }
         if !self.failed {
-            match self.to_socket(now, socket, payloads, credit) {
+            match self.feed_socket(now, socket, payloads, credit) {
                 Err(error) if is_end_by_peer(&error) => self.failed(),
                 Err(_) => return self.abort_now(tap, credit),
                 Ok(()) => {}
             }
         }
-        let Ok(next) = self.to_tap(quantum, now, socket, tap, scratch) else {
+        let Ok(next) = self.send_window(quantum, now, socket, tap, scratch) else {
             return self.abort_now(tap, credit);
         };
         let sent = self.connection.sender().next() != before;

@@ -15,7 +15,7 @@ const RECHECK_LONGEST: Duration = Duration::from_millis(128);
 
 impl Relay {
     /// Writes to the socket and updates the window.
-    pub(super) fn to_socket(
+    pub(super) fn feed_socket(
         &mut self,
         now: Instant,
         socket: &mut impl HostSocket,
@@ -41,10 +41,10 @@ impl Relay {
             // The send buffer is read again when the namespace may come to need a larger window.
             self.send_buffer_changed |= self.connection.receiver().is_used_up();
             self.connection.accepted(u32::try_from(accepted).unwrap_or(u32::MAX));
-            let from_backlog = accepted.min(self.backlog.len());
-            self.backlog.drain(..from_backlog);
-            credit.remove_backlog(from_backlog);
-            self.add_backlog(payloads, accepted - from_backlog, credit)?;
+            let accepted_backlog = accepted.min(self.backlog.len());
+            self.backlog.drain(..accepted_backlog);
+            credit.remove_backlog(accepted_backlog);
+            self.add_backlog(payloads, accepted - accepted_backlog, credit)?;
             if self.backlog.is_empty() && self.backlog.capacity() > 0 {
                 self.backlog = VecDeque::new();
             }

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 
 impl Relay {
     /// Sends what the namespace's window and the quantum allow.
-    pub(super) fn to_tap(
+    pub(super) fn send_window(
         &mut self,
         mut quantum: usize,
         now: Instant,
