@@ -325,12 +325,11 @@ impl World {
             self.socket.expect(self.taken, self.fin_taken);
             self.tap.turn();
             let Self { relay, socket, tap, credit, scratch, .. } = self;
-            let next = relay.run(self.now, socket, &slices, tap, scratch, credit);
+            let next = relay.run(self.now, socket, &slices, tap, scratch, credit).next;
             slices.clear();
             self.tap.accepted(self.socket.accepted, self.socket.is_shut_down);
             self.failed |= self.socket.is_broken;
             self.tap.check_turn(next);
-            let _ = self.relay.take_write_event_wanted();
             match next {
                 Next::Wait => break,
                 Next::More => {}

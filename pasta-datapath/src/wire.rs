@@ -8,6 +8,8 @@
 //! virtio-net header in front, checksums are mostly the kernel's work, and headers are written from a
 //! template of each flow; `docs/decisions/0003-own-wire-views.md` has the reasoning.
 
+#![forbid(unsafe_code)]
+
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;

@@ -2,7 +2,7 @@
 
 use pasta_datapath::flow::Next;
 use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{HostSocket, Relay, TapWriter};
+use pasta_datapath::flow::tcp::relay::{Facts, HostSocket, Relay, TapWriter};
 use pasta_datapath::flow::tcp::window::{CreditPool, WindowLimits};
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
@@ -92,6 +92,7 @@ struct Talk {
     socket: Socket,
     credit: CreditPool,
     next: Next,
+    facts: Facts,
 }
 
 fn syn(seq: u32) -> Header {
@@ -117,7 +118,14 @@ impl Talk {
         relay.connected();
         let socket = Socket { room: 400_000, ..Socket::default() };
         let credit = CreditPool::new(1 << 20, 1 << 22);
-        let mut talk = Self { now: Instant::START, relay, socket, credit, next: Next::Wait };
+        let mut talk = Self {
+            now: Instant::START,
+            relay,
+            socket,
+            credit,
+            next: Next::Wait,
+            facts: Facts::default(),
+        };
         let [(answer, _)] = &talk.run(&[])[..] else { panic!("no single answer to the SYN") };
         assert_eq!(answer.syn.map(|syn| syn.sack_permitted), Some(sack_permitted));
         assert_eq!(talk.receive(0, ACK, &[]), []);
@@ -130,7 +138,9 @@ impl Talk {
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
         let Self { relay, socket, credit, .. } = self;
-        self.next = relay.run(self.now, socket, slices, &mut sent, &mut scratch, credit);
+        let outcome = relay.run(self.now, socket, slices, &mut sent, &mut scratch, credit);
+        (self.next, self.facts) = (outcome.next, outcome.facts);
+        assert_eq!(outcome.deadline, self.relay.deadline());
         sent.0
     }
 
@@ -269,7 +279,7 @@ fn flow_is_aborted_when_octets_in_order_do_not_fit_the_backlog() {
     let [(reset, _)] = &talk.receive(200, ACK, &[1; 51])[..] else { panic!("no single answer") };
     assert!(reset.flags.contains(Flags::RST), "{reset:?}");
     assert_eq!((talk.next, talk.credit.backlog()), (Next::Reset, 0));
-    assert!(talk.credit.take_overflowed());
+    assert!(talk.facts.backlog_overflowed);
 }
 
 #[test]
@@ -331,7 +341,7 @@ fn octets_that_the_peer_sent_before_it_failed_precede_the_reset() {
     relay.connected();
     let socket = Socket { to_read: vec![7; 100], ..Socket::default() };
     let (now, credit) = (Instant::START, CreditPool::new(0, 0));
-    let mut talk = Talk { now, relay, socket, credit, next: Next::Wait };
+    let mut talk = Talk { now, relay, socket, credit, next: Next::Wait, facts: Facts::default() };
     talk.run(&[]);
     talk.relay.failed();
     talk.run(&[]);
@@ -498,14 +508,14 @@ fn window_grows_in_turn_once_all_credit_is_lent() {
     talk.credit.set_others_wait(true);
 
     talk.receive(0, ACK, &vec![1; first as usize - 100]);
-    assert!(talk.relay.take_credit_wanted() && !talk.relay.take_credit_wanted());
+    assert!(talk.facts.credit_wanted);
     assert_eq!(edge(&talk), first, "others are first");
 
     talk.credit.set_others_wait(false);
     talk.relay.grow_window();
     let opened = talk.run(&[]);
     assert!(edge(&talk) > first && opened.len() == 1 && opened[0].0.window > 0);
-    assert!(!talk.relay.take_credit_wanted());
+    assert!(!talk.facts.credit_wanted);
     assert_eq!(talk.socket.received.len(), first as usize - 100);
 }
 
@@ -517,10 +527,17 @@ fn window_in_the_handshake_is_zero_once_all_credit_is_lent() {
     let socket = Socket { room: 400_000, ..Socket::default() };
     let mut credit = CreditPool::new(0, 0);
     credit.set_limits(WindowLimits { least: 0, most: 50_000, all: 0 });
-    let mut talk = Talk { now: Instant::START, relay, socket, credit, next: Next::Wait };
+    let mut talk = Talk {
+        now: Instant::START,
+        relay,
+        socket,
+        credit,
+        next: Next::Wait,
+        facts: Facts::default(),
+    };
     assert_eq!(talk.run(&[])[0].0.window, 0);
     talk.receive(0, ACK, &[]);
-    assert!(talk.relay.take_credit_wanted());
+    assert!(talk.facts.credit_wanted);
 
     talk.credit.set_limits(WindowLimits { least: 0, most: 50_000, all: 40_000 });
     talk.relay.grow_window();
@@ -575,7 +592,7 @@ fn syn_ack_is_retransmitted_until_it_is_acknowledged() {
     relay.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
     let (now, credit) = (Instant::START, CreditPool::new(1 << 20, 1 << 22));
-    let mut talk = Talk { now, relay, socket, credit, next: Next::Wait };
+    let mut talk = Talk { now, relay, socket, credit, next: Next::Wait, facts: Facts::default() };
     let first = talk.run(&[]);
     for seconds in [1, 2, 4, 8] {
         let due = talk.relay.deadline().unwrap();

@@ -2,6 +2,7 @@
 
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
+use crate::flow::tcp::connection::reset_for;
 use crate::flow::udp::{Datagram, NotSent};
 use crate::flow::{FlowId, FlowKey};
 use crate::link::classify::{Content, Frame, classify};
@@ -10,7 +11,6 @@ use crate::link::neighbour;
 use crate::nat::Protocol;
 use crate::sys;
 use crate::sys::tap::{MAX_FRAME, ReadError};
-use crate::flow::tcp::connection::reset_for;
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header};
 use nix::errno::Errno;

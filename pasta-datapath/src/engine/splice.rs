@@ -5,7 +5,7 @@ use super::token::Token;
 use super::{Engine, Flow, Kind, RunError};
 use crate::counters::DropReason;
 use crate::flow::splice::{Side, SpliceFlow};
-use crate::flow::{Next, FlowId};
+use crate::flow::{FlowId, Next};
 use crate::nat::{Protocol, Target};
 use crate::port_forward::listeners::ListenerSpec;
 use crate::port_forward::socket_pool::{Request, kind_for};

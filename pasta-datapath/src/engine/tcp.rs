@@ -7,7 +7,7 @@ use super::{Engine, Kind};
 use crate::counters::DropReason;
 use crate::flow::Next;
 use crate::flow::tcp::connection::Connection;
-use crate::flow::tcp::relay::{QUANTUM, Relay, TapWriter};
+use crate::flow::tcp::relay::{Outcome, QUANTUM, Relay, TapWriter};
 use crate::flow::{FlowId, FlowKey};
 use crate::link::classify::Framing;
 use crate::sys::socket::TcpSocket;
@@ -220,8 +220,9 @@ impl Engine {
         let Kind::Tcp(tcp) = &mut flow.kind else { return };
         let TcpFlow { relay, socket, path, .. } = &mut **tcp;
         let mut to_tap = FlowTap { tap, path };
-        let next = relay.run_for(quantum, now, socket, payloads, &mut to_tap, scratch, credit);
-        if credit.take_overflowed() {
+        let Outcome { next, deadline, facts } =
+            relay.run_for(quantum, now, socket, payloads, &mut to_tap, scratch, credit);
+        if facts.backlog_overflowed {
             tap.counters.drop(DropReason::ParkingFull);
         }
         match next {
@@ -237,21 +238,18 @@ impl Engine {
                 return self.remove(id);
             }
         }
-        if tcp.relay.take_credit_wanted() && !flow.waits {
+        if facts.credit_wanted && !flow.waits {
             flow.waits = true;
             waiting.push_back(id);
             credit.set_others_wait(true);
         }
-        if tcp.relay.connection().is_keepalive_received() {
+        if facts.keepalive_received {
             tcp.socket.ask_peer();
         }
         // If it fails, the send buffer is polled.
-        if tcp.relay.take_write_event_wanted()
-            && poller.rearm(tcp.socket.as_fd(), id.as_token()).is_err()
-        {
+        if facts.write_event_wanted && poller.rearm(tcp.socket.as_fd(), id.as_token()).is_err() {
             tcp.relay.writable();
         }
-        let deadline = tcp.relay.deadline();
         self.arm(id, deadline);
     }
 }

@@ -24,6 +24,8 @@
 //! RFC 9293 (protocol), 7323 (window scale), 2018 (SACK), 2883 (D-SACK), 6298 (retransmission timeout),
 //! 5681 (fast retransmit), 5961 (resets and SYNs inside the window).
 
+#![forbid(unsafe_code)]
+
 pub mod assembler;
 pub mod connection;
 pub mod receiver;

@@ -515,20 +515,22 @@ impl World {
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
         let Self { relay, socket, credit, .. } = self;
-        let mut next = relay.run(self.now, socket, slices, &mut wire, &mut scratch, credit);
-        while next == Next::More {
-            next = relay.run(self.now, socket, &[], &mut wire, &mut scratch, credit);
+        let mut outcome = relay.run(self.now, socket, slices, &mut wire, &mut scratch, credit);
+        let mut event_wanted = outcome.facts.write_event_wanted;
+        while outcome.next == Next::More {
+            outcome = relay.run(self.now, socket, &[], &mut wire, &mut scratch, credit);
+            event_wanted |= outcome.facts.write_event_wanted;
         }
-        self.socket.wants_room |= self.relay.take_write_event_wanted();
+        self.socket.wants_room |= event_wanted;
         self.outcome.max_backlog = self.outcome.max_backlog.max(self.credit.backlog());
         for segment in wire.sent {
             self.note_sent(&segment);
             self.transmit(segment, Event::ToPeer);
         }
-        match next {
-            Next::Over | Next::Reset => self.gone = Some(next),
+        match outcome.next {
+            Next::Over | Next::Reset => self.gone = Some(outcome.next),
             Next::Wait | Next::More => {
-                if let Some(due) = self.relay.deadline()
+                if let Some(due) = outcome.deadline
                     && self.armed != Some(due)
                 {
                     self.armed = Some(due);

@@ -180,7 +180,7 @@ impl Steady {
     fn run(&mut self, id: FlowId, payloads: &[IoSlice<'_>]) {
         let Self { now, table, socket, tap, credit, scratch, .. } = self;
         if let Some(relay) = table.get_mut(id) {
-            relay.run(*now, socket, payloads, tap, scratch, credit);
+            let _ = relay.run(*now, socket, payloads, tap, scratch, credit);
         }
     }
 

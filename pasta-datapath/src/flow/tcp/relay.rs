@@ -93,6 +93,31 @@ pub trait TapWriter {
     fn frame_payload(&self, segment_size: u16) -> usize;
 }
 
+/// What the caller is to do with a flow that was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Outcome {
+    /// Whether it waits, has more to do, or is over.
+    pub next: Next,
+    /// When [`Relay::tick`] is due.
+    pub deadline: Option<Instant>,
+    /// What else has become known.
+    pub facts: Facts,
+}
+
+/// Facts for others than the flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The window is to grow when window credit is free; then [`Relay::grow_window`].
+    pub credit_wanted: bool,
+    /// An event has to be requested for when the send buffer is writable.
+    pub write_event_wanted: bool,
+    /// The namespace has sent a keepalive: the host's peer should have one too.
+    pub keepalive_received: bool,
+    /// The connection was reset because octets in order did not fit the backlog.
+    pub backlog_overflowed: bool,
+}
+
 /// A connection and the state that joins it to its socket.
 #[derive(Debug)]
 pub struct Relay {
@@ -111,10 +136,8 @@ pub struct Relay {
     send_buffer_changed: bool,
     /// An event comes when the send buffer is writable.
     write_event_armed: bool,
-    /// Set by `run` for the shell: such an event has to be requested.
-    write_event_wanted: bool,
-    /// Set by `run` for the shell: the flow waits for window credit.
-    credit_wanted: bool,
+    /// Of the present `run`, for its outcome.
+    facts: Facts,
     /// Window credit lent to this flow.
     lent: WindowCredit,
     /// When the send buffer is polled, and how long after the last time.
@@ -176,8 +199,7 @@ impl Relay {
             urgent: false,
             send_buffer_changed: false,
             write_event_armed: false,
-            write_event_wanted: false,
-            credit_wanted: false,
+            facts: Facts::default(),
             lent: WindowCredit::default(),
             recheck: None,
             delayed_ack: None,
@@ -350,16 +372,6 @@ impl Relay {
         others.into_iter().chain([self.connection.deadline()]).flatten().min()
     }
 
-    /// Whether the caller is to request an event for when the send buffer is writable; asked once.
-    pub fn take_write_event_wanted(&mut self) -> bool {
-        std::mem::take(&mut self.write_event_wanted)
-    }
-
-    /// Whether the flow waits for window credit; asked once. When it is its turn, [`Relay::grow_window`].
-    pub fn take_credit_wanted(&mut self) -> bool {
-        std::mem::take(&mut self.credit_wanted)
-    }
-
     /// Notes that it is this flow's turn to have window credit.
     pub fn grow_window(&mut self) {
         self.send_buffer_changed = true;
@@ -376,13 +388,34 @@ impl Relay {
         tap: &mut impl TapWriter,
         scratch: &mut [u8],
         credit: &mut CreditPool,
-    ) -> Next {
+    ) -> Outcome {
         self.run_for(QUANTUM, now, socket, payloads, tap, scratch, credit)
     }
 
     /// As [`Relay::run`], for `quantum` octets.
     #[expect(clippy::too_many_arguments, reason = "each is lent by the shell for this call alone")]
     pub fn run_for(
+        &mut self,
+        quantum: usize,
+        now: Instant,
+        socket: &mut impl HostSocket,
+        payloads: &[IoSlice<'_>],
+        tap: &mut impl TapWriter,
+        scratch: &mut [u8],
+        credit: &mut CreditPool,
+    ) -> Outcome {
+        self.facts = Facts::default();
+        let next = self.act(quantum, now, socket, payloads, tap, scratch, credit);
+        let keepalive_received = self.connection.is_keepalive_received();
+        Outcome {
+            next,
+            deadline: self.deadline(),
+            facts: Facts { keepalive_received, ..self.facts },
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as for `run_for`")]
+    fn act(
         &mut self,
         quantum: usize,
         now: Instant,

@@ -41,8 +41,6 @@ pub struct CreditPool {
     backlog_total: u64,
     backlog_soft_limit: usize,
     max_backlog: usize,
-    /// Whether the backlog of a flow did not fit since that was asked.
-    overflowed: bool,
     /// As in [`WindowLimits`].
     least: u32,
     most: u32,
@@ -71,7 +69,6 @@ impl CreditPool {
             backlog_total: 0,
             backlog_soft_limit,
             max_backlog,
-            overflowed: false,
             least: 0,
             most: u32::MAX,
             lent: [0; 2],
@@ -151,15 +148,8 @@ impl CreditPool {
     /// Whether `octets` more that arrived in order fit the backlog. If not, their flow has to end, since
     /// octets inside an advertised window are not dropped. A window that matches its socket never gets there.
     #[must_use]
-    pub fn backlog_fits(&mut self, octets: usize) -> bool {
-        let can = self.backlog.saturating_add(octets) <= self.max_backlog;
-        self.overflowed |= !can;
-        can
-    }
-
-    /// Whether a flow had to end because of [`CreditPool::backlog_fits`]; asked once.
-    pub fn take_overflowed(&mut self) -> bool {
-        std::mem::take(&mut self.overflowed)
+    pub fn backlog_fits(&self, octets: usize) -> bool {
+        self.backlog.saturating_add(octets) <= self.max_backlog
     }
 
     /// Adds `octets` to the backlog.
@@ -233,9 +223,8 @@ mod tests {
     fn backlog_is_bounded() {
         let mut credit = CreditPool::new(100, 200);
         credit.add_backlog(150);
-        assert!(!credit.may_add_backlog() && credit.backlog_fits(50) && !credit.take_overflowed());
+        assert!(!credit.may_add_backlog() && credit.backlog_fits(50));
         assert!(!credit.backlog_fits(51) && !credit.backlog_fits(usize::MAX));
-        assert!(credit.take_overflowed() && !credit.take_overflowed());
     }
 
     #[test]

@@ -134,6 +134,7 @@ impl Relay {
             let rest = payload.get(skip.min(payload.len())..).unwrap_or_default();
             skip -= skip.min(payload.len());
             if !credit.backlog_fits(rest.len()) {
+                self.facts.backlog_overflowed = true;
                 return Err(ErrorKind::OutOfMemory.into());
             }
             credit.add_backlog(rest.len());
@@ -156,21 +157,21 @@ impl Relay {
         // While the backlog of all flows is too large, those of flows with one do not grow.
         if credit.may_add_backlog() || self.backlog.is_empty() {
             let finished = self.connection.is_fin_received();
-            self.credit_wanted = !finished && !credit.may_lend();
-            if !finished && !self.credit_wanted {
+            self.facts.credit_wanted = !finished && !credit.may_lend();
+            if !finished && !self.facts.credit_wanted {
                 self.open_window(buffer, u32::MAX, credit);
             }
         }
         self.recheck = match (self.write_event_armed, buffer.is_writable()) {
             (true, _) => None,
             (false, false) => {
-                self.write_event_wanted = true;
+                self.facts.write_event_wanted = true;
                 self.write_event_armed = true;
                 None
             }
             // The buffer drains without an event while the kernel calls it writable; poll it if the
             // namespace may be waiting for the window.
-            (false, true) if self.credit_wanted => None,
+            (false, true) if self.facts.credit_wanted => None,
             (false, true) if buffer.queued > 0 && self.connection.receiver().is_tight() => {
                 let wait = self.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
                 let wait = wait.min(RECHECK_LONGEST);
