@@ -47,7 +47,7 @@ reasons! {
     /// The host socket did not take a datagram: its buffer is full.
     SocketFull = "socket full",
     /// No room to keep what has come in order for a socket that does not take it: its flow ended.
-    ParkingFull = "parking full",
+    BacklogFull = "backlog full",
     /// The tap did not take a frame.
     TapFull = "tap full",
     /// A connection or datagram for the namespace, which has no address, or we none to send it from.

@@ -55,13 +55,12 @@ use tx_window::Active;
 
 /// What is peeked at once, for the same reason.
 const SCRATCH_OCTETS: usize = 512 * 1024;
-/// With so many octets parked by all flows together, those that park are promised no more; chosen: a
-/// quarter of a per cent of an ordinary machine's memory, and far more than flows with a truthful window
-/// ever use.
-const PARKING_OCTETS: usize = 64 * 1024 * 1024;
-/// With so many parked, a flow that would park more ends; chosen: windows that are promised already may
-/// still be used beyond the bound above, but not by all the flows that there can be.
-const MOST_PARKED: usize = 4 * PARKING_OCTETS;
+/// Backlog of all TCP flows beyond which windows of flows with a backlog no longer grow; chosen: a quarter of
+/// a per cent of an ordinary machine's memory, and far more than flows whose windows match their sockets use.
+const BACKLOG_OCTETS: usize = 64 * 1024 * 1024;
+/// Backlog of all TCP flows beyond which a flow that would add to it is reset; chosen: windows that are
+/// advertised already may still be used beyond the bound above, but not by all flows that there can be.
+const MAX_BACKLOG: usize = 4 * BACKLOG_OCTETS;
 /// Less than this for the namespace is little; chosen: what an exchange of messages may have.
 const LITTLE: u64 = 16 * 1024;
 /// Most flows; each is a descriptor and some 1,000 octets of ours.
@@ -191,7 +190,7 @@ impl Engine {
             nat,
             neighbours: Neighbours::default(),
             mtu: Mtu::DEFAULT,
-            credit: CreditPool::new(PARKING_OCTETS, MOST_PARKED),
+            credit: CreditPool::new(BACKLOG_OCTETS, MAX_BACKLOG),
             active: Active::default(),
             peek: (probe_peek(AddressFamily::Inet), probe_peek(AddressFamily::Inet6)),
             largest_buffer: probe_send_buffer(),

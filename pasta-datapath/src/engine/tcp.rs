@@ -223,7 +223,7 @@ impl Engine {
         let Outcome { next, deadline, facts } =
             relay.run_for(quantum, now, socket, payloads, &mut to_tap, scratch, credit);
         if facts.backlog_overflowed {
-            tap.counters.drop(DropReason::ParkingFull);
+            tap.counters.drop(DropReason::BacklogFull);
         }
         match next {
             Next::Wait => {}
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_become_smaller_with_the_number_of_flows_down_to_a_bound() {
+    fn quantum_shrinks_with_the_number_of_flows_down_to_a_bound() {
         assert_eq!([0, 1, 512].map(quantum_for), [QUANTUM; 3]);
         assert_eq!(quantum_for(1024), QUANTUM / 2);
         assert_eq!([2048, 100_000].map(quantum_for), [MIN_QUANTUM; 2]);

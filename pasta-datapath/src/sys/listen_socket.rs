@@ -19,7 +19,7 @@ pub fn prepare(fd: &OwnedFd, transport: Transport) -> Result<(), Errno> {
         // Accepted sockets have all of it from the listener.
         Transport::Tcp => {
             setsockopt(fd, sockopt::TcpNoDelay, &true)?;
-            // Where it fails, more is parked.
+            // Where it fails, the backlog is larger.
             let _ = sys::fill_send_buffer(fd);
             setsockopt(fd, sockopt::OobInline, &true)
         }

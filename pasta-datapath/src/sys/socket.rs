@@ -1,6 +1,5 @@
 //! Host sockets: made for a target, read and written without ever blocking.
 
-use crate::flow::tcp::relay::HostSocket;
 use crate::nat::{Protocol, Target};
 use crate::sys;
 use crate::sys::send_buffer::SendBuffer;
@@ -103,8 +102,13 @@ pub fn take_error(fd: BorrowedFd<'_>) -> Option<Errno> {
     }
 }
 
-impl HostSocket for TcpSocket {
-    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+impl TcpSocket {
+    /// Appends to the send buffer; a short count means that it is full.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if nothing fits; others end the connection.
+    pub fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         loop {
             match sendmsg::<()>(self.fd.as_raw_fd(), slices, &[], flags, None) {
@@ -114,7 +118,8 @@ impl HostSocket for TcpSocket {
         }
     }
 
-    fn send_buffer(&mut self, least: u32) -> SendBuffer {
+    /// The state of the send buffer, enlarged first where it is too small for `least` octets of payload.
+    pub fn send_buffer(&mut self, least: u32) -> SendBuffer {
         let buffer = sys::send_buffer(&self.fd);
         let size = SendBuffer::size_for(least);
         if size <= buffer.size.max(self.enlarged_to) {
@@ -128,7 +133,13 @@ impl HostSocket for TcpSocket {
         sys::send_buffer(&self.fd)
     }
 
-    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+    /// Copies from the receive queue, `offset` octets behind its front. Zero is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if nothing is there, `ResourceBusy` if that is not known before more was consumed; others
+    /// end the connection.
+    pub fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
         if self.method == PeekMethod::Discard {
             return sys::peek_behind(&self.fd, offset as usize, into);
         }
@@ -152,7 +163,12 @@ impl HostSocket for TcpSocket {
         Ok(read)
     }
 
-    fn consume(&mut self, octets: u32) -> io::Result<()> {
+    /// Takes `octets` off the front of the receive queue.
+    ///
+    /// # Errors
+    ///
+    /// Any ends the connection.
+    pub fn consume(&mut self, octets: u32) -> io::Result<()> {
         let mut left = octets;
         while left > 0 {
             let taken = match sys::discard(&self.fd, left as usize) {
@@ -170,7 +186,8 @@ impl HostSocket for TcpSocket {
         Ok(())
     }
 
-    fn shut_down_write(&mut self) {
+    /// Sends FIN behind what the send buffer holds.
+    pub fn shut_down_write(&mut self) {
         // Fails only where the connection is gone already, which shows as its error.
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
     }
@@ -251,7 +268,7 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
         Protocol::Tcp => {
             let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
             setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-            // Where it fails, more is parked.
+            // Where it fails, the backlog is larger.
             let _ = sys::fill_send_buffer(&fd);
             // The last octet of urgent data is part of the stream (RFC 6093); without this, the kernel
             // takes it out, and numbers would no longer fit.

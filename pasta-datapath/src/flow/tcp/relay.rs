@@ -8,6 +8,7 @@
 //! Timers: retransmission and keepalive ([`Connection`]), delayed acknowledgement, retransmission of a window
 //! update, and polling of a send buffer that drains without an event.
 
+mod host_socket;
 mod to_socket;
 mod to_tap;
 
