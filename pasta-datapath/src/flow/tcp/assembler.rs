@@ -74,7 +74,7 @@ impl Assembler {
         {
             if last.start.after(seq) {
                 let fits = last.start.distance_from(seq) as usize;
-                payload = payload.get(..fits).unwrap_or_default();
+                payload = payload.split_at(fits.min(payload.len())).0;
                 behind -= 1;
             } else {
                 first = behind - 1;
@@ -95,7 +95,7 @@ impl Assembler {
         let mut whole = joined.remove(0);
         if seq.before(whole.start) {
             let missing = whole.start.distance_from(seq) as usize;
-            let head = payload.get(..missing.min(payload.len())).unwrap_or_default();
+            let head = payload.split_at(missing.min(payload.len())).0;
             whole.octets.splice(0..0, head.iter().copied());
             whole.start = seq;
         }
@@ -133,7 +133,7 @@ impl Assembler {
 /// Appends the part of `octets`, which start at `seq`, that is behind the end of `whole`.
 fn append(whole: &mut Block, seq: Seq, octets: &[u8]) {
     let known = whole.end().distance_from(seq) as usize;
-    whole.octets.extend_from_slice(octets.get(known..).unwrap_or_default());
+    whole.octets.extend_from_slice(octets.split_at(known.min(octets.len())).1);
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl Relay {
             count += 1;
             offered += slice.len();
         }
-        let accepted = match socket.send(slices.get(..count).unwrap_or_default()) {
+        let accepted = match socket.send(slices.split_at(count).0) {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
@@ -131,7 +131,7 @@ impl Relay {
         credit: &mut CreditPool,
     ) -> io::Result<()> {
         for payload in payloads {
-            let rest = payload.get(skip.min(payload.len())..).unwrap_or_default();
+            let rest = payload.split_at(skip.min(payload.len())).1;
             skip -= skip.min(payload.len());
             if !credit.backlog_fits(rest.len()) {
                 self.facts.backlog_overflowed = true;

@@ -51,7 +51,7 @@ impl Relay {
             if wanted > frame {
                 wanted -= wanted % frame;
             }
-            let into = scratch.get_mut(..wanted).unwrap_or_default();
+            let into = scratch.split_at_mut(wanted).0;
             let offset = self.connection.sender().peek_offset();
             let peeked = match socket.peek(offset, into) {
                 Ok(peeked) => peeked,
@@ -81,7 +81,7 @@ impl Relay {
                 }
                 return Ok(Next::Wait);
             }
-            let peeked = into.get(..peeked).unwrap_or_default();
+            let peeked = into.split_at(peeked.min(into.len())).0;
             let is_short = peeked.len() < wanted;
             // All has been read and fits the window: what is left of the stream is its end.
             let is_last = is_short && self.ended && !self.urgent && !self.failed;
