@@ -1,7 +1,7 @@
 //! Options about ports: any text, in any of the four, one after the other.
 
 use pasta::ports::spec::Spec;
-use pasta::ports::{PortOption, System, add_up};
+use pasta::ports::{PortOption, System, build_rules};
 use pasta_ipc::forward::ForwardRule;
 use pasta_ipc::types::Service;
 
@@ -20,7 +20,7 @@ pub fn check(octets: &[u8]) {
             specs.push((option, spec));
         }
     }
-    let Ok(ports) = add_up(&specs, Service::On, Service::On, System::fallback()) else { return };
+    let Ok(ports) = build_rules(&specs, Service::On, Service::On, System::fallback()) else { return };
     for rules in [&ports.inbound, &ports.outbound] {
         for (n, rule) in rules.iter().enumerate() {
             let last = rule.target_port(rule.ports().last());

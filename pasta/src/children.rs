@@ -1,15 +1,15 @@
-//! The processes that this one has started, and everything it waits for, behind one `next`.
+//! The processes that this one has started; [`Children::next`] waits for all of them and for signals.
 //!
-//! Nothing is decided here: what happens becomes an [`Event`], in an order that lets a helper's last
-//! words come before its end.
+//! This module decides nothing: it turns what happens into [`Event`]s, and orders them so that the
+//! messages of a process come before its end.
 
-use crate::listeners::Listeners;
+use crate::bound_listeners::BoundListeners;
 use crate::log::Helper;
-use crate::namespace::{FirstProcess, Word};
-use crate::peer::Talk;
-use crate::signals::Arrived;
-use crate::status::Ending;
+use crate::namespace::{InitProcess, Word};
+use crate::peer::Handshake;
+use crate::signals::ReceivedSignal;
 use crate::sys::{self, Child};
+use crate::termination::Termination;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -27,76 +27,76 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long a helper may take to make room in its channel at the start; chosen: it reads at once, so
-/// that only one that hangs reaches it.
-const PATIENCE_MS: u16 = 5000;
-/// How long the datapath may take to close its listeners at the end; chosen: it takes a fraction of a
+/// How long a channel to a helper may stay full during start-up. Chosen: a helper reads at once, so only
+/// one that hangs reaches this.
+const SEND_TIMEOUT_MS: u16 = 5000;
+/// How long the datapath may take to close its listeners at the end. Chosen: it takes less than a
 /// millisecond unless it hangs.
-const CLOSING: Duration = Duration::from_millis(200);
-/// Between two looks where the kernel has no event for what is waited for.
-const PAUSE: Duration = Duration::from_millis(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
+/// Interval of retries where the kernel reports no event.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A signal came.
-    Signal(Arrived),
-    /// The first process of the namespaces said something.
-    First(Word),
+    /// A signal was received.
+    Signal(ReceivedSignal),
+    /// A message of process 1 of the namespace.
+    Init(Word),
     /// It ended.
-    FirstEnded(Ending),
-    /// The monitor said something, with descriptors.
+    InitEnded(Termination),
+    /// A message of the monitor, with its descriptors.
     Monitor(MonitorToSupervisor, Vec<OwnedFd>),
-    /// The datapath said something.
+    /// A message of the datapath.
     Datapath(DatapathToSupervisor),
-    /// A helper broke the protocol; nothing more will be heard of it but its end.
+    /// A helper broke the protocol; nothing more is received from it.
     Violation(Helper, String),
     /// A helper ended.
-    HelperEnded(Helper, Ending),
+    HelperEnded(Helper, Termination),
 }
 
-/// What a wake-up is about. Whose end it is comes after what they may have said before.
+/// The source of a wake-up, in the order of handling: messages before the end of their sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
 enum Token {
     Signals,
-    FirstSocket,
+    InitSocket,
     MonitorChannel,
     DatapathChannel,
     DatapathPid,
     Resolvers,
-    First,
+    Init,
     Monitor,
     Datapath,
-    Forerunner,
+    Predecessor,
 }
 
 impl Token {
     const ALL: [Self; 10] = [
         Self::Signals,
-        Self::FirstSocket,
+        Self::InitSocket,
         Self::MonitorChannel,
         Self::DatapathChannel,
         Self::DatapathPid,
         Self::Resolvers,
-        Self::First,
+        Self::Init,
         Self::Monitor,
         Self::Datapath,
-        Self::Forerunner,
+        Self::Predecessor,
     ];
 }
 
-/// The talk with a helper, and its process.
+/// A helper's process, channel and handshake.
 #[derive(Debug)]
 struct HelperLink<Out, In> {
     child: Option<Child>,
     channel: Option<Channel<Out, In>>,
-    talk: Talk,
+    handshake: Handshake,
 }
 
 impl<Out: Message, In: Message> HelperLink<Out, In> {
     fn new(child: Child, channel: Channel<Out, In>) -> Self {
-        Self { child: Some(child), channel: Some(channel), talk: Talk::default() }
+        Self { child: Some(child), channel: Some(channel), handshake: Handshake::default() }
     }
 
     fn send(&self, message: &Out, fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
@@ -108,7 +108,7 @@ impl<Out: Message, In: Message> HelperLink<Out, In> {
 
     fn kill(&self) {
         if let Some(child) = &self.child {
-            // It may have ended by itself; then there is nothing to kill.
+            // Fails if it has ended.
             let _ = sys::pidfd_send_signal(&child.pidfd, Signal::SIGKILL);
         }
     }
@@ -119,44 +119,44 @@ impl<Out: Message, In: Message> HelperLink<Out, In> {
 pub(crate) struct Children {
     epoll: Epoll,
     signals: SignalFd,
-    first: Option<FirstProcess>,
+    init: Option<InitProcess>,
     released: bool,
     monitor: HelperLink<SupervisorToMonitor, MonitorToSupervisor>,
     datapath: HelperLink<SupervisorToDatapath, DatapathToSupervisor>,
-    /// Where the datapath, which changes its process while it isolates itself, says its new number.
+    /// Reads the datapath's new process id: isolating itself replaces its process.
     datapath_pid: Option<OwnedFd>,
-    /// The process that the datapath was before.
-    forerunner: Option<Child>,
+    /// The datapath's first process.
+    predecessor: Option<Child>,
 }
 
-/// The helpers as they have just been started.
+/// The helpers as they were started.
 #[derive(Debug)]
-pub(crate) struct Started {
+pub(crate) struct StartedHelpers {
     /// The monitor.
     pub(crate) monitor: (Child, Channel<SupervisorToMonitor, MonitorToSupervisor>),
-    /// The datapath, in its first process.
+    /// The datapath, in its init process.
     pub(crate) datapath: (Child, Channel<SupervisorToDatapath, DatapathToSupervisor>),
-    /// The pipe from which its second process's number is read.
+    /// The pipe from which the id of its second process is read.
     pub(crate) datapath_pid: OwnedFd,
 }
 
 impl Children {
-    /// Takes the helpers over, greets them and begins to watch them and our signals.
+    /// Sends `Hello` to the helpers, and watches them and our signals.
     ///
     /// # Errors
     ///
     /// What epoll(7) and signalfd(2) report.
-    pub(crate) fn new(started: Started) -> io::Result<Self> {
+    pub(crate) fn new(started: StartedHelpers) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let children = Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            signals: SignalFd::with_flags(&crate::caller::watched(), flags)?,
-            first: None,
+            signals: SignalFd::with_flags(&crate::inherited::handled_signals(), flags)?,
+            init: None,
             released: false,
             monitor: HelperLink::new(started.monitor.0, started.monitor.1),
             datapath: HelperLink::new(started.datapath.0, started.datapath.1),
             datapath_pid: Some(started.datapath_pid),
-            forerunner: None,
+            predecessor: None,
         };
         children.watch(&children.signals, Token::Signals)?;
         children.watch_helper(&children.monitor, Token::Monitor, Token::MonitorChannel)?;
@@ -164,26 +164,26 @@ impl Children {
         if let Some(pipe) = &children.datapath_pid {
             children.watch(pipe, Token::DatapathPid)?;
         }
-        // A helper that is gone already shows by its end.
+        // Fails if it has ended, which is an event.
         let _ = children.monitor.send(&SupervisorToMonitor::Hello(Hello::OURS), &[]);
         let _ = children.datapath.send(&SupervisorToDatapath::Hello(Hello::OURS), &[]);
         Ok(children)
     }
 
-    /// Takes over the first process of the namespaces.
+    /// Watches process 1 of the namespaces.
     ///
     /// # Errors
     ///
     /// What epoll(7) reports.
-    pub(crate) fn adopt(&mut self, first: FirstProcess) -> io::Result<()> {
-        let first = self.first.insert(first);
+    pub(crate) fn watch_init(&mut self, init: InitProcess) -> io::Result<()> {
+        let init = self.init.insert(init);
         let event = |token| EpollEvent::new(EpollFlags::EPOLLIN, token as u64);
-        self.epoll.add(first.as_fd(), event(Token::FirstSocket))?;
-        self.epoll.add(&first.child.pidfd, event(Token::First))?;
+        self.epoll.add(init.as_fd(), event(Token::InitSocket))?;
+        self.epoll.add(&init.child.pidfd, event(Token::Init))?;
         Ok(())
     }
 
-    /// Tells the monitor to start.
+    /// Sends `Start` to the monitor.
     ///
     /// # Errors
     ///
@@ -197,11 +197,11 @@ impl Children {
             SupervisorToMonitor::Start(start) => start.tap,
             _ => TapUse::Make,
         };
-        self.monitor.talk.started(tap);
+        self.monitor.handshake.started(tap);
         self.monitor.send(message, fds)
     }
 
-    /// Tells the datapath to start.
+    /// Sends `Start` to the datapath.
     ///
     /// # Errors
     ///
@@ -211,26 +211,26 @@ impl Children {
         message: &SupervisorToDatapath,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), SendError> {
-        self.datapath.talk.started(TapUse::Make);
+        self.datapath.handshake.started(TapUse::Make);
         self.datapath.send(message, fds)
     }
 
-    /// Hands listeners to the datapath, which reads them while we wait for room.
+    /// Sends the bound listeners to the datapath, and waits while the channel is full.
     ///
     /// # Errors
     ///
     /// [`SendError`]; `WouldBlock` if it does not read for five seconds.
-    pub(crate) fn hand_over(&self, listeners: &Listeners) -> Result<(), SendError> {
+    pub(crate) fn send_listeners(&self, listeners: &BoundListeners) -> Result<(), SendError> {
         for (addresses, sockets) in listeners.batches() {
             let message = SupervisorToDatapath::Listeners(addresses);
             loop {
                 match self.datapath.send(&message, &sockets) {
-                    Err(SendError::WouldBlock) => self.wait_for_room()?,
-                    // More descriptors are under way than we may have open (unix(7)).
+                    Err(SendError::WouldBlock) => self.wait_until_writable()?,
+                    // More descriptors are in flight than `RLIMIT_NOFILE` allows (unix(7)).
                     Err(SendError::Io(error))
                         if error.raw_os_error() == Some(libc::ETOOMANYREFS) =>
                     {
-                        std::thread::sleep(PAUSE);
+                        std::thread::sleep(RETRY_INTERVAL);
                     }
                     other => {
                         other?;
@@ -242,65 +242,65 @@ impl Children {
         Ok(())
     }
 
-    fn wait_for_room(&self) -> Result<(), SendError> {
+    fn wait_until_writable(&self) -> Result<(), SendError> {
         let Some(channel) = &self.datapath.channel else { return Err(SendError::Closed) };
         let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLOUT)];
-        match poll(&mut fds, PollTimeout::from(PATIENCE_MS)) {
+        match poll(&mut fds, PollTimeout::from(SEND_TIMEOUT_MS)) {
             Ok(0) => Err(SendError::WouldBlock),
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(SendError::Io(errno.into())),
         }
     }
 
-    /// Says something more to the datapath.
+    /// Sends another message to the datapath.
     ///
     /// # Errors
     ///
     /// [`SendError`].
-    pub(crate) fn tell_datapath(&self, message: &SupervisorToDatapath) -> Result<(), SendError> {
+    pub(crate) fn send_to_datapath(&self, message: &SupervisorToDatapath) -> Result<(), SendError> {
         self.datapath.send(message, &[])
     }
 
-    /// Asks the monitor for its status.
+    /// Requests the monitor's status.
     ///
     /// # Errors
     ///
     /// [`SendError`].
-    pub(crate) fn ask_for_status(&mut self) -> Result<(), SendError> {
+    pub(crate) fn request_status(&mut self) -> Result<(), SendError> {
         self.monitor.send(&SupervisorToMonitor::StatusWanted, &[])?;
-        self.monitor.talk.asked();
+        self.monitor.handshake.status_requested();
         Ok(())
     }
 
-    /// Asks the monitor to look at everything again.
+    /// Asks the monitor to read everything again.
     ///
     /// # Errors
     ///
     /// [`SendError`].
-    pub(crate) fn ask_for_look(&self) -> Result<(), SendError> {
+    pub(crate) fn request_refresh(&self) -> Result<(), SendError> {
         self.monitor.send(&SupervisorToMonitor::LookWanted, &[])
     }
 
-    /// Asks the monitor to end, or ends it if it does not listen.
+    /// Asks the monitor to end, or kills it if that cannot be sent.
     pub(crate) fn stop_monitor(&self) {
         if self.monitor.send(&SupervisorToMonitor::Shutdown, &[]).is_err() {
             self.monitor.kill();
         }
     }
 
-    /// Asks the datapath to end and waits until it has closed its listeners, for [`CLOSING`] at most:
-    /// whoever starts again at once is to find the ports free. What the kernel has to do for the tap
-    /// then takes longer and is not waited for. Gives what happened meanwhile.
+    /// Asks the datapath to end and waits until it has closed its listeners, for [`SHUTDOWN_TIMEOUT`] at
+    /// most, so that a process started next can bind the ports. The kernel then needs longer to remove
+    /// the tap, which is not waited for. Returns the events of that time.
     ///
     /// # Errors
     ///
     /// As [`Children::next`].
-    pub(crate) fn close_ports(&mut self) -> io::Result<Vec<Event>> {
+    pub(crate) fn shut_down_datapath(&mut self) -> io::Result<Vec<Event>> {
         let mut events = Vec::new();
         if self.datapath.send(&SupervisorToDatapath::Shutdown, &[]).is_err() {
             return Ok(events);
         }
-        let deadline = Instant::now() + CLOSING;
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         while self.datapath.channel.is_some() && self.datapath.child.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -311,11 +311,11 @@ impl Children {
         Ok(events)
     }
 
-    /// The process of a helper, once it is its last one.
+    /// The process of a helper, once it is final.
     pub(crate) fn pid(&self, helper: Helper) -> Option<Pid> {
         let child = match helper {
             Helper::Monitor => self.monitor.child.as_ref(),
-            // As long as the pipe is there, it may still change.
+            // It may change while the pipe is open.
             Helper::Datapath if self.datapath_pid.is_some() => None,
             Helper::Datapath => self.datapath.child.as_ref(),
         };
@@ -326,54 +326,54 @@ impl Children {
     ///
     /// # Errors
     ///
-    /// If its first process is gone.
+    /// If process 1 has ended.
     pub(crate) fn release(&mut self) -> io::Result<()> {
-        let first = self.first.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        first.release()?;
+        let init = self.init.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        init.release()?;
         self.released = true;
-        self.epoll.delete(first.as_fd())?;
+        self.epoll.delete(init.as_fd())?;
         Ok(())
     }
 
-    /// Sends `signal` to the first process, which passes it on to COMMAND.
+    /// Sends `signal` to process 1, which passes it on to COMMAND.
     pub(crate) fn pass_on(&self, signal: Signal) {
-        if let Some(first) = &self.first {
-            // One that has just ended shows as its end.
-            let _ = sys::pidfd_send_signal(&first.child.pidfd, signal);
+        if let Some(init) = &self.init {
+            // Fails if it has ended, which is an event.
+            let _ = sys::pidfd_send_signal(&init.child.pidfd, signal);
         }
     }
 
-    /// Ends both helpers, at once and without waiting: when the datapath ends, the kernel takes the
-    /// tap apart, which takes it tens of milliseconds that nobody here needs to wait for.
+    /// Kills both helpers without waiting: when the datapath ends, the kernel needs tens of milliseconds
+    /// to remove the tap.
     pub(crate) fn kill_helpers(&self) {
         self.monitor.kill();
         self.datapath.kill();
-        if let Some(forerunner) = &self.forerunner {
+        if let Some(predecessor) = &self.predecessor {
             // As in `HelperLink::kill`.
-            let _ = sys::pidfd_send_signal(&forerunner.pidfd, Signal::SIGKILL);
+            let _ = sys::pidfd_send_signal(&predecessor.pidfd, Signal::SIGKILL);
         }
     }
 
-    /// Ends everything that was started, and waits until it has ended: for a start that failed.
+    /// Kills everything that was started, and waits for it. For a start that has failed.
     pub(crate) fn tear_down(mut self) {
         self.kill_helpers();
-        // One that root is just starting is not ours to signal until it has become the user that we
-        // have become already; it ends by itself when nobody is there to talk to.
+        // A helper that is being started by root may not be signalled before it has changed to our user;
+        // it ends by itself when its channel is closed.
         self.monitor.channel = None;
         self.datapath.channel = None;
-        // Once its first process has ended, no second one can appear; one that has says so here.
+        // After the first process of the datapath has ended, the id of the second, if any, is in the pipe.
         self.wait_for_helpers();
-        self.hear_datapath_pid(&mut Vec::new());
+        self.read_datapath_pid(&mut Vec::new());
         self.kill_helpers();
         self.pass_on(Signal::SIGKILL);
         self.wait_for_helpers();
-        if let Some(first) = &self.first {
-            reap(&first.child, WaitPidFlag::empty());
+        if let Some(init) = &self.init {
+            reap(&init.child, WaitPidFlag::empty());
         }
     }
 
     fn wait_for_helpers(&self) {
-        let children = [&self.monitor.child, &self.datapath.child, &self.forerunner];
+        let children = [&self.monitor.child, &self.datapath.child, &self.predecessor];
         for child in children.into_iter().flatten() {
             reap(child, WaitPidFlag::empty());
         }
@@ -395,7 +395,7 @@ impl Children {
     /// What epoll(7) and read(2) report.
     pub(crate) fn next(&mut self, limit: Option<Duration>) -> io::Result<Vec<Event>> {
         let mut woken = [EpollEvent::empty(); Token::ALL.len()];
-        // Rounded up, so that it is over when we wake; a day is as good as longer.
+        // Rounded up, so that the deadline has passed when we wake; a day at most.
         let timeout = limit.map_or(EpollTimeout::NONE, |limit| {
             let ms = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(86_400_000);
             EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::ZERO)
@@ -420,49 +420,49 @@ impl Children {
         match token {
             Token::Signals => {
                 while let Some(info) = self.signals.read_signal()? {
-                    events.push(Event::Signal(Arrived::from(&info)));
+                    events.push(Event::Signal(ReceivedSignal::from(&info)));
                 }
             }
-            Token::FirstSocket => self.hear_first(events)?,
-            Token::MonitorChannel => self.hear_monitor(events),
-            Token::DatapathChannel => self.hear_datapath(events),
-            Token::DatapathPid => self.hear_datapath_pid(events),
-            // Who owns them looks after each wake-up.
+            Token::InitSocket => self.receive_from_init(events)?,
+            Token::MonitorChannel => self.receive_from_monitor(events),
+            Token::DatapathChannel => self.receive_from_datapath(events),
+            Token::DatapathPid => self.read_datapath_pid(events),
+            // Their owner checks them after each wake-up.
             Token::Resolvers => {}
-            Token::First => {
-                self.hear_first(events)?;
-                let ended = self.first.as_ref().and_then(|first| ended(&first.child));
-                if let Some(ending) = ended {
-                    self.first = None;
-                    events.push(Event::FirstEnded(ending));
+            Token::Init => {
+                self.receive_from_init(events)?;
+                let ended = self.init.as_ref().and_then(|init| ended(&init.child));
+                if let Some(termination) = ended {
+                    self.init = None;
+                    events.push(Event::InitEnded(termination));
                 }
             }
             Token::Monitor => {
-                self.hear_monitor(events);
-                if let Some(ending) = take_ended(&mut self.monitor.child) {
-                    events.push(Event::HelperEnded(Helper::Monitor, ending));
+                self.receive_from_monitor(events);
+                if let Some(termination) = take_ended(&mut self.monitor.child) {
+                    events.push(Event::HelperEnded(Helper::Monitor, termination));
                 }
             }
             Token::Datapath => {
-                self.hear_datapath_pid(events);
-                self.hear_datapath(events);
-                if let Some(ending) = take_ended(&mut self.datapath.child) {
-                    events.push(Event::HelperEnded(Helper::Datapath, ending));
+                self.read_datapath_pid(events);
+                self.receive_from_datapath(events);
+                if let Some(termination) = take_ended(&mut self.datapath.child) {
+                    events.push(Event::HelperEnded(Helper::Datapath, termination));
                 }
             }
-            // Its successor is the datapath now.
-            Token::Forerunner => drop(take_ended(&mut self.forerunner)),
+            // The datapath is its successor.
+            Token::Predecessor => drop(take_ended(&mut self.predecessor)),
         }
         Ok(())
     }
 
-    fn hear_first(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        while let Some(first) = self.first.as_ref().filter(|_| !self.released) {
-            match first.hear() {
-                Ok(Some(word)) => events.push(Event::First(word)),
-                // Its end is heard of by its pidfd; the socket would only wake us again.
+    fn receive_from_init(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        while let Some(init) = self.init.as_ref().filter(|_| !self.released) {
+            match init.receive() {
+                Ok(Some(word)) => events.push(Event::Init(word)),
+                // The pidfd reports its end; the socket would only wake us again.
                 Ok(None) => {
-                    self.epoll.delete(first.as_fd())?;
+                    self.epoll.delete(init.as_fd())?;
                     self.released = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -472,16 +472,16 @@ impl Children {
         Ok(())
     }
 
-    fn hear_monitor(&mut self, events: &mut Vec<Event>) {
+    fn receive_from_monitor(&mut self, events: &mut Vec<Event>) {
         while let Some(channel) = &self.monitor.channel {
-            let heard = hear(channel, |message| self.monitor.talk.monitor(message));
-            match heard {
-                Heard::Message(Received { message, fds }) => {
+            let received = receive(channel, |message| self.monitor.handshake.monitor(message));
+            match received {
+                Reception::Message(Received { message, fds }) => {
                     events.push(Event::Monitor(message, fds));
                 }
-                Heard::Nothing => return,
-                Heard::End => self.monitor.channel = None,
-                Heard::Violation(why) => {
+                Reception::WouldBlock => return,
+                Reception::Closed => self.monitor.channel = None,
+                Reception::Violation(why) => {
                     self.monitor.channel = None;
                     events.push(Event::Violation(Helper::Monitor, why));
                 }
@@ -489,14 +489,14 @@ impl Children {
         }
     }
 
-    fn hear_datapath(&mut self, events: &mut Vec<Event>) {
+    fn receive_from_datapath(&mut self, events: &mut Vec<Event>) {
         while let Some(channel) = &self.datapath.channel {
-            let heard = hear(channel, |message| self.datapath.talk.datapath(message));
-            match heard {
-                Heard::Message(received) => events.push(Event::Datapath(received.message)),
-                Heard::Nothing => return,
-                Heard::End => self.datapath.channel = None,
-                Heard::Violation(why) => {
+            let received = receive(channel, |message| self.datapath.handshake.datapath(message));
+            match received {
+                Reception::Message(received) => events.push(Event::Datapath(received.message)),
+                Reception::WouldBlock => return,
+                Reception::Closed => self.datapath.channel = None,
+                Reception::Violation(why) => {
                     self.datapath.channel = None;
                     events.push(Event::Violation(Helper::Datapath, why));
                 }
@@ -504,38 +504,38 @@ impl Children {
         }
     }
 
-    /// Learns the datapath's new number, once. Only a child of ours can be meant: the process that
-    /// says it is not confined and has read nothing yet.
-    fn hear_datapath_pid(&mut self, events: &mut Vec<Event>) {
+    /// Reads the id of the datapath's second process, once. The sender is trusted: it is not confined yet
+    /// and has read nothing from outside.
+    fn read_datapath_pid(&mut self, events: &mut Vec<Event>) {
         let Some(pipe) = &self.datapath_pid else { return };
         let mut octets = [0; 4];
         let said = match read(pipe, &mut octets) {
             Err(Errno::EAGAIN | Errno::EINTR) => return,
             Ok(4) => Some(Pid::from_raw(i32::from_ne_bytes(octets))),
-            // It has ended before it could say: its end is the event.
+            // It has ended before: its end is the event.
             Ok(0) => None,
             _ => {
-                let why = "no process number from its first process".into();
+                let why = "no process id from its first process".into();
                 events.push(Event::Violation(Helper::Datapath, why));
                 None
             }
         };
         self.datapath_pid = None;
         let Some(pid) = said else { return };
-        // Without a PID namespace of its own it has stayed what it was.
+        // Without a PID namespace of its own the process stays the same.
         if self.datapath.child.as_ref().is_some_and(|child| child.pid == pid) {
             return;
         }
         let followed = sys::pidfd_open(pid).and_then(|pidfd| {
             self.watch(&pidfd, Token::Datapath)?;
-            if let Some(forerunner) = &self.datapath.child {
-                let mut event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Forerunner as u64);
-                self.epoll.modify(&forerunner.pidfd, &mut event)?;
+            if let Some(predecessor) = &self.datapath.child {
+                let mut event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Predecessor as u64);
+                self.epoll.modify(&predecessor.pidfd, &mut event)?;
             }
             Ok(Child { pid, pidfd })
         });
         match followed {
-            Ok(child) => self.forerunner = self.datapath.child.replace(child),
+            Ok(child) => self.predecessor = self.datapath.child.replace(child),
             Err(error) => {
                 let why = format!("process {pid} cannot be watched: {error}");
                 events.push(Event::Violation(Helper::Datapath, why));
@@ -563,50 +563,50 @@ impl Children {
     }
 }
 
-enum Heard<In> {
+enum Reception<In> {
     Message(Received<In>),
-    Nothing,
-    End,
+    WouldBlock,
+    Closed,
     Violation(String),
 }
 
-/// One message that is allowed at this time.
-fn hear<Out: Message, In: Message>(
+/// Receives one message and checks that it is allowed at this time.
+fn receive<Out: Message, In: Message>(
     channel: &Channel<Out, In>,
     allowed: impl FnOnce(&In) -> Result<(), String>,
-) -> Heard<In> {
+) -> Reception<In> {
     match channel.receive() {
         Ok(received) => match allowed(&received.message) {
-            Ok(()) => Heard::Message(received),
-            Err(why) => Heard::Violation(why),
+            Ok(()) => Reception::Message(received),
+            Err(why) => Reception::Violation(why),
         },
-        Err(ReceiveError::WouldBlock) => Heard::Nothing,
-        Err(ReceiveError::Closed) => Heard::End,
-        Err(ReceiveError::Violation(why)) => Heard::Violation(why),
-        Err(ReceiveError::Io(error)) => Heard::Violation(format!("cannot receive: {error}")),
+        Err(ReceiveError::WouldBlock) => Reception::WouldBlock,
+        Err(ReceiveError::Closed) => Reception::Closed,
+        Err(ReceiveError::Violation(why)) => Reception::Violation(why),
+        Err(ReceiveError::Io(error)) => Reception::Violation(format!("cannot receive: {error}")),
     }
 }
 
-/// How `child` ended, if it has; it is reaped then.
-fn ended(child: &Child) -> Option<Ending> {
+/// Reaps `child` if it has ended.
+fn ended(child: &Child) -> Option<Termination> {
     reap(child, WaitPidFlag::WNOHANG)
 }
 
-/// As [`ended`], and forgets it: dropping its pidfd also ends the watching.
-fn take_ended(child: &mut Option<Child>) -> Option<Ending> {
-    let ending = child.as_ref().and_then(ended)?;
+/// As [`ended`], and drops it: epoll forgets its pidfd.
+fn take_ended(child: &mut Option<Child>) -> Option<Termination> {
+    let termination = child.as_ref().and_then(ended)?;
     *child = None;
-    Some(ending)
+    Some(termination)
 }
 
-fn reap(child: &Child, flags: WaitPidFlag) -> Option<Ending> {
+fn reap(child: &Child, flags: WaitPidFlag) -> Option<Termination> {
     loop {
         match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED | flags) {
             Ok(WaitStatus::StillAlive) => return None,
-            Ok(status) => return Some(Ending::from(status)),
+            Ok(status) => return Some(Termination::from(status)),
             Err(Errno::EINTR) => {}
-            // Reaped by somebody else: all that is known is that it is gone.
-            Err(_) => return Some(Ending::Unknown),
+            // Already reaped: its status is lost.
+            Err(_) => return Some(Termination::Unknown),
         }
     }
 }

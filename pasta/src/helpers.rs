@@ -1,8 +1,8 @@
-//! Finding and starting the two helpers.
+//! Finds and starts the two helpers.
 //!
-//! Each is executed by a descriptor opened beforehand, so that a user whom root becomes needs no
-//! way to the directory. It gets `/dev/null` three times, its channels at fixed numbers, no
-//! environment and no argument; all else it is told by message.
+//! Each is executed by a descriptor that was opened before, so that the user that root changes to needs
+//! no access to the directory. Standard input, output and error are `/dev/null`, its channels have fixed
+//! descriptor numbers; it has no environment and no argument. The rest comes in messages.
 
 use crate::identity::Identity;
 use crate::log::Helper;
@@ -21,7 +21,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Where packages put the helpers; the environment of the build decides.
+/// Where packages install the helpers; set at build time.
 const LIBEXEC_DIR: &str = match option_env!("PASTA_LIBEXECDIR") {
     Some(directory) => directory,
     None => "/usr/libexec/pasta",
@@ -30,17 +30,17 @@ const LIBEXEC_DIR: &str = match option_env!("PASTA_LIBEXECDIR") {
 /// The number of the first descriptor that a helper gets besides standard input, output and error.
 const FIRST_DESCRIPTOR: i32 = 3;
 
-/// Descriptors are moved above this before any is put in its place. Chosen: above all places.
-const OUT_OF_THE_WAY: i32 = 16;
+/// Descriptors are moved above this before any gets its fixed number. Chosen: above all of these.
+const ABOVE_FIXED: i32 = 16;
 
 /// Why a helper cannot be found.
 #[derive(Debug)]
 pub(crate) enum FindError {
-    /// Neither beside us nor in the directory fixed at build time. The cause is of the latter.
+    /// Neither beside our program nor in the directory set at build time. The cause is of the latter.
     Missing { name: &'static str, beside: PathBuf, cause: io::Error },
-    /// It is beside us only, where somebody else could have put it.
+    /// It is only beside our program, where another user could have put it.
     Untrusted { name: &'static str, beside: PathBuf },
-    /// We do not know where we are ourselves.
+    /// The path of our own program is not known.
     OwnPath(io::Error),
 }
 
@@ -80,11 +80,11 @@ pub(crate) struct Executables {
 }
 
 impl Executables {
-    /// Opens both, beside our own program or in the directory fixed at build time.
+    /// Opens both, beside our own program or in the directory set at build time.
     ///
-    /// The directory beside us counts only if nobody else can have put something there: it and the
-    /// helper belong to root, to the caller, or to whom our own program belongs, and are not
-    /// writable by all.
+    /// A helper beside our program is used only if no other user can have put it there: the directory and
+    /// the helper belong to root, to the caller, or to the owner of our program, and are not writable by
+    /// all.
     ///
     /// # Errors
     ///
@@ -136,20 +136,20 @@ pub(crate) struct Start<'a> {
     pub(crate) program: BorrowedFd<'a>,
     /// `/dev/null`, open for reading and writing.
     pub(crate) null: BorrowedFd<'a>,
-    /// What it gets from number 3 on.
+    /// Its descriptors from number 3 on.
     pub(crate) descriptors: &'a [BorrowedFd<'a>],
-    /// Whom it becomes first; none: it stays what we are.
+    /// The user it changes to first; none: ours.
     pub(crate) identity: Option<Identity>,
     /// Whether it needs a device file of its own.
     pub(crate) tun: tun::Access,
 }
 
-/// Starts a helper. What goes wrong in the new process before it is the helper is said by `fail`,
-/// over the helper's own channel.
+/// Starts a helper. If the new process cannot execute it, `fail` reports that over the helper's
+/// channel.
 ///
 /// # Errors
 ///
-/// If there can be no new process.
+/// What clone(2) reports.
 pub(crate) fn spawn(start: &Start<'_>, fail: impl Fn(OwnedFd, &str)) -> io::Result<Child> {
     match sys::clone_process(0)? {
         Cloned::Parent(child) => Ok(child),
@@ -172,7 +172,7 @@ fn become_helper(start: &Start<'_>) -> io::Result<Infallible> {
     if let Some(identity) = start.identity {
         identity.assume()?;
     }
-    // Until it sets this itself; the channel's end tells it too.
+    // Until the helper sets this itself; the end of its channel ends it too.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let program = move_up(start.program)?;
     let null = move_up(start.null)?;
@@ -188,12 +188,12 @@ fn become_helper(start: &Start<'_>) -> io::Result<Infallible> {
     sys::default_disposition(libc::SIGPIPE)?;
     chdir("/")?;
     let name = CString::new(start.helper.name())?;
-    // Every other descriptor closes by itself.
+    // Every other descriptor is close-on-exec.
     Ok(execveat(program, c"", &[name], &[] as &[CString], AtFlags::AT_EMPTY_PATH)?)
 }
 
-/// A duplicate above all places, closed by exec.
+/// Duplicates `fd` above the fixed numbers, with close-on-exec.
 fn move_up(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(OUT_OF_THE_WAY))?;
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(ABOVE_FIXED))?;
     sys::own_new(number)
 }

@@ -1,6 +1,6 @@
-//! What of the host's network has to be opened or asked before any namespace is entered.
+//! Sockets and settings of the host that are opened or read before a namespace is entered.
 
-use crate::options::KernelHas;
+use crate::options::KernelFamilies;
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
@@ -9,10 +9,10 @@ use pasta_ipc::forward::PortRange;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The monitor's windows to the host's network: it can look through them and change nothing.
+/// The monitor's rtnetlink sockets of the host, which can read and not change its network.
 ///
-/// The kernel lets a netlink socket change the network only if its opener was allowed to, so both
-/// are opened with `CAP_NET_ADMIN` out of the effective set, whoever we are.
+/// The kernel checks the capabilities of the process that opened a netlink socket too, so both are opened
+/// without `CAP_NET_ADMIN` in the effective set.
 #[derive(Debug)]
 pub(crate) struct RouteSockets {
     /// For events.
@@ -35,8 +35,7 @@ impl RouteSockets {
     }
 }
 
-/// Opens the monitor's window to the host's sockets (sock_diag(7)): as the others, it can look through
-/// it and change nothing.
+/// Opens the monitor's sock_diag(7) socket of the host, which can only read as well.
 ///
 /// # Errors
 ///
@@ -50,7 +49,7 @@ fn open_netlink(protocol: SockProtocol) -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)
 }
 
-/// Does something with `CAP_NET_ADMIN` out of the effective set.
+/// Calls `work` without `CAP_NET_ADMIN` in the effective set.
 fn without_net_admin<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let (set, admin) = (CapSet::Effective, Capability::CAP_NET_ADMIN);
     let powerful = caps::has_cap(None, set, admin).map_err(io::Error::other)?;
@@ -64,7 +63,7 @@ fn without_net_admin<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     done
 }
 
-/// Reads what the host says of ports; where it does not, the fall-back holds.
+/// Reads the host's sysctls about ports, with fall-backs.
 pub(crate) fn port_system() -> System {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let fallback = System::fallback();
@@ -82,7 +81,7 @@ pub(crate) fn port_system() -> System {
     }
 }
 
-impl KernelHas {
+impl KernelFamilies {
     /// Asks the kernel which address families it has sockets for.
     pub(crate) fn probe() -> Self {
         let has = |family| {

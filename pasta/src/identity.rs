@@ -1,4 +1,4 @@
-//! Who we are, and whom root becomes before any namespace is made.
+//! The user of this process, and the user that root changes to before a namespace is created.
 
 use crate::value::{NameOrId, RunAs};
 use nix::sys::prctl;
@@ -6,10 +6,10 @@ use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgroups, setresgid,
 use std::fmt;
 use std::io;
 
-/// Whom root becomes unless `--runas` says otherwise.
+/// The user that root changes to without `--runas`.
 const DEFAULT_USER: &str = "nobody";
 
-/// What `nobody` is where the password file does not say.
+/// The id of `nobody` if the password file has none (`overflowuid`).
 const OVERFLOW_ID: u32 = 65534;
 
 /// A user and a group to become.
@@ -17,13 +17,13 @@ const OVERFLOW_ID: u32 = 65534;
 pub(crate) struct Identity {
     /// The user.
     pub(crate) uid: Uid,
-    /// The group; no others are kept.
+    /// The group; supplementary groups are dropped.
     pub(crate) gid: Gid,
 }
 
 impl Identity {
-    /// Becomes this for good; with another user than root all capabilities go. The kernel makes a
-    /// process that changes its user dumpable as the administrator has it, so that is undone.
+    /// Changes to this user and group for good; with another user than root all capabilities are lost.
+    /// The kernel resets the dumpable flag when the user changes, so it is cleared again.
     ///
     /// # Errors
     ///
@@ -37,16 +37,16 @@ impl Identity {
     }
 }
 
-/// What this process may do, as far as start-up differs by it.
+/// Whether this process is root of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nothing special: an ordinary user, or uid 0 of a user namespace that is not the first one.
+pub(crate) enum Privilege {
+    /// An ordinary user, or uid 0 of a user namespace that is not the initial one.
     Ordinary,
-    /// Root of the machine, to become this user.
+    /// Root of the machine, and the user to change to.
     Root(Identity),
 }
 
-/// Why it cannot be found out whom to become.
+/// Why the user to change to cannot be determined.
 #[derive(Debug)]
 pub(crate) enum IdentityError {
     /// `/proc/self/uid_map` cannot be read.
@@ -92,12 +92,12 @@ impl std::error::Error for IdentityError {
     }
 }
 
-/// Finds out what we are and, for root, whom to become.
+/// Determines whether we are root and, if so, the user to change to.
 ///
 /// # Errors
 ///
 /// [`IdentityError`].
-pub(crate) fn standing(run_as: Option<&RunAs>) -> Result<Standing, IdentityError> {
+pub(crate) fn privilege(run_as: Option<&RunAs>) -> Result<Privilege, IdentityError> {
     let (uid, gid) = (geteuid(), getegid());
     let root = uid.is_root() && {
         let map = std::fs::read_to_string("/proc/self/uid_map").map_err(IdentityError::UidMap)?;
@@ -105,15 +105,15 @@ pub(crate) fn standing(run_as: Option<&RunAs>) -> Result<Standing, IdentityError
     };
     let wanted = run_as.map(resolve).transpose()?;
     match (root, wanted) {
-        (true, Some(identity)) => Ok(Standing::Root(identity)),
-        (true, None) => default_identity().map(Standing::Root),
-        (false, None) => Ok(Standing::Ordinary),
-        (false, Some(identity)) if identity == (Identity { uid, gid }) => Ok(Standing::Ordinary),
+        (true, Some(identity)) => Ok(Privilege::Root(identity)),
+        (true, None) => default_identity().map(Privilege::Root),
+        (false, None) => Ok(Privilege::Ordinary),
+        (false, Some(identity)) if identity == (Identity { uid, gid }) => Ok(Privilege::Ordinary),
         (false, Some(identity)) => Err(IdentityError::NotRoot(identity)),
     }
 }
 
-/// Whether this is the map of the first user namespace: every id is itself.
+/// Whether this is the map of the initial user namespace: every id maps to itself.
 fn is_initial_map(map: &str) -> bool {
     map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_identity_map_is_the_first_user_namespace() {
+    fn only_the_full_identity_map_is_the_initial_user_namespace() {
         assert!(is_initial_map("         0          0 4294967295\n"));
         assert!(!is_initial_map("0 1000 1\n"));
         assert!(!is_initial_map("0 0 4294967294\n"));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn number_alone_is_its_own_group_and_root_by_name_is_refused() {
+    fn id_alone_is_its_own_group_and_root_by_name_is_refused() {
         let id = |uid, gid| Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) };
         let run_as = |text| resolve(&crate::value::run_as(text).unwrap());
         assert_eq!(run_as("1234").unwrap(), id(1234, 1234));

@@ -9,13 +9,13 @@
 //! Signals to pass on are those from outside the PID namespace, which have no sender here. Keys at
 //! the terminal signal the whole foreground group, COMMAND with it, so those are not passed on.
 
-use crate::caller::{Caller, watched};
+use crate::inherited::{InheritedState, handled_signals};
 use crate::log::emit;
 use crate::namespace::{Link, Namespaces};
 use crate::options::Program;
-use crate::signals::{Arrived, Sender};
-use crate::status::Ending;
+use crate::signals::{ReceivedSignal, Sender};
 use crate::sys::{self, Child, Cloned};
+use crate::termination::Termination;
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -51,11 +51,11 @@ const MAX_HOST_NAME: usize = 64;
 
 /// What process 1 needs to know.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Orders<'a> {
+pub(crate) struct InitConfig<'a> {
     /// COMMAND.
     pub(crate) program: &'a Program,
     /// What COMMAND gets back.
-    pub(crate) caller: &'a Caller,
+    pub(crate) inherited: &'a InheritedState,
     /// Who shall be user 0 of the namespace, as seen outside.
     pub(crate) uid: Uid,
     /// Likewise the group.
@@ -63,13 +63,13 @@ pub(crate) struct Orders<'a> {
 }
 
 /// All that process 1 does. It is a copy of the launcher, in new namespaces.
-pub(crate) fn run(link: Link, orders: Orders<'_>) -> ! {
+pub(crate) fn run(link: Link, config: InitConfig<'_>) -> ! {
     // What the launcher had open is not ours. No value that owns any of it is ever dropped here:
     // this process ends by exit_now.
     let link = link.move_to(LINK);
     let closed = sys::close_from(ABOVE_LINK);
     let (Ok(link), Ok(())) = (link, closed) else { sys::exit_now(FAILED) };
-    let prepared = prepare(&link, orders).and_then(|namespaces| {
+    let prepared = prepare(&link, config).and_then(|namespaces| {
         link.ready(&namespaces).map_err(|error| format!("cannot hand over namespaces: {error}"))
     });
     if let Err(why) = prepared {
@@ -80,7 +80,7 @@ pub(crate) fn run(link: Link, orders: Orders<'_>) -> ! {
         sys::exit_now(FAILED);
     }
     drop(link);
-    sys::exit_now(match start(orders) {
+    sys::exit_now(match start(config) {
         Ok(running) => running.attend(),
         Err(error) => {
             emit(&format!("pasta: cannot start the command: {error}\n"));
@@ -90,8 +90,8 @@ pub(crate) fn run(link: Link, orders: Orders<'_>) -> ! {
 }
 
 /// Makes the namespaces what COMMAND expects. What only makes them less comfortable is a warning.
-fn prepare(link: &Link, orders: Orders<'_>) -> Result<Namespaces, String> {
-    map_ids(orders)?;
+fn prepare(link: &Link, config: InitConfig<'_>) -> Result<Namespaces, String> {
+    map_ids(config)?;
     let warn = |what: &str, error: &dyn Display| link.warn(&format!("{what}: {error}"));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if let Err(errno) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
@@ -117,7 +117,7 @@ fn prepare(link: &Link, orders: Orders<'_>) -> Result<Namespaces, String> {
 }
 
 /// Makes the caller user 0 and group 0 of the new user namespace.
-fn map_ids(orders: Orders<'_>) -> Result<(), String> {
+fn map_ids(config: InitConfig<'_>) -> Result<(), String> {
     // The map files of a non-dumpable process belong to root.
     let dumpable = |yes| {
         prctl::set_dumpable(yes).map_err(|errno| format!("cannot set dumpable: {}", errno.desc()))
@@ -125,8 +125,8 @@ fn map_ids(orders: Orders<'_>) -> Result<(), String> {
     dumpable(true)?;
     for (file, text) in [
         ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("0 {} 1\n", orders.uid)),
-        ("gid_map", format!("0 {} 1\n", orders.gid)),
+        ("uid_map", format!("0 {} 1\n", config.uid)),
+        ("gid_map", format!("0 {} 1\n", config.gid)),
     ] {
         fs::write(format!("/proc/self/{file}"), text)
             .map_err(|error| format!("cannot write {file} of the namespace: {error}"))?;
@@ -149,14 +149,14 @@ struct Running {
 }
 
 /// Starts COMMAND and gives up every capability.
-fn start(orders: Orders<'_>) -> io::Result<Running> {
+fn start(config: InitConfig<'_>) -> io::Result<Running> {
     let early = pending()?;
-    let signals = SignalFd::with_flags(&watched(), SfdFlags::SFD_CLOEXEC)?;
+    let signals = SignalFd::with_flags(&handled_signals(), SfdFlags::SFD_CLOEXEC)?;
     let command = match sys::clone_process(0)? {
         Cloned::Parent(command) => command,
         Cloned::Child => {
-            let Err(error) = become_command(orders);
-            let path = orders.program.path.to_string_lossy();
+            let Err(error) = become_command(config);
+            let path = config.program.path.to_string_lossy();
             emit(&format!("pasta: cannot run '{path}': {error}\n"));
             sys::exit_now(FAILED)
         }
@@ -174,18 +174,18 @@ fn start(orders: Orders<'_>) -> io::Result<Running> {
 /// are the terminal's or not.
 fn pending() -> io::Result<Vec<Signal>> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let signals = SignalFd::with_flags(&watched(), flags)?;
+    let signals = SignalFd::with_flags(&handled_signals(), flags)?;
     let mut pending = Vec::new();
     while let Some(info) = signals.read_signal()? {
-        pending.extend(Arrived::from(&info).for_command());
+        pending.extend(ReceivedSignal::from(&info).for_command());
     }
     Ok(pending)
 }
 
-fn become_command(orders: Orders<'_>) -> io::Result<Infallible> {
+fn become_command(config: InitConfig<'_>) -> io::Result<Infallible> {
     sys::close_from(ABOVE_STANDARD)?;
-    orders.caller.restore()?;
-    let Program { path, args } = orders.program;
+    config.inherited.restore()?;
+    let Program { path, args } = config.program;
     Ok(execvp(path, args)?)
 }
 
@@ -198,9 +198,9 @@ impl Running {
             }
             match self.signals.read_signal() {
                 Ok(Some(info)) => {
-                    let arrived = Arrived::from(&info);
-                    if arrived.sender == Sender::Outside
-                        && let Some(signal) = arrived.for_command()
+                    let received = ReceivedSignal::from(&info);
+                    if received.sender == Sender::Outside
+                        && let Some(signal) = received.for_command()
                     {
                         // It may have ended just now; the next turn reaps it.
                         let _ = kill(self.command.pid, signal);
@@ -222,7 +222,7 @@ impl Running {
             match waitid(Id::All, flags) {
                 Ok(WaitStatus::StillAlive) => return None,
                 Ok(status) if status.pid() == Some(self.command.pid) => {
-                    return Some(Ending::from(status).as_exit_status());
+                    return Some(Termination::from(status).as_exit_status());
                 }
                 // An orphan, or the call was interrupted: there may be more.
                 Ok(_) | Err(Errno::EINTR) => {}

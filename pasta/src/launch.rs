@@ -1,34 +1,34 @@
 //! Start-up, as a sequence of steps.
 //!
-//! | step | then there are |
+//! | step | result |
 //! | --- | --- |
-//! | [`Prepared::new`] | programs opened, host sockets opened, user to become known |
-//! | [`Prepared::start`] | both helpers, starting; we are that user; namespaces and process 1 |
-//! | [`Starting::connect`] | a tap, in the hands of the datapath |
-//! | [`Connected::confirm`] | both helpers confined, and found so |
-//! | [`Confirmed::release`] | COMMAND, running; we are confined |
+//! | [`Prepared::new`] | programs and host sockets opened, ports bound, user known |
+//! | [`Prepared::start`] | both helpers started; we are that user; namespaces and process 1 created |
+//! | [`Starting::connect`] | the datapath has the tap |
+//! | [`Connected::confirm`] | both helpers confined and audited |
+//! | [`Confirmed::release`] | COMMAND running; we are confined |
 //!
-//! Each step takes the value of the one before. Three programs start at the same time, and whatever
-//! is waited for is waited for together: a helper that ends, a process 1 that ends and a signal are
-//! noticed in every step. What fails takes everything down again.
+//! Each step consumes the value of the previous one. The processes start concurrently, and every wait
+//! handles all events: the end of a helper, the end of process 1 and signals. After a failure everything
+//! that was started is killed.
 //!
-//! Of the signals, TERM, INT, HUP and QUIT end the start. USR1 has written what is waited for, which
-//! may take as long as `--bind-wait` says, and how things stand as the monitor sees them; USR2 has it
-//! look again. It is asked once it has been told to start, and answers when it has.
+//! TERM, INT, HUP and QUIT end the start. USR1 writes what is being waited for, which may take as long as
+//! `--bind-wait` allows, and requests the monitor's status; USR2 makes the monitor read again. Both
+//! requests are sent only after `Start`; the monitor answers when it has started.
 
-use crate::caller::Caller;
-use crate::children::{Children, Event, Started};
+use crate::bound_listeners::{BoundListeners, ListenError};
+use crate::children::{Children, Event, StartedHelpers};
 use crate::helpers::{self, Executables, FindError};
 use crate::host::{self, RouteSockets};
-use crate::identity::{self, Identity, IdentityError, Standing};
-use crate::listeners::{ListenError, Listeners};
+use crate::identity::{self, Identity, IdentityError, Privilege};
+use crate::inherited::InheritedState;
 use crate::log::{Helper, Log, emit};
-use crate::namespace::{CreateError, FirstProcess, Namespaces, Word};
-use crate::options::{InvalidOptions, KernelHas, Options, PerFamily, SandboxReport};
+use crate::namespace::{CreateError, InitProcess, Namespaces, Word};
+use crate::options::{InvalidOptions, KernelFamilies, Options, PerFamily, SandboxReport};
 use crate::report;
-use crate::resolver::{Following, Resolvers};
-use crate::signals::Arrived;
-use crate::status::Ending;
+use crate::resolver::{Resolvers, WatchMode};
+use crate::signals::ReceivedSignal;
+use crate::termination::Termination;
 use crate::tun::Access;
 use caps::CapSet;
 use nix::fcntl::{OFlag, open};
@@ -52,27 +52,27 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Why COMMAND could not be started.
 #[derive(Debug)]
 pub(crate) enum LaunchError {
-    /// What was asked for is not to be had here.
+    /// This host cannot serve the options.
     Options(InvalidOptions),
-    /// It is not clear whom to become.
+    /// The user to become cannot be determined.
     Identity(IdentityError),
     /// A forwarded port cannot be listened on.
     Listen(ListenError),
     /// A helper's program is missing.
     Find(FindError),
-    /// A system call failed; the text says what for.
+    /// A system call failed; the text is its purpose.
     System(&'static str, io::Error),
     /// The namespaces could not be created.
     Create(CreateError),
-    /// Process 1 or a helper says why it ended.
-    Told(String),
-    /// Process 1 ended without saying why.
-    FirstEnded(Ending),
-    /// A helper ended without saying why.
-    HelperEnded(Helper, Ending),
+    /// Process 1 or a helper reported why it ended.
+    Reported(String),
+    /// Process 1 ended without a report.
+    InitEnded(Termination),
+    /// A helper ended without a report.
+    HelperEnded(Helper, Termination),
     /// A helper broke the protocol.
     Violation(Helper, String),
-    /// A helper could not be told something.
+    /// A message could not be sent to a helper.
     Send(Helper, SendError),
     /// A helper is not confined as it should be.
     Audit(Helper, AuditError),
@@ -91,15 +91,15 @@ impl fmt::Display for LaunchError {
             Self::Find(error) => write!(f, "{error}"),
             Self::System(what, _) => write!(f, "cannot {what}"),
             Self::Create(error) => write!(f, "{error}"),
-            Self::Told(why) => f.write_str(why),
-            Self::FirstEnded(ending) => {
-                write!(f, "first process of the namespace {ending} before it was ready")
+            Self::Reported(why) => f.write_str(why),
+            Self::InitEnded(termination) => {
+                write!(f, "first process of the namespace {termination} before it was ready")
             }
-            Self::HelperEnded(helper, ending) => {
-                write!(f, "{} {ending} before it was ready", helper.name())
+            Self::HelperEnded(helper, termination) => {
+                write!(f, "{} {termination} before it was ready", helper.name())
             }
             Self::Violation(helper, why) => write!(f, "{}: {why}", helper.name()),
-            Self::Send(helper, _) => write!(f, "cannot talk to {}", helper.name()),
+            Self::Send(helper, _) => write!(f, "cannot send a message to {}", helper.name()),
             Self::Audit(helper, _) => write!(f, "{} is not confined", helper.name()),
             Self::Confine(_) => f.write_str("cannot confine the supervisor"),
             Self::Interrupted(signal) => write!(f, "interrupted by {signal}"),
@@ -110,7 +110,7 @@ impl fmt::Display for LaunchError {
 impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // These show their own text; what caused them is next.
+            // Their text is ours; the next cause is theirs.
             Self::Identity(error) => error.source(),
             Self::Find(error) => error.source(),
             Self::Create(error) => error.source(),
@@ -129,7 +129,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
 
 type Services = PerFamily<Service, Service>;
 
-/// All that can be known and opened before there is another process.
+/// All that is read and opened before another process is started.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     services: Services,
@@ -138,18 +138,18 @@ pub(crate) struct Prepared {
     null: OwnedFd,
     routes: RouteSockets,
     forwards: Forwards,
-    listeners: Listeners,
+    listeners: BoundListeners,
 }
 
 impl Prepared {
-    /// Looks around and opens what has to be opened with the caller's rights.
+    /// Reads settings of the host and opens what needs the caller's rights.
     ///
     /// # Errors
     ///
     /// [`LaunchError`].
     pub(crate) fn new(options: &Options, log: &mut Log) -> Result<Self, LaunchError> {
         let (services, warnings) =
-            options.services(KernelHas::probe()).map_err(LaunchError::Options)?;
+            options.services(KernelFamilies::probe()).map_err(LaunchError::Options)?;
         for warning in options.warnings.iter().chain(&warnings) {
             log.warn(warning);
         }
@@ -158,11 +158,11 @@ impl Prepared {
         for remark in &forwards.remarks {
             log.warn(remark);
         }
-        let standing =
-            identity::standing(options.run_as.as_ref()).map_err(LaunchError::Identity)?;
-        let identity = match standing {
-            Standing::Ordinary => None,
-            Standing::Root(identity) => Some(identity),
+        let privilege =
+            identity::privilege(options.run_as.as_ref()).map_err(LaunchError::Identity)?;
+        let identity = match privilege {
+            Privilege::Ordinary => None,
+            Privilege::Root(identity) => Some(identity),
         };
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| LaunchError::System("open /dev/null", errno.into()))?;
@@ -171,14 +171,14 @@ impl Prepared {
             executables: Executables::find().map_err(LaunchError::Find)?,
             null,
             routes: RouteSockets::open().map_err(system("watch the host's network"))?,
-            listeners: Listeners::open(&forwards.inbound, services.ipv4, services.ipv6)
+            listeners: BoundListeners::open(&forwards.inbound, services.ipv4, services.ipv6)
                 .map_err(LaunchError::Listen)?,
             services,
             forwards,
         })
     }
 
-    /// Starts the helpers, becomes the user whom root shall be, and creates the namespaces.
+    /// Starts the helpers, changes the user if started by root, and creates the namespaces.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Prepared {
     pub(crate) fn start<'a>(
         self,
         options: &'a Options,
-        caller: &Caller,
+        inherited: &InheritedState,
         log: &'a mut Log,
     ) -> Result<Starting<'a>, LaunchError> {
         log.debug("programs and host sockets are open");
@@ -195,19 +195,19 @@ impl Prepared {
         let created = match self.identity.map(Identity::assume) {
             Some(Err(error)) => Err(LaunchError::System("change the user", error)),
             Some(Ok(())) | None => {
-                FirstProcess::create(&options.program, caller).map_err(LaunchError::Create)
+                InitProcess::create(&options.program, inherited).map_err(LaunchError::Create)
             }
         };
-        let adopted = created.and_then(|first| {
-            children.adopt(first).map_err(system("watch the first process of the namespace"))
+        let watched = created.and_then(|first| {
+            children.watch_init(first).map_err(system("watch the first process of the namespace"))
         });
         let starting = Starting {
             progress: Progress {
                 children,
                 log,
-                seen: Seen::default(),
-                awaited: "the namespace".into(),
-                monitor: Told::Nothing,
+                received: Received::default(),
+                waiting_for: "the namespace".into(),
+                monitor: MonitorPhase::NotStarted,
             },
             options,
             services: self.services,
@@ -215,13 +215,13 @@ impl Prepared {
             forwards: self.forwards,
             listeners: self.listeners,
         };
-        match adopted {
+        match watched {
             Ok(()) => Ok(starting),
             Err(error) => Err(starting.progress.give_up(error)),
         }
     }
 
-    fn start_helpers(&self) -> io::Result<Started> {
+    fn start_helpers(&self) -> io::Result<StartedHelpers> {
         let (monitor, to_monitor) = Channel::<SupervisorToMonitor, MonitorToSupervisor>::pair()?;
         let (datapath, to_datapath) =
             Channel::<SupervisorToDatapath, DatapathToSupervisor>::pair()?;
@@ -239,7 +239,7 @@ impl Prepared {
             |channel, why| {
                 let channel = Channel::<MonitorToSupervisor, SupervisorToMonitor>::from(channel);
                 let failed = MonitorToSupervisor::Failed(Text::truncated(why));
-                // If it cannot be said, the status says something.
+                // If this fails, the exit status is all that is left.
                 let _ = channel
                     .send(&MonitorToSupervisor::Hello(Hello::OURS))
                     .and_then(|()| channel.send(&failed));
@@ -263,7 +263,7 @@ impl Prepared {
                     .and_then(|()| channel.send(&failed));
             },
         )?;
-        Ok(Started {
+        Ok(StartedHelpers {
             monitor: (monitor_child, monitor),
             datapath: (datapath_child, datapath),
             datapath_pid: pid_out,
@@ -271,41 +271,41 @@ impl Prepared {
     }
 }
 
-/// What has been heard so far that a later step waits for.
+/// What was received and is wanted by a later step.
 #[derive(Debug, Default)]
-struct Seen {
+struct Received {
     namespaces: Option<Namespaces>,
     tap: Option<(TapInfo, OwnedFd)>,
     monitor: Option<AuditReport>,
     datapath: Option<AuditReport>,
 }
 
-/// The children, and what they have said.
+/// The children, and what was received from them.
 #[derive(Debug)]
 struct Progress<'a> {
     children: Children,
     log: &'a mut Log,
-    seen: Seen,
-    /// What is waited for, in words.
-    awaited: String,
-    monitor: Told,
+    received: Received,
+    /// What is being waited for, for the status.
+    waiting_for: String,
+    monitor: MonitorPhase,
 }
 
-/// What the monitor has been told, and so whether it may be asked.
+/// Whether `Start` was sent to the monitor; requests are allowed after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Start,
+enum MonitorPhase {
+    NotStarted,
+    Started,
 }
 
 impl Progress<'_> {
     /// Waits until `wanted` finds what it wants.
     fn wait_for<T>(
         &mut self,
-        mut wanted: impl FnMut(&mut Seen, &Children) -> Option<T>,
+        mut wanted: impl FnMut(&mut Received, &Children) -> Option<T>,
     ) -> Result<T, LaunchError> {
         loop {
-            if let Some(found) = wanted(&mut self.seen, &self.children) {
+            if let Some(found) = wanted(&mut self.received, &self.children) {
                 return Ok(found);
             }
             for event in self.children.next(None).map_err(system("wait for the helpers"))? {
@@ -316,64 +316,66 @@ impl Progress<'_> {
 
     fn take(&mut self, event: Event) -> Result<(), LaunchError> {
         match event {
-            Event::Signal(Arrived { signal: Some(Signal::SIGUSR1), .. }) => {
-                self.log.status(&format!("starting: waiting for {}", self.awaited));
-                if self.monitor == Told::Start && self.children.ask_for_status().is_err() {
-                    self.log.status("monitor cannot be asked");
+            Event::Signal(ReceivedSignal { signal: Some(Signal::SIGUSR1), .. }) => {
+                self.log.status(&format!("starting: waiting for {}", self.waiting_for));
+                if self.monitor == MonitorPhase::Started && self.children.request_status().is_err()
+                {
+                    self.log.status("cannot ask the monitor");
                 }
             }
-            Event::Signal(Arrived { signal: Some(Signal::SIGUSR2), .. }) => {
-                if self.monitor == Told::Start && self.children.ask_for_look().is_err() {
-                    self.log.warn("monitor cannot be asked to look again");
+            Event::Signal(ReceivedSignal { signal: Some(Signal::SIGUSR2), .. }) => {
+                if self.monitor == MonitorPhase::Started && self.children.request_refresh().is_err()
+                {
+                    self.log.warn("cannot ask the monitor to read again");
                 }
             }
-            // Nobody else can act on it yet, whoever sent it.
-            Event::Signal(arrived) => match arrived.for_command() {
+            // COMMAND does not run yet, so the signal is for us, whoever sent it.
+            Event::Signal(received) => match received.for_command() {
                 Some(signal) => return Err(LaunchError::Interrupted(signal)),
                 None => return Ok(()),
             },
-            Event::First(Word::Warning(text)) => self.log.warn(&text),
-            Event::First(Word::Failed(why)) => return Err(LaunchError::Told(why)),
-            Event::First(Word::Ready(namespaces)) => self.seen.namespaces = Some(namespaces),
-            Event::FirstEnded(ending) => return Err(LaunchError::FirstEnded(ending)),
+            Event::Init(Word::Warning(text)) => self.log.warn(&text),
+            Event::Init(Word::Failed(why)) => return Err(LaunchError::Reported(why)),
+            Event::Init(Word::Ready(namespaces)) => self.received.namespaces = Some(namespaces),
+            Event::InitEnded(termination) => return Err(LaunchError::InitEnded(termination)),
             Event::Monitor(message, fds) => match message {
                 MonitorToSupervisor::Hello(_) => {}
                 MonitorToSupervisor::TapReady(info) => {
-                    self.seen.tap = fds.into_iter().next().map(|tap| (info, tap));
+                    self.received.tap = fds.into_iter().next().map(|tap| (info, tap));
                 }
-                MonitorToSupervisor::Ready(report) => self.seen.monitor = Some(*report),
+                MonitorToSupervisor::Ready(report) => self.received.monitor = Some(*report),
                 MonitorToSupervisor::Log(record) => self.log.relay(Helper::Monitor, &record),
                 MonitorToSupervisor::Status(lines) => {
                     lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
                 }
                 MonitorToSupervisor::Failed(why) => {
-                    return Err(LaunchError::Told(why.to_string()));
+                    return Err(LaunchError::Reported(why.to_string()));
                 }
             },
             Event::Datapath(message) => match message {
                 DatapathToSupervisor::Hello(_) => {}
-                DatapathToSupervisor::Ready(report) => self.seen.datapath = Some(*report),
+                DatapathToSupervisor::Ready(report) => self.received.datapath = Some(*report),
                 DatapathToSupervisor::Log(record) => self.log.relay(Helper::Datapath, &record),
                 DatapathToSupervisor::Failed(why) => {
-                    return Err(LaunchError::Told(why.to_string()));
+                    return Err(LaunchError::Reported(why.to_string()));
                 }
             },
             Event::Violation(helper, why) => return Err(LaunchError::Violation(helper, why)),
-            Event::HelperEnded(helper, ending) => {
-                return Err(LaunchError::HelperEnded(helper, ending));
+            Event::HelperEnded(helper, termination) => {
+                return Err(LaunchError::HelperEnded(helper, termination));
             }
         }
         Ok(())
     }
 
-    /// Ends all that was started; the error is handed back.
+    /// Kills everything that was started, and returns the error.
     fn give_up(self, error: LaunchError) -> LaunchError {
         self.children.tear_down();
         error
     }
 }
 
-/// Runs one step; what fails takes everything down.
+/// Runs one step; on failure, everything that was started is killed.
 fn step<'a, T>(
     mut progress: Progress<'a>,
     work: impl FnOnce(&mut Progress<'a>) -> Result<T, LaunchError>,
@@ -384,7 +386,7 @@ fn step<'a, T>(
     }
 }
 
-/// All processes are there; none of them has been told what to do.
+/// All processes are started; none has received `Start`.
 #[derive(Debug)]
 pub(crate) struct Starting<'a> {
     progress: Progress<'a>,
@@ -392,15 +394,15 @@ pub(crate) struct Starting<'a> {
     services: Services,
     routes: RouteSockets,
     forwards: Forwards,
-    listeners: Listeners,
+    listeners: BoundListeners,
 }
 
 impl<'a> Starting<'a> {
-    /// Lets the monitor into the namespace and hands the tap that it makes to the datapath.
+    /// Sends the namespaces to the monitor, and the tap that it makes to the datapath.
     ///
     /// # Errors
     ///
-    /// [`LaunchError`]; nothing is left of what was started.
+    /// [`LaunchError`]; everything that was started has been killed.
     pub(crate) fn connect(self) -> Result<Connected<'a>, LaunchError> {
         let Self { progress, options, services, routes, forwards, listeners } = self;
         let keep = Keep {
@@ -414,9 +416,9 @@ impl<'a> Starting<'a> {
                 }
                 Watched::No => None,
             };
-            let following = if options.follows() { Following::On } else { Following::Off };
-            let mut resolvers = Resolvers::open(following);
-            let namespaces = progress.wait_for(|seen, _| seen.namespaces.take())?;
+            let mode = if options.follows() { WatchMode::On } else { WatchMode::Off };
+            let mut resolvers = Resolvers::open(mode);
+            let namespaces = progress.wait_for(|received, _| received.namespaces.take())?;
             let start =
                 SupervisorToMonitor::Start(Box::new(options.monitor_start(&services, &forwards)));
             let fds = [&namespaces.user, &namespaces.net, &routes.events, &routes.dumps];
@@ -426,9 +428,9 @@ impl<'a> Starting<'a> {
                 .children
                 .start_monitor(&start, &fds)
                 .map_err(|error| LaunchError::Send(Helper::Monitor, error))?;
-            progress.monitor = Told::Start;
+            progress.monitor = MonitorPhase::Started;
             progress.log.debug("namespaces created");
-            progress.awaited = "the interface in the namespace".into();
+            progress.waiting_for = "the interface in the namespace".into();
 
             let to_datapath = |error| LaunchError::Send(Helper::Datapath, error);
             let list = resolvers.snapshot();
@@ -436,21 +438,21 @@ impl<'a> Starting<'a> {
                 progress.log.warn("Couldn't get any nameserver address");
             }
             let list = SupervisorToDatapath::Resolvers(list);
-            progress.children.tell_datapath(&list).map_err(to_datapath)?;
+            progress.children.send_to_datapath(&list).map_err(to_datapath)?;
 
-            // Before the rules that want them.
-            progress.children.hand_over(&listeners).map_err(to_datapath)?;
-            // They close when the datapath closes them, once nobody else holds them.
+            // Before the rules that need them.
+            progress.children.send_listeners(&listeners).map_err(to_datapath)?;
+            // From here on only the datapath holds them.
             drop(listeners);
             for table in
                 [(Direction::Inbound, &forwards.inbound), (Direction::Outbound, &forwards.outbound)]
             {
                 let table = forward_table(table);
-                progress.children.tell_datapath(&table).map_err(to_datapath)?;
+                progress.children.send_to_datapath(&table).map_err(to_datapath)?;
             }
 
             let tap = match options.tap() {
-                TapUse::Make => Some(progress.wait_for(|seen, _| seen.tap.take())?),
+                TapUse::Make => Some(progress.wait_for(|received, _| received.tap.take())?),
                 TapUse::None => None,
             };
             let (info, tap) = tap.unzip();
@@ -467,27 +469,27 @@ impl<'a> Starting<'a> {
     }
 }
 
-/// The rules of one direction, as the datapath is told them first.
+/// The first `Forwards` message of one direction.
 fn forward_table((direction, rules): (Direction, &Vec<ForwardRule>)) -> SupervisorToDatapath {
-    // There are no more than fit: `ports::add_up` has seen to that.
+    // They fit: `ports::build_rules` limits their number.
     let (rules, _) = Bounded::truncated(rules.iter().cloned());
     let generation = Generation::default().next();
     SupervisorToDatapath::Forwards(Box::new(ForwardTable { generation, direction, rules }))
 }
 
-/// The helpers have all they need.
+/// Both helpers have received `Start`.
 #[derive(Debug)]
 pub(crate) struct Connected<'a> {
     progress: Progress<'a>,
     options: &'a Options,
     services: Services,
     resolvers: Resolvers,
-    /// What the monitor keeps.
+    /// Capabilities that the monitor keeps.
     keep: Keep,
 }
 
 impl<'a> Connected<'a> {
-    /// Waits until both helpers are confined, and looks from outside whether they are.
+    /// Waits until both helpers report that they are confined, and audits them from outside.
     ///
     /// # Errors
     ///
@@ -495,13 +497,14 @@ impl<'a> Connected<'a> {
     pub(crate) fn confirm(self) -> Result<Confirmed<'a>, LaunchError> {
         let Self { progress, options, services, resolvers, keep } = self;
         let (progress, ()) = step(progress, |progress| {
-            progress.awaited = match options.bind_wait() {
+            progress.waiting_for = match options.bind_wait() {
                 Some(limit) => format!("a network, {limit} ms at most (--bind-wait)"),
                 None => "the helpers".into(),
             };
-            let (monitor, datapath) = progress.wait_for(|seen, children| {
-                let monitor = (children.pid(Helper::Monitor)?, seen.monitor.as_ref()?.clone());
-                let datapath = (children.pid(Helper::Datapath)?, seen.datapath.as_ref()?.clone());
+            let (monitor, datapath) = progress.wait_for(|received, children| {
+                let monitor = (children.pid(Helper::Monitor)?, received.monitor.as_ref()?.clone());
+                let datapath =
+                    (children.pid(Helper::Datapath)?, received.datapath.as_ref()?.clone());
                 Some((monitor, datapath))
             })?;
             progress.log.debug("helpers are confined");
@@ -530,7 +533,7 @@ impl<'a> Connected<'a> {
     }
 }
 
-/// All is as it should be but for COMMAND.
+/// Everything but COMMAND is started and confined.
 #[derive(Debug)]
 pub(crate) struct Confirmed<'a> {
     progress: Progress<'a>,
@@ -539,7 +542,7 @@ pub(crate) struct Confirmed<'a> {
 }
 
 impl<'a> Confirmed<'a> {
-    /// Gives up all that supervising does not need, and lets COMMAND start.
+    /// Confines the supervisor and releases COMMAND.
     ///
     /// # Errors
     ///
@@ -552,7 +555,7 @@ impl<'a> Confirmed<'a> {
                     LaunchError::System("give up capabilities", io::Error::other(error))
                 })?;
             }
-            progress.log.debug("helpers are found confined");
+            progress.log.debug("helpers have passed the audit");
             if let Some(fd) = resolvers.as_fd() {
                 let watched = progress.children.watch_resolvers(fd);
                 watched.map_err(system("watch resolv.conf"))?;
@@ -573,7 +576,7 @@ impl<'a> Confirmed<'a> {
     }
 }
 
-/// COMMAND is running; what supervising takes.
+/// COMMAND is running; what supervision needs.
 #[derive(Debug)]
 pub(crate) struct Released<'a> {
     pub(crate) confined: Confined,

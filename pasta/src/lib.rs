@@ -1,3 +1,3 @@
-//! The parts of `pasta` that are of use without it: the grammar of forwarded ports, for fuzzing.
+//! The parts of `pasta` that the fuzzers use: the grammar of port forwards.
 
 pub mod ports;

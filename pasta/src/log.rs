@@ -1,11 +1,10 @@
-//! The one writer of the log. Everything goes to standard error.
+//! The log, written to standard error by this process only.
 //!
-//! Lines of the helpers are another process's words: control characters in them are shown escaped,
-//! so that they can neither forge a line nor steer a terminal, and each helper may only say so much
-//! in a second. A line that cannot be written (closed pipe, one that nobody reads, full disk) is lost;
-//! nothing else is, and nothing waits for it ([`crate::outlet`]).
+//! Lines of the helpers come from less trusted processes. Control characters in them are escaped, so
+//! that they can neither forge a line nor control a terminal, and the rate of each helper is limited. A
+//! line that cannot be written (closed or full pipe, full disk) is dropped; writing never blocks ([`crate::log_writer`]).
 
-use crate::outlet::Outlet;
+use crate::log_writer::LogWriter;
 use pasta_ipc::types::{LogLevel, LogRecord};
 use std::fmt::Write as _;
 use std::io::{Stderr, Write as _, stderr};
@@ -18,7 +17,7 @@ const LINES_PER_WINDOW: u32 = 100;
 /// As [`LINES_PER_WINDOW`], when lines for every flow or frame were asked for.
 const LINES_PER_WINDOW_DEBUG: u32 = 20_000;
 
-/// How long a helper's allowance lasts.
+/// Interval of the rate limit.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Which helper a line is from.
@@ -45,24 +44,24 @@ impl Helper {
 pub(crate) struct Log {
     level: LogLevel,
     start: Instant,
-    monitor: Allowance,
-    datapath: Allowance,
-    outlet: Outlet<Stderr>,
+    monitor: RateLimit,
+    datapath: RateLimit,
+    writer: LogWriter<Stderr>,
 }
 
 impl Log {
     /// A log that counts its timestamps from now.
     pub(crate) fn new(level: LogLevel) -> Self {
         let start = Instant::now();
-        let allowance = Allowance::new(start, limit(level));
-        let outlet = Outlet::new(stderr());
-        Self { level, start, monitor: allowance, datapath: allowance, outlet }
+        let rate_limit = RateLimit::new(start, limit(level));
+        let writer = LogWriter::new(stderr());
+        Self { level, start, monitor: rate_limit, datapath: rate_limit, writer }
     }
 
     /// Writes one line of our own.
     pub(crate) fn write(&mut self, level: LogLevel, text: &str) {
         if level <= self.level {
-            self.put(&line(self.level, self.start.elapsed(), level, text));
+            self.write_line(&line(self.level, self.start.elapsed(), level, text));
         }
     }
 
@@ -86,20 +85,20 @@ impl Log {
         let mut line = String::from("pasta: status: ");
         escape(text, &mut line);
         line.push('\n');
-        self.put(&line);
+        self.write_line(&line);
     }
 
-    /// Writes a helper's line, or counts it if the helper has had its share.
+    /// Writes a helper's line, or counts it if the helper is over its rate limit.
     pub(crate) fn relay(&mut self, from: Helper, record: &LogRecord) {
         if record.level > self.level {
             return;
         }
         let now = Instant::now();
-        let allowance = match from {
+        let rate_limit = match from {
             Helper::Monitor => &mut self.monitor,
             Helper::Datapath => &mut self.datapath,
         };
-        let Verdict { withheld_before, write } = allowance.take(now);
+        let Decision { withheld_before, write } = rate_limit.take(now);
         if withheld_before > 0 {
             let text = format!("{withheld_before} lines of {} withheld", from.name());
             self.warn(&text);
@@ -111,20 +110,20 @@ impl Log {
 }
 
 impl Log {
-    /// Writes a whole line without waiting, or counts it and tells later.
-    fn put(&mut self, text: &str) {
+    /// Writes a whole line without blocking, or counts it as lost.
+    fn write_line(&mut self, text: &str) {
         let (threshold, elapsed) = (self.level, self.start.elapsed());
-        self.outlet.write(text, |lost| {
+        self.writer.write(text, |lost| {
             let text = format!("{lost} lines lost: nobody read the log");
             line(threshold, elapsed, LogLevel::Warn, &text)
         });
     }
 }
 
-/// Writes `text` to standard error as it is, and forgets about it if that fails. Waits for whoever
-/// reads it, so it is for what is said before COMMAND runs, and by process 1.
+/// Writes `text` to standard error unchanged and ignores errors. May block: only for use before COMMAND
+/// runs, and in process 1.
 pub(crate) fn emit(text: &str) {
-    // Nobody is left to be told.
+    // There is nowhere to report the error.
     let _ = stderr().write_all(text.as_bytes());
 }
 
@@ -167,9 +166,9 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-/// How much a helper may still say in the current window.
+/// The rate limit of one helper.
 #[derive(Clone, Copy, Debug)]
-struct Allowance {
+struct RateLimit {
     limit: u32,
     since: Instant,
     written: u32,
@@ -178,18 +177,18 @@ struct Allowance {
 
 /// What to do with one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Verdict {
-    /// This many were left out before it, which has not been said yet.
+struct Decision {
+    /// Lines dropped before this one and not reported yet.
     withheld_before: u32,
     write: bool,
 }
 
-impl Allowance {
+impl RateLimit {
     fn new(now: Instant, limit: u32) -> Self {
         Self { limit, since: now, written: 0, withheld: 0 }
     }
 
-    fn take(&mut self, now: Instant) -> Verdict {
+    fn take(&mut self, now: Instant) -> Decision {
         let mut withheld_before = 0;
         if now.saturating_duration_since(self.since) >= WINDOW {
             withheld_before = self.withheld;
@@ -201,7 +200,7 @@ impl Allowance {
         } else {
             self.withheld = self.withheld.saturating_add(1);
         }
-        Verdict { withheld_before, write }
+        Decision { withheld_before, write }
     }
 }
 
@@ -229,15 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_over_the_allowance_are_counted_and_told_in_the_next_window() {
+    fn lines_over_the_limit_are_counted_and_reported_in_the_next_window() {
         let start = Instant::now();
-        let mut allowance = Allowance::new(start, 2);
-        let said = |n, write| Verdict { withheld_before: n, write };
-        assert_eq!(allowance.take(start), said(0, true));
-        assert_eq!(allowance.take(start), said(0, true));
-        assert_eq!(allowance.take(start), said(0, false));
-        assert_eq!(allowance.take(start + WINDOW / 2), said(0, false));
-        assert_eq!(allowance.take(start + WINDOW), said(2, true));
-        assert_eq!(allowance.take(start + WINDOW), said(0, true));
+        let mut rate_limit = RateLimit::new(start, 2);
+        let decision = |n, write| Decision { withheld_before: n, write };
+        assert_eq!(rate_limit.take(start), decision(0, true));
+        assert_eq!(rate_limit.take(start), decision(0, true));
+        assert_eq!(rate_limit.take(start), decision(0, false));
+        assert_eq!(rate_limit.take(start + WINDOW / 2), decision(0, false));
+        assert_eq!(rate_limit.take(start + WINDOW), decision(2, true));
+        assert_eq!(rate_limit.take(start + WINDOW), decision(0, true));
     }
 }

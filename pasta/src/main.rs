@@ -1,36 +1,35 @@
-//! `pasta`: gives a command in a new network namespace a way to the network.
+//! `pasta`: connects a command in a new network namespace to the host's network.
 //!
-//! This program reads the command line, creates the namespaces, starts the two helpers that do the
-//! work (`pasta-monitor`, `pasta-datapath`), runs the command, and then supervises all of them with
-//! nothing left to supervise with but signals. Start-up is in [`launch`], what comes after in
-//! [`supervise`].
+//! This program reads the command line, creates the namespaces, starts the two helpers
+//! (`pasta-monitor`, `pasta-datapath`) and the command. Then it confines itself and supervises them.
+//! Start-up is in [`launch`], supervision in [`supervise`].
 
-mod caller;
+mod bound_listeners;
 mod children;
 mod cli;
-mod following;
+mod follow_options;
 mod helpers;
 mod host;
 mod identity;
+mod inherited;
 mod init;
 mod launch;
-mod listeners;
 mod log;
+mod log_writer;
 mod namespace;
 mod options;
-mod outlet;
 mod peer;
 mod report;
 mod resolver;
 mod signals;
-mod status;
 mod supervise;
 mod sys;
+mod termination;
 mod tun;
 mod value;
 
-use caller::Caller;
 use cli::Stop;
+use inherited::InheritedState;
 use launch::{LaunchError, Prepared, Released};
 use log::{Log, emit};
 use nix::unistd::{getpid, getsid};
@@ -43,8 +42,8 @@ use supervise::Session;
 const FAILED: i32 = 1;
 
 fn main() {
-    let status = match Caller::take_over() {
-        Ok(caller) => with_caller(&caller),
+    let status = match InheritedState::take() {
+        Ok(caller) => run_with(&caller),
         Err(error) => {
             emit(&format!("pasta: cannot harden this process: {error}\n"));
             FAILED
@@ -53,14 +52,14 @@ fn main() {
     sys::exit_now(status)
 }
 
-fn with_caller(caller: &Caller) -> i32 {
+fn run_with(inherited: &InheritedState) -> i32 {
     let name = std::env::args_os().next().unwrap_or_else(|| "pasta".into());
     let name = name.to_string_lossy();
     let options = match cli::parse(std::env::args_os()) {
         Ok(line) => Options::from_line(line, std::env::var_os("SHELL")),
         Err(Stop::Answer(text)) => {
             let mut out = std::io::stdout();
-            // A reader that has seen enough is no failure of ours.
+            // A closed pipe is not an error.
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             return 0;
         }
@@ -77,9 +76,9 @@ fn with_caller(caller: &Caller) -> i32 {
         }
     };
     let mut log = Log::new(options.log_level);
-    match run(&options, caller, &mut log) {
+    match run(&options, inherited, &mut log) {
         Ok(status) => status,
-        Err(LaunchError::Interrupted(signal)) => status::interrupted(signal),
+        Err(LaunchError::Interrupted(signal)) => termination::interrupted(signal),
         Err(error) => {
             log.error(&with_causes(&error));
             FAILED
@@ -87,12 +86,12 @@ fn with_caller(caller: &Caller) -> i32 {
     }
 }
 
-fn run(options: &Options, caller: &Caller, log: &mut Log) -> Result<i32, LaunchError> {
+fn run(options: &Options, inherited: &InheritedState, log: &mut Log) -> Result<i32, LaunchError> {
     let session = match getsid(None) {
         Ok(leader) if leader == getpid() => Session::Ours,
-        _ => Session::Callers,
+        _ => Session::Inherited,
     };
-    let starting = Prepared::new(options, log)?.start(options, caller, log)?;
+    let starting = Prepared::new(options, log)?.start(options, inherited, log)?;
     let Released { confined, children, resolvers, log } =
         starting.connect()?.confirm()?.release()?;
     supervise::run(confined, children, resolvers, session, log)

@@ -4,8 +4,8 @@
 //! do, hands over descriptors of its user and network namespace, and waits. One octet releases it;
 //! the end of the socket before that ends it.
 
-use crate::caller::Caller;
-use crate::init::{self, Orders};
+use crate::inherited::InheritedState;
+use crate::init::{self, InitConfig};
 use crate::options::Program;
 use crate::sys::{self, Child, Cloned};
 use nix::errno::Errno;
@@ -115,7 +115,7 @@ fn obstacle(errno: Option<Errno>, is_set: impl Fn(&str, &str) -> bool) -> Option
 
 /// The first process of the new namespaces, as the launcher holds it.
 #[derive(Debug)]
-pub(crate) struct FirstProcess {
+pub(crate) struct InitProcess {
     /// The process itself.
     pub(crate) child: Child,
     socket: OwnedFd,
@@ -141,28 +141,31 @@ pub(crate) struct Namespaces {
     pub(crate) net: OwnedFd,
 }
 
-impl AsFd for FirstProcess {
+impl AsFd for InitProcess {
     /// The socket, readable when it has said something or is gone.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl FirstProcess {
+impl InitProcess {
     /// Creates the namespaces and, in them, the process that will run `program`.
     ///
     /// # Errors
     ///
     /// [`CreateError`].
-    pub(crate) fn create(program: &Program, caller: &Caller) -> Result<Self, CreateError> {
+    pub(crate) fn create(
+        program: &Program,
+        inherited: &InheritedState,
+    ) -> Result<Self, CreateError> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|errno| CreateError::new(errno.into()))?;
         // Inside, our ids have no name until they are mapped.
-        let orders = Orders { program, caller, uid: geteuid(), gid: getegid() };
+        let config = InitConfig { program, inherited, uid: geteuid(), gid: getegid() };
         match sys::clone_process(NAMESPACES).map_err(CreateError::new)? {
             Cloned::Parent(child) => Ok(Self { child, socket: ours }),
-            Cloned::Child => init::run(Link(theirs), orders),
+            Cloned::Child => init::run(Link(theirs), config),
         }
     }
 
@@ -171,7 +174,7 @@ impl FirstProcess {
     /// # Errors
     ///
     /// `WouldBlock` if there is nothing yet; `InvalidData` for what it never says.
-    pub(crate) fn hear(&self) -> io::Result<Option<Word>> {
+    pub(crate) fn receive(&self) -> io::Result<Option<Word>> {
         let mut buffer = [0; MAX_MESSAGE];
         let mut control = nix::cmsg_space!([i32; 2]);
         let mut slices = [IoSliceMut::new(&mut buffer)];

@@ -1,7 +1,7 @@
-//! What the command line asks for, as one checked value, and how it is told to the helpers.
+//! The command line as one checked value, and the start messages made from it.
 
 use crate::cli::{Line, Setting};
-use crate::following::{Wish, following};
+use crate::follow_options::{FollowOption, following};
 use crate::value::{self, AddressOrNone, AddressValue, RunAs};
 use pasta::ports::spec::Spec;
 use pasta::ports::{self, Forwards, PortOption, System};
@@ -45,10 +45,10 @@ impl PerFamily<Option<Ipv4Addr>, Option<Ipv6Addr>> {
 
 type Addresses = PerFamily<Option<Ipv4Addr>, Option<Ipv6Addr>>;
 
-/// Which address families were asked for.
+/// The address families that were requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Families {
-    /// Whichever the kernel has.
+    /// Those that the kernel supports.
     Both,
     /// `-4`
     Ipv4Only,
@@ -56,9 +56,9 @@ pub(crate) enum Families {
     Ipv6Only,
 }
 
-/// Which address families the host's kernel has sockets for.
+/// The address families that the host's kernel supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KernelHas {
+pub(crate) struct KernelFamilies {
     /// IPv4.
     pub(crate) ipv4: bool,
     /// IPv6.
@@ -70,7 +70,7 @@ pub(crate) struct KernelHas {
 pub(crate) struct Program {
     /// Path, or name to look up in `PATH`.
     pub(crate) path: CString,
-    /// Its arguments, the first being its name for itself.
+    /// Its arguments, `argv[0]` included.
     pub(crate) args: Vec<CString>,
 }
 
@@ -79,22 +79,22 @@ pub(crate) struct Program {
 pub(crate) enum SandboxReport {
     /// The audit of each helper is printed before COMMAND starts.
     Print,
-    /// It is only checked.
+    /// The audit is only checked.
     CheckOnly,
 }
 
-/// All that the command line asks for.
+/// The options of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// COMMAND, or a login shell.
     pub(crate) program: Program,
-    /// Whom to become when started by root.
+    /// The user to change to when started by root.
     pub(crate) run_as: Option<RunAs>,
-    /// Lines less important than this are not written.
+    /// The least important level that is logged.
     pub(crate) log_level: LogLevel,
     /// `--sandbox-report`
     pub(crate) sandbox_report: SandboxReport,
-    /// What was accepted but deserves a word; one line each.
+    /// Warnings, one line each.
     pub(crate) warnings: Vec<String>,
     families: Families,
     configure: Configure,
@@ -117,7 +117,7 @@ pub(crate) struct Options {
     tap: TapUse,
 }
 
-/// Options that are right one by one, but not together. The text is a whole line without the
+/// Options that are valid one by one, but not together. The text is a whole line without the
 /// program's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidOptions(String);
@@ -134,9 +134,9 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, InvalidOptions> {
     Err(InvalidOptions(why.into()))
 }
 
-/// What the settings add up to, before their last checks.
+/// The settings so far, before they are checked against each other.
 #[derive(Debug, Default)]
-struct Sum {
+struct Builder {
     families: Option<Families>,
     configure: bool,
     template: Option<IfName>,
@@ -146,7 +146,7 @@ struct Sum {
     early_netmask: Option<u8>,
     gateway: Addresses,
     mtu: Option<u16>,
-    wishes: Vec<Wish>,
+    follow_options: Vec<FollowOption>,
     our_mac: Option<MacAddr>,
     tap_mac: Option<MacAddr>,
     outbound: Addresses,
@@ -165,7 +165,7 @@ struct Sum {
     warnings: Vec<String>,
 }
 
-/// An IPv4 address of `-a` and the `-n` that came with it.
+/// An IPv4 address of `-a` and the `-n` that belongs to it.
 #[derive(Clone, Copy, Debug)]
 struct PendingAddress {
     address: Ipv4Addr,
@@ -174,41 +174,41 @@ struct PendingAddress {
 }
 
 impl Options {
-    /// Adds up the settings of `line`, checks them against each other and finds what to run.
-    /// `shell` is the value of `SHELL`, for when there is no COMMAND.
+    /// Collects the settings of `line`, checks them against each other and determines the program to
+    /// run. `shell` is the value of `SHELL`, used without COMMAND.
     ///
     /// # Errors
     ///
     /// [`InvalidOptions`], with the line to print.
     pub(crate) fn from_line(line: Line, shell: Option<OsString>) -> Result<Self, InvalidOptions> {
         let program = program(line.words, shell)?;
-        let mut sum = Sum::default();
+        let mut builder = Builder::default();
         for setting in line.settings {
-            sum.add(setting);
+            builder.add(setting);
         }
-        sum.finish(program)
+        builder.finish(program)
     }
 
-    /// Which families are served on a kernel that has `has`, and a warning for each that is not
-    /// although it was not switched off.
+    /// The families that are served if the kernel has `has`, and a warning for each that is missing
+    /// and was not switched off.
     ///
     /// # Errors
     ///
-    /// If a family was asked for by `-4` or `-6` and is missing, or nothing is left.
+    /// If the family of `-4` or `-6` is missing, or both are.
     pub(crate) fn services(
         &self,
-        has: KernelHas,
+        has: KernelFamilies,
     ) -> Result<(PerFamily<Service, Service>, Vec<String>), InvalidOptions> {
         let missing = |family: &str| format!("this kernel has no {family}: it is switched off");
         let on = |has: bool| if has { Service::On } else { Service::Off };
         match (self.families, has) {
-            (Families::Ipv4Only, KernelHas { ipv4: false, .. }) => {
+            (Families::Ipv4Only, KernelFamilies { ipv4: false, .. }) => {
                 refuse("-4 was given, but this kernel has no IPv4")
             }
-            (Families::Ipv6Only, KernelHas { ipv6: false, .. }) => {
+            (Families::Ipv6Only, KernelFamilies { ipv6: false, .. }) => {
                 refuse("-6 was given, but this kernel has no IPv6")
             }
-            (Families::Both, KernelHas { ipv4: false, ipv6: false }) => {
+            (Families::Both, KernelFamilies { ipv4: false, ipv6: false }) => {
                 refuse("this kernel has neither IPv4 nor IPv6")
             }
             (Families::Ipv4Only, _) => {
@@ -217,7 +217,7 @@ impl Options {
             (Families::Ipv6Only, _) => {
                 Ok((PerFamily { ipv4: Service::Off, ipv6: Service::On }, Vec::new()))
             }
-            (Families::Both, KernelHas { ipv4, ipv6 }) => {
+            (Families::Both, KernelFamilies { ipv4, ipv6 }) => {
                 let gone = [("IPv4", ipv4), ("IPv6", ipv6)].into_iter().filter(|(_, has)| !has);
                 let warnings = gone.map(|(family, _)| missing(family)).collect();
                 Ok((PerFamily { ipv4: on(ipv4), ipv6: on(ipv6) }, warnings))
@@ -225,31 +225,33 @@ impl Options {
         }
     }
 
-    /// What of the host's loopback the namespace can reach, in words, for each family that is
-    /// served.
+    /// Whether the namespace can reach the host's loopback, one line for each family that is served.
     pub(crate) fn exposure(&self, services: &PerFamily<Service, Service>) -> Vec<String> {
         let mut lines = Vec::new();
         if services.ipv4 == Service::On {
-            lines.push(format!("127.0.0.1 of the host: {}", leads_there(self.host_loopback.ipv4)));
+            lines.push(format!(
+                "127.0.0.1 of the host: {}",
+                describe_loopback(self.host_loopback.ipv4)
+            ));
         }
         if services.ipv6 == Service::On {
-            lines.push(format!("::1 of the host: {}", leads_there(self.host_loopback.ipv6)));
+            lines.push(format!("::1 of the host: {}", describe_loopback(self.host_loopback.ipv6)));
         }
         lines
     }
 
-    /// What is forwarded, on a host that is configured like `system`.
+    /// The rules of port forwards on a host with the settings `system`.
     ///
     /// # Errors
     ///
-    /// If options about ports do not fit each other.
+    /// If options of ports conflict.
     pub(crate) fn forwards(
         &self,
         services: &PerFamily<Service, Service>,
         system: System,
     ) -> Result<Forwards, InvalidOptions> {
-        ports::add_up(&self.ports, services.ipv4, services.ipv6, system)
-            .map_err(|clash| InvalidOptions(clash.to_string()))
+        ports::build_rules(&self.ports, services.ipv4, services.ipv6, system)
+            .map_err(|conflict| InvalidOptions(conflict.to_string()))
     }
 
     /// Whether there is an interface in the namespace.
@@ -257,8 +259,7 @@ impl Options {
         self.tap
     }
 
-    /// Whether the namespace is changed after start, which is what the monitor needs its capability
-    /// for.
+    /// Whether the namespace is changed after start: then the monitor keeps `CAP_NET_ADMIN`.
     pub(crate) fn changes_namespace(&self) -> bool {
         self.tap == TapUse::Make && self.configure == Configure::Namespace && self.follows()
     }
@@ -268,13 +269,13 @@ impl Options {
         self.following.follow != Follow::Off
     }
 
-    /// How long the start waits for a network, in milliseconds, if it does.
+    /// How long start-up waits for a network, in milliseconds, if at all.
     pub(crate) fn bind_wait(&self) -> Option<u32> {
         let ms = self.following.bind_wait_ms;
         (self.follows() && ms > 0).then_some(ms)
     }
 
-    /// What the monitor is told.
+    /// The monitor's start message.
     pub(crate) fn monitor_start(
         &self,
         services: &PerFamily<Service, Service>,
@@ -289,13 +290,13 @@ impl Options {
             tap_name: self.tap_name.clone(),
             mtu: self.mtu,
             tap_mac: self.tap_mac,
-            // `from_line` has refused longer lists.
+            // They fit: `from_line` refuses longer lists.
             ipv4_addresses: Bounded::truncated(self.addresses.ipv4.iter().copied()).0,
             ipv6_addresses: Bounded::truncated(self.addresses.ipv6.iter().copied()).0,
             ipv4_gateway: self.gateway.ipv4,
             ipv6_gateway: self.gateway.ipv6,
             following: self.following,
-            // `forwards` holds no more than fit.
+            // They fit: `ports::build_rules` limits their number.
             outbound: Bounded::truncated(forwards.outbound.iter().cloned()).0,
             ports: forwards.watched(),
             loopback: self.loopback,
@@ -303,7 +304,7 @@ impl Options {
         }
     }
 
-    /// What the datapath is told, once the tap is there.
+    /// The datapath's start message; `tap` is the tap that the monitor made.
     pub(crate) fn datapath_start(
         &self,
         services: &PerFamily<Service, Service>,
@@ -335,8 +336,8 @@ impl Options {
     }
 }
 
-/// What to run: COMMAND, or the caller's shell as a login shell. A single word of digits would be
-/// the PID of a process to attach to.
+/// The program to run: COMMAND, or `$SHELL` as a login shell. A single word of digits is the PID of a
+/// process to attach to.
 fn program(words: Vec<OsString>, shell: Option<OsString>) -> Result<Program, InvalidOptions> {
     if let [word] = words.as_slice() {
         let text = word.to_string_lossy();
@@ -358,13 +359,13 @@ fn program(words: Vec<OsString>, shell: Option<OsString>) -> Result<Program, Inv
         return Ok(Program { path: path.clone(), args });
     }
     let shell = shell.filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
-    // A dash in front of its name tells a shell that it is a login shell.
+    // A shell is a login shell if `argv[0]` starts with a dash.
     let mut name = OsString::from("-");
     name.push(&shell);
     Ok(Program { path: c_string(shell)?, args: vec![c_string(name)?] })
 }
 
-impl Sum {
+impl Builder {
     fn add(&mut self, setting: Setting) {
         match setting {
             Setting::Ipv4Only => self.families = Some(Families::Ipv4Only),
@@ -383,9 +384,9 @@ impl Sum {
             Setting::Gateway(address) => self.gateway.set(address),
             Setting::Mtu(octets) => {
                 self.mtu = Some(octets);
-                self.wishes.push(Wish::Mtu(MtuSource::Fixed));
+                self.follow_options.push(FollowOption::Mtu(MtuSource::Fixed));
             }
-            Setting::Following(wish) => self.wishes.push(wish),
+            Setting::Following(option) => self.follow_options.push(option),
             Setting::OurMac(mac) => self.our_mac = Some(mac),
             Setting::TapMac(mac) => self.tap_mac = Some(mac),
             Setting::Outbound(address) => self.outbound.set(address),
@@ -398,11 +399,11 @@ impl Sum {
             Setting::DnsForward(address) => self.dns_forward.set(address),
             Setting::DnsHost(address) => self.dns_host.set(address),
             Setting::ConfigureNamespace => self.configure = true,
-            // The more talkative of the two stays, whichever comes last.
+            // Trace implies debug, in either order.
             Setting::Debug => self.log_level = self.log_level.max(Some(LogLevel::Debug)),
             Setting::Trace => self.log_level = Some(LogLevel::Trace),
             Setting::Quiet => self.log_level = None,
-            // With a command pasta is never anywhere else.
+            // With COMMAND pasta always stays in the foreground.
             Setting::Foreground => {}
             Setting::Stderr => {
                 self.warnings.push("option '--stderr' is deprecated and has no effect".into());
@@ -436,7 +437,7 @@ impl Sum {
         }
         let to_loopback = self.loopback_to_loopback || self.splice_only;
         let mtu = checked_mtu(self.mtu, families, &mut self.warnings);
-        let following = following(&self.wishes, self.template.is_some());
+        let following = following(&self.follow_options, self.template.is_some());
         let loopback = &self.map_host_loopback;
         let otherwise = self.no_map_gateway;
         Ok(Options {
@@ -478,7 +479,7 @@ impl Sum {
 }
 
 impl PendingAddress {
-    /// The address with the prefix that it was given, or that of its class.
+    /// The address with the given prefix, or that of its class.
     fn net(self) -> Result<Ipv4Net, InvalidOptions> {
         let prefix = match (self.len, self.netmask) {
             (Some(len), Some(_)) => {
@@ -502,7 +503,7 @@ fn host_loopback<A>(explicit: Option<A>, no_map_gateway: bool) -> HostLoopback<A
     }
 }
 
-fn leads_there<A: fmt::Display>(loopback: HostLoopback<A>) -> String {
+fn describe_loopback<A: fmt::Display>(loopback: HostLoopback<A>) -> String {
     match loopback {
         HostLoopback::Gateway => "reachable at the gateway's address".into(),
         HostLoopback::Address(address) => format!("reachable at {address}"),
@@ -510,7 +511,7 @@ fn leads_there<A: fmt::Display>(loopback: HostLoopback<A>) -> String {
     }
 }
 
-/// What to tell the monitor for `-m`: nothing given is the default, zero leaves the kernel's.
+/// The MTU for the monitor: the default without `-m`, none (the kernel's) for zero.
 fn checked_mtu(given: Option<u16>, families: Families, warnings: &mut Vec<String>) -> Option<Mtu> {
     let octets = match given {
         None => return Some(Mtu::DEFAULT),

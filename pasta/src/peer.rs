@@ -1,122 +1,124 @@
-//! Which message of a helper is allowed when.
+//! The order in which a helper may send its messages.
 //!
 //! | message | allowed |
 //! | --- | --- |
 //! | `Hello` | first, once, with our version |
-//! | `TapReady` (monitor) | once, after it was told to start and to make one |
-//! | `Ready` (monitor) | once, after `TapReady`, or after it was told to start without one |
-//! | `Ready` (datapath) | once, after it was told to start |
-//! | `Log`, `Failed` | at any time after `Hello` |
-//! | `Status` (monitor) | once for each time it was asked for |
+//! | `TapReady` (monitor) | once, after `Start` that asks for a tap |
+//! | `Ready` (monitor) | once, after `TapReady`, or after `Start` that asks for none |
+//! | `Ready` (datapath) | once, after `Start` |
+//! | `Log`, `Failed` | any number, at any time after `Hello` |
+//! | `Status` (monitor) | once for each `StatusWanted` |
 
 use pasta_ipc::channel::expect_hello;
 use pasta_ipc::message::Hello;
 use pasta_ipc::types::TapUse;
 use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor};
 
-/// How far the talk with a helper has come.
+/// The state of the handshake with a helper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Talk {
-    /// The last step that the helper has made.
-    heard: Heard,
-    /// Whether it has been told to start.
-    told: Told,
-    /// How often its status was asked for without an answer.
-    asked: u32,
+pub(crate) struct Handshake {
+    /// The last message of the handshake that was received.
+    phase: Phase,
+    /// Whether `Start` was sent.
+    start: Start,
+    /// Status requests without an answer.
+    status_requests: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Heard {
+enum Phase {
     #[default]
-    Nothing,
+    AwaitHello,
     Hello,
     Tap,
     Ready,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Told {
+enum Start {
     #[default]
-    Nothing,
-    Start(TapUse),
+    NotSent,
+    Sent(TapUse),
 }
 
-/// What matters of a message for the order.
+/// What the order depends on in a message.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Hello(Hello),
     Tap,
     Ready,
-    Words,
-    /// A status that nobody asked for.
+    Text,
+    /// A status without a request.
     Status,
 }
 
-impl Talk {
-    /// Notes that the helper has been told to start; `tap` counts for the monitor.
+impl Handshake {
+    /// Records that `Start` was sent; only the monitor uses `tap`.
     pub(crate) fn started(&mut self, tap: TapUse) {
-        self.told = Told::Start(tap);
+        self.start = Start::Sent(tap);
     }
 
-    /// Notes that the monitor has been asked for its status.
-    pub(crate) fn asked(&mut self) {
-        self.asked = self.asked.saturating_add(1);
+    /// Records a status request to the monitor.
+    pub(crate) fn status_requested(&mut self) {
+        self.status_requests = self.status_requests.saturating_add(1);
     }
 
-    /// Takes a message of the monitor.
+    /// Checks a message of the monitor.
     ///
     /// # Errors
     ///
-    /// The violation, in words for the log.
+    /// The text of the violation.
     pub(crate) fn monitor(&mut self, message: &MonitorToSupervisor) -> Result<(), String> {
         let step = match message {
             MonitorToSupervisor::Hello(hello) => Step::Hello(*hello),
             MonitorToSupervisor::TapReady(_) => Step::Tap,
             MonitorToSupervisor::Ready(_) => Step::Ready,
-            MonitorToSupervisor::Log(_) | MonitorToSupervisor::Failed(_) => Step::Words,
-            MonitorToSupervisor::Status(_) if self.asked > 0 => {
-                self.asked -= 1;
-                Step::Words
+            MonitorToSupervisor::Log(_) | MonitorToSupervisor::Failed(_) => Step::Text,
+            MonitorToSupervisor::Status(_) if self.status_requests > 0 => {
+                self.status_requests -= 1;
+                Step::Text
             }
             MonitorToSupervisor::Status(_) => Step::Status,
         };
-        let before_ready = match self.told {
-            Told::Start(TapUse::None) => Heard::Hello,
-            Told::Start(TapUse::Make) | Told::Nothing => Heard::Tap,
+        let before_ready = match self.start {
+            Start::Sent(TapUse::None) => Phase::Hello,
+            Start::Sent(TapUse::Make) | Start::NotSent => Phase::Tap,
         };
         self.take(step, before_ready)
     }
 
-    /// Takes a message of the datapath.
+    /// Checks a message of the datapath.
     ///
     /// # Errors
     ///
-    /// As [`Talk::monitor`].
+    /// As [`Handshake::monitor`].
     pub(crate) fn datapath(&mut self, message: &DatapathToSupervisor) -> Result<(), String> {
         let step = match message {
             DatapathToSupervisor::Hello(hello) => Step::Hello(*hello),
             DatapathToSupervisor::Ready(_) => Step::Ready,
-            DatapathToSupervisor::Log(_) | DatapathToSupervisor::Failed(_) => Step::Words,
+            DatapathToSupervisor::Log(_) | DatapathToSupervisor::Failed(_) => Step::Text,
         };
-        self.take(step, Heard::Hello)
+        self.take(step, Phase::Hello)
     }
 
-    /// `before_ready` is what must have been heard last when `Ready` comes.
-    fn take(&mut self, step: Step, before_ready: Heard) -> Result<(), String> {
-        let heard = match (step, self.heard, self.told) {
-            (Step::Hello(hello), Heard::Nothing, _) => {
+    /// `before_ready` is the phase in which `Ready` is allowed.
+    fn take(&mut self, step: Step, before_ready: Phase) -> Result<(), String> {
+        let phase = match (step, self.phase, self.start) {
+            (Step::Hello(hello), Phase::AwaitHello, _) => {
                 expect_hello(Some(hello)).map_err(|error| error.to_string())?;
-                Heard::Hello
+                Phase::Hello
             }
-            (_, Heard::Nothing, _) => return Err("first message is not Hello".into()),
-            (Step::Words, heard, _) => heard,
-            (Step::Tap, Heard::Hello, Told::Start(TapUse::Make)) => Heard::Tap,
-            (Step::Ready, heard, Told::Start(_)) if heard == before_ready => Heard::Ready,
-            (step, heard, told) => {
-                return Err(format!("{step:?} out of turn (heard: {heard:?}, told: {told:?})"));
+            (_, Phase::AwaitHello, _) => return Err("first message is not Hello".into()),
+            (Step::Text, phase, _) => phase,
+            (Step::Tap, Phase::Hello, Start::Sent(TapUse::Make)) => Phase::Tap,
+            (Step::Ready, phase, Start::Sent(_)) if phase == before_ready => Phase::Ready,
+            (step, phase, start) => {
+                return Err(format!(
+                    "{step:?} out of turn (received last: {phase:?}, start: {start:?})"
+                ));
             }
         };
-        self.heard = heard;
+        self.phase = phase;
         Ok(())
     }
 }
@@ -138,7 +140,7 @@ mod tests {
         MonitorToSupervisor::Ready(Box::<AuditReport>::default())
     }
 
-    fn words() -> MonitorToSupervisor {
+    fn log() -> MonitorToSupervisor {
         let text = Text::truncated("x");
         MonitorToSupervisor::Log(LogRecord { level: LogLevel::Info, text })
     }
@@ -147,68 +149,68 @@ mod tests {
 
     #[test]
     fn monitor_says_hello_then_tap_then_ready() {
-        let mut talk = Talk::default();
-        assert!(talk.monitor(&HELLO).is_ok());
-        assert!(talk.monitor(&words()).is_ok());
-        talk.started(TapUse::Make);
-        for message in [tap(), words(), ready(), words()] {
-            assert!(talk.monitor(&message).is_ok(), "{message:?}");
+        let mut handshake = Handshake::default();
+        assert!(handshake.monitor(&HELLO).is_ok());
+        assert!(handshake.monitor(&log()).is_ok());
+        handshake.started(TapUse::Make);
+        for message in [tap(), log(), ready(), log()] {
+            assert!(handshake.monitor(&message).is_ok(), "{message:?}");
         }
         for message in [HELLO, tap(), ready()] {
-            assert!(talk.monitor(&message).is_err(), "{message:?}");
+            assert!(handshake.monitor(&message).is_err(), "{message:?}");
         }
     }
 
     #[test]
     fn status_comes_as_often_as_it_was_asked_for() {
         let status = MonitorToSupervisor::Status(Box::default());
-        let mut talk = Talk::default();
-        talk.monitor(&HELLO).unwrap();
-        assert!(talk.monitor(&status).is_err());
-        talk.asked();
-        talk.asked();
-        assert!(talk.monitor(&status).is_ok());
-        assert!(talk.monitor(&status).is_ok());
-        assert!(talk.monitor(&status).is_err());
+        let mut handshake = Handshake::default();
+        handshake.monitor(&HELLO).unwrap();
+        assert!(handshake.monitor(&status).is_err());
+        handshake.status_requested();
+        handshake.status_requested();
+        assert!(handshake.monitor(&status).is_ok());
+        assert!(handshake.monitor(&status).is_ok());
+        assert!(handshake.monitor(&status).is_err());
     }
 
     #[test]
     fn monitor_that_is_to_make_no_tap_is_ready_without_one() {
-        let mut talk = Talk::default();
-        talk.monitor(&HELLO).unwrap();
-        assert!(talk.monitor(&ready()).is_err());
-        talk.started(TapUse::None);
-        assert!(talk.monitor(&tap()).is_err());
-        assert!(talk.monitor(&ready()).is_ok());
-        assert!(talk.monitor(&ready()).is_err());
+        let mut handshake = Handshake::default();
+        handshake.monitor(&HELLO).unwrap();
+        assert!(handshake.monitor(&ready()).is_err());
+        handshake.started(TapUse::None);
+        assert!(handshake.monitor(&tap()).is_err());
+        assert!(handshake.monitor(&ready()).is_ok());
+        assert!(handshake.monitor(&ready()).is_err());
     }
 
     #[test]
     fn nothing_comes_before_hello_and_no_tap_before_start() {
-        for message in [words(), tap(), ready()] {
-            assert!(Talk::default().monitor(&message).is_err(), "{message:?}");
+        for message in [log(), tap(), ready()] {
+            assert!(Handshake::default().monitor(&message).is_err(), "{message:?}");
         }
-        let mut talk = Talk::default();
-        talk.monitor(&HELLO).unwrap();
-        assert!(talk.monitor(&tap()).is_err());
-        talk.started(TapUse::Make);
-        assert!(talk.monitor(&ready()).is_err());
+        let mut handshake = Handshake::default();
+        handshake.monitor(&HELLO).unwrap();
+        assert!(handshake.monitor(&tap()).is_err());
+        handshake.started(TapUse::Make);
+        assert!(handshake.monitor(&ready()).is_err());
     }
 
     #[test]
     fn datapath_is_ready_once_and_only_after_start() {
         let ready = DatapathToSupervisor::Ready(Box::<AuditReport>::default());
-        let mut talk = Talk::default();
-        talk.datapath(&DatapathToSupervisor::Hello(Hello::OURS)).unwrap();
-        assert!(talk.datapath(&ready).is_err());
-        talk.started(TapUse::Make);
-        assert!(talk.datapath(&ready).is_ok());
-        assert!(talk.datapath(&ready).is_err());
+        let mut handshake = Handshake::default();
+        handshake.datapath(&DatapathToSupervisor::Hello(Hello::OURS)).unwrap();
+        assert!(handshake.datapath(&ready).is_err());
+        handshake.started(TapUse::Make);
+        assert!(handshake.datapath(&ready).is_ok());
+        assert!(handshake.datapath(&ready).is_err());
     }
 
     #[test]
     fn other_version_is_refused() {
         let hello = MonitorToSupervisor::Hello(Hello { version: 999 });
-        assert!(Talk::default().monitor(&hello).unwrap_err().contains("999"));
+        assert!(Handshake::default().monitor(&hello).unwrap_err().contains("999"));
     }
 }

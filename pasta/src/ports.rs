@@ -1,12 +1,11 @@
 #![forbid(unsafe_code)]
-//! Forwarded ports: what `-t`, `-u`, `-T` and `-U` say, as rules.
+//! Port forwards: the rules that follow from `-t`, `-u`, `-T` and `-U`.
 //!
-//! Each option is read by itself ([`spec`]); what all of them add up to depends on the families that are
-//! served and on two settings of the host, and is worked out here, after everything else of the command
-//! line is known.
+//! Each option is parsed by itself ([`spec`]). The rules also depend on the families that are served and
+//! on two sysctls of the host, so they are built here, after the rest of the command line.
 //!
-//! An option that is not given means `auto`. Where rules overlap, two that name a port clash and are
-//! refused; one that takes every port (`all`, `auto`, exclusions) leaves those out that another names.
+//! An option that is not given means `auto`. Two rules that both name a port conflict and are refused. A
+//! rule for every port (`all`, `auto`, exclusions) excludes the ports that another rule names.
 
 pub mod spec;
 
@@ -45,7 +44,7 @@ impl PortOption {
         }
     }
 
-    /// Which way its connections go.
+    /// The direction of its connections.
     pub fn direction(self) -> Direction {
         match self {
             Self::TcpIn | Self::UdpIn => Direction::Inbound,
@@ -53,7 +52,7 @@ impl PortOption {
         }
     }
 
-    /// What it forwards.
+    /// The transport protocol.
     pub fn transport(self) -> Transport {
         match self {
             Self::TcpIn | Self::TcpOut => Transport::Tcp,
@@ -62,17 +61,17 @@ impl PortOption {
     }
 }
 
-/// What the host allows, from its sysctls.
+/// Sysctls of the host about ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct System {
-    /// Lowest port that takes no right to bind (`net.ipv4.ip_unprivileged_port_start`).
+    /// Lowest port that can be bound without a capability (`net.ipv4.ip_unprivileged_port_start`).
     pub unprivileged_start: u16,
-    /// Ports that the kernel hands out by itself (`net.ipv4.ip_local_port_range`).
+    /// Ports that the kernel allocates itself (`net.ipv4.ip_local_port_range`).
     pub ephemeral: PortRange,
 }
 
 impl System {
-    /// What applies where the host does not say: RFC 6335, section 6, for the ephemeral ports.
+    /// Defaults for sysctls that cannot be read. The ephemeral ports are those of RFC 6335, section 6.
     pub fn fallback() -> Self {
         // The constants are in order and not zero.
         let ephemeral = PortRange::new(49152, 65535);
@@ -81,22 +80,22 @@ impl System {
     }
 }
 
-/// The first port of a network namespace that takes no right to bind, unless its users change that.
+/// Lowest port that can be bound without a capability in a new network namespace.
 const NAMESPACE_UNPRIVILEGED_START: u16 = 1024;
 
-/// Everything that is to be forwarded.
+/// The rules of both directions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwards {
     /// Into the namespace.
     pub inbound: Vec<ForwardRule>,
     /// Out of it.
     pub outbound: Vec<ForwardRule>,
-    /// What was left out of what was asked for; one line each.
+    /// Ports that were excluded although they were requested; one line each.
     pub remarks: Vec<String>,
 }
 
 impl Forwards {
-    /// Whose listening ports have to be known.
+    /// The sides whose listening ports have to be watched.
     pub fn watched(&self) -> PortWatch {
         let watched = |rules: &[ForwardRule]| {
             let auto = rules.iter().any(|rule| rule.effort() == Effort::Auto);
@@ -106,21 +105,21 @@ impl Forwards {
     }
 }
 
-/// Options about ports that do not fit each other, or what is served. The text is a whole line.
+/// Options of ports that conflict with each other or with the families served. The text is a whole line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clash(String);
+pub struct Conflict(String);
 
-impl fmt::Display for Clash {
+impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Clash {}
+impl std::error::Error for Conflict {}
 
-/// A rule while the others are still to come.
+/// A rule that may still be cut by others.
 #[derive(Clone, Debug)]
-struct Draft {
+struct DraftRule {
     option: PortOption,
     text: String,
     listen: Option<IpAddr>,
@@ -131,17 +130,17 @@ struct Draft {
     effort: Effort,
 }
 
-/// Adds up `specs`, in their order.
+/// Builds the rules of `specs`, in their order.
 ///
 /// # Errors
 ///
-/// [`Clash`]: two rules for one port, a family that is not served, `none` after rules, too many rules.
-pub fn add_up(
+/// [`Conflict`]: two rules for one port, a family that is not served, `none` after rules, too many rules.
+pub fn build_rules(
     specs: &[(PortOption, Spec)],
     ipv4: Service,
     ipv6: Service,
     system: System,
-) -> Result<Forwards, Clash> {
+) -> Result<Forwards, Conflict> {
     let mut forwards = Forwards::default();
     let implied = Spec::auto();
     let missing = PortOption::ALL
@@ -149,13 +148,13 @@ pub fn add_up(
         .filter(|option| !specs.iter().any(|(given, _)| given == option))
         .map(|option| (option, &implied));
     let given = specs.iter().map(|(option, spec)| (*option, spec));
-    let mut drafts: Vec<Draft> = Vec::new();
+    let mut drafts: Vec<DraftRule> = Vec::new();
     for (option, spec) in given.chain(missing) {
         match &spec.list {
             List::None => {
                 if drafts.iter().any(|draft| draft.option == option) {
                     let name = option.name();
-                    return Err(Clash(format!("'{name} none' after other ports of {name}")));
+                    return Err(Conflict(format!("'{name} none' after other ports of {name}")));
                 }
             }
             List::Ports(chunks) => {
@@ -163,7 +162,7 @@ pub fn add_up(
                 let (new, remark) = draft(option, spec, chunks, system);
                 forwards.remarks.extend(remark);
                 for draft in new {
-                    place(&mut drafts, draft)?;
+                    insert(&mut drafts, draft)?;
                 }
             }
         }
@@ -175,7 +174,7 @@ pub fn add_up(
         };
         if table.len() == MAX_RULES {
             let what = draft.option.direction();
-            return Err(Clash(format!("more than {MAX_RULES} rules for ports ({what:?})")));
+            return Err(Conflict(format!("more than {MAX_RULES} rules for ports ({what:?})")));
         }
         table.push(draft.finish()?);
     }
@@ -187,25 +186,25 @@ fn check_family(
     spec: &Spec,
     ipv4: Service,
     ipv6: Service,
-) -> Result<(), Clash> {
+) -> Result<(), Conflict> {
     let off = match spec.listen {
         Some(IpAddr::V4(_)) if ipv4 == Service::Off => "IPv4",
         Some(IpAddr::V6(_)) if ipv6 == Service::Off => "IPv6",
         _ => return Ok(()),
     };
-    Err(Clash(format!("'{} {}': {off} is switched off", option.name(), spec.text)))
+    Err(Conflict(format!("'{} {}': {off} is switched off", option.name(), spec.text)))
 }
 
-/// The rules of one option, and what was left out of them.
+/// The rules of one option, and a line about ports that were excluded.
 fn draft(
     option: PortOption,
     spec: &Spec,
     chunks: &[Chunk],
     system: System,
-) -> (Vec<Draft>, Option<String>) {
+) -> (Vec<DraftRule>, Option<String>) {
     let rule = |ports: PortRange, target: Option<Target>, effort| {
         let Target { address, first } = target.unwrap_or_default();
-        Draft {
+        DraftRule {
             option,
             text: spec.text.clone(),
             listen: spec.listen,
@@ -235,7 +234,7 @@ fn draft(
         Chunk::All(address) => Some(*address),
         _ => None,
     });
-    // Nothing but exclusions, or `auto`, is about every port.
+    // A list of exclusions only, or `auto`, means every port.
     if all.is_none() && !drafts.is_empty() {
         return (drafts, None);
     }
@@ -254,7 +253,7 @@ fn draft(
     drafts.extend(without(vec![rule(every, target, effort)], &not));
     let remark = low.filter(|_| effort == Effort::BestEffort).map(|low| {
         format!(
-            "'{} {}': ports {low} are left out, they take a right to bind (name them to have them)",
+            "'{} {}': ports {low} are excluded, they need a capability to bind (name them to include them)",
             option.name(),
             spec.text
         )
@@ -262,21 +261,21 @@ fn draft(
     (drafts, remark)
 }
 
-/// What is left of `drafts` without the ports of `not`; a rule with a hole becomes two.
-fn without(mut drafts: Vec<Draft>, not: &[PortRange]) -> Vec<Draft> {
+/// `drafts` without the ports of `not`; a rule with a hole is split in two.
+fn without(mut drafts: Vec<DraftRule>, not: &[PortRange]) -> Vec<DraftRule> {
     for hole in not {
         drafts = drafts.into_iter().flat_map(|draft| draft.cut(*hole)).collect();
     }
     drafts
 }
 
-/// Adds a rule to those that are there. Of two that name a port neither gives way; else the one that
-/// names it has it, and among equals the first.
-fn place(drafts: &mut Vec<Draft>, new: Draft) -> Result<(), Clash> {
-    let explicit = |draft: &Draft| draft.effort == Effort::Explicit;
-    let clash = drafts.iter().find(|old| explicit(old) && explicit(&new) && old.clashes(&new));
-    if let Some(old) = clash {
-        return Err(Clash(format!(
+/// Adds a rule. Two explicit rules for a port conflict; otherwise the rule with more effort keeps the
+/// port, and among equals the first.
+fn insert(drafts: &mut Vec<DraftRule>, new: DraftRule) -> Result<(), Conflict> {
+    let explicit = |draft: &DraftRule| draft.effort == Effort::Explicit;
+    let conflict = drafts.iter().find(|old| explicit(old) && explicit(&new) && old.conflicts(&new));
+    if let Some(old) = conflict {
+        return Err(Conflict(format!(
             "conflict: '{} {}' and '{} {}' listen on the same {} port",
             old.option.name(),
             old.text,
@@ -285,24 +284,24 @@ fn place(drafts: &mut Vec<Draft>, new: Draft) -> Result<(), Clash> {
             old.option.transport()
         )));
     }
-    let give_way = |weak: Draft, strong: &Draft| {
-        if strong.clashes(&weak) { weak.cut(strong.ports) } else { vec![weak] }
+    let cut_by = |weak: DraftRule, strong: &DraftRule| {
+        if strong.conflicts(&weak) { weak.cut(strong.ports) } else { vec![weak] }
     };
     let old = std::mem::take(drafts).into_iter();
     let old =
-        old.flat_map(|old| if old.effort > new.effort { give_way(old, &new) } else { vec![old] });
+        old.flat_map(|old| if old.effort > new.effort { cut_by(old, &new) } else { vec![old] });
     *drafts = old.collect();
     let mut rest = vec![new];
     for old in drafts.iter() {
-        rest = rest.into_iter().flat_map(|new| give_way(new, old)).collect();
+        rest = rest.into_iter().flat_map(|new| cut_by(new, old)).collect();
     }
     drafts.extend(rest);
     Ok(())
 }
 
-impl Draft {
-    /// Whether both would listen on one port of one address and interface.
-    fn clashes(&self, other: &Self) -> bool {
+impl DraftRule {
+    /// Whether both would bind the same port of the same address and interface.
+    fn conflicts(&self, other: &Self) -> bool {
         let same_address = match (self.listen, other.listen) {
             (Some(a), Some(b)) => {
                 a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
@@ -319,7 +318,7 @@ impl Draft {
             && self.ports.overlaps(other.ports)
     }
 
-    /// What is left of the rule without the ports of `hole`.
+    /// The rule without the ports of `hole`.
     fn cut(self, hole: PortRange) -> Vec<Self> {
         if !self.ports.overlaps(hole) {
             return vec![self];
@@ -334,12 +333,12 @@ impl Draft {
         before.into_iter().chain(after).map(part).collect()
     }
 
-    fn finish(self) -> Result<ForwardRule, Clash> {
+    fn finish(self) -> Result<ForwardRule, Conflict> {
         let Self { option, text, listen, interface, ports, target, target_first, effort } = self;
         let transport = option.transport();
         let raw = RawRule { transport, listen, interface, ports, target, target_first, effort };
         ForwardRule::try_from(raw)
-            .map_err(|error| Clash(format!("'{} {text}': {error}", option.name())))
+            .map_err(|error| Conflict(format!("'{} {text}': {error}", option.name())))
     }
 }
 

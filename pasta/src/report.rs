@@ -1,11 +1,11 @@
-//! What the helpers can still do, for people to read.
+//! Formats audit reports for `--sandbox-report`.
 
 use nix::unistd::Pid;
 use pasta_ipc::types::AuditReport;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-/// The report of one process, a line for each fact.
+/// Formats the report of one process, one line for each fact.
 pub(crate) fn table(name: &str, pid: Pid, report: &AuditReport) -> String {
     let mut text = format!("{name} (process {pid})\n");
     let mut line = |what: &str, is: &str| {
@@ -37,12 +37,12 @@ pub(crate) fn table(name: &str, pid: Pid, report: &AuditReport) -> String {
     text
 }
 
-/// What the namespace can reach although it is the host's own.
+/// Formats what of the host the namespace can reach.
 pub(crate) fn exposure(lines: &[String]) -> String {
     lines.iter().fold("exposure\n".to_owned(), |text, line| text + "  " + line + "\n")
 }
 
-/// One line for all best-effort measures that could not be taken; none if all were.
+/// One line with all best-effort measures that are not in force; none if all are.
 pub(crate) fn missing(reports: &[&AuditReport]) -> Option<String> {
     let missing: BTreeSet<&str> = reports
         .iter()
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn each_missing_measure_is_said_once() {
+    fn each_missing_measure_is_listed_once() {
         let (a, b) = (report(&["landlock: none", "pid"]), report(&["landlock: none"]));
         let wanted = "sandbox is incomplete: landlock: none; pid";
         assert_eq!(missing(&[&a, &b]).as_deref(), Some(wanted));

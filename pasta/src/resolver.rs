@@ -1,103 +1,102 @@
 //! The host's resolvers: `/etc/resolv.conf`, read and followed while the program runs.
 //!
-//! The supervisor alone reads the file, and sends the list straight to the datapath, as a snapshot
-//! of its own with a growing generation. What the namespace's own resolv.conf says is never touched.
+//! Only the supervisor reads the file. It sends the list to the datapath as a snapshot with its own
+//! generation. The namespace's resolv.conf is never changed.
 //!
 //! ```text
-//! path -> chain of links       chain.rs    where a change would show, and the file at the end
-//! chain -> events, contents    watch.rs    inotify on directories, or looking every two seconds
-//! contents -> list             parse.rs    the `nameserver` lines
-//! events, lists, time -> news  settle.rs   when to read, and whether it says anything new
+//! path -> chain of links          chain.rs     the names to watch, and the file at the end
+//! chain -> events, contents       watch.rs     inotify on directories, or polling every two seconds
+//! contents -> list                parse.rs     the `nameserver` lines
+//! events, lists, time -> updates  debounce.rs  when to read, and whether the list has changed
 //! ```
 //!
-//! Limits: 64 servers are told, 64 KiB of the file are read, 40 links are followed. What lies outside
-//! of the directories that Landlock leaves to the supervisor is not read: one warning, and the last list
-//! holds.
+//! Limits: 64 servers, 64 KiB of the file, 40 symbolic links. A file outside the directories that
+//! Landlock leaves to the supervisor is not read: one warning is logged, and the last list stays in use.
 
 mod chain;
-mod farewell;
+mod debounce;
+mod deferred_close;
 mod parse;
-mod settle;
 mod watch;
 
+use debounce::{Debounce, ReadOutcome};
 use nix::fcntl::{OFlag, open};
 use nix::net::if_::if_nameindex;
 use nix::sys::stat::Mode;
 use parse::parse;
 use pasta_ipc::types::{Bounded, Generation, LogLevel, Resolver, ResolverSnapshot};
-use settle::{Found, Settling};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use watch::Watch;
+use watch::FileWatch;
 
-/// Where the C library looks.
+/// The file that the C library reads.
 const PATH: &str = "/etc/resolv.conf";
 
-/// Where the file is wont to lead: a later change to one of these shall be readable.
-const USUAL: [&str; 4] =
+/// Directories of common resolver managers: a link may point to one of these later.
+const USUAL_DIRECTORIES: [&str; 4] =
     ["/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/run/netconfig"];
 
-/// How long until a list is sent again that found the channel full; chosen.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Delay before a list is sent again after the channel was full. Chosen.
+const RESEND_DELAY: Duration = Duration::from_millis(100);
 
 /// Whether the file is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Following {
-    /// For as long as the program runs.
+pub(crate) enum WatchMode {
+    /// The file is watched while the program runs.
     On,
-    /// It is read once (`--follow off`).
+    /// The file is read once (`--follow off`).
     Off,
 }
 
-/// Something to do because of the file.
+/// What follows from a change of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// The datapath is to be told this list.
-    List(ResolverSnapshot),
+pub(crate) enum Update {
+    /// This list is to be sent to the datapath.
+    Servers(ResolverSnapshot),
     /// A line for the log.
-    Line(LogLevel, String),
+    Log(LogLevel, String),
 }
 
-/// The list, and what it takes to follow it.
+/// The list of resolvers and the watch on its file.
 #[derive(Debug)]
 pub(crate) struct Resolvers {
-    watch: Option<Watch>,
-    settling: Settling,
-    /// Names of interfaces by number, as they were at start: asking takes calls that we give up.
+    watch: Option<FileWatch>,
+    debounce: Debounce,
+    /// Names of interfaces by number, as they were at start: the confined process cannot look them up.
     names: BTreeMap<u32, String>,
     generation: Generation,
-    unsent: Option<(ResolverSnapshot, Instant)>,
+    pending_resend: Option<(ResolverSnapshot, Instant)>,
     changed_at: Option<Instant>,
     denied: bool,
 }
 
 impl Resolvers {
-    /// Reads the file, and begins to watch it if it is to be followed.
-    pub(crate) fn open(following: Following) -> Self {
-        Self::of(Path::new(PATH), following, Instant::now())
+    /// Reads the file, and watches it if `mode` is `On`.
+    pub(crate) fn open(mode: WatchMode) -> Self {
+        Self::of(Path::new(PATH), mode, Instant::now())
     }
 
-    fn of(path: &Path, following: Following, now: Instant) -> Self {
-        let watch = Watch::new(path, now);
+    fn of(path: &Path, mode: WatchMode, now: Instant) -> Self {
+        let watch = FileWatch::new(path, now);
         let names = interface_names();
-        let settling = Settling::new(found(&watch, &names));
+        let debounce = Debounce::new(read(&watch, &names));
         Self {
-            watch: Some(watch).filter(|_| following == Following::On),
-            settling,
+            watch: Some(watch).filter(|_| mode == WatchMode::On),
+            debounce,
             names,
             generation: Generation::default(),
-            unsent: None,
+            pending_resend: None,
             changed_at: None,
             denied: false,
         }
     }
 
-    /// The list in force, with the next number.
+    /// The current list, with the next generation.
     pub(crate) fn snapshot(&mut self) -> ResolverSnapshot {
         self.generation = self.generation.next();
-        let (servers, _) = Bounded::truncated(self.settling.list().iter().cloned());
+        let (servers, _) = Bounded::truncated(self.debounce.list().iter().cloned());
         ResolverSnapshot { generation: self.generation, servers }
     }
 
@@ -106,83 +105,86 @@ impl Resolvers {
         self.watch.as_ref()?.as_fd()
     }
 
-    /// Directories below which files have to stay readable, opened. To be asked before we are
-    /// confined.
+    /// Opens the directories below which files have to stay readable. To be called before this process
+    /// is confined.
     pub(crate) fn readable(&self) -> Vec<OwnedFd> {
         let Some(watch) = &self.watch else { return Vec::new() };
-        let usual = USUAL.iter().map(Path::new).filter(|it| it.exists()).map(chain::lasting);
+        let usual = USUAL_DIRECTORIES
+            .iter()
+            .map(Path::new)
+            .filter(|it| it.exists())
+            .map(chain::stable_ancestor);
         let all: BTreeSet<PathBuf> = watch.chain().readable().into_iter().chain(usual).collect();
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        // One that is not there cannot be allowed, and is a warning should it come.
+        // A directory that is missing cannot be allowed; a file there later causes the warning.
         all.iter().filter_map(|path| open(path, flags, Mode::empty()).ok()).collect()
     }
 
-    /// When [`Resolvers::turn`] is to be called, if nothing happens before.
+    /// When [`Resolvers::update`] is to be called if the descriptor does not become readable before.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let watch = self.watch.as_ref()?;
-        let unsent = self.unsent.as_ref().map(|(_, again)| *again);
-        let deadlines = [self.settling.due(), watch.next_deadline(), unsent];
+        let pending_resend = self.pending_resend.as_ref().map(|(_, again)| *again);
+        let deadlines = [self.debounce.due(), watch.next_deadline(), pending_resend];
         deadlines.into_iter().flatten().min()
     }
 
-    /// Takes in what has changed by `now`. Calling it early or late is harmless.
-    pub(crate) fn turn(&mut self, now: Instant) -> Vec<News> {
+    /// Handles changes up to `now`. Calling it early or late is harmless.
+    pub(crate) fn update(&mut self, now: Instant) -> Vec<Update> {
         let Some(watch) = &mut self.watch else { return Vec::new() };
         if watch.has_changed(now) {
             watch.renew(now);
-            self.settling.changed(now);
+            self.debounce.changed(now);
             self.changed_at.get_or_insert(now);
         }
-        let mut news = Vec::new();
-        if self.settling.due().is_some_and(|due| due <= now) {
-            // The way may have changed once more while reading was put off.
+        let mut updates = Vec::new();
+        if self.debounce.due().is_some_and(|due| due <= now) {
+            // The chain may have changed again during the debounce time.
             watch.renew(now);
-            let found = found(watch, &self.names);
-            let denied = found == Found::Denied;
+            let outcome = read(watch, &self.names);
+            let denied = outcome == ReadOutcome::Denied;
             if denied && !std::mem::replace(&mut self.denied, denied) {
                 let file = watch.chain().file.as_deref().unwrap_or(Path::new(PATH));
                 let text = format!(
                     "host: dns: {} cannot be read, the last resolvers stay in force",
                     file.display()
                 );
-                news.push(News::Line(LogLevel::Warn, text));
+                updates.push(Update::Log(LogLevel::Warn, text));
             }
             self.denied = denied;
-            let before = names_of(self.settling.list());
-            if self.settling.read(now, found) {
+            let before = format_list(self.debounce.list());
+            if self.debounce.read(now, outcome) {
                 let list = self.snapshot();
-                let after = names_of(self.settling.list());
+                let after = format_list(self.debounce.list());
                 let took = self.changed_at.map_or(Duration::ZERO, |at| now - at).as_millis();
                 let number = self.generation.0;
                 let text = format!("host: dns {before} -> {after}, gen {number}, {took} ms");
-                news.push(News::Line(LogLevel::Info, text));
-                self.unsent = None;
-                news.push(News::List(list));
+                updates.push(Update::Log(LogLevel::Info, text));
+                self.pending_resend = None;
+                updates.push(Update::Servers(list));
             }
-            if self.settling.due().is_none() {
+            if self.debounce.due().is_none() {
                 self.changed_at = None;
             }
-        } else if let Some((list, _)) = self.unsent.take_if(|(_, again)| *again <= now) {
-            news.push(News::List(list));
+        } else if let Some((list, _)) = self.pending_resend.take_if(|(_, again)| *again <= now) {
+            updates.push(Update::Servers(list));
         }
-        news
+        updates
     }
 
-    /// A list could not be sent, because the channel was full. It is news again after a while, unless
-    /// there is a newer one by then.
-    pub(crate) fn not_sent(&mut self, list: ResolverSnapshot, now: Instant) {
-        self.unsent = Some((list, now + AGAIN));
+    /// Schedules `list` to be sent again, because the channel was full. A newer list replaces it.
+    pub(crate) fn send_later(&mut self, list: ResolverSnapshot, now: Instant) {
+        self.pending_resend = Some((list, now + RESEND_DELAY));
     }
 
-    /// What the status says of it.
+    /// The line for the status.
     pub(crate) fn status(&self) -> String {
-        let list = names_of(self.settling.list());
+        let list = format_list(self.debounce.list());
         match &self.watch {
             None => format!("dns     {list}, not followed"),
             Some(watch) => {
                 let file = watch.chain().file.as_deref();
                 let file = file.map_or("nothing".into(), |it| it.display().to_string());
-                let how = if watch.as_fd().is_some() { "watched" } else { "looked at every 2 s" };
+                let how = if watch.as_fd().is_some() { "watched" } else { "polled every 2 s" };
                 let number = self.generation.0;
                 format!("dns     {list} ({PATH} -> {file}), {how}, gen {number}")
             }
@@ -190,9 +192,9 @@ impl Resolvers {
     }
 }
 
-fn found(watch: &Watch, names: &BTreeMap<u32, String>) -> Found {
-    let read = watch.read(|text| parse(text, |index| names.get(&index).cloned()));
-    read.map_or_else(|found| found, Found::Servers)
+fn read(watch: &FileWatch, names: &BTreeMap<u32, String>) -> ReadOutcome {
+    let list = watch.read(|text| parse(text, |index| names.get(&index).cloned()));
+    list.map_or_else(|outcome| outcome, ReadOutcome::Servers)
 }
 
 fn interface_names() -> BTreeMap<u32, String> {
@@ -202,8 +204,8 @@ fn interface_names() -> BTreeMap<u32, String> {
     all.iter().filter_map(pair).collect()
 }
 
-/// The list for a line of the log.
-fn names_of(list: &[Resolver]) -> String {
+/// Formats the list for a log line.
+fn format_list(list: &[Resolver]) -> String {
     if list.is_empty() {
         return "none".to_owned();
     }
@@ -224,25 +226,25 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pasta-resolvers-{}", std::process::id()));
         fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
         let start = Instant::now();
-        let mut resolvers = Resolvers::of(&path, Following::On, start);
+        let mut resolvers = Resolvers::of(&path, WatchMode::On, start);
         assert_eq!(resolvers.snapshot().generation, Generation(1));
-        assert_eq!(resolvers.turn(start), []);
+        assert_eq!(resolvers.update(start), []);
 
         fs::write(&path, "nameserver 192.0.2.2\n").unwrap();
-        assert_eq!(resolvers.turn(start), []);
+        assert_eq!(resolvers.update(start), []);
         let due = resolvers.next_deadline().unwrap();
-        let news = resolvers.turn(due);
-        let [News::Line(LogLevel::Info, line), News::List(list)] = &news[..] else {
-            panic!("{news:?}")
+        let updates = resolvers.update(due);
+        let [Update::Log(LogLevel::Info, line), Update::Servers(list)] = &updates[..] else {
+            panic!("{updates:?}")
         };
         assert!(line.starts_with("host: dns 192.0.2.1 -> 192.0.2.2, gen 2, "), "{line}");
         assert_eq!((list.generation, list.servers.as_slice().len()), (Generation(2), 1));
 
         // The channel was full: the same list again, once.
-        resolvers.not_sent(list.clone(), due);
-        assert_eq!(resolvers.turn(due), []);
-        assert_eq!(resolvers.turn(due + AGAIN), [News::List(list.clone())]);
-        assert_eq!(resolvers.turn(due + 2 * AGAIN), []);
+        resolvers.send_later(list.clone(), due);
+        assert_eq!(resolvers.update(due), []);
+        assert_eq!(resolvers.update(due + RESEND_DELAY), [Update::Servers(list.clone())]);
+        assert_eq!(resolvers.update(due + 2 * RESEND_DELAY), []);
         fs::remove_file(&path).unwrap();
     }
 
@@ -251,10 +253,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pasta-resolvers-off-{}", std::process::id()));
         fs::write(&path, "nameserver 192.0.2.1\n".repeat(70)).unwrap();
         let start = Instant::now();
-        let mut resolvers = Resolvers::of(&path, Following::Off, start);
+        let mut resolvers = Resolvers::of(&path, WatchMode::Off, start);
         assert_eq!(resolvers.snapshot().servers.as_slice().len(), 64);
         fs::write(&path, "").unwrap();
-        assert_eq!((resolvers.turn(start), resolvers.next_deadline()), (Vec::new(), None));
+        assert_eq!((resolvers.update(start), resolvers.next_deadline()), (Vec::new(), None));
         assert!(resolvers.as_fd().is_none() && resolvers.readable().is_empty());
         fs::remove_file(&path).unwrap();
     }

@@ -1,36 +1,36 @@
-//! Which signals are COMMAND's, and where a signal came from.
+//! Received signals: their origin, and whether they are passed on to COMMAND.
 
 use nix::libc::{self, signalfd_siginfo};
 use nix::sys::signal::Signal;
 
-/// Who sent a signal, as far as it matters.
+/// The origin of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sender {
-    /// The kernel, for a key at the terminal or its loss: `SI_KERNEL`. The whole foreground process
-    /// group has got it.
+    /// The kernel, for a key at the terminal or its hang-up: `SI_KERNEL`. It is sent to the whole
+    /// foreground process group.
     Terminal,
-    /// A process that this PID namespace does not see.
+    /// A process outside this PID namespace.
     Outside,
     /// A process of this PID namespace.
     Process,
 }
 
-/// A signal that was read from a descriptor.
+/// A signal that was read from a signalfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Arrived {
+pub(crate) struct ReceivedSignal {
     /// Which one; none for a number without a name.
     pub(crate) signal: Option<Signal>,
     /// Who sent it.
     pub(crate) sender: Sender,
 }
 
-impl From<&signalfd_siginfo> for Arrived {
+impl From<&signalfd_siginfo> for ReceivedSignal {
     fn from(info: &signalfd_siginfo) -> Self {
         Self::new(info.ssi_signo, info.ssi_code, info.ssi_pid)
     }
 }
 
-impl Arrived {
+impl ReceivedSignal {
     fn new(number: u32, code: i32, pid: u32) -> Self {
         let sender = match (code, pid) {
             (libc::SI_KERNEL, _) => Sender::Terminal,
@@ -53,13 +53,13 @@ impl Arrived {
 mod tests {
     use super::*;
 
-    fn arrived(signal: i32, code: i32, pid: u32) -> Arrived {
-        Arrived::new(signal.unsigned_abs(), code, pid)
+    fn received(signal: i32, code: i32, pid: u32) -> ReceivedSignal {
+        ReceivedSignal::new(signal.unsigned_abs(), code, pid)
     }
 
     #[test]
-    fn sender_is_told_by_code_and_pid() {
-        let sender = |code, pid| arrived(libc::SIGTERM, code, pid).sender;
+    fn sender_follows_from_code_and_pid() {
+        let sender = |code, pid| received(libc::SIGTERM, code, pid).sender;
         assert_eq!(sender(libc::SI_KERNEL, 0), Sender::Terminal);
         assert_eq!(sender(libc::SI_USER, 0), Sender::Outside);
         assert_eq!(sender(libc::SI_USER, 77), Sender::Process);
@@ -69,10 +69,10 @@ mod tests {
     #[test]
     fn four_signals_are_the_commands() {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
-            assert!(arrived(signal, 0, 1).for_command().is_some());
+            assert!(received(signal, 0, 1).for_command().is_some());
         }
         for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGUSR2, 40] {
-            assert_eq!(arrived(signal, 0, 1).for_command(), None);
+            assert_eq!(received(signal, 0, 1).for_command(), None);
         }
     }
 }

@@ -1,24 +1,24 @@
-//! After start-up: signals to COMMAND, the fate of the helpers, COMMAND's status.
+//! Supervision after start-up: passes signals on, watches the helpers, returns COMMAND's status.
 //!
-//! What to do about an event is decided by [`Watch::handle`], which does nothing itself:
+//! [`Supervision::handle`] decides what follows from an event and performs no I/O:
 //!
-//! | event | answer |
+//! | event | action |
 //! | --- | --- |
-//! | TERM, INT, HUP, QUIT | passed on to COMMAND, unless the terminal sent them: COMMAND has them |
-//! | USR1 | how things stand goes to the log |
-//! | USR2 | host and namespace are read again, and what is not as it should be is put right |
-//! | datapath ends | one line, monitor told to stop; COMMAND goes on without network |
-//! | monitor ends | one line; traffic goes on with what the datapath knows |
-//! | a helper breaks the protocol | one line, both are ended; COMMAND goes on without network |
-//! | process 1 ends, and COMMAND with it | helpers are ended, its status is ours |
+//! | TERM, INT, HUP, QUIT | passed on to COMMAND, unless the terminal sent them to COMMAND too |
+//! | USR1 | the status is written to the log |
+//! | USR2 | host and namespace are read again and reconciled |
+//! | datapath ends | one error line, the monitor is stopped; COMMAND continues without network |
+//! | monitor ends | one error line; traffic continues with the last snapshot |
+//! | a helper breaks the protocol | one error line, both helpers are killed; COMMAND continues without network |
+//! | process 1 ends, and COMMAND with it | the helpers are killed, its status becomes ours |
 //!
-//! Beside that it follows the host's resolvers, which is decided in [`crate::resolver`].
+//! It also follows the host's resolvers ([`crate::resolver`]).
 
 use crate::children::{Children, Event};
 use crate::log::{Helper, Log};
-use crate::resolver::{News, Resolvers};
-use crate::signals::{Arrived, Sender};
-use crate::status::Ending;
+use crate::resolver::{Resolvers, Update};
+use crate::signals::{ReceivedSignal, Sender};
+use crate::termination::Termination;
 use nix::sys::signal::Signal;
 use pasta_ipc::types::{LogLevel, LogRecord};
 use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor, SendError, SupervisorToDatapath};
@@ -26,16 +26,16 @@ use seccomp::Confined;
 use std::io;
 use std::time::Instant;
 
-/// Whether we lead our session. When its terminal is lost, the kernel tells the leader alone.
+/// Whether we lead our session. When its terminal hangs up, the kernel signals only the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
-    /// We do.
+    /// We lead it.
     Ours,
-    /// Somebody else does, and passes the hang-up on.
-    Callers,
+    /// Another process leads it, and passes SIGHUP on.
+    Inherited,
 }
 
-/// Something to do.
+/// What the shell is to carry out.
 #[derive(Debug, PartialEq, Eq)]
 enum Action {
     /// Pass a signal on to COMMAND.
@@ -44,11 +44,11 @@ enum Action {
     StopMonitor,
     /// End both helpers.
     KillHelpers,
-    /// Ask the monitor how things stand.
-    AskForStatus,
-    /// Ask the monitor to look at everything again.
-    AskForLook,
-    /// Write how things stand.
+    /// Request the monitor's status.
+    RequestStatus,
+    /// Ask the monitor to read everything again.
+    RequestRefresh,
+    /// Write the status.
     Status(Vec<String>),
     /// Write a line of our own.
     Log(LogLevel, String),
@@ -58,31 +58,31 @@ enum Action {
     End(i32),
 }
 
-/// What is known of a helper.
+/// The state of a helper.
 #[derive(Debug, Default, PartialEq, Eq)]
-enum Health {
-    /// It works.
+enum HelperState {
+    /// It is running.
     #[default]
     Working,
-    /// It has said why it is about to end.
+    /// It has reported an error and is about to end.
     Failed(String),
-    /// We have asked or forced it to end.
+    /// It was stopped or killed by us.
     Dismissed,
 }
 
-/// What the supervisor remembers.
+/// The state of supervision.
 #[derive(Debug)]
-struct Watch {
+struct Supervision {
     session: Session,
-    monitor: Health,
-    datapath: Health,
+    monitor: HelperState,
+    datapath: HelperState,
 }
 
 /// Supervises until COMMAND has ended, and returns the status to end with.
 ///
 /// # Errors
 ///
-/// If there is no way to wait for anything; the helpers have been ended then.
+/// If waiting for events fails; the helpers have been killed then.
 pub(crate) fn run(
     _: Confined,
     mut children: Children,
@@ -90,27 +90,28 @@ pub(crate) fn run(
     session: Session,
     log: &mut Log,
 ) -> io::Result<i32> {
-    let mut watch = Watch { session, monitor: Health::default(), datapath: Health::default() };
+    let mut supervision =
+        Supervision { session, monitor: HelperState::default(), datapath: HelperState::default() };
     loop {
         let now = Instant::now();
         let limit = resolvers.next_deadline().map(|at| at.saturating_duration_since(now));
         let events = children.next(limit).inspect_err(|_| children.kill_helpers())?;
         follow(&mut resolvers, &children, log);
-        for action in events.into_iter().flat_map(|event| watch.handle(event)) {
+        for action in events.into_iter().flat_map(|event| supervision.handle(event)) {
             match action {
                 Action::Pass(signal) => children.pass_on(signal),
                 Action::StopMonitor => children.stop_monitor(),
                 Action::KillHelpers => children.kill_helpers(),
-                Action::AskForStatus => {
-                    // Without the monitor there is less to tell.
-                    if children.ask_for_status().is_err() {
-                        log.status("monitor cannot be asked");
+                Action::RequestStatus => {
+                    // Without the monitor the status is shorter.
+                    if children.request_status().is_err() {
+                        log.status("cannot ask the monitor");
                         log.status(&resolvers.status());
                     }
                 }
-                Action::AskForLook => {
-                    if children.ask_for_look().is_err() {
-                        log.warn("monitor cannot be asked to look again");
+                Action::RequestRefresh => {
+                    if children.request_refresh().is_err() {
+                        log.warn("cannot ask the monitor to read again");
                     }
                 }
                 Action::Status(lines) => {
@@ -120,8 +121,8 @@ pub(crate) fn run(
                 Action::Log(level, text) => log.write(level, &text),
                 Action::Relay(helper, record) => log.relay(helper, &record),
                 Action::End(status) => {
-                    // Whatever fails here, all is over.
-                    let last = children.close_ports().unwrap_or_default();
+                    // We end even if this fails.
+                    let last = children.shut_down_datapath().unwrap_or_default();
                     for event in last {
                         if let Event::Datapath(DatapathToSupervisor::Log(record)) = event {
                             log.relay(Helper::Datapath, &record);
@@ -135,42 +136,43 @@ pub(crate) fn run(
     }
 }
 
-/// Tells the datapath of the host's resolvers where they have changed.
+/// Sends the host's resolvers to the datapath if they have changed.
 fn follow(resolvers: &mut Resolvers, children: &Children, log: &mut Log) {
     let now = Instant::now();
-    for news in resolvers.turn(now) {
-        match news {
-            News::Line(level, text) => log.write(level, &text),
-            News::List(list) => {
-                let told = children.tell_datapath(&SupervisorToDatapath::Resolvers(list.clone()));
-                // A datapath that is gone needs no list.
-                if matches!(told, Err(SendError::WouldBlock)) {
-                    resolvers.not_sent(list, now);
+    for update in resolvers.update(now) {
+        match update {
+            Update::Log(level, text) => log.write(level, &text),
+            Update::Servers(list) => {
+                let sent =
+                    children.send_to_datapath(&SupervisorToDatapath::Resolvers(list.clone()));
+                // Any other error means that the datapath has ended.
+                if matches!(sent, Err(SendError::WouldBlock)) {
+                    resolvers.send_later(list, now);
                 }
             }
         }
     }
 }
 
-impl Watch {
+impl Supervision {
     fn handle(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::Signal(Arrived { signal: Some(Signal::SIGUSR1), .. }) => {
-                vec![Action::AskForStatus]
+            Event::Signal(ReceivedSignal { signal: Some(Signal::SIGUSR1), .. }) => {
+                vec![Action::RequestStatus]
             }
-            Event::Signal(Arrived { signal: Some(Signal::SIGUSR2), .. }) => {
-                vec![Action::AskForLook]
+            Event::Signal(ReceivedSignal { signal: Some(Signal::SIGUSR2), .. }) => {
+                vec![Action::RequestRefresh]
             }
-            Event::Signal(arrived) => {
-                self.passed_on(arrived).map(Action::Pass).into_iter().collect()
+            Event::Signal(received) => {
+                self.passed_on(received).map(Action::Pass).into_iter().collect()
             }
             Event::Monitor(MonitorToSupervisor::Status(lines), _) => {
                 let lines = lines.as_slice().iter().map(|line| line.as_str().to_owned());
                 vec![Action::Status(lines.collect())]
             }
-            // It has said all before COMMAND was started.
-            Event::First(_) => Vec::new(),
-            Event::FirstEnded(ending) => vec![Action::End(ending.as_exit_status())],
+            // It sends nothing after COMMAND was started.
+            Event::Init(_) => Vec::new(),
+            Event::InitEnded(termination) => vec![Action::End(termination.as_exit_status())],
             Event::Monitor(MonitorToSupervisor::Log(record), _) => {
                 self.relay(Helper::Monitor, record)
             }
@@ -185,64 +187,64 @@ impl Watch {
                 self.failed(Helper::Datapath, why.to_string());
                 Vec::new()
             }
-            // What belongs to start-up is over: `peer.rs` lets none of it through twice.
+            // Messages of start-up: `peer.rs` allows none of them twice.
             Event::Monitor(..) | Event::Datapath(_) => Vec::new(),
             Event::Violation(helper, why) => {
-                self.monitor = Health::Dismissed;
-                self.datapath = Health::Dismissed;
+                self.monitor = HelperState::Dismissed;
+                self.datapath = HelperState::Dismissed;
                 let text = format!("{}: {why}: the namespace has no network", helper.name());
                 vec![Action::Log(LogLevel::Error, text), Action::KillHelpers]
             }
-            Event::HelperEnded(helper, ending) => self.ended(helper, ending),
+            Event::HelperEnded(helper, termination) => self.ended(helper, termination),
         }
     }
 
-    fn passed_on(&self, arrived: Arrived) -> Option<Signal> {
-        let signal = arrived.for_command()?;
-        let command_has_it = match (arrived.sender, self.session, signal) {
+    fn passed_on(&self, received: ReceivedSignal) -> Option<Signal> {
+        let signal = received.for_command()?;
+        let command_has_it = match (received.sender, self.session, signal) {
             (Sender::Terminal, Session::Ours, Signal::SIGHUP) => false,
             (sender, _, _) => sender == Sender::Terminal,
         };
         (!command_has_it).then_some(signal)
     }
 
-    fn health(&mut self, helper: Helper) -> &mut Health {
+    fn state(&mut self, helper: Helper) -> &mut HelperState {
         match helper {
             Helper::Monitor => &mut self.monitor,
             Helper::Datapath => &mut self.datapath,
         }
     }
 
-    /// What a helper says after we have ended it is about that, and has been said.
+    /// Lines of a helper that we have stopped are dropped: they are about that.
     fn relay(&mut self, helper: Helper, record: LogRecord) -> Vec<Action> {
-        match self.health(helper) {
-            Health::Dismissed => Vec::new(),
+        match self.state(helper) {
+            HelperState::Dismissed => Vec::new(),
             _ => vec![Action::Relay(helper, record)],
         }
     }
 
     fn failed(&mut self, helper: Helper, why: String) {
-        let health = self.health(helper);
-        if *health != Health::Dismissed {
-            *health = Health::Failed(why);
+        let state = self.state(helper);
+        if *state != HelperState::Dismissed {
+            *state = HelperState::Failed(why);
         }
     }
 
-    fn ended(&mut self, helper: Helper, ending: Ending) -> Vec<Action> {
+    fn ended(&mut self, helper: Helper, termination: Termination) -> Vec<Action> {
         let consequence = match helper {
-            Helper::Monitor => "traffic goes on, changes of the host's network are not followed",
+            Helper::Monitor => "traffic continues, changes of the host's network are not followed",
             Helper::Datapath => "the namespace has no network",
         };
-        let why = match std::mem::replace(self.health(helper), Health::Dismissed) {
-            Health::Dismissed => return Vec::new(),
-            Health::Working => format!("{} {ending}", helper.name()),
-            Health::Failed(why) => format!("{} {ending}: {why}", helper.name()),
+        let why = match std::mem::replace(self.state(helper), HelperState::Dismissed) {
+            HelperState::Dismissed => return Vec::new(),
+            HelperState::Working => format!("{} {termination}", helper.name()),
+            HelperState::Failed(why) => format!("{} {termination}: {why}", helper.name()),
         };
         let line = Action::Log(LogLevel::Error, format!("{why}: {consequence}"));
         if helper == Helper::Monitor {
             return vec![line];
         }
-        self.monitor = Health::Dismissed;
+        self.monitor = HelperState::Dismissed;
         vec![line, Action::StopMonitor]
     }
 }
@@ -252,12 +254,12 @@ mod tests {
     use super::*;
     use pasta_ipc::types::Text;
 
-    fn watch(session: Session) -> Watch {
-        Watch { session, monitor: Health::Working, datapath: Health::Working }
+    fn supervision(session: Session) -> Supervision {
+        Supervision { session, monitor: HelperState::Working, datapath: HelperState::Working }
     }
 
     fn signal(signal: Signal, sender: Sender) -> Event {
-        Event::Signal(Arrived { signal: Some(signal), sender })
+        Event::Signal(ReceivedSignal { signal: Some(signal), sender })
     }
 
     fn lines(actions: &[Action]) -> usize {
@@ -266,42 +268,43 @@ mod tests {
 
     #[test]
     fn signals_are_passed_on_unless_the_terminal_sent_them() {
-        let mut watch = watch(Session::Callers);
+        let mut supervision = supervision(Session::Inherited);
         for name in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-            assert_eq!(watch.handle(signal(name, Sender::Process)), [Action::Pass(name)]);
-            assert_eq!(watch.handle(signal(name, Sender::Outside)), [Action::Pass(name)]);
-            assert_eq!(watch.handle(signal(name, Sender::Terminal)), []);
+            assert_eq!(supervision.handle(signal(name, Sender::Process)), [Action::Pass(name)]);
+            assert_eq!(supervision.handle(signal(name, Sender::Outside)), [Action::Pass(name)]);
+            assert_eq!(supervision.handle(signal(name, Sender::Terminal)), []);
         }
         let own = |name| signal(name, Sender::Process);
-        assert_eq!(watch.handle(own(Signal::SIGUSR1)), [Action::AskForStatus]);
-        assert_eq!(watch.handle(own(Signal::SIGUSR2)), [Action::AskForLook]);
-        assert_eq!(watch.handle(own(Signal::SIGCHLD)), []);
+        assert_eq!(supervision.handle(own(Signal::SIGUSR1)), [Action::RequestStatus]);
+        assert_eq!(supervision.handle(own(Signal::SIGUSR2)), [Action::RequestRefresh]);
+        assert_eq!(supervision.handle(own(Signal::SIGCHLD)), []);
     }
 
     #[test]
-    fn hang_up_told_to_the_session_leader_alone_is_passed_on() {
-        let mut watch = watch(Session::Ours);
+    fn hang_up_of_the_session_leader_is_passed_on() {
+        let mut supervision = supervision(Session::Ours);
         let hang_up = signal(Signal::SIGHUP, Sender::Terminal);
-        assert_eq!(watch.handle(hang_up), [Action::Pass(Signal::SIGHUP)]);
-        assert_eq!(watch.handle(signal(Signal::SIGINT, Sender::Terminal)), []);
+        assert_eq!(supervision.handle(hang_up), [Action::Pass(Signal::SIGHUP)]);
+        assert_eq!(supervision.handle(signal(Signal::SIGINT, Sender::Terminal)), []);
     }
 
     #[test]
-    fn end_of_the_datapath_is_one_line_and_the_monitor_is_told_to_stop() {
-        let mut watch = watch(Session::Callers);
-        let ended = |helper| Event::HelperEnded(helper, Ending::Killed(Signal::SIGKILL));
-        let actions = watch.handle(ended(Helper::Datapath));
+    fn end_of_the_datapath_is_one_line_and_stops_the_monitor() {
+        let mut supervision = supervision(Session::Inherited);
+        let ended = |helper| Event::HelperEnded(helper, Termination::Killed(Signal::SIGKILL));
+        let actions = supervision.handle(ended(Helper::Datapath));
         let text = "pasta-datapath was killed by SIGKILL: the namespace has no network";
         assert_eq!(actions, [Action::Log(LogLevel::Error, text.into()), Action::StopMonitor]);
-        assert_eq!(watch.handle(ended(Helper::Monitor)), []);
+        assert_eq!(supervision.handle(ended(Helper::Monitor)), []);
     }
 
     #[test]
-    fn last_words_are_part_of_the_line() {
-        let mut watch = watch(Session::Callers);
+    fn reported_error_is_part_of_the_line() {
+        let mut supervision = supervision(Session::Inherited);
         let failed = MonitorToSupervisor::Failed(Text::truncated("no more memory"));
-        assert_eq!(watch.handle(Event::Monitor(failed, Vec::new())), []);
-        let actions = watch.handle(Event::HelperEnded(Helper::Monitor, Ending::Exited(1)));
+        assert_eq!(supervision.handle(Event::Monitor(failed, Vec::new())), []);
+        let actions =
+            supervision.handle(Event::HelperEnded(Helper::Monitor, Termination::Exited(1)));
         let [Action::Log(LogLevel::Error, text)] = actions.as_slice() else {
             panic!("{actions:?}")
         };
@@ -310,22 +313,22 @@ mod tests {
 
     #[test]
     fn violation_ends_both_helpers_and_not_the_command() {
-        let mut watch = watch(Session::Callers);
-        let actions = watch.handle(Event::Violation(Helper::Datapath, "bad message".into()));
+        let mut supervision = supervision(Session::Inherited);
+        let actions = supervision.handle(Event::Violation(Helper::Datapath, "bad message".into()));
         assert_eq!(lines(&actions), 1);
         assert_eq!(actions.last(), Some(&Action::KillHelpers));
         for helper in [Helper::Datapath, Helper::Monitor] {
-            let ended = Event::HelperEnded(helper, Ending::Killed(Signal::SIGKILL));
-            assert_eq!(watch.handle(ended), []);
+            let ended = Event::HelperEnded(helper, Termination::Killed(Signal::SIGKILL));
+            assert_eq!(supervision.handle(ended), []);
         }
     }
 
     #[test]
-    fn status_of_the_command_is_ours_whatever_became_of_the_helpers() {
-        let mut watch = watch(Session::Callers);
-        watch.handle(Event::HelperEnded(Helper::Datapath, Ending::Exited(134)));
-        assert_eq!(watch.handle(Event::FirstEnded(Ending::Exited(7))), [Action::End(7)]);
-        let killed = Event::FirstEnded(Ending::Killed(Signal::SIGKILL));
-        assert_eq!(watch.handle(killed), [Action::End(137)]);
+    fn status_of_the_command_is_ours_even_after_a_helper_has_failed() {
+        let mut supervision = supervision(Session::Inherited);
+        supervision.handle(Event::HelperEnded(Helper::Datapath, Termination::Exited(134)));
+        assert_eq!(supervision.handle(Event::InitEnded(Termination::Exited(7))), [Action::End(7)]);
+        let killed = Event::InitEnded(Termination::Killed(Signal::SIGKILL));
+        assert_eq!(supervision.handle(killed), [Action::End(137)]);
     }
 }

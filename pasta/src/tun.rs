@@ -1,8 +1,7 @@
-//! Whether a user can open `/dev/net/tun`, and a private one for a user who cannot.
+//! Whether a user can open `/dev/net/tun`, and a private device file if not.
 //!
-//! On most machines everybody may open the device; where only root may, a namespace's owner could
-//! do nothing with a tap although the kernel allows it. Root starts the monitor with a device file
-//! of its own then, which no other process sees.
+//! On most machines every user may open the device. Where only root may, root starts the monitor with a
+//! device file in a mount namespace of its own.
 
 use crate::identity::Identity;
 use nix::errno::Errno;
@@ -18,17 +17,17 @@ const DEVICE: &str = "/dev/net/tun";
 /// Major and minor number of the device (`Documentation/admin-guide/devices.txt`).
 const NUMBER: (u64, u64) = (10, 200);
 
-/// How the monitor gets at the device.
+/// How the monitor opens the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// By the file that everybody sees.
+    /// By the shared device file.
     Shared,
-    /// By one in a mount namespace of its own.
+    /// By a device file in a mount namespace of its own.
     OwnDevice,
 }
 
 impl Access {
-    /// What `identity` needs. A device that is not there at all is for the monitor to complain of.
+    /// What `identity` needs. The monitor reports a device that is missing.
     pub(crate) fn of(identity: Identity) -> Self {
         match stat(DEVICE) {
             Ok(file) if !may_open(identity, file.st_mode, file.st_uid, file.st_gid) => {
@@ -39,7 +38,7 @@ impl Access {
     }
 }
 
-/// Whether `identity`, without other groups, may open a file for reading and writing.
+/// Whether `identity`, without supplementary groups, may open a file for reading and writing.
 fn may_open(identity: Identity, mode: u32, owner: u32, group: u32) -> bool {
     let uid = identity.uid.as_raw();
     let bits = match () {
@@ -51,7 +50,7 @@ fn may_open(identity: Identity, mode: u32, owner: u32, group: u32) -> bool {
     bits & 0o6 == 0o6
 }
 
-/// The device file could not be made.
+/// The device file could not be created.
 #[derive(Debug)]
 struct NoDevice(&'static str, Errno);
 
@@ -63,13 +62,13 @@ impl fmt::Display for NoDevice {
 
 impl std::error::Error for NoDevice {}
 
-/// Gives this process a mount namespace of its own in which everybody may open the device.
+/// Moves this process to a new mount namespace in which every user may open the device.
 ///
-/// Only for a process of root that is about to exec. Nothing of it shows outside.
+/// Only for a process of root that is about to exec. Other processes do not see the device file.
 ///
 /// # Errors
 ///
-/// Says which step failed; `EPERM` where even root may make no device files (containers).
+/// Names the step that failed; `EPERM` where even root may not create device files (containers).
 pub(crate) fn provide_device() -> io::Result<()> {
     let step = |what| move |errno| io::Error::other(NoDevice(what, errno));
     unshare(CloneFlags::CLONE_NEWNS).map_err(step("no mount namespace"))?;
@@ -81,7 +80,7 @@ pub(crate) fn provide_device() -> io::Result<()> {
         .map_err(step("no file system"))?;
     let number = makedev(NUMBER.0, NUMBER.1);
     let mode = Mode::from_bits_truncate(0o666);
-    // Only this process has the umask off for a moment; it has one thread.
+    // The process has one thread, so no other file is created with this umask.
     let mask = nix::sys::stat::umask(Mode::empty());
     let made = mknod(DEVICE, SFlag::S_IFCHR, mode, number);
     nix::sys::stat::umask(mask);

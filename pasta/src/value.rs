@@ -45,21 +45,21 @@ pub(crate) enum AddressOrNone {
     None,
 }
 
-/// Half of what `--runas` takes.
+/// A user or a group for `--runas`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NameOrId {
     /// A number.
     Id(u32),
-    /// To be looked up.
+    /// A name, not looked up yet.
     Name(String),
 }
 
 /// What `--runas` takes: `UID`, `UID:GID`, `LOGIN` or `LOGIN:GROUP`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunAs {
-    /// Who.
+    /// The user.
     pub(crate) user: NameOrId,
-    /// In which group; none: a number's own, or a login's primary one.
+    /// The group; none: the number of a numeric user, or the primary group of a login.
     pub(crate) group: Option<NameOrId>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn interface(text: &str) -> Result<IfName, InvalidValue> {
         .map_err(|error| InvalidValue(format!("invalid interface name: '{text}': {error}")))
 }
 
-/// `-M`, `--ns-mac-addr`: exactly `xx:xx:xx:xx:xx:xx`, of a single station.
+/// `-M`, `--ns-mac-addr`: exactly `xx:xx:xx:xx:xx:xx`, a unicast address.
 pub(crate) fn mac(text: &str) -> Result<MacAddr, InvalidValue> {
     let octet = |part: &str| {
         let two_digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
@@ -109,7 +109,7 @@ pub(crate) fn mac(text: &str) -> Result<MacAddr, InvalidValue> {
     }
 }
 
-/// `-a`: an address of a single station, with or without the length of its prefix.
+/// `-a`: a unicast address, with or without a prefix length.
 pub(crate) fn address(text: &str) -> Result<AddressValue, InvalidValue> {
     let (address, len) = match text.split_once('/') {
         Some((address, len)) => (address, Some(len)),
@@ -122,16 +122,16 @@ pub(crate) fn address(text: &str) -> Result<AddressValue, InvalidValue> {
         None => None,
     };
     match ip {
-        IpAddr::V4(ip) if is_station_v4(ip) && !ip.is_loopback() => match len {
+        IpAddr::V4(ip) if is_unicast_v4(ip) && !ip.is_loopback() => match len {
             Some(33..) => invalid("prefix length in address", text),
             len => Ok(AddressValue::V4(ip, len)),
         },
         IpAddr::V6(ip) => match (ip.to_ipv4_mapped(), len) {
             // The length of a mapped address counts its first 96 bits too.
-            (Some(ip), None | Some(96..=128)) if is_station_v4(ip) && !ip.is_loopback() => {
+            (Some(ip), None | Some(96..=128)) if is_unicast_v4(ip) && !ip.is_loopback() => {
                 Ok(AddressValue::V4(ip, len.map(|len| len.saturating_sub(96))))
             }
-            (None, len) if is_station_v6(ip) && !ip.is_loopback() => {
+            (None, len) if is_unicast_v6(ip) && !ip.is_loopback() => {
                 match Ipv6Net::new(ip, len.unwrap_or(DEFAULT_IPV6_PREFIX)) {
                     Ok(net) => Ok(AddressValue::V6(net)),
                     Err(_) => invalid("prefix length in address", text),
@@ -155,29 +155,29 @@ pub(crate) fn netmask(text: &str) -> Result<u8, InvalidValue> {
     if bits.count_ones() == u32::from(len) { Ok(len) } else { invalid("netmask", text) }
 }
 
-/// `-g`, `--dns-forward` and addresses that are mapped: a station's, not our own loopback.
+/// `-g`, `--dns-forward` and addresses that are mapped: unicast and not loopback.
 pub(crate) fn peer(what: &'static str, text: &str) -> Result<IpAddr, InvalidValue> {
     match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(ip) if is_station(ip) && !ip.is_loopback() => Ok(ip),
+        Ok(ip) if is_unicast(ip) && !ip.is_loopback() => Ok(ip),
         _ => invalid(what, text),
     }
 }
 
-/// `--dns-host`: a station's address, loopback too.
+/// `--dns-host`: a unicast address, loopback included.
 pub(crate) fn dns_host(text: &str) -> Result<IpAddr, InvalidValue> {
     match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(ip) if is_station(ip) => Ok(ip),
+        Ok(ip) if is_unicast(ip) => Ok(ip),
         _ => invalid("DNS address", text),
     }
 }
 
 /// `-o`: an address that host sockets can be bound to. IPv4 loopback is one; IPv6 loopback is not,
-/// nor is an IPv4 address in an IPv6 coat.
+/// nor is an IPv4-mapped IPv6 address.
 pub(crate) fn outbound(text: &str) -> Result<IpAddr, InvalidValue> {
     match text.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) if is_station_v4(ip) => Ok(ip.into()),
+        Ok(IpAddr::V4(ip)) if is_unicast_v4(ip) => Ok(ip.into()),
         Ok(IpAddr::V6(ip))
-            if is_station_v6(ip) && !ip.is_loopback() && ip.to_ipv4_mapped().is_none() =>
+            if is_unicast_v6(ip) && !ip.is_loopback() && ip.to_ipv4_mapped().is_none() =>
         {
             Ok(ip.into())
         }
@@ -232,18 +232,18 @@ fn decimal_u8(text: &str) -> Option<u8> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
-fn is_station(ip: IpAddr) -> bool {
+fn is_unicast(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => is_station_v4(ip),
-        IpAddr::V6(ip) => is_station_v6(ip),
+        IpAddr::V4(ip) => is_unicast_v4(ip),
+        IpAddr::V6(ip) => is_unicast_v6(ip),
     }
 }
 
-fn is_station_v4(ip: Ipv4Addr) -> bool {
+fn is_unicast_v4(ip: Ipv4Addr) -> bool {
     !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()
 }
 
-fn is_station_v6(ip: Ipv6Addr) -> bool {
+fn is_unicast_v6(ip: Ipv6Addr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast()
 }
 
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_no_single_station_are_refused() {
+    fn addresses_that_are_not_unicast_are_refused() {
         for text in [
             "127.0.0.1",
             "0.0.0.0",
@@ -327,13 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn mac_address_is_seventeen_characters_of_one_station() {
+    fn mac_address_is_seventeen_characters_and_unicast() {
         assert_eq!(mac("02:00:00:00:00:0A").unwrap().octets(), [2, 0, 0, 0, 0, 10]);
         for text in ["2:0:0:0:0:a", "02-00-00-00-00-0a", "02:00:00:00:00", "+2:00:00:00:00:0a", ""]
         {
             assert_eq!(mac(text).unwrap_err().0, format!("invalid MAC address: '{text}'"));
         }
-        assert!(mac("01:00:5e:00:00:01").unwrap_err().0.contains("single station"));
+        assert!(
+            mac("01:00:5e:00:00:01")
+                .unwrap_err()
+                .0
+                .starts_with("invalid MAC address: '01:00:5e:00:00:01': ")
+        );
     }
 
     #[test]
@@ -360,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn resolver_may_be_loopback_and_a_mapping_may_be_none() {
+    fn resolver_may_be_loopback_and_a_mapped_address_may_be_none() {
         assert!(dns_host("127.0.0.53").is_ok());
         assert!(dns_host("::1").is_ok());
         assert_eq!(dns_host("0.0.0.0").unwrap_err().0, "invalid DNS address: '0.0.0.0'");

@@ -1,14 +1,13 @@
-//! Every option there is, one line each.
+//! The table of options.
 
-use crate::following::{self, Wish};
+use crate::follow_options::{self, FollowOption};
 use crate::value::{self, AddressOrNone, AddressValue, InvalidValue, RunAs};
 use pasta::ports::PortOption;
 use pasta::ports::spec::Spec;
 use pasta_ipc::types::{IfName, MacAddr, MtuSource};
 use std::net::IpAddr;
 
-/// What one option on the command line says. Values have been checked by themselves; what depends
-/// on other options has not.
+/// One option of the command line. Its value is checked by itself, not yet against other options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
     /// `-4`
@@ -45,8 +44,8 @@ pub(crate) enum Setting {
     DnsHost(IpAddr),
     /// `--config-net`
     ConfigureNamespace,
-    /// `--follow` and what belongs to it.
-    Following(Wish),
+    /// `--follow` and related options.
+    Following(FollowOption),
     /// `-t`, `-u`, `-T`, `-U`
     Ports(PortOption, Spec),
     /// `--host-lo-to-ns-lo`
@@ -91,15 +90,15 @@ pub(super) enum Kind {
     Flag(Setting),
     /// Takes a value, shown under this name, read by this function.
     Value(&'static str, fn(&str) -> Result<Setting, InvalidValue>),
-    /// Known by name, and always an error.
-    Refused(Arity, Why),
+    /// Known, and refused.
+    Refused(Arity, Refusal),
     /// `--help`
     Help,
     /// `--version`
     Version,
 }
 
-/// What an option that is refused would take, so that words are told apart rightly.
+/// What a refused option takes, so that the words after it are parsed correctly.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Arity {
     /// Nothing.
@@ -112,16 +111,16 @@ pub(super) enum Arity {
 
 /// Why an option is refused.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Why {
-    /// It is part of pasta, but not of this version.
+pub(super) enum Refusal {
+    /// Not implemented in this version.
     NotYet,
-    /// It asks to attach to an existing namespace.
+    /// It attaches to an existing namespace.
     Attach,
-    /// It means something to the C program's other mode only.
+    /// Only for the passt mode of the C program.
     PasstOnly,
 }
 
-impl Why {
+impl Refusal {
     pub(super) fn refusal(self, long: &str) -> InvalidValue {
         InvalidValue(match self {
             Self::NotYet => format!("option '--{long}' is not supported by this version"),
@@ -154,19 +153,19 @@ const fn value(
     Entry { short, long, help, kind: Kind::Value(name, parse) }
 }
 
-const fn refused(short: Option<char>, long: &'static str, arity: Arity, why: Why) -> Entry {
-    Entry { short, long, help: "", kind: Kind::Refused(arity, why) }
+const fn refused(short: Option<char>, long: &'static str, arity: Arity, refusal: Refusal) -> Entry {
+    Entry { short, long, help: "", kind: Kind::Refused(arity, refusal) }
 }
 
 const fn later(long: &'static str, arity: Arity) -> Entry {
-    refused(None, long, arity, Why::NotYet)
+    refused(None, long, arity, Refusal::NotYet)
 }
 
 const fn later_short(short: char, long: &'static str) -> Entry {
-    refused(Some(short), long, Arity::Value, Why::NotYet)
+    refused(Some(short), long, Arity::Value, Refusal::NotYet)
 }
 
-/// In the order in which `--help` shows them; those that are refused are not shown.
+/// In the order of `--help`, which omits those that are refused.
 pub(super) const TABLE: &[Entry] = &[
     flag(
         None,
@@ -181,7 +180,7 @@ pub(super) const TABLE: &[Entry] = &[
         "interface",
         "NAME",
         |v| value::interface(v).map(Setting::Template),
-        "Host interface whose addresses and routes are imitated (default: chosen by its routes)",
+        "Host interface that is the template for addresses and routes (default: chosen by its routes)",
     ),
     value(
         Some('I'),
@@ -216,56 +215,56 @@ pub(super) const TABLE: &[Entry] = &[
         "mtu",
         "OCTETS",
         mtu,
-        "MTU of the interface in the namespace, 0 to leave it alone, auto for the template's (default: 65520)",
+        "MTU of the interface in the namespace, 0 for the kernel's, auto for the template's (default: 65520)",
     ),
     value(
         None,
         "follow",
         "HOW",
-        |v| following::follow(v).map(Setting::Following),
-        "What of the host's network is followed: roam, sticky, once, off (default: roam; sticky with -i)",
+        |v| follow_options::follow(v).map(Setting::Following),
+        "How changes of the host's network are followed: roam, sticky, once, off (default: roam; sticky with -i)",
     ),
     value(
         None,
         "settle",
         "MS",
-        |v| following::settle(v).map(Setting::Following),
-        "Quiet time before another interface is imitated without need (default: 1000)",
+        |v| follow_options::settle(v).map(Setting::Following),
+        "Quiet time before the template changes to another interface by choice (default: 1000)",
     ),
     value(
         None,
         "hold",
         "MS",
-        |v| following::hold(v).map(Setting::Following),
-        "How long the configuration outlives its interface, inf for ever (default: 10000)",
+        |v| follow_options::hold(v).map(Setting::Following),
+        "How long the configuration is kept after its interface is gone, inf for ever (default: 10000)",
     ),
     value(
         None,
         "linger",
         "SECONDS",
-        |v| following::linger(v).map(Setting::Following),
-        "How long addresses stay after such a change (default: 30)",
+        |v| follow_options::linger(v).map(Setting::Following),
+        "How long old addresses are kept after the template has changed (default: 30)",
     ),
     value(
         None,
         "tunnels",
         "HOW",
-        |v| following::tunnels(v).map(Setting::Following),
-        "Whether tunnels are imitated: avoid, allow, never (default: avoid)",
+        |v| follow_options::tunnels(v).map(Setting::Following),
+        "Whether a tunnel may be the template: avoid, allow, never (default: avoid)",
     ),
     value(
         None,
         "bind-wait",
         "MS",
-        |v| following::bind_wait(v).map(Setting::Following),
+        |v| follow_options::bind_wait(v).map(Setting::Following),
         "Wait up to this long for a network before COMMAND starts (default: 0)",
     ),
     value(
         None,
         "rename",
         "HOW",
-        |v| following::rename(v).map(Setting::Following),
-        "Whether the interface is renamed after the first one imitated: auto, never (default: auto)",
+        |v| follow_options::rename(v).map(Setting::Following),
+        "Whether the interface gets the name of the first template: auto, never (default: auto)",
     ),
     value(
         Some('M'),
@@ -292,35 +291,35 @@ pub(super) const TABLE: &[Entry] = &[
         None,
         "no-map-gw",
         Setting::NoMapGateway,
-        "The gateway's address does not lead to the host's loopback",
+        "Do not map the gateway's address to the host's loopback",
     ),
     value(
         None,
         "map-host-loopback",
         "ADDRESS|none",
         |v| value::mapped(v).map(Setting::MapHostLoopback),
-        "Address that leads to the host's loopback (default: the gateway's)",
+        "Address that is mapped to the host's loopback (default: the gateway's)",
     ),
     value(
         None,
         "map-guest-addr",
         "ADDRESS|none",
         |v| value::mapped(v).map(Setting::MapGuestAddress),
-        "Address that leads to the host's own address (default: none)",
+        "Address that is mapped to the host's own address (default: none)",
     ),
     value(
         None,
         "dns-forward",
         "ADDRESS",
         |v| value::peer("DNS address", v).map(Setting::DnsForward),
-        "Address at which DNS queries are taken, one for each family (default: none)",
+        "Address at which DNS queries are accepted, one for each family (default: none)",
     ),
     value(
         None,
         "dns-host",
         "ADDRESS",
         |v| value::dns_host(v).map(Setting::DnsHost),
-        "Resolver they are forwarded to (default: the first of /etc/resolv.conf)",
+        "Resolver to forward these queries to (default: the first of /etc/resolv.conf)",
     ),
     value(
         Some('t'),
@@ -360,20 +359,20 @@ pub(super) const TABLE: &[Entry] = &[
         None,
         "no-splice",
         Setting::NoSplice,
-        "Local connections go through the interface of the namespace, as all others",
+        "Do not splice local connections: forward them through the interface, as all others",
     ),
     flag(
         None,
         "splice-only",
         Setting::SpliceOnly,
-        "No interface at all, only forwarded ports between the loopback interfaces",
+        "Create no interface, only forward ports between the loopback interfaces",
     ),
     value(
         None,
         "runas",
         "USER[:GROUP]",
         |v| value::run_as(v).map(Setting::RunAs),
-        "User to become when started by root, by name or number (default: nobody)",
+        "User to change to when started by root, by name or number (default: nobody)",
     ),
     flag(
         Some('f'),
@@ -389,13 +388,13 @@ pub(super) const TABLE: &[Entry] = &[
         None,
         "sandbox-report",
         Setting::SandboxReport,
-        "Print what each helper process can still do",
+        "Print the privileges that each process has left",
     ),
     Entry { short: Some('h'), long: "help", help: "Print this help", kind: Kind::Help },
     Entry { short: None, long: "version", help: "Print the version", kind: Kind::Version },
-    refused(None, "netns", Arity::Value, Why::Attach),
-    refused(None, "netns-only", Arity::Flag, Why::Attach),
-    refused(None, "userns", Arity::Value, Why::Attach),
+    refused(None, "netns", Arity::Value, Refusal::Attach),
+    refused(None, "netns-only", Arity::Flag, Refusal::Attach),
+    refused(None, "userns", Arity::Value, Refusal::Attach),
     later("no-netns-quit", Arity::Flag),
     later("stats", Arity::Value),
     later_short('l', "log-file"),
@@ -425,16 +424,16 @@ pub(super) const TABLE: &[Entry] = &[
     later("no-copy-addrs", Arity::Flag),
     later("strict-sandbox", Arity::OptionalValue),
     later("explain", Arity::Flag),
-    refused(Some('s'), "socket", Arity::Value, Why::PasstOnly),
-    refused(None, "socket-path", Arity::Value, Why::PasstOnly),
-    refused(Some('1'), "one-off", Arity::Flag, Why::PasstOnly),
-    refused(None, "no-dhcp-dns", Arity::Flag, Why::PasstOnly),
-    refused(None, "no-dhcp-search", Arity::Flag, Why::PasstOnly),
-    refused(None, "migrate-exit", Arity::Flag, Why::PasstOnly),
-    refused(None, "migrate-no-linger", Arity::Flag, Why::PasstOnly),
-    refused(None, "repair-path", Arity::Value, Why::PasstOnly),
-    refused(None, "vhost-user", Arity::Flag, Why::PasstOnly),
-    refused(None, "print-capabilities", Arity::Flag, Why::PasstOnly),
+    refused(Some('s'), "socket", Arity::Value, Refusal::PasstOnly),
+    refused(None, "socket-path", Arity::Value, Refusal::PasstOnly),
+    refused(Some('1'), "one-off", Arity::Flag, Refusal::PasstOnly),
+    refused(None, "no-dhcp-dns", Arity::Flag, Refusal::PasstOnly),
+    refused(None, "no-dhcp-search", Arity::Flag, Refusal::PasstOnly),
+    refused(None, "migrate-exit", Arity::Flag, Refusal::PasstOnly),
+    refused(None, "migrate-no-linger", Arity::Flag, Refusal::PasstOnly),
+    refused(None, "repair-path", Arity::Value, Refusal::PasstOnly),
+    refused(None, "vhost-user", Arity::Flag, Refusal::PasstOnly),
+    refused(None, "print-capabilities", Arity::Flag, Refusal::PasstOnly),
 ];
 
 fn ports(option: PortOption, text: &str) -> Result<Setting, InvalidValue> {
@@ -446,7 +445,7 @@ fn ports(option: PortOption, text: &str) -> Result<Setting, InvalidValue> {
 
 fn mtu(text: &str) -> Result<Setting, InvalidValue> {
     match text {
-        "auto" => Ok(Setting::Following(Wish::Mtu(MtuSource::Template))),
+        "auto" => Ok(Setting::Following(FollowOption::Mtu(MtuSource::Template))),
         number => value::mtu(number).map(Setting::Mtu),
     }
 }

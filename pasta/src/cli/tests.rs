@@ -48,7 +48,7 @@ fn short_options_are_grouped_and_the_last_may_take_a_value() {
 }
 
 #[test]
-fn a_unique_prefix_is_as_good_as_the_name() {
+fn unique_prefix_of_a_long_option_is_accepted() {
     assert_eq!(settings("pasta --config"), [Setting::ConfigureNamespace]);
     assert_eq!(settings("pasta --addr=10.0.0.1/8"), [v4([10, 0, 0, 1], Some(8))]);
     assert!(matches!(settings("pasta --map-guest none")[..], [Setting::MapGuestAddress(_)]));
@@ -86,7 +86,7 @@ fn a_value_may_look_like_an_option() {
 }
 
 #[test]
-fn errors_have_the_words_that_callers_look_for() {
+fn errors_have_the_texts_that_callers_match() {
     for (line, wanted) in [
         ("pasta --nonsense", "pasta: unrecognized option '--nonsense'"),
         ("/usr/bin/pasta --nonsense=5 -4", "/usr/bin/pasta: unrecognized option '--nonsense'"),
@@ -168,7 +168,7 @@ fn attaching_and_the_other_mode_are_refused_by_name() {
 }
 
 #[test]
-fn version_is_told_at_once_but_not_past_an_error() {
+fn version_is_printed_at_once_but_not_after_an_error() {
     let wanted = Stop::Answer(format!("pasta {}\n", env!("CARGO_PKG_VERSION")));
     for line in [
         "pasta --version",

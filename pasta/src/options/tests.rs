@@ -95,7 +95,7 @@ fn values_are_kept_for_each_family_and_the_last_wins() {
 }
 
 #[test]
-fn gateway_leads_to_loopback_unless_something_else_was_said() {
+fn gateway_leads_to_loopback_by_default() {
     let loopback = |line| {
         let start = datapath(line);
         (start.ipv4.host_loopback, start.ipv6.host_loopback)
@@ -132,7 +132,7 @@ fn guest_address_map_is_cleared_for_both_families_by_none() {
 }
 
 #[test]
-fn mtu_is_the_default_the_kernels_or_what_was_asked_for() {
+fn mtu_is_the_default_the_kernels_or_the_given_one() {
     let mtu = |line| {
         let options = options(line).unwrap();
         (options.mtu.map(Mtu::get), options.warnings)
@@ -152,7 +152,7 @@ fn last_of_the_families_wins_and_a_missing_one_is_an_error_only_if_asked_for() {
     let services = |line, ipv4, ipv6| {
         options(line)
             .unwrap()
-            .services(KernelHas { ipv4, ipv6 })
+            .services(KernelFamilies { ipv4, ipv6 })
             .map(|(services, warnings)| (services.ipv4, services.ipv6, warnings.len()))
     };
     let (on, off) = (Service::On, Service::Off);
@@ -184,13 +184,13 @@ fn last_of_debug_and_quiet_wins() {
 }
 
 #[test]
-fn deprecated_option_is_accepted_with_a_word() {
+fn deprecated_option_is_accepted_with_a_warning() {
     let warnings = options("pasta -e --config-net").unwrap().warnings;
     assert_eq!(warnings, ["option '--stderr' is deprecated and has no effect"]);
 }
 
 #[test]
-fn what_rootlesskit_asks_for_reaches_the_helpers() {
+fn options_of_rootlesskit_reach_the_helpers() {
     let line = "pasta --stderr --ns-ifname=tap0 --mtu=65520 --config-net --address=10.0.2.100 \
                 --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 --no-map-gw --ipv4-only ls";
     let start = monitor(line);

@@ -1,4 +1,4 @@
-//! The grammar of one option about ports.
+//! The grammar of the value of `-t`, `-u`, `-T` and `-U`.
 //!
 //! ```text
 //! SPEC    = "none" | [LISTEN "/"] CHUNK {"," CHUNK}
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An IPv6 address may stand in brackets. Ports are decimal, 1 to 65535. As in the C program, blanks and
-//! a `+` in front of a number are passed over.
+//! a `+` before a number are ignored.
 
 use super::PortOption;
 use pasta_ipc::forward::{Direction, PortRange};
@@ -17,10 +17,10 @@ use pasta_ipc::types::IfName;
 use std::fmt;
 use std::net::IpAddr;
 
-/// What one option says.
+/// The value of one option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// As it was written.
+    /// The original text.
     pub text: String,
     /// The address to listen on; none: any.
     pub listen: Option<IpAddr>,
@@ -30,7 +30,7 @@ pub struct Spec {
     pub list: List,
 }
 
-/// Which ports.
+/// A list of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum List {
     /// `none`
@@ -46,31 +46,31 @@ pub enum Chunk {
     All(Option<IpAddr>),
     /// `auto`
     Auto,
-    /// Not these.
+    /// All but these.
     Except(PortRange),
     /// These.
     Ports(PortRange, Option<Target>),
 }
 
-/// Where ports lead.
+/// The target of ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// To this address; none: the usual one.
+    /// The address; none: the default one.
     pub address: Option<IpAddr>,
-    /// To ports from this one on; none: the same.
+    /// The first port; none: the same ports.
     pub first: Option<u16>,
 }
 
-/// Why a text is no list of ports, with the part of it that is wrong.
+/// Why a text is not a list of ports, with the part that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecError {
     text: String,
     part: String,
-    why: Why,
+    kind: SpecErrorKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum SpecErrorKind {
     Empty,
     EmptyPart,
     NoneWithOthers,
@@ -87,7 +87,7 @@ enum Why {
     ListenOutbound,
 }
 
-impl Why {
+impl SpecErrorKind {
     fn text(self) -> &'static str {
         match self {
             Self::Empty => "no ports",
@@ -116,20 +116,20 @@ impl fmt::Display for SpecError {
         if self.part != self.text {
             write!(f, "'{}': ", self.part)?;
         }
-        f.write_str(self.why.text())
+        f.write_str(self.kind.text())
     }
 }
 
 impl std::error::Error for SpecError {}
 
-type Parsed<T> = Result<T, (Why, String)>;
+type Parsed<T> = Result<T, (SpecErrorKind, String)>;
 
-fn wrong<T>(why: Why, part: &str) -> Parsed<T> {
-    Err((why, part.to_owned()))
+fn wrong<T>(kind: SpecErrorKind, part: &str) -> Parsed<T> {
+    Err((kind, part.to_owned()))
 }
 
 impl Spec {
-    /// What an option means that is not given.
+    /// The value of an option that is not given.
     pub fn auto() -> Self {
         let list = List::Ports(vec![Chunk::Auto]);
         Self { text: "auto".into(), listen: None, interface: None, list }
@@ -141,7 +141,7 @@ impl Spec {
     ///
     /// [`SpecError`], which shows the value and the part that is wrong.
     pub fn parse(option: PortOption, text: &str) -> Result<Self, SpecError> {
-        parse(option, text).map_err(|(why, part)| SpecError { text: text.to_owned(), part, why })
+        parse(option, text).map_err(|(kind, part)| SpecError { text: text.to_owned(), part, kind })
     }
 }
 
@@ -152,11 +152,11 @@ fn parse(option: PortOption, text: &str) -> Parsed<Spec> {
     }
     let (listen, ports) = split_listen(text);
     if ports.is_empty() {
-        return wrong(Why::Empty, text);
+        return wrong(SpecErrorKind::Empty, text);
     }
     let (address, interface) = match listen {
         Some(listen) if option.direction() == Direction::Outbound => {
-            return wrong(Why::ListenOutbound, listen);
+            return wrong(SpecErrorKind::ListenOutbound, listen);
         }
         Some(listen) => parse_listen(listen)?,
         None => (None, None),
@@ -176,8 +176,8 @@ fn parse(option: PortOption, text: &str) -> Parsed<Spec> {
     Ok(Spec { text: text.to_owned(), listen: address, interface, list })
 }
 
-/// Splits at the slash behind what is listened on, if there is such. A slash may also stand in a
-/// target, behind a colon that follows a port.
+/// Splits at the slash after LISTEN, if there is one. A slash may also be part of a target, after a
+/// colon that follows a port.
 fn split_listen(text: &str) -> (Option<&str>, &str) {
     let Some((before, after)) = text.split_once('/') else { return (None, text) };
     let begins_with_a_port = before.split_once(':').is_some_and(|(port, _)| {
@@ -197,14 +197,14 @@ fn parse_listen(text: &str) -> Parsed<(Option<IpAddr>, Option<IfName>)> {
         "" | "*" => None,
         address => match parse_address(address) {
             Some(address) => Some(address),
-            None => return wrong(Why::NotAnAddress, address),
+            None => return wrong(SpecErrorKind::NotAnAddress, address),
         },
     };
     let interface = match interface {
         None => None,
         Some(name) => match IfName::try_from(name.to_owned()) {
             Ok(name) => Some(name),
-            Err(_) => return wrong(Why::NotAnInterface, name),
+            Err(_) => return wrong(SpecErrorKind::NotAnInterface, name),
         },
     };
     Ok((address, interface))
@@ -217,8 +217,8 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 
 fn parse_chunk(text: &str) -> Parsed<Chunk> {
     match text {
-        "" => return wrong(Why::EmptyPart, text),
-        "none" => return wrong(Why::NoneWithOthers, text),
+        "" => return wrong(SpecErrorKind::EmptyPart, text),
+        "none" => return wrong(SpecErrorKind::NoneWithOthers, text),
         "auto" => return Ok(Chunk::Auto),
         "all" => return Ok(Chunk::All(None)),
         _ => {}
@@ -232,24 +232,26 @@ fn parse_chunk(text: &str) -> Parsed<Chunk> {
     if ports == "all" {
         return match parse_address(target) {
             Some(address) => Ok(Chunk::All(Some(address))),
-            None => wrong(Why::NotATarget, target),
+            None => wrong(SpecErrorKind::NotATarget, target),
         };
     }
     let ports = parse_range(ports)?;
     let (address, range) = match target.split_once('/') {
         Some((address, range)) => match parse_address(address) {
             Some(address) => (Some(address), Some(parse_range(range)?)),
-            None => return wrong(Why::NotATarget, target),
+            None => return wrong(SpecErrorKind::NotATarget, target),
         },
         None => match (parse_address(target), parse_range(target)) {
             (Some(address), _) => (Some(address), None),
             (None, Ok(range)) => (None, Some(range)),
-            (None, Err((Why::NotAPort, _))) => return wrong(Why::NotATarget, target),
+            (None, Err((SpecErrorKind::NotAPort, _))) => {
+                return wrong(SpecErrorKind::NotATarget, target);
+            }
             (None, Err(error)) => return Err(error),
         },
     };
     if range.is_some_and(|range| range.count() != ports.count()) {
-        return wrong(Why::Sizes, text);
+        return wrong(SpecErrorKind::Sizes, text);
     }
     let first = range.map(PortRange::first);
     Ok(Chunk::Ports(ports, Some(Target { address, first })))
@@ -263,7 +265,7 @@ fn parse_range(text: &str) -> Parsed<PortRange> {
             (port, port)
         }
     };
-    PortRange::new(first, last).or_else(|_| wrong(Why::Reversed, text))
+    PortRange::new(first, last).or_else(|_| wrong(SpecErrorKind::Reversed, text))
 }
 
 fn parse_port(text: &str) -> Parsed<u16> {
@@ -271,19 +273,21 @@ fn parse_port(text: &str) -> Parsed<u16> {
     let digits = digits.strip_prefix('+').unwrap_or(digits);
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     match digits.parse() {
-        Ok(0) if is_number => wrong(Why::PortZero, text),
+        Ok(0) if is_number => wrong(SpecErrorKind::PortZero, text),
         Ok(port) if is_number => Ok(port),
-        _ => wrong(Why::NotAPort, text),
+        _ => wrong(SpecErrorKind::NotAPort, text),
     }
 }
 
 fn check_target(target: IpAddr, listen: Option<IpAddr>) -> Parsed<()> {
     let text = target.to_string();
     match listen {
-        None => wrong(Why::TargetWithoutListen, &text),
-        Some(listen) if listen.is_ipv4() != target.is_ipv4() => wrong(Why::TargetFamily, &text),
+        None => wrong(SpecErrorKind::TargetWithoutListen, &text),
+        Some(listen) if listen.is_ipv4() != target.is_ipv4() => {
+            wrong(SpecErrorKind::TargetFamily, &text)
+        }
         Some(_) if target.is_multicast() || target.is_unspecified() => {
-            wrong(Why::TargetAddress, &text)
+            wrong(SpecErrorKind::TargetAddress, &text)
         }
         Some(_) => Ok(()),
     }

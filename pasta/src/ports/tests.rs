@@ -1,12 +1,12 @@
 use super::*;
 use proptest::prelude::*;
 
-/// What Linux has unless it is configured otherwise.
+/// The defaults of Linux.
 fn system() -> System {
     System { unprivileged_start: 1024, ephemeral: PortRange::new(32768, 60999).unwrap() }
 }
 
-/// What a line of port options comes to; options that are not given are `none`.
+/// The rules of a line of port options; options that are not given are `none`.
 fn forwards(line: &str) -> Result<Forwards, String> {
     let mut specs = Vec::new();
     let mut words = line.split(' ');
@@ -19,10 +19,10 @@ fn forwards(line: &str) -> Result<Forwards, String> {
             specs.push((option, Spec::parse(option, "none").unwrap()));
         }
     }
-    add_up(&specs, Service::On, Service::On, system()).map_err(|clash| clash.to_string())
+    build_rules(&specs, Service::On, Service::On, system()).map_err(|conflict| conflict.to_string())
 }
 
-/// A rule in short: where it listens, its ports, where they lead, how hard.
+/// A rule in short: listen address, ports, target, effort.
 fn short(rule: &ForwardRule) -> String {
     let listen = rule.listen().map_or_else(String::new, |it| it.to_string());
     let interface = rule.interface().map_or_else(String::new, |it| format!("%{it}"));
@@ -125,7 +125,7 @@ fn named_ports_and_all_stand_together() {
 }
 
 #[test]
-fn two_rules_that_name_a_port_clash() {
+fn two_rules_that_name_a_port_conflict() {
     for line in [
         "-t 8000 -t 8000",
         "-t 8000-8010 -t 8005:80",
@@ -157,7 +157,7 @@ fn none_takes_nothing_back() {
 
 #[test]
 fn what_is_not_given_is_automatic() {
-    let forwards = add_up(&[], Service::On, Service::On, system()).unwrap();
+    let forwards = build_rules(&[], Service::On, Service::On, system()).unwrap();
     let transports = |rules: &[ForwardRule]| {
         let mut all: Vec<_> = rules.iter().map(ForwardRule::transport).collect();
         all.dedup();
@@ -171,7 +171,7 @@ fn what_is_not_given_is_automatic() {
 }
 
 #[test]
-fn outward_there_is_nothing_to_listen_on_but_loopback() {
+fn outbound_rules_listen_on_loopback_only() {
     let rules = forwards("-T 8000:80 -U 53").unwrap().outbound;
     assert_eq!(rules.iter().map(short).collect::<Vec<_>>(), ["/8000:80", "/53:53"]);
     assert!(error("-T 127.0.0.1/8000").contains("always its loopback"));
@@ -182,8 +182,8 @@ fn outward_there_is_nothing_to_listen_on_but_loopback() {
 fn address_of_a_family_that_is_off_is_refused() {
     let spec = Spec::parse(PortOption::TcpIn, "192.0.2.1/80").unwrap();
     let specs = [(PortOption::TcpIn, spec)];
-    let clash = add_up(&specs, Service::Off, Service::On, system()).unwrap_err();
-    assert_eq!(clash.to_string(), "'-t 192.0.2.1/80': IPv4 is switched off");
+    let conflict = build_rules(&specs, Service::Off, Service::On, system()).unwrap_err();
+    assert_eq!(conflict.to_string(), "'-t 192.0.2.1/80': IPv4 is switched off");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn errors_show_the_value_and_the_part_that_is_wrong() {
 }
 
 #[test]
-fn what_engines_pass_is_understood() {
+fn values_of_container_engines_are_accepted() {
     for line in [
         "-t 8080-8080:80-80 -u none -T none -U none",
         "-t 127.0.0.1/8080-8090:80-90 -u none -T none -U none",
@@ -235,7 +235,7 @@ proptest! {
     fn any_text_is_refused_or_gives_rules_without_overlap(text in "[-0-9a-z,:/~%*.\\[\\] +]{0,24}") {
         for option in PortOption::ALL {
             let Ok(spec) = Spec::parse(option, &text) else { continue };
-            let Ok(forwards) = add_up(&[(option, spec)], Service::On, Service::On, system()) else {
+            let Ok(forwards) = build_rules(&[(option, spec)], Service::On, Service::On, system()) else {
                 continue;
             };
             let rules = match option.direction() {
@@ -253,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn ports_that_are_cut_out_are_gone_and_the_others_lead_where_they_did(
+    fn cut_removes_ports_and_keeps_the_targets_of_others(
         first in 1_u16..=65000,
         len in 0_u16..500,
         hole in 1_u16..=65500,
@@ -263,13 +263,13 @@ proptest! {
         let text = format!("{first}-{last}:{first}-{last},~{hole}-{hole_last}");
         let spec = Spec::parse(PortOption::TcpIn, &text).unwrap();
         let forwards =
-            add_up(&[(PortOption::TcpIn, spec)], Service::On, Service::On, system()).unwrap();
+            build_rules(&[(PortOption::TcpIn, spec)], Service::On, Service::On, system()).unwrap();
         let rules: Vec<_> =
             forwards.inbound.iter().filter(|rule| rule.effort() == Effort::Explicit).collect();
         for port in first..=last {
             let lead: Vec<_> = rules.iter().filter_map(|rule| rule.target_port(port)).collect();
             let excluded = (hole..=hole_last).contains(&port);
-            // Where everything is excluded, the list is about every port.
+            // A list of exclusions only means every port.
             if !rules.is_empty() {
                 prop_assert_eq!(lead, if excluded { vec![] } else { vec![port] });
             }

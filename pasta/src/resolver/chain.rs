@@ -1,20 +1,19 @@
-//! From a path to the file it leads to, link by link, and where a change of that would show.
+//! Resolves a path link by link, and lists the names whose change could change the result.
 //!
-//! A file is replaced more often than it is written, and so are the links that lead to it. What is
-//! watched are therefore names in directories: of each link on the way, of the file at its end, and
-//! where the way is broken, of what is missing.
+//! Files and symbolic links are replaced more often than they are written. So names in directories are
+//! watched: of each link in the chain, of the file at its end, and of the first missing component.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Links that are followed; the kernel gives up after as many (`MAXSYMLINKS`).
+/// Most links that are followed, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
-/// What there is at a path whose directory is free of links.
+/// What a path names whose directory contains no links.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// A link, and what it says.
+pub(super) enum PathKind {
+    /// A symbolic link and its target.
     Link(PathBuf),
     /// Something else.
     Other,
@@ -22,17 +21,17 @@ pub(super) enum Look {
     Missing,
 }
 
-/// The way to a file.
+/// The chain of links from a path to a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chain {
     /// Names to watch, by the directory that they are in. No directory is a link.
     pub(super) watched: BTreeMap<PathBuf, BTreeSet<OsString>>,
-    /// The file at the end, if the way leads anywhere. No part of it is a link.
+    /// The file at the end, if it exists. No component is a link.
     pub(super) file: Option<PathBuf>,
 }
 
-/// Follows `path`, which is absolute, to its end. `look` is asked for one path after the other.
-pub(super) fn follow(path: &Path, mut look: impl FnMut(&Path) -> Look) -> Chain {
+/// Resolves `path`, which is absolute. `path_kind` is called for one path after the other.
+pub(super) fn follow(path: &Path, mut path_kind: impl FnMut(&Path) -> PathKind) -> Chain {
     let mut chain = Chain::default();
     let mut links = 0;
     let mut here = PathBuf::from("/");
@@ -40,8 +39,8 @@ pub(super) fn follow(path: &Path, mut look: impl FnMut(&Path) -> Look) -> Chain 
     let mut rest = components(path);
     while let Some(name) = rest.pop() {
         let next = here.join(&name);
-        match look(&next) {
-            Look::Link(to) if links < MAX_LINKS => {
+        match path_kind(&next) {
+            PathKind::Link(to) if links < MAX_LINKS => {
                 links += 1;
                 chain.watch(&here, name);
                 if to.is_absolute() {
@@ -53,18 +52,18 @@ pub(super) fn follow(path: &Path, mut look: impl FnMut(&Path) -> Look) -> Chain 
                 }
                 rest.extend(names);
             }
-            Look::Link(_) | Look::Missing => {
+            PathKind::Link(_) | PathKind::Missing => {
                 chain.watch(&here, name);
                 return chain;
             }
-            Look::Other if rest.is_empty() => {
+            PathKind::Other if rest.is_empty() => {
                 chain.watch(&here, name);
                 chain.file = Some(next);
                 return chain;
             }
-            Look::Other => here = next,
+            PathKind::Other => here = next,
         }
-        // A link may lead up again behind a directory that was entered by now.
+        // A link target may contain `..` after a directory that has been entered.
         while rest.last().is_some_and(|name| name == "..") {
             rest.pop();
             here.pop();
@@ -78,17 +77,17 @@ impl Chain {
         self.watched.entry(directory.to_owned()).or_default().insert(name);
     }
 
-    /// Directories below which files have to be readable for this chain to be followed through
-    /// changes. A directory may be made anew, so it is its parent that counts, unless that is one
-    /// of the root's: these hold too much.
+    /// Directories below which files have to be readable to follow changes of this chain. A directory
+    /// may be recreated, so its parent is used, unless that is the root or directly below it: these
+    /// contain too much.
     pub(super) fn readable(&self) -> BTreeSet<PathBuf> {
         let file = self.file.as_deref().and_then(Path::parent).map(Path::to_owned);
-        self.watched.keys().cloned().chain(file).map(|it| lasting(&it)).collect()
+        self.watched.keys().cloned().chain(file).map(|it| stable_ancestor(&it)).collect()
     }
 }
 
-/// The directory that stands for `directory` in what may be read.
-pub(super) fn lasting(directory: &Path) -> PathBuf {
+/// The directory to allow reading below, so that `directory` may be recreated.
+pub(super) fn stable_ancestor(directory: &Path) -> PathBuf {
     match directory.parent() {
         Some(parent) if parent.components().count() > 2 => parent.to_owned(),
         _ => directory.to_owned(),
@@ -127,12 +126,12 @@ mod tests {
         follow(Path::new(path), |at| {
             let link = links.iter().find(|(from, _)| Path::new(from) == at);
             match link {
-                Some((_, to)) => Look::Link(to.into()),
+                Some((_, to)) => PathKind::Link(to.into()),
                 None => {
                     let mut there =
                         links.iter().map(|(from, _)| *from).chain(others.iter().copied());
                     let is_there = there.any(|it| Path::new(it).starts_with(at));
-                    if is_there { Look::Other } else { Look::Missing }
+                    if is_there { PathKind::Other } else { PathKind::Missing }
                 }
             }
         })
@@ -209,7 +208,7 @@ mod tests {
             ("/var/lib/x/y", "/var/lib/x"),
             ("/", "/"),
         ] {
-            assert_eq!(lasting(Path::new(directory)), Path::new(readable), "{directory}");
+            assert_eq!(stable_ancestor(Path::new(directory)), Path::new(readable), "{directory}");
         }
     }
 }

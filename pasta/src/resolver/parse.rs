@@ -10,7 +10,7 @@ pub(super) fn parse(text: &str, name: impl Fn(u32) -> Option<String>) -> Vec<Res
 }
 
 fn server(line: &str, name: &impl Fn(u32) -> Option<String>) -> Option<Resolver> {
-    // The keyword stands at the very start of the line, with blanks behind it.
+    // The keyword starts the line and is followed by blanks.
     let rest = line.strip_prefix("nameserver")?;
     let value = rest.strip_prefix([' ', '\t'])?.split_ascii_whitespace().next()?;
     let (address, zone) = match value.split_once('%') {

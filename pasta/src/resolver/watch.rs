@@ -1,11 +1,11 @@
-//! Names in directories, watched by inotify(7), or where that cannot be had, looked at by the clock.
+//! Watches names in directories by inotify(7), or by polling where inotify is not available.
 //!
-//! There is one inotify descriptor for the life of the process; what it watches is made anew after
-//! each event. Only calls that the confined supervisor has are used here.
+//! There is one inotify descriptor for the life of the process; its watches are renewed after each
+//! event. Only system calls that the supervisor's policy allows are used here.
 
-use super::chain::{Chain, Look, follow};
-use super::farewell::Unhurried;
-use super::settle::Found;
+use super::chain::{Chain, PathKind, follow};
+use super::debounce::ReadOutcome;
+use super::deferred_close::DeferredClose;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, readlinkat};
 use nix::libc;
@@ -18,109 +18,118 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often is looked where nothing can be watched.
+/// Interval of polling.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often the way is walked again because it has changed while it was put under watch.
-const WALKS: usize = 4;
+/// How often the chain is resolved again because it changed while watches were added.
+const MAX_WALKS: usize = 4;
 
-/// No more of the file is read, in octets. Chosen: a file with thousands of lines still fits.
+/// Most octets of the file that are read. Chosen: thousands of lines fit.
 const MAX_LEN: usize = 64 * 1024;
 
-/// What shows that a name has changed: device, inode, size, and when content and inode did last.
-type Trace = Option<(u64, u64, i64, (i64, i64), (i64, i64))>;
+/// Changes with the file: device, inode, size, mtime and ctime.
+type Fingerprint = Option<(u64, u64, i64, (i64, i64), (i64, i64))>;
 
-/// How changes are noticed.
+/// How changes are detected.
 #[derive(Debug)]
-enum Means {
-    Inotify { inotify: Unhurried<Inotify>, names: BTreeMap<WatchDescriptor, BTreeSet<OsString>> },
-    Polling { traces: Vec<Trace>, next: Instant },
+enum ChangeDetection {
+    Inotify {
+        inotify: DeferredClose<Inotify>,
+        names: BTreeMap<WatchDescriptor, BTreeSet<OsString>>,
+    },
+    Polling {
+        fingerprints: Vec<Fingerprint>,
+        next: Instant,
+    },
 }
 
-/// A file that a path leads to, and how changes of it are noticed.
+/// The file that a path resolves to, watched for changes.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct FileWatch {
     path: PathBuf,
     chain: Chain,
-    means: Means,
+    detection: ChangeDetection,
 }
 
-impl Watch {
-    /// Watches what `path` leads to.
+impl FileWatch {
+    /// Watches the file that `path` resolves to.
     pub(super) fn new(path: &Path, now: Instant) -> Self {
         let chain = walk(path);
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
-        let means = match Inotify::init(flags) {
-            Ok(inotify) => {
-                Means::Inotify { inotify: Unhurried::new(inotify), names: BTreeMap::new() }
-            }
+        let detection = match Inotify::init(flags) {
+            Ok(inotify) => ChangeDetection::Inotify {
+                inotify: DeferredClose::new(inotify),
+                names: BTreeMap::new(),
+            },
             Err(_) => polling(&chain, now),
         };
-        let mut watch = Self { path: path.to_owned(), chain, means };
+        let mut watch = Self { path: path.to_owned(), chain, detection };
         watch.renew(now);
         watch
     }
 
     /// The descriptor that becomes readable when something has changed, if there is one.
     pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.means {
-            Means::Inotify { inotify, .. } => Some(inotify.as_fd()),
-            Means::Polling { .. } => None,
+        match &self.detection {
+            ChangeDetection::Inotify { inotify, .. } => Some(inotify.as_fd()),
+            ChangeDetection::Polling { .. } => None,
         }
     }
 
-    /// Where the path led when it was walked last.
+    /// The chain as it was resolved last.
     pub(super) fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// When to look, where that is how changes are noticed.
+    /// When to poll, if this polls.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        match &self.means {
-            Means::Inotify { .. } => None,
-            Means::Polling { next, .. } => Some(*next),
+        match &self.detection {
+            ChangeDetection::Inotify { .. } => None,
+            ChangeDetection::Polling { next, .. } => Some(*next),
         }
     }
 
-    /// Whether anything on the way has changed since it was asked last.
+    /// Whether the chain or the file may have changed since the last call.
     pub(super) fn has_changed(&mut self, now: Instant) -> bool {
-        match &mut self.means {
-            Means::Inotify { inotify, names } => {
+        match &mut self.detection {
+            ChangeDetection::Inotify { inotify, names } => {
                 let mut changed = false;
-                // Read to the end: the descriptor is watched by level, and its queue is bounded.
+                // Read until empty: epoll is level-triggered, and the queue is bounded.
                 while let Ok(events) = inotify.read_events() {
                     changed |= events.iter().any(|event| concerns(event, names));
                 }
                 changed
             }
-            Means::Polling { traces, next } => {
+            ChangeDetection::Polling { fingerprints, next } => {
                 if now < *next {
                     return false;
                 }
                 *next = now + POLL_INTERVAL;
-                let found = trace(&self.chain);
-                let changed = found != *traces;
-                *traces = found;
+                let found = fingerprint(&self.chain);
+                let changed = found != *fingerprints;
+                *fingerprints = found;
                 changed
             }
         }
     }
 
-    /// Walks the way again and watches it as it is now.
+    /// Resolves the path again and watches the new chain.
     pub(super) fn renew(&mut self, now: Instant) {
-        for _ in 0..WALKS {
-            let refused = match &mut self.means {
-                Means::Inotify { inotify, names } => watch_all(inotify, &self.chain, names).err(),
-                Means::Polling { traces, .. } => {
-                    *traces = trace(&self.chain);
+        for _ in 0..MAX_WALKS {
+            let refused = match &mut self.detection {
+                ChangeDetection::Inotify { inotify, names } => {
+                    watch_all(inotify, &self.chain, names).err()
+                }
+                ChangeDetection::Polling { fingerprints, .. } => {
+                    *fingerprints = fingerprint(&self.chain);
                     None
                 }
             };
-            // No more watches to be had.
+            // The limit of watches is reached.
             if refused.is_some() {
-                self.means = polling(&self.chain, now);
+                self.detection = polling(&self.chain, now);
             }
-            // It may have changed before it was watched.
+            // The chain may have changed before the watches were added.
             let again = walk(&self.path);
             if again == self.chain {
                 return;
@@ -129,19 +138,19 @@ impl Watch {
         }
     }
 
-    /// Reads the file at the end of the way; `text` makes of it what it says.
-    pub(super) fn read<T>(&self, text: impl FnOnce(&str) -> Vec<T>) -> Result<Vec<T>, Found> {
-        let path = self.chain.file.as_deref().ok_or(Found::Nothing)?;
+    /// Reads the file at the end of the chain; `text` parses it.
+    pub(super) fn read<T>(&self, text: impl FnOnce(&str) -> Vec<T>) -> Result<Vec<T>, ReadOutcome> {
+        let path = self.chain.file.as_deref().ok_or(ReadOutcome::Missing)?;
         let octets = contents(path).map_err(|errno| match errno {
-            Errno::EACCES | Errno::EPERM => Found::Denied,
-            _ => Found::Nothing,
+            Errno::EACCES | Errno::EPERM => ReadOutcome::Denied,
+            _ => ReadOutcome::Missing,
         })?;
         Ok(text(&String::from_utf8_lossy(&octets)))
     }
 }
 
-fn polling(chain: &Chain, now: Instant) -> Means {
-    Means::Polling { traces: trace(chain), next: now + POLL_INTERVAL }
+fn polling(chain: &Chain, now: Instant) -> ChangeDetection {
+    ChangeDetection::Polling { fingerprints: fingerprint(chain), next: now + POLL_INTERVAL }
 }
 
 /// Whether an event is about one of the names, or about a directory itself.
@@ -153,12 +162,12 @@ fn concerns(event: &InotifyEvent, names: &BTreeMap<WatchDescriptor, BTreeSet<OsS
     event.name.as_ref().is_none_or(|name| names.contains(name))
 }
 
-/// Watches every directory of `chain` and no other. One that cannot be watched for a reason of its
-/// own is left out: the next walk tells.
+/// Watches every directory of `chain` and no other. A directory that cannot be watched is skipped: the
+/// chain is resolved again afterwards.
 ///
 /// # Errors
 ///
-/// Where there are no more watches for this user.
+/// The limit of watches of this user is reached.
 fn watch_all(
     inotify: &Inotify,
     chain: &Chain,
@@ -182,7 +191,7 @@ fn watch_all(
         }
     }
     for wd in names.keys().filter(|wd| !wanted.contains_key(wd)) {
-        // One whose directory is gone has gone with it.
+        // Fails if the directory was removed: its watch is gone too.
         let _ = inotify.rm_watch(*wd);
     }
     *names = wanted;
@@ -191,13 +200,13 @@ fn watch_all(
 
 fn walk(path: &Path) -> Chain {
     follow(path, |at| match readlinkat(AT_FDCWD, at) {
-        Ok(to) => Look::Link(to.into()),
-        Err(Errno::ENOENT | Errno::ENOTDIR) => Look::Missing,
-        Err(_) => Look::Other,
+        Ok(to) => PathKind::Link(to.into()),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => PathKind::Missing,
+        Err(_) => PathKind::Other,
     })
 }
 
-fn trace(chain: &Chain) -> Vec<Trace> {
+fn fingerprint(chain: &Chain) -> Vec<Fingerprint> {
     let paths = chain
         .watched
         .iter()
@@ -212,7 +221,7 @@ fn trace(chain: &Chain) -> Vec<Trace> {
         .collect()
 }
 
-/// What is in the file at `path`, whose last part is no link. A thing that is no file has nothing.
+/// Reads the regular file at `path`, whose last component is not a link.
 fn contents(path: &Path) -> Result<Vec<u8>, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = open(path, flags, Mode::empty())?;
@@ -222,8 +231,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, Errno> {
     }
     let mut octets = vec![0; MAX_LEN];
     let mut len = 0;
-    while let Some(room) = octets.get_mut(len..).filter(|room| !room.is_empty()) {
-        match read(&file, room) {
+    while let Some(free) = octets.get_mut(len..).filter(|free| !free.is_empty()) {
+        match read(&file, free) {
             Ok(0) => break,
             Ok(count) => len += count,
             Err(Errno::EINTR) => {}
@@ -240,7 +249,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    /// A directory of its own for one test, removed at its end.
+    /// A temporary directory.
     struct Directory(PathBuf);
 
     impl Directory {
@@ -258,18 +267,18 @@ mod tests {
         }
     }
 
-    fn lines(watch: &Watch) -> Result<Vec<String>, Found> {
+    fn lines(watch: &FileWatch) -> Result<Vec<String>, ReadOutcome> {
         watch.read(|text| text.lines().map(str::to_owned).collect())
     }
 
-    fn is_told(watch: &mut Watch) -> bool {
+    fn has_changed(watch: &mut FileWatch) -> bool {
         let changed = watch.has_changed(Instant::now());
         watch.renew(Instant::now());
         changed
     }
 
     #[test]
-    fn replaced_files_swapped_links_and_recreated_directories_are_told() {
+    fn replaced_files_swapped_links_and_recreated_directories_are_noticed() {
         let directory = Directory::new("watch");
         let at = |name: &str| directory.0.join(name);
         for name in ["a", "b"] {
@@ -277,41 +286,41 @@ mod tests {
             fs::write(at(name).join("resolv.conf"), name).unwrap();
         }
         symlink("a/resolv.conf", at("link")).unwrap();
-        let mut watch = Watch::new(&at("link"), Instant::now());
+        let mut watch = FileWatch::new(&at("link"), Instant::now());
         assert!(watch.as_fd().is_some(), "inotify is there");
         assert_eq!(lines(&watch), Ok(vec!["a".to_owned()]));
-        assert!(!is_told(&mut watch));
+        assert!(!has_changed(&mut watch));
 
         symlink("b/resolv.conf", at("new")).unwrap();
-        assert!(!is_told(&mut watch), "another name is of no interest");
+        assert!(!has_changed(&mut watch), "another name is not watched");
         fs::rename(at("new"), at("link")).unwrap();
-        assert!(is_told(&mut watch));
+        assert!(has_changed(&mut watch));
         assert_eq!(lines(&watch), Ok(vec!["b".to_owned()]));
 
         fs::write(at("a/resolv.conf"), "left").unwrap();
-        assert!(!is_told(&mut watch), "what was left is of no interest");
+        assert!(!has_changed(&mut watch), "the previous file is not watched");
         fs::write(at("b/resolv.conf"), "edited").unwrap();
-        assert!(is_told(&mut watch));
+        assert!(has_changed(&mut watch));
         assert_eq!(lines(&watch), Ok(vec!["edited".to_owned()]));
 
         fs::remove_dir_all(at("b")).unwrap();
-        assert!(is_told(&mut watch));
-        assert_eq!(lines(&watch), Err(Found::Nothing));
+        assert!(has_changed(&mut watch));
+        assert_eq!(lines(&watch), Err(ReadOutcome::Missing));
         fs::create_dir(at("b")).unwrap();
-        assert!(is_told(&mut watch));
+        assert!(has_changed(&mut watch));
         fs::write(at("b/resolv.conf"), "again").unwrap();
-        assert!(is_told(&mut watch));
+        assert!(has_changed(&mut watch));
         assert_eq!(lines(&watch), Ok(vec!["again".to_owned()]));
     }
 
     #[test]
-    fn without_inotify_the_same_is_seen_by_the_clock() {
+    fn without_inotify_polling_finds_the_same() {
         let directory = Directory::new("poll");
         let path = directory.0.join("resolv.conf");
         fs::write(&path, "one").unwrap();
         let start = Instant::now();
-        let mut watch = Watch::new(&path, start);
-        watch.means = polling(&watch.chain, start);
+        let mut watch = FileWatch::new(&path, start);
+        watch.detection = polling(&watch.chain, start);
 
         fs::write(directory.0.join("new"), "two").unwrap();
         fs::rename(directory.0.join("new"), &path).unwrap();
@@ -324,12 +333,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_says_nothing_and_is_not_waited_for() {
+    fn fifo_is_not_read_and_does_not_block() {
         let directory = Directory::new("fifo");
         let path = directory.0.join("resolv.conf");
         nix::unistd::mkfifo(&path, Mode::S_IRUSR).unwrap();
-        let watch = Watch::new(&path, Instant::now());
-        assert_eq!(lines(&watch), Err(Found::Nothing));
+        let watch = FileWatch::new(&path, Instant::now());
+        assert_eq!(lines(&watch), Err(ReadOutcome::Missing));
     }
 
     #[test]
@@ -337,16 +346,18 @@ mod tests {
         let directory = Directory::new("many");
         let path = directory.0.join("resolv.conf");
         fs::write(&path, "").unwrap();
-        let mut watch = Watch::new(&path, Instant::now());
+        let mut watch = FileWatch::new(&path, Instant::now());
         let descriptor = watch.as_fd().map(|fd| std::os::fd::AsRawFd::as_raw_fd(&fd));
         for n in 0..1000 {
             fs::write(directory.0.join("new"), n.to_string()).unwrap();
             fs::rename(directory.0.join("new"), &path).unwrap();
-            assert!(is_told(&mut watch));
+            assert!(has_changed(&mut watch));
             assert_eq!(lines(&watch), Ok(vec![n.to_string()]));
         }
         assert_eq!(watch.as_fd().map(|fd| std::os::fd::AsRawFd::as_raw_fd(&fd)), descriptor);
-        let Means::Inotify { names, .. } = &watch.means else { panic!("inotify is there") };
+        let ChangeDetection::Inotify { names, .. } = &watch.detection else {
+            panic!("inotify is there")
+        };
         assert_eq!(names.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! How a process ended, and what that makes of our own exit status.
+//! How a process ended, and the exit status that follows.
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
@@ -6,16 +6,16 @@ use std::fmt;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum Termination {
     /// With this status.
     Exited(i32),
     /// By this signal.
     Killed(Signal),
-    /// In a way that wait(2) has no name for.
+    /// Not known.
     Unknown,
 }
 
-impl From<WaitStatus> for Ending {
+impl From<WaitStatus> for Termination {
     fn from(status: WaitStatus) -> Self {
         match status {
             WaitStatus::Exited(_, status) => Self::Exited(status),
@@ -25,8 +25,8 @@ impl From<WaitStatus> for Ending {
     }
 }
 
-impl Ending {
-    /// The number that a shell has for it: the status, or 128 and the signal.
+impl Termination {
+    /// The exit status as a shell reports it: the status, or 128 plus the signal.
     pub(crate) fn as_exit_status(self) -> i32 {
         match self {
             Self::Exited(status) => status,
@@ -36,7 +36,7 @@ impl Ending {
     }
 }
 
-impl fmt::Display for Ending {
+impl fmt::Display for Termination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(status) => write!(f, "ended with status {status}"),
@@ -49,7 +49,7 @@ impl fmt::Display for Ending {
     }
 }
 
-/// The exit status of what `signal` has ended.
+/// The exit status of a process that `signal` has ended.
 pub(crate) fn interrupted(signal: Signal) -> i32 {
     128 + signal as i32
 }
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn status_is_the_commands_own_or_128_and_its_signal() {
         let pid = Pid::from_raw(7);
-        let status = |status| Ending::from(status).as_exit_status();
+        let status = |status| Termination::from(status).as_exit_status();
         assert_eq!(status(WaitStatus::Exited(pid, 0)), 0);
         assert_eq!(status(WaitStatus::Exited(pid, 255)), 255);
         assert_eq!(status(WaitStatus::Signaled(pid, Signal::SIGTERM, false)), 143);
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn filter_is_named_where_it_killed() {
-        assert!(Ending::Killed(Signal::SIGSYS).to_string().contains("filter"));
-        assert_eq!(Ending::Killed(Signal::SIGKILL).to_string(), "was killed by SIGKILL");
-        assert_eq!(Ending::Exited(3).to_string(), "ended with status 3");
+        assert!(Termination::Killed(Signal::SIGSYS).to_string().contains("filter"));
+        assert_eq!(Termination::Killed(Signal::SIGKILL).to_string(), "was killed by SIGKILL");
+        assert_eq!(Termination::Exited(3).to_string(), "ended with status 3");
     }
 }

@@ -1,11 +1,11 @@
-//! Letting go of an inotify descriptor without waiting for it.
+//! Closes an inotify descriptor without blocking.
 //!
-//! Who closes the last descriptor of an inotify instance waits until nobody in the kernel looks at its
-//! watches any more (`fsnotify_destroy_group()`, fs/notify/group.c): 6 to 16 ms, most of what was
-//! between COMMAND's end and ours. So it goes into a message on its way to a socket whose only
-//! descriptor is in that message too. Nobody can ever receive it, and since Linux 6.9 the kernel's
-//! collector of such sockets (net/unix/garbage.c) closes what is in it in a thread of its own. Before,
-//! whoever closes the sender waits as ever.
+//! Closing the last descriptor of an inotify instance blocks until an SRCU grace period has passed
+//! (`fsnotify_destroy_group()`, fs/notify/group.c): 6 to 16 ms, most of the time between COMMAND's end
+//! and ours. So the descriptor is sent in an `SCM_RIGHTS` message to a socket whose only descriptor is in
+//! the same message. Nobody can receive it, and since Linux 6.9 the garbage collector of Unix sockets
+//! (net/unix/garbage.c) closes its contents in a kernel worker. Before, closing the sender blocks as
+//! well.
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
@@ -14,17 +14,17 @@ use std::io::IoSlice;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// A descriptor that the kernel closes when it has the time.
+/// A descriptor that is closed by the garbage collector of Unix sockets.
 #[derive(Debug)]
-pub(super) struct Unhurried<T: AsFd> {
+pub(super) struct DeferredClose<T: AsFd> {
     inner: T,
     /// Receiver and sender, made before this process is confined; none where they could not be. Fields
-    /// are dropped in order: closing the sender, last, has the collector look.
+    /// are dropped in order: closing the sender, last, has the collector path_kind.
     ends: Option<(OwnedFd, OwnedFd)>,
 }
 
-impl<T: AsFd> Unhurried<T> {
-    /// Takes over `inner`.
+impl<T: AsFd> DeferredClose<T> {
+    /// Wraps `inner`.
     pub(super) fn new(inner: T) -> Self {
         let pair = (AddressFamily::Unix, SockType::Datagram);
         let ends = socketpair(pair.0, pair.1, None, SockFlag::SOCK_CLOEXEC).ok();
@@ -32,7 +32,7 @@ impl<T: AsFd> Unhurried<T> {
     }
 }
 
-impl<T: AsFd> Deref for Unhurried<T> {
+impl<T: AsFd> Deref for DeferredClose<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -40,12 +40,12 @@ impl<T: AsFd> Deref for Unhurried<T> {
     }
 }
 
-impl<T: AsFd> Drop for Unhurried<T> {
+impl<T: AsFd> Drop for DeferredClose<T> {
     fn drop(&mut self) {
         let Some((receiver, sender)) = &self.ends else { return };
         let inside = [self.inner.as_fd().as_raw_fd(), receiver.as_raw_fd()];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        // Where it cannot be sent, closing takes its time.
+        // If it cannot be sent, closing blocks.
         let _ = sendmsg::<()>(
             sender.as_raw_fd(),
             &[IoSlice::new(&[0])],
@@ -63,11 +63,11 @@ mod tests {
     use nix::unistd::pipe;
 
     #[test]
-    fn what_is_let_go_of_is_closed_in_the_end() {
+    fn dropped_descriptor_is_closed_in_the_end() {
         let (read, write) = pipe().unwrap();
-        let unhurried = Unhurried::new(write);
-        assert!(unhurried.ends.is_some());
-        drop(unhurried);
+        let deferred = DeferredClose::new(write);
+        assert!(deferred.ends.is_some());
+        drop(deferred);
         // The last writer has gone.
         let mut fds = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::from(60_000_u16)), Ok(1));

@@ -1,8 +1,7 @@
-//! The host's listeners of explicit rules: bound here, where the caller's rights still are, and handed
-//! to the datapath.
+//! The host's listeners of explicit port forwards: bound here, with the caller's rights, and sent to the
+//! datapath.
 //!
-//! A port that cannot be listened on ends the start, with the rule as it was written. Ports of rules
-//! that are followed as far as possible are the datapath's own business.
+//! A port that cannot be bound ends the start. The datapath itself binds the ports of best-effort rules.
 
 use nix::errno::Errno;
 use pasta_ipc::forward::{
@@ -14,11 +13,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Listeners, each with where it listens.
+/// Listeners, each with its address.
 #[derive(Debug, Default)]
-pub(crate) struct Listeners(Vec<(ListenerAddress, OwnedFd)>);
+pub(crate) struct BoundListeners(Vec<(ListenerAddress, OwnedFd)>);
 
-/// A port of a rule that cannot be listened on.
+/// A port of a rule that cannot be bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListenError {
     transport: Transport,
@@ -50,12 +49,12 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
-impl Listeners {
-    /// Binds every port of the explicit ones of `rules`, for the families that are served.
+impl BoundListeners {
+    /// Binds every port of the explicit `rules`, for the families that are served.
     ///
     /// # Errors
     ///
-    /// [`ListenError`] for the first one that cannot be had.
+    /// [`ListenError`] for the first port that cannot be bound.
     pub(crate) fn open(
         rules: &[ForwardRule],
         ipv4: Service,
@@ -83,7 +82,7 @@ impl Listeners {
         Ok(Self(listeners))
     }
 
-    /// All of them, as many together as one message carries.
+    /// All listeners, in groups that fit one message.
     pub(crate) fn batches(
         &self,
     ) -> impl Iterator<Item = (Bounded<ListenerAddress, MAX_LISTENERS>, Vec<BorrowedFd<'_>>)> {
@@ -118,7 +117,7 @@ mod tests {
     fn only_explicit_ports_are_bound_and_one_that_is_taken_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let open = |effort| Listeners::open(&[rule(port, effort)], Service::On, Service::On);
+        let open = |effort| BoundListeners::open(&[rule(port, effort)], Service::On, Service::On);
         assert!(open(Effort::Auto).unwrap().0.is_empty());
         assert!(open(Effort::BestEffort).unwrap().0.is_empty());
         let error = open(Effort::Explicit).unwrap_err();

@@ -1,11 +1,11 @@
-//! The options about following the host's network while the program runs.
+//! The options about following the host's network (`--follow` and related ones).
 
 use crate::value::InvalidValue;
 use pasta_ipc::types::{Follow, Following, MtuSource, Rename, Tunnels};
 
-/// What one of these options says.
+/// The value of one of these options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum FollowOption {
     /// `--follow`
     Follow(Follow),
     /// `--settle`, in milliseconds.
@@ -24,73 +24,73 @@ pub(crate) enum Wish {
     Mtu(MtuSource),
 }
 
-/// What `wishes` add up to, the later ones winning. An interface that was named (`-i`) is a statement:
-/// unless asked to, we do not move away from it.
-pub(crate) fn following(wishes: &[Wish], is_named: bool) -> Following {
+/// Combines `follow_options`; the last of each kind wins. With `-i` the default is sticky: the template
+/// stays the interface that was named.
+pub(crate) fn following(follow_options: &[FollowOption], is_named: bool) -> Following {
     let mut sum = Following::default();
     if is_named {
         sum.follow = Follow::Sticky;
     }
-    for wish in wishes {
-        match *wish {
-            Wish::Follow(follow) => sum.follow = follow,
-            Wish::Settle(ms) => sum.settle_ms = ms,
-            Wish::Hold(ms) => sum.hold_ms = ms,
-            Wish::Linger(ms) => sum.linger_ms = ms,
-            Wish::Tunnels(tunnels) => sum.tunnels = tunnels,
-            Wish::BindWait(ms) => sum.bind_wait_ms = ms,
-            Wish::Rename(rename) => sum.rename = rename,
-            Wish::Mtu(source) => sum.mtu_source = source,
+    for option in follow_options {
+        match *option {
+            FollowOption::Follow(follow) => sum.follow = follow,
+            FollowOption::Settle(ms) => sum.settle_ms = ms,
+            FollowOption::Hold(ms) => sum.hold_ms = ms,
+            FollowOption::Linger(ms) => sum.linger_ms = ms,
+            FollowOption::Tunnels(tunnels) => sum.tunnels = tunnels,
+            FollowOption::BindWait(ms) => sum.bind_wait_ms = ms,
+            FollowOption::Rename(rename) => sum.rename = rename,
+            FollowOption::Mtu(source) => sum.mtu_source = source,
         }
     }
     sum
 }
 
 /// `--follow`
-pub(crate) fn follow(text: &str) -> Result<Wish, InvalidValue> {
+pub(crate) fn follow(text: &str) -> Result<FollowOption, InvalidValue> {
     let words = [
         ("roam", Follow::Roam),
         ("sticky", Follow::Sticky),
         ("once", Follow::Once),
         ("off", Follow::Off),
     ];
-    one_of("follow", text, &words).map(Wish::Follow)
+    one_of("follow", text, &words).map(FollowOption::Follow)
 }
 
 /// `--settle`
-pub(crate) fn settle(text: &str) -> Result<Wish, InvalidValue> {
-    number("settle", text).map(Wish::Settle)
+pub(crate) fn settle(text: &str) -> Result<FollowOption, InvalidValue> {
+    number("settle", text).map(FollowOption::Settle)
 }
 
 /// `--hold`
-pub(crate) fn hold(text: &str) -> Result<Wish, InvalidValue> {
+pub(crate) fn hold(text: &str) -> Result<FollowOption, InvalidValue> {
     match text {
-        "inf" => Ok(Wish::Hold(None)),
-        text => number("hold", text).map(Some).map(Wish::Hold),
+        "inf" => Ok(FollowOption::Hold(None)),
+        text => number("hold", text).map(Some).map(FollowOption::Hold),
     }
 }
 
 /// `--linger`, which is in seconds.
-pub(crate) fn linger(text: &str) -> Result<Wish, InvalidValue> {
+pub(crate) fn linger(text: &str) -> Result<FollowOption, InvalidValue> {
     let ms = number("linger", text)?.checked_mul(1000);
-    ms.map(Wish::Linger).ok_or_else(|| invalid("linger", text))
+    ms.map(FollowOption::Linger).ok_or_else(|| invalid("linger", text))
 }
 
 /// `--tunnels`
-pub(crate) fn tunnels(text: &str) -> Result<Wish, InvalidValue> {
+pub(crate) fn tunnels(text: &str) -> Result<FollowOption, InvalidValue> {
     let words = [("avoid", Tunnels::Avoid), ("allow", Tunnels::Allow), ("never", Tunnels::Never)];
-    one_of("tunnels", text, &words).map(Wish::Tunnels)
+    one_of("tunnels", text, &words).map(FollowOption::Tunnels)
 }
 
 /// `--bind-wait`
-pub(crate) fn bind_wait(text: &str) -> Result<Wish, InvalidValue> {
-    number("bind-wait", text).map(Wish::BindWait)
+pub(crate) fn bind_wait(text: &str) -> Result<FollowOption, InvalidValue> {
+    number("bind-wait", text).map(FollowOption::BindWait)
 }
 
 /// `--rename`
-pub(crate) fn rename(text: &str) -> Result<Wish, InvalidValue> {
+pub(crate) fn rename(text: &str) -> Result<FollowOption, InvalidValue> {
     let words = [("auto", Rename::Auto), ("never", Rename::Never)];
-    one_of("rename", text, &words).map(Wish::Rename)
+    one_of("rename", text, &words).map(FollowOption::Rename)
 }
 
 fn one_of<T: Copy>(option: &str, text: &str, words: &[(&str, T)]) -> Result<T, InvalidValue> {
@@ -99,7 +99,7 @@ fn one_of<T: Copy>(option: &str, text: &str, words: &[(&str, T)]) -> Result<T, I
 }
 
 fn number(option: &str, text: &str) -> Result<u32, InvalidValue> {
-    // `parse` would take a sign too.
+    // `parse` would accept a sign too.
     let digits = text.bytes().all(|it| it.is_ascii_digit());
     text.parse().ok().filter(|_| digits).ok_or_else(|| invalid(option, text))
 }
@@ -113,18 +113,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_named_interface_is_stuck_to_unless_told_otherwise() {
+    fn named_interface_is_sticky_by_default() {
         assert_eq!(following(&[], false), Following::default());
         assert_eq!(following(&[], true).follow, Follow::Sticky);
-        assert_eq!(following(&[Wish::Follow(Follow::Roam)], true).follow, Follow::Roam);
+        assert_eq!(following(&[FollowOption::Follow(Follow::Roam)], true).follow, Follow::Roam);
     }
 
     #[test]
     fn times_are_read_in_their_units() {
-        assert_eq!(settle("250"), Ok(Wish::Settle(250)));
-        assert_eq!(linger("30"), Ok(Wish::Linger(30_000)));
-        assert_eq!(hold("inf"), Ok(Wish::Hold(None)));
-        assert_eq!(hold("0"), Ok(Wish::Hold(Some(0))));
+        assert_eq!(settle("250"), Ok(FollowOption::Settle(250)));
+        assert_eq!(linger("30"), Ok(FollowOption::Linger(30_000)));
+        assert_eq!(hold("inf"), Ok(FollowOption::Hold(None)));
+        assert_eq!(hold("0"), Ok(FollowOption::Hold(Some(0))));
         for wrong in ["", "-1", "+1", "1s", "4294967296", "infinite"] {
             assert!(hold(wrong).is_err(), "{wrong}");
         }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_than_those_of_the_option_are_refused_by_name() {
+    fn unknown_words_are_refused_by_name() {
         let text = follow("always").map_err(|error| error.to_string());
         assert_eq!(text, Err("invalid value of option '--follow': 'always'".into()));
         assert!(tunnels("roam").is_err());
