@@ -1,6 +1,6 @@
 //! The messages between pasta's processes, and the sockets that travel with them.
 //!
-//! Three processes talk over `SOCK_SEQPACKET` socket pairs: one datagram is one message, descriptors
+//! Three processes, and process 1 of the namespace, talk over `SOCK_SEQPACKET` socket pairs: one datagram is one message, descriptors
 //! travel beside it, and the death of one end is an end of file at the other.
 //!
 //! - [`message`] has one enum for each direction, the protocol version, and each direction's limits.
@@ -26,6 +26,7 @@ mod sys;
 
 pub use channel::{Channel, ReceiveError, Received, SendError};
 pub use message::{
-    DatapathToMonitor, DatapathToSupervisor, Message, MonitorToDatapath, MonitorToSupervisor,
-    PROTOCOL_VERSION, SupervisorToDatapath, SupervisorToMonitor,
+    DatapathToMonitor, DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, Message,
+    MonitorToDatapath, MonitorToSupervisor, PROTOCOL_VERSION, SupervisorToDatapath,
+    SupervisorToInit, SupervisorToIsolation, SupervisorToMonitor,
 };

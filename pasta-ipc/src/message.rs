@@ -13,9 +13,10 @@ use crate::types::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 5;
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -168,6 +169,69 @@ pub enum DatapathToMonitor {
     },
 }
 
+/// What process 1 of the namespace may say to the supervisor. Both run the same program image, so there
+/// is no `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitToSupervisor {
+    /// A step of preparing the namespace failed, but COMMAND can run. Any number, before `Ready`.
+    Warning(Text<1024>),
+    /// Why the process is about to end. Once, last.
+    Failed(Text<1024>),
+    /// The namespaces are prepared. Once. Descriptors: the user namespace, the network namespace.
+    Ready,
+}
+
+/// What the supervisor may say to process 1 of the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SupervisorToInit {
+    /// COMMAND may start. Once, after `Ready`.
+    Release,
+}
+
+/// What a datapath that isolates itself may say to the supervisor, before it has read anything and
+/// before `Hello`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IsolationToSupervisor {
+    /// The process that is the datapath from now on: a new child of the supervisor, or the same process.
+    /// Once.
+    Successor(ProcessId),
+}
+
+/// What the supervisor may say to a datapath that isolates itself: nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SupervisorToIsolation {}
+
+/// The id of a process in the supervisor's PID namespace; positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i32", into = "i32")]
+pub struct ProcessId(i32);
+
+/// Zero and negative numbers name no process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAProcessId;
+
+impl fmt::Display for NotAProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("process id is not positive")
+    }
+}
+
+impl std::error::Error for NotAProcessId {}
+
+impl TryFrom<i32> for ProcessId {
+    type Error = NotAProcessId;
+
+    fn try_from(id: i32) -> Result<Self, NotAProcessId> {
+        if id > 0 { Ok(Self(id)) } else { Err(NotAProcessId) }
+    }
+}
+
+impl From<ProcessId> for i32 {
+    fn from(id: ProcessId) -> Self {
+        id.0
+    }
+}
+
 /// Most requests of the datapath that are not answered.
 pub const MAX_REQUESTS: usize = 64;
 
@@ -237,6 +301,45 @@ impl Message for DatapathToMonitor {
 
     fn descriptors(&self) -> usize {
         0
+    }
+}
+
+impl Message for InitToSupervisor {
+    const LIMIT: usize = 2 * 1024;
+    const MAX_FDS: usize = 2;
+
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Ready => 2,
+            Self::Warning(_) | Self::Failed(_) => 0,
+        }
+    }
+}
+
+impl Message for SupervisorToInit {
+    const LIMIT: usize = 16;
+    const MAX_FDS: usize = 0;
+
+    fn descriptors(&self) -> usize {
+        0
+    }
+}
+
+impl Message for IsolationToSupervisor {
+    const LIMIT: usize = 16;
+    const MAX_FDS: usize = 0;
+
+    fn descriptors(&self) -> usize {
+        0
+    }
+}
+
+impl Message for SupervisorToIsolation {
+    const LIMIT: usize = 16;
+    const MAX_FDS: usize = 0;
+
+    fn descriptors(&self) -> usize {
+        match *self {}
     }
 }
 

@@ -215,6 +215,11 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     let (kind, listener) = (socket_kind(), namespace_listener());
     round_trip(DatapathToMonitor::SocketsWanted { request, kind, count: 1.try_into().unwrap() });
     round_trip(DatapathToMonitor::ListenerWanted { request, listener });
+    round_trip(InitToSupervisor::Warning(line()));
+    round_trip(InitToSupervisor::Failed(line()));
+    round_trip(InitToSupervisor::Ready);
+    round_trip(SupervisorToInit::Release);
+    round_trip(IsolationToSupervisor::Successor(ProcessId::try_from(i32::MAX).unwrap()));
 }
 
 fn socket_kind() -> SocketKind {
@@ -230,10 +235,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 5);
+    assert_eq!(PROTOCOL_VERSION, 6);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0005");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0005");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0006");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0006");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -267,6 +272,14 @@ fn encodings_are_frozen() {
     assert_eq!(hex(&octets_of(&neighbours)), "06030100c0000201020000000001");
     let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0403776879");
+    let warning = InitToSupervisor::Warning(Text::truncated("why"));
+    assert_eq!(hex(&octets_of(&warning)), "0003776879");
+    let failed = InitToSupervisor::Failed(Text::truncated("why"));
+    assert_eq!(hex(&octets_of(&failed)), "0103776879");
+    assert_eq!(hex(&octets_of(&InitToSupervisor::Ready)), "02");
+    assert_eq!(hex(&octets_of(&SupervisorToInit::Release)), "00");
+    let successor = IsolationToSupervisor::Successor(ProcessId::try_from(77).unwrap());
+    assert_eq!(hex(&octets_of(&successor)), "009a");
 }
 
 #[test]
@@ -282,6 +295,8 @@ fn full_messages_stay_below_their_limits() {
     let start = round_trip(SupervisorToMonitor::Start(Box::new(start)));
     assert!(start.len() < SupervisorToMonitor::LIMIT * 3 / 4);
     assert!(round_trip(DatapathToSupervisor::Ready(Box::new(audit()))).len() < 8 * 1024);
+    let text = || Text::truncated(&"x".repeat(1024));
+    assert!(round_trip(InitToSupervisor::Warning(text())).len() < InitToSupervisor::LIMIT * 3 / 4);
 }
 
 #[test]
@@ -304,6 +319,14 @@ fn out_of_range_values_are_refused_not_clamped() {
     }
 }
 
+#[test]
+fn process_ids_are_positive() {
+    // `Successor` with 0 and with -1, in the encoding of signed integers.
+    for octets in [&[0, 0][..], &[0, 1]] {
+        assert!(decode::<IsolationToSupervisor>(octets).is_err(), "{octets:02x?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_octets_are_refused_or_mean_exactly_one_message(octets: Vec<u8>) {
@@ -320,5 +343,9 @@ proptest! {
         check::<DatapathToSupervisor>(&octets);
         check::<MonitorToDatapath>(&octets);
         check::<DatapathToMonitor>(&octets);
+        check::<InitToSupervisor>(&octets);
+        check::<SupervisorToInit>(&octets);
+        check::<IsolationToSupervisor>(&octets);
+        check::<SupervisorToIsolation>(&octets);
     }
 }
