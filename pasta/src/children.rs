@@ -5,7 +5,7 @@
 
 use crate::bound_listeners::BoundListeners;
 use crate::log::Helper;
-use crate::namespace::{InitProcess, Word};
+use crate::namespace::InitProcess;
 use crate::peer::Handshake;
 use crate::signals::ReceivedSignal;
 use crate::sys::{self, Child};
@@ -16,12 +16,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, read};
+use nix::unistd::Pid;
 use pasta_ipc::channel::{Channel, ReceiveError, Received, SendError};
 use pasta_ipc::message::Hello;
 use pasta_ipc::types::TapUse;
 use pasta_ipc::{
-    DatapathToSupervisor, Message, MonitorToSupervisor, SupervisorToDatapath, SupervisorToMonitor,
+    DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, Message, MonitorToSupervisor,
+    SupervisorToDatapath, SupervisorToInit, SupervisorToIsolation, SupervisorToMonitor,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,7 +43,8 @@ pub(crate) enum Event {
     /// A signal was received.
     Signal(ReceivedSignal),
     /// A message of process 1 of the namespace.
-    Init(Word),
+    Init(InitToSupervisor, Vec<OwnedFd>),
+
     /// It ended.
     InitEnded(Termination),
     /// A message of the monitor, with its descriptors.
@@ -60,10 +62,10 @@ pub(crate) enum Event {
 #[repr(u64)]
 enum Token {
     Signals,
-    InitSocket,
+    InitChannel,
     MonitorChannel,
     DatapathChannel,
-    DatapathPid,
+    Isolation,
     Resolvers,
     Init,
     Monitor,
@@ -74,10 +76,10 @@ enum Token {
 impl Token {
     const ALL: [Self; 10] = [
         Self::Signals,
-        Self::InitSocket,
+        Self::InitChannel,
         Self::MonitorChannel,
         Self::DatapathChannel,
-        Self::DatapathPid,
+        Self::Isolation,
         Self::Resolvers,
         Self::Init,
         Self::Monitor,
@@ -114,6 +116,9 @@ impl<Out: Message, In: Message> HelperLink<Out, In> {
     }
 }
 
+/// The channel of a datapath that isolates itself.
+type IsolationChannel = Channel<SupervisorToIsolation, IsolationToSupervisor>;
+
 /// The processes, their channels, and our signals.
 #[derive(Debug)]
 pub(crate) struct Children {
@@ -123,8 +128,8 @@ pub(crate) struct Children {
     released: bool,
     monitor: HelperLink<SupervisorToMonitor, MonitorToSupervisor>,
     datapath: HelperLink<SupervisorToDatapath, DatapathToSupervisor>,
-    /// Reads the datapath's new process id: isolating itself replaces its process.
-    datapath_pid: Option<OwnedFd>,
+    /// Receives the datapath's new process id: isolating itself replaces its process.
+    isolation: Option<IsolationChannel>,
     /// The datapath's first process.
     predecessor: Option<Child>,
 }
@@ -134,10 +139,10 @@ pub(crate) struct Children {
 pub(crate) struct StartedHelpers {
     /// The monitor.
     pub(crate) monitor: (Child, Channel<SupervisorToMonitor, MonitorToSupervisor>),
-    /// The datapath, in its init process.
+    /// The datapath, in its first process.
     pub(crate) datapath: (Child, Channel<SupervisorToDatapath, DatapathToSupervisor>),
-    /// The pipe from which the id of its second process is read.
-    pub(crate) datapath_pid: OwnedFd,
+    /// The channel on which it reports its second process.
+    pub(crate) isolation: IsolationChannel,
 }
 
 impl Children {
@@ -155,14 +160,14 @@ impl Children {
             released: false,
             monitor: HelperLink::new(started.monitor.0, started.monitor.1),
             datapath: HelperLink::new(started.datapath.0, started.datapath.1),
-            datapath_pid: Some(started.datapath_pid),
+            isolation: Some(started.isolation),
             predecessor: None,
         };
         children.watch(&children.signals, Token::Signals)?;
         children.watch_helper(&children.monitor, Token::Monitor, Token::MonitorChannel)?;
         children.watch_helper(&children.datapath, Token::Datapath, Token::DatapathChannel)?;
-        if let Some(pipe) = &children.datapath_pid {
-            children.watch(pipe, Token::DatapathPid)?;
+        if let Some(channel) = &children.isolation {
+            children.watch(channel, Token::Isolation)?;
         }
         // Fails if it has ended, which is an event.
         let _ = children.monitor.send(&SupervisorToMonitor::Hello(Hello::OURS), &[]);
@@ -178,7 +183,7 @@ impl Children {
     pub(crate) fn watch_init(&mut self, init: InitProcess) -> io::Result<()> {
         let init = self.init.insert(init);
         let event = |token| EpollEvent::new(EpollFlags::EPOLLIN, token as u64);
-        self.epoll.add(init.as_fd(), event(Token::InitSocket))?;
+        self.epoll.add(&init.channel, event(Token::InitChannel))?;
         self.epoll.add(&init.child.pidfd, event(Token::Init))?;
         Ok(())
     }
@@ -315,8 +320,8 @@ impl Children {
     pub(crate) fn pid(&self, helper: Helper) -> Option<Pid> {
         let child = match helper {
             Helper::Monitor => self.monitor.child.as_ref(),
-            // It may change while the pipe is open.
-            Helper::Datapath if self.datapath_pid.is_some() => None,
+            // It may change while the channel is open.
+            Helper::Datapath if self.isolation.is_some() => None,
             Helper::Datapath => self.datapath.child.as_ref(),
         };
         child.map(|child| child.pid)
@@ -329,9 +334,9 @@ impl Children {
     /// If process 1 has ended.
     pub(crate) fn release(&mut self) -> io::Result<()> {
         let init = self.init.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        init.release()?;
+        init.channel.send(&SupervisorToInit::Release).map_err(io::Error::other)?;
         self.released = true;
-        self.epoll.delete(init.as_fd())?;
+        self.epoll.delete(&init.channel)?;
         Ok(())
     }
 
@@ -361,9 +366,9 @@ impl Children {
         // it ends by itself when its channel is closed.
         self.monitor.channel = None;
         self.datapath.channel = None;
-        // After the first process of the datapath has ended, the id of the second, if any, is in the pipe.
+        // After the first process of the datapath has ended, the id of the second, if any, is in the channel.
         self.wait_for_helpers();
-        self.read_datapath_pid(&mut Vec::new());
+        self.receive_successor(&mut Vec::new());
         self.kill_helpers();
         self.pass_on(Signal::SIGKILL);
         self.wait_for_helpers();
@@ -423,10 +428,10 @@ impl Children {
                     events.push(Event::Signal(ReceivedSignal::from(&info)));
                 }
             }
-            Token::InitSocket => self.receive_from_init(events)?,
+            Token::InitChannel => self.receive_from_init(events)?,
             Token::MonitorChannel => self.receive_from_monitor(events),
             Token::DatapathChannel => self.receive_from_datapath(events),
-            Token::DatapathPid => self.read_datapath_pid(events),
+            Token::Isolation => self.receive_successor(events),
             // Their owner checks them after each wake-up.
             Token::Resolvers => {}
             Token::Init => {
@@ -444,7 +449,7 @@ impl Children {
                 }
             }
             Token::Datapath => {
-                self.read_datapath_pid(events);
+                self.receive_successor(events);
                 self.receive_from_datapath(events);
                 if let Some(termination) = take_ended(&mut self.datapath.child) {
                     events.push(Event::HelperEnded(Helper::Datapath, termination));
@@ -458,15 +463,19 @@ impl Children {
 
     fn receive_from_init(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         while let Some(init) = self.init.as_ref().filter(|_| !self.released) {
-            match init.receive() {
-                Ok(Some(word)) => events.push(Event::Init(word)),
-                // The pidfd reports its end; the socket would only wake us again.
-                Ok(None) => {
-                    self.epoll.delete(init.as_fd())?;
+            match receive(&init.channel, |_| Ok(())) {
+                Reception::Message(Received { message, fds }) => {
+                    events.push(Event::Init(message, fds));
+                }
+                Reception::WouldBlock => break,
+                // The pidfd reports its end; the channel would only wake us again.
+                Reception::Closed => {
+                    self.epoll.delete(&init.channel)?;
                     self.released = true;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                Reception::Violation(why) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
             }
         }
         Ok(())
@@ -506,22 +515,25 @@ impl Children {
 
     /// Reads the id of the datapath's second process, once. The sender is trusted: it is not confined yet
     /// and has read nothing from outside.
-    fn read_datapath_pid(&mut self, events: &mut Vec<Event>) {
-        let Some(pipe) = &self.datapath_pid else { return };
-        let mut octets = [0; 4];
-        let said = match read(pipe, &mut octets) {
-            Err(Errno::EAGAIN | Errno::EINTR) => return,
-            Ok(4) => Some(Pid::from_raw(i32::from_ne_bytes(octets))),
+    fn receive_successor(&mut self, events: &mut Vec<Event>) {
+        let Some(channel) = &self.isolation else { return };
+        let received = receive(channel, |_| Ok(()));
+        if matches!(received, Reception::WouldBlock) {
+            return;
+        }
+        self.isolation = None;
+        let pid = match received {
+            Reception::Message(Received { message, .. }) => {
+                let IsolationToSupervisor::Successor(pid) = message;
+                Pid::from_raw(pid.into())
+            }
             // It has ended before: its end is the event.
-            Ok(0) => None,
-            _ => {
-                let why = "no process id from its first process".into();
+            Reception::WouldBlock | Reception::Closed => return,
+            Reception::Violation(why) => {
                 events.push(Event::Violation(Helper::Datapath, why));
-                None
+                return;
             }
         };
-        self.datapath_pid = None;
-        let Some(pid) = said else { return };
         // Without a PID namespace of its own the process stays the same.
         if self.datapath.child.as_ref().is_some_and(|child| child.pid == pid) {
             return;

@@ -6,10 +6,10 @@
 
 use crate::identity::Identity;
 use crate::log::Helper;
-use crate::sys::{self, Child, Cloned};
+use crate::sys::{self, Child, Cloned, ForkedProcess};
 use crate::tun;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{AtFlags, OFlag, open};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, fstat};
@@ -27,10 +27,10 @@ const LIBEXEC_DIR: &str = match option_env!("PASTA_LIBEXECDIR") {
     None => "/usr/libexec/pasta",
 };
 
-/// The number of the first descriptor that a helper gets besides standard input, output and error.
-const FIRST_DESCRIPTOR: i32 = 3;
+/// Standard input, output and error; a helper's channels have the numbers after these.
+const STANDARD_DESCRIPTORS: usize = 3;
 
-/// Descriptors are moved above this before any gets its fixed number. Chosen: above all of these.
+/// The program's descriptor is moved to this number or above. Chosen: above all fixed numbers.
 const ABOVE_FIXED: i32 = 16;
 
 /// Why a helper cannot be found.
@@ -153,8 +153,8 @@ pub(crate) struct Start<'a> {
 pub(crate) fn spawn(start: &Start<'_>, fail: impl Fn(OwnedFd, &str)) -> io::Result<Child> {
     match sys::clone_process(0)? {
         Cloned::Parent(child) => Ok(child),
-        Cloned::Child => {
-            let Err(error) = become_helper(start);
+        Cloned::Child(forked) => {
+            let Err(error) = exec_helper(&forked, start);
             if let Some(channel) = start.descriptors.first()
                 && let Ok(channel) = channel.try_clone_to_owned()
             {
@@ -165,7 +165,7 @@ pub(crate) fn spawn(start: &Start<'_>, fail: impl Fn(OwnedFd, &str)) -> io::Resu
     }
 }
 
-fn become_helper(start: &Start<'_>) -> io::Result<Infallible> {
+fn exec_helper(forked: &ForkedProcess, start: &Start<'_>) -> io::Result<Infallible> {
     if start.tun == tun::Access::OwnDevice {
         tun::provide_device()?;
     }
@@ -174,26 +174,13 @@ fn become_helper(start: &Start<'_>) -> io::Result<Infallible> {
     }
     // Until the helper sets this itself; the end of its channel ends it too.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let program = move_up(start.program)?;
-    let null = move_up(start.null)?;
-    let descriptors =
-        start.descriptors.iter().map(|fd| move_up(*fd)).collect::<io::Result<Vec<_>>>()?;
-    for number in 0..FIRST_DESCRIPTOR {
-        sys::place(null.as_fd(), number)?;
-    }
-    for (number, fd) in (FIRST_DESCRIPTOR..).zip(&descriptors) {
-        sys::place(fd.as_fd(), number)?;
-    }
+    let program = sys::duplicate_above(start.program, ABOVE_FIXED)?;
+    let standard = [start.null; STANDARD_DESCRIPTORS];
+    forked.place_descriptors(&[&standard, start.descriptors].concat())?;
     SigSet::empty().thread_set_mask()?;
     sys::default_disposition(libc::SIGPIPE)?;
     chdir("/")?;
     let name = CString::new(start.helper.name())?;
     // Every other descriptor is close-on-exec.
     Ok(execveat(program, c"", &[name], &[] as &[CString], AtFlags::AT_EMPTY_PATH)?)
-}
-
-/// Duplicates `fd` above the fixed numbers, with close-on-exec.
-fn move_up(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(ABOVE_FIXED))?;
-    sys::own_new(number)
 }

@@ -35,8 +35,8 @@ pub(crate) struct InheritedState {
 }
 
 impl InheritedState {
-    /// Records the inherited state and changes it to ours: closes inherited descriptors, clears the dumpable
-    /// flag, disables core files, raises the limit of descriptors, blocks signals.
+    /// Records the inherited state and changes it to ours: clears the dumpable flag, disables
+    /// core files, raises the limit of descriptors, blocks signals. Opens no descriptor.
     ///
     /// Only the soft limit on core files is lowered: the hard one could not be raised again for COMMAND.
     /// The supervisor lowers it once COMMAND has been started.
@@ -46,7 +46,6 @@ impl InheritedState {
     /// If a system call fails, which no supported kernel does.
     pub(crate) fn take() -> io::Result<Self> {
         prctl::set_dumpable(false)?;
-        sys::close_from(3)?;
         let core = getrlimit(Resource::RLIMIT_CORE)?;
         setrlimit(Resource::RLIMIT_CORE, 0, core.1)?;
         // Listeners and flows need descriptors, and the helpers inherit this limit.

@@ -1,87 +1,86 @@
-//! Process 1 of the new PID namespace: prepares it, starts COMMAND when released, and stays.
+//! Process 1 of the new PID namespace: prepares the namespaces, starts COMMAND, and reaps.
 //!
-//! The kernel ignores TERM and INT to a process 1 that has no handler, also from outside, so COMMAND
-//! is a child of this process. It passes signals on, reaps whatever is orphaned, and ends with
-//! COMMAND's status; everything else in the namespace dies with it. It keeps the caller's process
-//! group and terminal, and once COMMAND has been started it holds neither a capability nor a
-//! descriptor besides standard input, output and error.
+//! The kernel ignores TERM and INT sent to a process 1 without a handler, also from outside, so COMMAND
+//! is a child of this process. Process 1 passes signals on, reaps orphans, and ends with COMMAND's
+//! status; the kernel then kills the rest of the namespace. It stays in the caller's process group and
+//! session. Once COMMAND has been started, it holds no capability and no descriptor but standard input,
+//! output and error.
 //!
-//! Signals to pass on are those from outside the PID namespace, which have no sender here. Keys at
-//! the terminal signal the whole foreground group, COMMAND with it, so those are not passed on.
+//! It passes on signals from outside the PID namespace, whose sender has no id here. A key at the
+//! terminal signals the whole foreground process group, COMMAND included, so these are not passed on.
 
 use crate::inherited::{InheritedState, handled_signals};
 use crate::log::emit;
-use crate::namespace::{Link, Namespaces};
 use crate::options::Program;
 use crate::signals::{ReceivedSignal, Sender};
-use crate::sys::{self, Child, Cloned};
+use crate::sys::{self, Child, Cloned, ForkedProcess};
 use crate::termination::Termination;
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Gid, Uid, execvp, gethostname, sethostname};
+use pasta_ipc::types::Text;
+use pasta_ipc::{Channel, InitToSupervisor, ReceiveError, SupervisorToInit};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-
-/// Where the link to the launcher is while everything above is closed.
-const LINK: i32 = 3;
 
 /// The first descriptor that is not standard input, output or error.
 const ABOVE_STANDARD: u32 = 3;
 
-/// The first descriptor above the link.
-const ABOVE_LINK: u32 = 4;
+/// Process 1's end of the channel.
+pub(crate) type InitChannel = Channel<InitToSupervisor, SupervisorToInit>;
 
-/// Status of a process that could not do its work, and of COMMAND that could not be started.
+/// Exit status after an error, also where COMMAND could not be started.
 const FAILED: i32 = 1;
 
 /// Longest host name (`__NEW_UTS_LEN`, `linux/utsname.h`).
 const MAX_HOST_NAME: usize = 64;
 
-/// What process 1 needs to know.
+/// The parameters of process 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InitConfig<'a> {
     /// COMMAND.
     pub(crate) program: &'a Program,
-    /// What COMMAND gets back.
+    /// What is restored for COMMAND.
     pub(crate) inherited: &'a InheritedState,
-    /// Who shall be user 0 of the namespace, as seen outside.
+    /// The user that is mapped to user 0 of the namespace.
     pub(crate) uid: Uid,
-    /// Likewise the group.
+    /// The group that is mapped to group 0.
     pub(crate) gid: Gid,
 }
 
-/// All that process 1 does. It is a copy of the launcher, in new namespaces.
-pub(crate) fn run(link: Link, config: InitConfig<'_>) -> ! {
-    // What the launcher had open is not ours. No value that owns any of it is ever dropped here:
-    // this process ends by exit_now.
-    let link = link.move_to(LINK);
-    let closed = sys::close_from(ABOVE_LINK);
-    let (Ok(link), Ok(())) = (link, closed) else { sys::exit_now(FAILED) };
-    let prepared = prepare(&link, config).and_then(|namespaces| {
-        link.ready(&namespaces).map_err(|error| format!("cannot hand over namespaces: {error}"))
+/// Runs process 1, which is a copy of the launcher in new namespaces.
+pub(crate) fn run(forked: ForkedProcess, channel: &InitChannel, config: InitConfig<'_>) -> ! {
+    if forked.close_from(ABOVE_STANDARD, Some(channel.as_fd())).is_err() {
+        sys::exit_now(FAILED);
+    }
+    let prepared = prepare(channel, config).and_then(|[user, net]| {
+        channel
+            .send_with(&InitToSupervisor::Ready, &[user.as_fd(), net.as_fd()])
+            .map_err(|error| format!("cannot hand over namespaces: {error}"))
     });
     if let Err(why) = prepared {
-        link.fail(&why);
+        // If this fails, the launcher sees the end of the process.
+        let _ = channel.send(&InitToSupervisor::Failed(Text::truncated(&why)));
         sys::exit_now(FAILED);
     }
-    if !link.wait_for_release() {
+    if !wait_for_release(channel) || forked.close_from(ABOVE_STANDARD, None).is_err() {
         sys::exit_now(FAILED);
     }
-    drop(link);
     sys::exit_now(match start(config) {
-        Ok(running) => running.attend(),
+        Ok(running) => running.supervise(),
         Err(error) => {
             emit(&format!("pasta: cannot start the command: {error}\n"));
             FAILED
@@ -89,21 +88,43 @@ pub(crate) fn run(link: Link, config: InitConfig<'_>) -> ! {
     })
 }
 
-/// Makes the namespaces what COMMAND expects. What only makes them less comfortable is a warning.
-fn prepare(link: &Link, config: InitConfig<'_>) -> Result<Namespaces, String> {
+/// Blocks until COMMAND may start; false: the launcher has ended.
+fn wait_for_release(channel: &InitChannel) -> bool {
+    loop {
+        match channel.receive() {
+            Ok(received) => return received.message == SupervisorToInit::Release,
+            Err(ReceiveError::WouldBlock) => {
+                let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(_) => return false,
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Prepares the namespaces, and opens the user and the network namespace. Steps that COMMAND can do
+/// without only cause a warning.
+fn prepare(channel: &InitChannel, config: InitConfig<'_>) -> Result<[OwnedFd; 2], String> {
     map_ids(config)?;
-    let warn = |what: &str, error: &dyn Display| link.warn(&format!("{what}: {error}"));
+    let warn = |what: &str, error: &dyn Display| {
+        let text = Text::truncated(&format!("{what}: {error}"));
+        // If this fails, the launcher has ended, which is noticed later.
+        let _ = channel.send(&InitToSupervisor::Warning(text));
+    };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if let Err(errno) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
         warn("cannot mount /proc in the namespace", &errno.desc());
     }
-    // Everybody in the namespace, that is its group 0, may send echo requests.
+    // Group 0, the only group of the namespace, may open echo sockets.
     if let Err(error) = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0") {
         warn("cannot allow echo sockets in the namespace", &error);
     }
-    // What TCP sends in there goes no further than to us: bursts do no harm, and small ones that are
-    // spread over a time cost processor time. After this, how far away the other end has seemed does not
-    // make frames small. Where it fails (it is new in Linux 5.18) many flows are slower.
+    // TCP sizes its frames by the pacing rate unless the minimum RTT is small. Segments of the namespace
+    // go only to the datapath, so bursts do no harm and small frames cost processor time: this disables
+    // the dependency on the RTT. Where it fails (before Linux 5.18) many flows are slower.
     let _ = fs::write("/proc/sys/net/ipv4/tcp_tso_rtt_log", "20");
     let named = gethostname().and_then(|host| sethostname(host_name(host)));
     if let Err(errno) = named {
@@ -113,12 +134,12 @@ fn prepare(link: &Link, config: InitConfig<'_>) -> Result<Namespaces, String> {
         open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| format!("cannot open {path} in the namespace: {}", errno.desc()))
     };
-    Ok(Namespaces { user: open_own("/proc/self/ns/user")?, net: open_own("/proc/self/ns/net")? })
+    Ok([open_own("/proc/self/ns/user")?, open_own("/proc/self/ns/net")?])
 }
 
-/// Makes the caller user 0 and group 0 of the new user namespace.
+/// Maps the caller to user 0 and group 0 of the new user namespace.
 fn map_ids(config: InitConfig<'_>) -> Result<(), String> {
-    // The map files of a non-dumpable process belong to root.
+    // The map files of a non-dumpable process are owned by root.
     let dumpable = |yes| {
         prctl::set_dumpable(yes).map_err(|errno| format!("cannot set dumpable: {}", errno.desc()))
     };
@@ -134,7 +155,7 @@ fn map_ids(config: InitConfig<'_>) -> Result<(), String> {
     dumpable(false)
 }
 
-/// The name of the host, marked as ours and cut to what the kernel takes.
+/// The host's name with our prefix, cut to the length that the kernel accepts.
 fn host_name(host: OsString) -> OsString {
     let mut name = b"pasta-".to_vec();
     name.extend(host.as_bytes());
@@ -142,7 +163,7 @@ fn host_name(host: OsString) -> OsString {
     OsString::from_vec(name)
 }
 
-/// COMMAND, running, and the signals that come for it.
+/// COMMAND, running, and the signals for it.
 struct Running {
     command: Child,
     signals: SignalFd,
@@ -154,8 +175,8 @@ fn start(config: InitConfig<'_>) -> io::Result<Running> {
     let signals = SignalFd::with_flags(&handled_signals(), SfdFlags::SFD_CLOEXEC)?;
     let command = match sys::clone_process(0)? {
         Cloned::Parent(command) => command,
-        Cloned::Child => {
-            let Err(error) = become_command(config);
+        Cloned::Child(forked) => {
+            let Err(error) = exec_command(&forked, config);
             let path = config.program.path.to_string_lossy();
             emit(&format!("pasta: cannot run '{path}': {error}\n"));
             sys::exit_now(FAILED)
@@ -170,8 +191,8 @@ fn start(config: InitConfig<'_>) -> io::Result<Running> {
     Ok(Running { command, signals })
 }
 
-/// The signals that came before there was a COMMAND to get them: they are COMMAND's, whether they
-/// are the terminal's or not.
+/// The signals that are pending from before COMMAND was started: all are passed on, those of the
+/// terminal included.
 fn pending() -> io::Result<Vec<Signal>> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&handled_signals(), flags)?;
@@ -182,16 +203,16 @@ fn pending() -> io::Result<Vec<Signal>> {
     Ok(pending)
 }
 
-fn become_command(config: InitConfig<'_>) -> io::Result<Infallible> {
-    sys::close_from(ABOVE_STANDARD)?;
+fn exec_command(forked: &ForkedProcess, config: InitConfig<'_>) -> io::Result<Infallible> {
+    forked.close_from(ABOVE_STANDARD, None)?;
     config.inherited.restore()?;
     let Program { path, args } = config.program;
     Ok(execvp(path, args)?)
 }
 
 impl Running {
-    /// Passes signals on and reaps until COMMAND has ended; its status in one number.
-    fn attend(&self) -> i32 {
+    /// Passes signals on and reaps until COMMAND has ended; returns its exit status.
+    fn supervise(&self) -> i32 {
         loop {
             if let Some(status) = self.reap() {
                 return status;
@@ -202,7 +223,7 @@ impl Running {
                     if received.sender == Sender::Outside
                         && let Some(signal) = received.for_command()
                     {
-                        // It may have ended just now; the next turn reaps it.
+                        // Fails if it has just ended; the next iteration reaps it.
                         let _ = kill(self.command.pid, signal);
                     }
                 }
@@ -215,7 +236,7 @@ impl Running {
         }
     }
 
-    /// Reaps what has ended. COMMAND's status, if it was among them.
+    /// Reaps what has ended; COMMAND's exit status if it was among them.
     fn reap(&self) -> Option<i32> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         loop {
@@ -224,9 +245,9 @@ impl Running {
                 Ok(status) if status.pid() == Some(self.command.pid) => {
                     return Some(Termination::from(status).as_exit_status());
                 }
-                // An orphan, or the call was interrupted: there may be more.
+                // An orphan, or interrupted: there may be more.
                 Ok(_) | Err(Errno::EINTR) => {}
-                // COMMAND cannot have gone without having been reaped here.
+                // Only this function reaps COMMAND, so there is always a child.
                 Err(_) => return Some(FAILED),
             }
         }

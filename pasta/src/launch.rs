@@ -23,7 +23,7 @@ use crate::host::{self, RouteSockets};
 use crate::identity::{self, Identity, IdentityError, Privilege};
 use crate::inherited::InheritedState;
 use crate::log::{Helper, Log, emit};
-use crate::namespace::{CreateError, InitProcess, Namespaces, Word};
+use crate::namespace::{CreateError, InitProcess, Namespaces};
 use crate::options::{InvalidOptions, KernelFamilies, Options, PerFamily, SandboxReport};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
@@ -34,15 +34,16 @@ use caps::CapSet;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{getpid, pipe2};
+use nix::unistd::getpid;
 use pasta::ports::Forwards;
 use pasta_ipc::channel::{Channel, SendError};
 use pasta_ipc::forward::{Direction, ForwardRule, ForwardTable, Watched};
 use pasta_ipc::message::Hello;
 use pasta_ipc::types::{AuditReport, Bounded, Generation, Service, TapInfo, TapUse, Text};
 use pasta_ipc::{
-    DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, MonitorToSupervisor,
-    SupervisorToDatapath, SupervisorToMonitor,
+    DatapathToMonitor, DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor,
+    MonitorToDatapath, MonitorToSupervisor, SupervisorToDatapath, SupervisorToIsolation,
+    SupervisorToMonitor,
 };
 use seccomp::{AuditError, ConfineError, Confined, Keep, Role};
 use std::fmt;
@@ -226,7 +227,8 @@ impl Prepared {
         let (datapath, to_datapath) =
             Channel::<SupervisorToDatapath, DatapathToSupervisor>::pair()?;
         let (publishing, listening) = Channel::<MonitorToDatapath, DatapathToMonitor>::pair()?;
-        let (pid_out, pid_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let (isolation, to_isolation) =
+            Channel::<SupervisorToIsolation, IsolationToSupervisor>::pair()?;
         let monitor_child = helpers::spawn(
             &helpers::Start {
                 helper: Helper::Monitor,
@@ -250,7 +252,7 @@ impl Prepared {
                 helper: Helper::Datapath,
                 program: self.executables.datapath.as_fd(),
                 null: self.null.as_fd(),
-                descriptors: &[to_datapath.as_fd(), listening.as_fd(), pid_in.as_fd()],
+                descriptors: &[to_datapath.as_fd(), listening.as_fd(), to_isolation.as_fd()],
                 identity: self.identity,
                 tun: Access::Shared,
             },
@@ -266,7 +268,7 @@ impl Prepared {
         Ok(StartedHelpers {
             monitor: (monitor_child, monitor),
             datapath: (datapath_child, datapath),
-            datapath_pid: pid_out,
+            isolation,
         })
     }
 }
@@ -334,9 +336,17 @@ impl Progress<'_> {
                 Some(signal) => return Err(LaunchError::Interrupted(signal)),
                 None => return Ok(()),
             },
-            Event::Init(Word::Warning(text)) => self.log.warn(&text),
-            Event::Init(Word::Failed(why)) => return Err(LaunchError::Reported(why)),
-            Event::Init(Word::Ready(namespaces)) => self.received.namespaces = Some(namespaces),
+            Event::Init(message, fds) => match message {
+                InitToSupervisor::Warning(text) => self.log.warn(text.as_str()),
+                InitToSupervisor::Failed(why) => {
+                    return Err(LaunchError::Reported(why.to_string()));
+                }
+                InitToSupervisor::Ready => {
+                    let namespaces = <[OwnedFd; 2]>::try_from(fds).ok();
+                    self.received.namespaces =
+                        namespaces.map(|[user, net]| Namespaces { user, net });
+                }
+            },
             Event::InitEnded(termination) => return Err(LaunchError::InitEnded(termination)),
             Event::Monitor(message, fds) => match message {
                 MonitorToSupervisor::Hello(_) => {}

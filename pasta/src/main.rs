@@ -38,11 +38,20 @@ use std::error::Error;
 use std::io::Write;
 use supervise::Session;
 
+/// The first descriptor that is not standard input, output or error.
+const ABOVE_STANDARD: u32 = 3;
+
 /// Exit status of every error of ours.
 const FAILED: i32 = 1;
 
 fn main() {
-    let status = match InheritedState::take() {
+    let inherited = InheritedState::take().and_then(|inherited| {
+        #[expect(unsafe_code, reason = "only `main` can know that nothing has been opened")]
+        // SAFETY: nothing in this process has opened a descriptor above 2 yet: this is the start of
+        // `main`, and `InheritedState::take` opens none.
+        unsafe { sys::close_from(ABOVE_STANDARD) }.map(|()| inherited)
+    });
+    let status = match inherited {
         Ok(caller) => run_with(&caller),
         Err(error) => {
             emit(&format!("pasta: cannot harden this process: {error}\n"));

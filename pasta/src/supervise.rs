@@ -171,7 +171,7 @@ impl Supervision {
                 vec![Action::Status(lines.collect())]
             }
             // It sends nothing after COMMAND was started.
-            Event::Init(_) => Vec::new(),
+            Event::Init(..) => Vec::new(),
             Event::InitEnded(termination) => vec![Action::End(termination.as_exit_status())],
             Event::Monitor(MonitorToSupervisor::Log(record), _) => {
                 self.relay(Helper::Monitor, record)

@@ -1,7 +1,7 @@
 #![allow(unsafe_code)]
-//! System calls that no dependency wraps, and taking ownership of descriptors fresh from the
-//! kernel.
+//! System calls that no dependency wraps as this program needs them.
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::io;
@@ -13,13 +13,13 @@ pub(crate) enum Cloned {
     /// In the process that called; the descriptor is a pidfd of the child.
     Parent(Child),
     /// In the new process.
-    Child,
+    Child(ForkedProcess),
 }
 
 /// A child process that has not been reaped.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// Its number in our pid namespace; stays its own until it is reaped.
+    /// Its id in our PID namespace; not reused until it is reaped.
     pub(crate) pid: Pid,
     /// Becomes readable when it ends.
     pub(crate) pidfd: OwnedFd,
@@ -55,11 +55,11 @@ pub(crate) fn clone_process(namespaces: libc::c_int) -> io::Result<Cloned> {
     };
     match pid {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Cloned::Child),
+        0 => Ok(Cloned::Child(ForkedProcess(()))),
         pid => {
             let pid = Pid::from_raw(libc::pid_t::try_from(pid).unwrap_or(-1));
             // SAFETY: with CLONE_PIDFD a successful clone has put a new descriptor there, which
-            // nobody else knows of.
+            // has no other owner.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Cloned::Parent(Child { pid, pidfd }))
         }
@@ -75,12 +75,12 @@ pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers and touches no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     let fd = RawFd::try_from(check(fd)?).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    // SAFETY: the kernel has just made this descriptor for us, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)): never to a stranger that
-/// has got its number.
+/// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)): never to another process
+/// that has got its id.
 ///
 /// # Errors
 ///
@@ -97,49 +97,87 @@ pub(crate) fn pidfd_send_signal(pidfd: impl AsFd, signal: Signal) -> io::Result<
 
 /// Closes every descriptor from `first` on.
 ///
-/// Only for descriptors that no live value owns: those inherited from the caller, before we open
-/// anything, or all of them in a process that will never run a destructor.
+/// # Safety
+///
+/// No value that is used or dropped later may own a descriptor in that range.
 ///
 /// # Errors
 ///
 /// `ENOSYS` before Linux 5.9.
-pub(crate) fn close_from(first: libc::c_uint) -> io::Result<()> {
-    // SAFETY: closing touches no memory. The callers (start of `main`, process 1 and COMMAND's
-    // process before its exec) own no descriptor in that range that they would use or drop later.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
+pub(crate) unsafe fn close_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: as the caller ensures; closing touches no memory.
+    unsafe { close_range(first, libc::c_uint::MAX) }
 }
 
-/// Makes `number` a duplicate of `fd` that survives exec, closing what `number` was.
+/// Closes the descriptors from `first` to `last`, both included.
 ///
-/// Only in a process that is about to exec and owns nothing at `number`.
+/// # Safety
 ///
-/// # Errors
-///
-/// What dup2(2) reports.
-pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    // SAFETY: dup2 touches no memory. The caller is a fresh child whose own descriptors have been
-    // moved above the numbers used here, so nothing that a value owns is closed.
-    check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), number) })).map(drop)
+/// As [`close_from`].
+unsafe fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
+    // SAFETY: closing touches no memory, and the caller ensures that nothing uses these descriptors.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
-/// Takes ownership of descriptors that `recvmsg` delivered in one `SCM_RIGHTS` record.
-pub(crate) fn own_received(fds: Vec<RawFd>) -> Vec<OwnedFd> {
-    // SAFETY: the kernel has installed each number in our table for this very message and nobody
-    // else has seen it, so we are its only owner; each is wrapped exactly once.
-    fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
-}
+/// Proof that this process is a copy that [`clone_process`] has made: with one thread, and on its way to
+/// exec or [`exit_now`], so that no destructor of a value copied from its parent runs. Descriptors may
+/// be closed and replaced here although such values own them.
+#[derive(Debug)]
+pub(crate) struct ForkedProcess(());
 
-/// Takes ownership of a descriptor that fcntl(2) has just made.
-///
-/// # Errors
-///
-/// `EBADF` for a negative number.
-pub(crate) fn own_new(number: RawFd) -> io::Result<OwnedFd> {
-    if number < 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+impl ForkedProcess {
+    /// Closes every descriptor from `first` on except `keep`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSYS` before Linux 5.9.
+    pub(crate) fn close_from(
+        &self,
+        first: libc::c_uint,
+        keep: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        // The ranges below and above the kept descriptor, which is not negative; the first one is empty
+        // without one.
+        let keep = keep.map(|fd| fd.as_raw_fd().unsigned_abs()).filter(|number| *number >= first);
+        let below = keep.filter(|number| *number > first).map(|number| (first, number - 1));
+        let above = (keep.map_or(first, |number| number + 1), libc::c_uint::MAX);
+        for (first, last) in below.into_iter().chain([above]) {
+            // SAFETY: values that own these descriptors are copies of the parent's. None is dropped in
+            // this process, which ends by exec or `exit_now`; all that it still uses is `keep`.
+            unsafe { close_range(first, last) }?;
+        }
+        Ok(())
     }
-    // SAFETY: the caller got this number from F_DUPFD_CLOEXEC just now, so it is open and nobody
-    // else owns it; -1, which an OwnedFd may not hold, has been excluded.
+
+    /// Makes the descriptors 0, 1, 2 and so on duplicates of `fds`, in this order, that survive exec.
+    ///
+    /// Whatever had these numbers is closed. `fds` themselves may be among them.
+    ///
+    /// # Errors
+    ///
+    /// What fcntl(2) and dup2(2) report.
+    pub(crate) fn place_descriptors(&self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let above = RawFd::try_from(fds.len()).map_err(io::Error::other)?;
+        let moved: Vec<OwnedFd> =
+            fds.iter().map(|fd| duplicate_above(*fd, above)).collect::<io::Result<_>>()?;
+        for (number, fd) in (0..).zip(&moved) {
+            // SAFETY: dup2 touches no memory. Values that own `number` are copies of the parent's and
+            // never dropped in this process; `moved` has only numbers above.
+            check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), number) }))?;
+        }
+        Ok(())
+    }
+}
+
+/// Duplicates `fd` with close-on-exec at the lowest free number that is not below `min`.
+///
+/// # Errors
+///
+/// What fcntl(2) reports: `EMFILE` at the limit, `EINVAL` for a `min` out of range.
+pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, min: RawFd) -> io::Result<OwnedFd> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(min))?;
+    // SAFETY: the call succeeded, so this is an open descriptor that the kernel has just made for us,
+    // and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -5,17 +5,22 @@
 //! traced by that namespace's owner even when it is non-dumpable.
 
 use crate::root::{RootError, empty_root};
-use crate::sys::{Cloned, clone_sibling, exit_now, take_inherited_pipe};
+use crate::sys::{Cloned, clone_sibling, exit_now, take_inherited_socket};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::unistd::{Pid, getpid, getsid, setsid, write};
+use nix::unistd::{getpid, getsid, setsid};
+use pasta_ipc::message::{IsolationToSupervisor, NotAProcessId, ProcessId, SupervisorToIsolation};
+use pasta_ipc::{Channel, SendError};
 use std::fmt;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
-/// The datapath's end of the pipe on which it reports its new pid (start-up protocol).
-pub const PID_PIPE: RawFd = 5;
+/// The datapath's end of the channel on which it reports its successor (start-up protocol).
+pub const ISOLATION_CHANNEL: RawFd = 5;
+
+/// The channel on which a datapath reports its successor.
+pub type ReportChannel = Channel<IsolationToSupervisor, SupervisorToIsolation>;
 
 /// What the report says of a namespace that could not be left; [`crate::audit`] looks for it.
 pub(crate) const NO_PID_NAMESPACE: &str = "own pid namespace";
@@ -37,8 +42,12 @@ pub enum IsolateError {
     MountNamespace(Errno),
     /// The first process of the new pid namespace could not be made.
     FirstProcess(io::Error),
-    /// The pipe for the pid is missing, is no pipe, or nobody reads it.
-    PidReport(io::Error),
+    /// The channel for the report is missing or is not a socket.
+    ReportChannel(io::Error),
+    /// The report could not be sent.
+    Report(SendError),
+    /// The process id of the successor is not valid.
+    ProcessId(NotAProcessId),
     /// The process could not be kept from being traced.
     Dumpable(Errno),
     /// The root could not be replaced.
@@ -64,7 +73,9 @@ impl fmt::Display for IsolateError {
             ),
             Self::MountNamespace(_) => f.write_str("cannot create a mount namespace"),
             Self::FirstProcess(_) => f.write_str("cannot create the first process of a namespace"),
-            Self::PidReport(_) => f.write_str("cannot report the pid to the launcher"),
+            Self::ReportChannel(_) | Self::Report(_) | Self::ProcessId(_) => {
+                f.write_str("cannot report the pid to the launcher")
+            }
             Self::Dumpable(_) => f.write_str("cannot become non-dumpable"),
             Self::Root(_) => f.write_str("cannot empty the root directory"),
         }
@@ -78,7 +89,9 @@ impl std::error::Error for IsolateError {
             | Self::UserNamespace(errno)
             | Self::MountNamespace(errno)
             | Self::Dumpable(errno) => Some(errno),
-            Self::FirstProcess(error) | Self::PidReport(error) => Some(error),
+            Self::FirstProcess(error) | Self::ReportChannel(error) => Some(error),
+            Self::Report(error) => Some(error),
+            Self::ProcessId(error) => Some(error),
             Self::Root(error) => Some(error),
         }
     }
@@ -88,8 +101,8 @@ impl std::error::Error for IsolateError {
 /// namespaces, empty root.
 ///
 /// The process that calls this does not come back: it reports the pid of its successor, as seen by
-/// the launcher, in one write of four octets (native endian) to descriptor [`PID_PIPE`] and ends
-/// with status 0. What returns is the successor: init of the new pid namespace and still a child of
+/// the launcher, on the channel [`ISOLATION_CHANNEL`] and ends with status 0. What returns is the
+/// successor: init of the new pid namespace and still a child of
 /// the launcher. An init ignores signals without a handler, so the caller wants a signalfd or
 /// handler for SIGTERM.
 ///
@@ -100,16 +113,16 @@ impl std::error::Error for IsolateError {
 ///
 /// [`IsolateError`]; the process must end then.
 pub fn isolate_datapath() -> Result<Vec<String>, IsolateError> {
-    let report = take_inherited_pipe(PID_PIPE).map_err(IsolateError::PidReport)?;
-    isolate_datapath_reporting(report)
+    let report = take_inherited_socket(ISOLATION_CHANNEL).map_err(IsolateError::ReportChannel)?;
+    isolate_datapath_reporting(report.into())
 }
 
-/// As [`isolate_datapath`], with the pid going to `report` instead of [`PID_PIPE`].
+/// As [`isolate_datapath`], with the report sent on `report` instead of [`ISOLATION_CHANNEL`].
 ///
 /// # Errors
 ///
 /// As [`isolate_datapath`].
-pub fn isolate_datapath_reporting(report: OwnedFd) -> Result<Vec<String>, IsolateError> {
+pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, IsolateError> {
     own_session()?;
     // No map is ever written: the process shows as the overflow user to itself, and the kernel
     // refuses further user namespaces to an unmapped id.
@@ -121,7 +134,7 @@ pub fn isolate_datapath_reporting(report: OwnedFd) -> Result<Vec<String>, Isolat
         Ok(()) => become_first_process(report)?,
         Err(errno) => {
             missing.push(format!("{NO_PID_NAMESPACE}: {}", errno.desc()));
-            send_pid(&report, getpid())?;
+            report_successor(&report, getpid().as_raw())?;
         }
     }
     empty_root().map_err(IsolateError::Root)?;
@@ -175,21 +188,17 @@ fn leave_small_namespaces() -> Vec<String> {
 }
 
 /// Goes on as process 1 of the pid namespace that was unshared; the caller's process ends.
-fn become_first_process(report: OwnedFd) -> Result<(), IsolateError> {
+fn become_first_process(report: ReportChannel) -> Result<(), IsolateError> {
     match clone_sibling().map_err(IsolateError::FirstProcess)? {
         Cloned::Child => Ok(()),
         Cloned::Parent(pid) => {
-            let sent = send_pid(&report, Pid::from_raw(pid));
+            let sent = report_successor(&report, pid);
             exit_now(if sent.is_ok() { 0 } else { 1 })
         }
     }
 }
 
-fn send_pid(report: &OwnedFd, pid: Pid) -> Result<(), IsolateError> {
-    let octets = pid.as_raw().to_ne_bytes();
-    match write(report, &octets) {
-        Ok(len) if len == octets.len() => Ok(()),
-        Ok(_) => Err(IsolateError::PidReport(io::ErrorKind::WriteZero.into())),
-        Err(errno) => Err(IsolateError::PidReport(errno.into())),
-    }
+fn report_successor(report: &ReportChannel, pid: i32) -> Result<(), IsolateError> {
+    let pid = ProcessId::try_from(pid).map_err(IsolateError::ProcessId)?;
+    report.send(&IsolationToSupervisor::Successor(pid)).map_err(IsolateError::Report)
 }

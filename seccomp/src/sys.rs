@@ -81,15 +81,15 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Takes over a descriptor that the start-up protocol put at a fixed number, if it is a pipe.
+/// Takes over a descriptor that the start-up protocol put at a fixed number, if it is a socket.
 ///
 /// # Errors
 ///
-/// `EBADF` if nothing is open there, `InvalidInput` if it is not a pipe. It stays untouched then.
-pub(crate) fn take_inherited_pipe(number: RawFd) -> io::Result<OwnedFd> {
+/// `EBADF` if nothing is open there, `InvalidInput` if it is not a socket. It stays untouched then.
+pub(crate) fn take_inherited_socket(number: RawFd) -> io::Result<OwnedFd> {
     let stat = nix::sys::stat::fstat(borrow(number))?;
-    if stat.st_mode & libc::S_IFMT != libc::S_IFIFO {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptor is not a pipe"));
+    if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptor is not a socket"));
     }
     // SAFETY: `number` is open (fstat has just succeeded). It was inherited through exec under a
     // number that the start-up protocol reserves for this function, so nothing else in this

@@ -12,15 +12,17 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid, pause};
+use pasta_ipc::message::IsolationToSupervisor;
 use pasta_ipc::types::AuditReport;
 use pasta_ipc::{
     Channel, DatapathToSupervisor, MonitorToSupervisor, SupervisorToDatapath, SupervisorToMonitor,
 };
+use seccomp::namespaces::ReportChannel;
 use seccomp::ports::{BindPorts, Ports};
 use seccomp::{Confinement, Keep, Role, audit_from_outside};
 use std::fs::{self, File};
 use std::io::{Read, pipe};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Who an unprivileged launcher is when the tests run as root (chosen: nobody real).
 const ORDINARY: u32 = 54_321;
@@ -66,25 +68,25 @@ fn all_measures(report: &AuditReport) -> bool {
 /// Starts a datapath that isolates and confines itself; returns its pid and report.
 fn start_datapath() -> (Pid, AuditReport, Channel<SupervisorToDatapath, DatapathToSupervisor>) {
     let (ours, theirs) = Channel::pair().unwrap();
-    let (mut pids, pid_report) = pipe().unwrap();
+    let (report, pids) = ReportChannel::pair().unwrap();
     let Some(first) = sys::fork() else {
         drop((ours, pids));
-        datapath(pid_report.into(), theirs);
+        datapath(report, theirs);
     };
-    drop((theirs, pid_report));
-    let mut octets = [0; 4];
-    pids.read_exact(&mut octets).unwrap();
+    drop((theirs, report));
+    wait_for(&pids);
+    let IsolationToSupervisor::Successor(pid) = pids.receive().unwrap().message;
     assert_eq!(waitpid(first, None), Ok(WaitStatus::Exited(first, 0)));
     wait_for(&ours);
     let DatapathToSupervisor::Ready(report) = ours.receive().unwrap().message else {
         panic!("not ready");
     };
-    (Pid::from_raw(i32::from_ne_bytes(octets)), *report, ours)
+    (Pid::from_raw(pid.into()), *report, ours)
 }
 
 /// What a datapath does, and what it must not see.
 fn datapath(
-    pid_report: OwnedFd,
+    pid_report: ReportChannel,
     supervisor: Channel<DatapathToSupervisor, SupervisorToDatapath>,
 ) -> ! {
     seccomp::harden_early().unwrap();
