@@ -1,34 +1,26 @@
-//! The grammar of the command line: which options there are, and how words become [`Setting`]s.
+//! The grammar of the command line: how words become [`Setting`]s.
 //!
-//! The syntax is that of `getopt_long`, which callers of the C program rely on: grouped short
-//! options, `-xVALUE`, `--long=VALUE`, unique prefixes of long options, `--`, and everything after
-//! the first word that is no option belongs to COMMAND. Options take effect from left to right, up
-//! to the first one that is wrong or that ends the program (`--help`, `--version`): a caller can ask
-//! `pasta --some-option --version` whether an option is there.
+//! The syntax is that of `getopt_long` with `+` (getopt(3)), on which callers of the C program rely:
+//! grouped short options, `-xVALUE`, `-x VALUE`, `--long=VALUE`, `--long VALUE`, unique prefixes of long
+//! options, `--`, and the first word that is not an option begins COMMAND. Options are handled from left
+//! to right, up to the first one that is wrong or that ends the program (`--help`, `--version`): a caller
+//! can run `pasta --some-option --version` to find out whether an option is known.
 //!
-//! Errors have the wording and the exit status of the C program, not those of the parser
-//! underneath: container engines look for `unrecognized option '--NAME'` and status 1.
+//! Errors have the texts and the exit status of the C program: container engines match
+//! `unrecognized option '--NAME'` and status 1. docs/decisions/0013 says why this is no library.
 
+mod help;
 mod table;
 
-use crate::value::InvalidValue;
-use clap::builder::ValueParser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::error::Error as _;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub(crate) use table::Setting;
-use table::{Entry, Kind, TABLE};
-
-/// The words of COMMAND, as an argument of the parser.
-const COMMAND: &str = "command";
+use table::{Arity, Entry, Kind, TABLE};
 
 /// A command line that keeps to the grammar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// What the options say, from left to right. Of an option without a value that is given more
-    /// than once only the last is here.
+    /// The options, from left to right.
     pub(crate) settings: Vec<Setting>,
     /// COMMAND and its arguments, or a PID, or nothing.
     pub(crate) words: Vec<OsString>,
@@ -37,150 +29,144 @@ pub(crate) struct Line {
 /// Why there is nothing to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Asked for something to read: goes to standard output, status 0.
+    /// The help or the version: to standard output, status 0.
     Answer(String),
-    /// Wrong: goes to standard error, status 1.
+    /// An error: to standard error, status 1.
     Refused(String),
 }
 
-/// Reads the command line; the first word is the program's own name.
+/// Parses the command line; the first word is the program's name.
 ///
 /// # Errors
 ///
 /// [`Stop`], with the whole text to print.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, Stop> {
-    let words: Vec<OsString> = words.into_iter().collect();
-    let name = words
-        .first()
-        .map_or_else(|| "pasta".to_owned(), |word| word.to_string_lossy().into_owned());
-    let matches = grammar().try_get_matches_from(words).map_err(|error| stop(&name, &error))?;
-    Ok(line(&matches))
-}
-
-fn line(matches: &ArgMatches) -> Line {
-    let mut settings: Vec<(usize, Setting)> = Vec::new();
-    for entry in TABLE {
-        if matches.value_source(entry.long) != Some(ValueSource::CommandLine) {
-            continue;
+    let mut words = words.into_iter();
+    let name = words.next().unwrap_or_else(|| "pasta".into());
+    let parser = Parser { words, settings: Vec::new() };
+    parser.run().map_err(|end| match end {
+        End::Help => Stop::Answer(help::render()),
+        End::Version => Stop::Answer(format!("pasta {}\n", env!("CARGO_PKG_VERSION"))),
+        End::Usage(why) => {
+            Stop::Refused(format!("{}: {why}\n{}", name.to_string_lossy(), help::render()))
         }
-        match &entry.kind {
-            Kind::Flag(setting) => {
-                let index = matches.index_of(entry.long).unwrap_or_default();
-                settings.push((index, setting.clone()));
+        End::Invalid(why) => Stop::Refused(format!("{}: {why}\n", name.to_string_lossy())),
+    })
+}
+
+/// What ends parsing early.
+enum End {
+    Help,
+    Version,
+    /// The grammar is violated: the help follows the line.
+    Usage(String),
+    /// A value or an option is refused.
+    Invalid(String),
+}
+
+struct Parser<I> {
+    words: I,
+    settings: Vec<Setting>,
+}
+
+impl<I: Iterator<Item = OsString>> Parser<I> {
+    fn run(mut self) -> Result<Line, End> {
+        while let Some(word) = self.words.next() {
+            match word.as_bytes() {
+                b"--" => return Ok(self.finish(None)),
+                [b'-', b'-', long @ ..] => self.long(long)?,
+                [b'-', group @ ..] if !group.is_empty() => self.short(group)?,
+                _ => return Ok(self.finish(Some(word))),
             }
-            Kind::Value(..) => {
-                let indices = matches.indices_of(entry.long).into_iter().flatten();
-                let values = matches.get_many::<Setting>(entry.long).into_iter().flatten();
-                settings.extend(indices.zip(values.cloned()));
-            }
-            // These never come out of the parser: their value is refused, or they end it.
-            Kind::Refused(..) | Kind::Help | Kind::Version => {}
         }
+        Ok(self.finish(None))
     }
-    settings.sort_by_key(|(index, _)| *index);
-    Line {
-        settings: settings.into_iter().map(|(_, setting)| setting).collect(),
-        words: matches.get_many::<OsString>(COMMAND).into_iter().flatten().cloned().collect(),
-    }
-}
 
-fn grammar() -> Command {
-    let command = Arg::new(COMMAND)
-        .num_args(0..)
-        .trailing_var_arg(true)
-        .value_parser(ValueParser::os_string())
-        .value_name("COMMAND")
-        .help("Program to run in the new namespace (default: a login shell)");
-    Command::new("pasta")
-        .about("User-mode networking for network namespaces, without privilege")
-        .override_usage("pasta [OPTIONS] [--] [COMMAND [ARG...]]")
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        .version(env!("CARGO_PKG_VERSION"))
-        .infer_long_args(true)
-        .args_override_self(true)
-        .args(TABLE.iter().map(argument))
-        .arg(command)
-}
-
-fn argument(entry: &'static Entry) -> Arg {
-    let mut arg = Arg::new(entry.long).long(entry.long).help(entry.help);
-    if let Some(short) = entry.short {
-        arg = arg.short(short);
+    fn finish(self, first: Option<OsString>) -> Line {
+        Line { settings: self.settings, words: first.into_iter().chain(self.words).collect() }
     }
-    match &entry.kind {
-        Kind::Flag(_) => arg.action(ArgAction::SetTrue),
-        Kind::Value(name, parse) => arg
-            .action(ArgAction::Append)
-            .num_args(1)
-            .value_name(*name)
-            .allow_hyphen_values(true)
-            .value_parser(*parse),
-        Kind::Refused(table::Arity::Flag, why) => {
-            let check = move |given: &str| match given {
-                "true" => Err(why.refusal(entry.long)),
-                _ => Ok(false),
+
+    /// Handles a long option: its name or a unique prefix, and a value after `=`.
+    fn long(&mut self, option: &[u8]) -> Result<(), End> {
+        let (name, value) = match option.iter().position(|octet| *octet == b'=') {
+            Some(at) => {
+                let (name, value) = option.split_at(at);
+                (name, Some(OsStr::from_bytes(value.get(1..).unwrap_or_default()).to_owned()))
+            }
+            None => (option, None),
+        };
+        let entry = find(&String::from_utf8_lossy(name))?;
+        let value = match (entry.kind.arity(), value) {
+            (Arity::Flag, Some(_)) => {
+                let why = format!("option '--{}' doesn't allow an argument", entry.long);
+                return Err(End::Usage(why));
+            }
+            (Arity::Value, None) => Some(self.next_word(entry)?),
+            (_, value) => value,
+        };
+        self.apply(entry, value)
+    }
+
+    /// Handles a group of short options; the last one may have a value, in the group or after it.
+    fn short(&mut self, group: &[u8]) -> Result<(), End> {
+        let mut rest = group;
+        while let Some((letter, after)) = rest.split_first() {
+            let found = TABLE.iter().find(|it| it.short == Some(char::from(*letter)));
+            let Some(entry) = found else {
+                // A character of several octets is shown as a whole.
+                let letter = String::from_utf8_lossy(rest).chars().next().unwrap_or_default();
+                return Err(End::Usage(format!("invalid option -- '{letter}'")));
             };
-            arg.hide(true).action(ArgAction::SetTrue).value_parser(check)
+            let value = match (entry.kind.arity(), after) {
+                (Arity::Value, []) => Some(self.next_word(entry)?),
+                (Arity::Value, value) => Some(OsString::from_vec(value.to_owned())),
+                (Arity::Flag | Arity::OptionalValue, _) => None,
+            };
+            rest = if value.is_some() { &[] } else { after };
+            self.apply(entry, value)?;
         }
-        Kind::Refused(arity, why) => {
-            let check = move |_: &str| Err::<bool, InvalidValue>(why.refusal(entry.long));
-            let arg = arg.hide(true).action(ArgAction::Append).value_parser(check);
-            match arity {
-                table::Arity::OptionalValue => {
-                    arg.num_args(0..=1).require_equals(true).default_missing_value("")
-                }
-                _ => arg.num_args(1).allow_hyphen_values(true),
+        Ok(())
+    }
+
+    /// The word after an option that takes a value, whatever it looks like.
+    fn next_word(&mut self, entry: &Entry) -> Result<OsString, End> {
+        let why = || End::Usage(format!("option '--{}' requires an argument", entry.long));
+        self.words.next().ok_or_else(why)
+    }
+
+    fn apply(&mut self, entry: &Entry, value: Option<OsString>) -> Result<(), End> {
+        let invalid = |error: crate::value::InvalidValue| End::Invalid(error.to_string());
+        let setting = match &entry.kind {
+            Kind::Flag(setting) => setting.clone(),
+            Kind::Value(_, parse) => {
+                let value = value.unwrap_or_default();
+                let text = value.to_str();
+                let text = text.ok_or_else(|| End::Invalid("option value is not UTF-8".into()))?;
+                parse(text).map_err(invalid)?
             }
-        }
-        Kind::Help => arg.action(ArgAction::Help),
-        Kind::Version => arg.action(ArgAction::Version),
+            Kind::Refused(_, refusal) => return Err(invalid(refusal.refusal(entry.long))),
+            Kind::Help => return Err(End::Help),
+            Kind::Version => return Err(End::Version),
+        };
+        self.settings.push(setting);
+        Ok(())
     }
 }
 
-/// What to print for what the parser says, in the words that callers know.
-fn stop(name: &str, error: &clap::Error) -> Stop {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.as_str(),
-        _ => "",
-    };
-    // The parser shows an option with its value: `--mtu <OCTETS>`.
-    let option = || {
-        let shown = text(ContextKind::InvalidArg);
-        shown.split([' ', '=', '[']).next().unwrap_or(shown).to_owned()
-    };
-    let with_usage =
-        |line: String| Stop::Refused(format!("{name}: {line}\n{}", grammar().render_help()));
-    match error.kind() {
-        ErrorKind::DisplayHelp => Stop::Answer(grammar().render_help().to_string()),
-        ErrorKind::DisplayVersion => Stop::Answer(format!("pasta {}\n", env!("CARGO_PKG_VERSION"))),
-        ErrorKind::UnknownArgument => with_usage(unrecognized(text(ContextKind::InvalidArg))),
-        ErrorKind::InvalidValue => {
-            with_usage(format!("option '{}' requires an argument", option()))
-        }
-        ErrorKind::TooManyValues => {
-            with_usage(format!("option '{}' doesn't allow an argument", option()))
-        }
-        ErrorKind::InvalidUtf8 => Stop::Refused(format!("{name}: option value is not UTF-8\n")),
-        _ => match error.source() {
-            Some(why) => Stop::Refused(format!("{name}: {why}\n")),
-            None => with_usage(format!("cannot read the command line: {}", error.kind())),
-        },
+/// The option that `name` is, or of which it is a unique prefix.
+fn find(name: &str) -> Result<&'static Entry, End> {
+    if let Some(entry) = TABLE.iter().find(|entry| entry.long == name) {
+        return Ok(entry);
     }
-}
-
-fn unrecognized(option: &str) -> String {
-    let Some(prefix) = option.strip_prefix("--") else {
-        return format!("invalid option -- '{}'", option.trim_start_matches('-'));
-    };
-    let mut meant = TABLE.iter().map(|entry| entry.long).filter(|long| long.starts_with(prefix));
-    match (meant.next(), meant.next()) {
-        (Some(first), Some(second)) => {
-            let all = [first, second].into_iter().chain(meant);
-            let all: Vec<String> = all.map(|long| format!("'--{long}'")).collect();
-            format!("option '{option}' is ambiguous; possibilities: {}", all.join(" "))
+    let matches: Vec<_> = TABLE.iter().filter(|entry| entry.long.starts_with(name)).collect();
+    match matches.as_slice() {
+        [entry] => Ok(*entry),
+        [] => Err(End::Usage(format!("unrecognized option '--{name}'"))),
+        several => {
+            let names: Vec<_> = several.iter().map(|entry| format!("'--{}'", entry.long)).collect();
+            let names = names.join(" ");
+            Err(End::Usage(format!("option '--{name}' is ambiguous; possibilities: {names}")))
         }
-        _ => format!("unrecognized option '{option}'"),
     }
 }
 

@@ -98,7 +98,7 @@ pub(super) enum Kind {
     Version,
 }
 
-/// What a refused option takes, so that the words after it are parsed correctly.
+/// Whether an option takes a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Arity {
     /// Nothing.
@@ -131,6 +131,17 @@ impl Refusal {
             }
             Self::PasstOnly => format!("option '--{long}' is for passt mode only"),
         })
+    }
+}
+
+impl Kind {
+    /// Whether the option takes a value.
+    pub(super) fn arity(&self) -> Arity {
+        match self {
+            Self::Flag(_) | Self::Help | Self::Version => Arity::Flag,
+            Self::Value(..) => Arity::Value,
+            Self::Refused(arity, _) => *arity,
+        }
     }
 }
 

@@ -29,8 +29,14 @@ fn v4(octets: [u8; 4], len: Option<u8>) -> Setting {
 }
 
 #[test]
-fn the_parser_finds_no_fault_with_the_table() {
-    grammar().debug_assert();
+fn every_option_has_names_of_its_own() {
+    for (index, entry) in TABLE.iter().enumerate() {
+        for other in &TABLE[..index] {
+            assert_ne!(entry.long, other.long);
+            assert!(entry.short.is_none() || entry.short != other.short, "{:?}", entry.short);
+        }
+        assert!(entry.short.is_none_or(|letter| letter.is_ascii_alphanumeric()));
+    }
 }
 
 #[test]
@@ -59,7 +65,10 @@ fn options_come_in_the_order_in_which_they_were_given() {
     let wanted =
         [v4([10, 0, 0, 1], None), Setting::Netmask(24), v4([10, 0, 0, 2], None), Setting::Quiet];
     assert_eq!(settings("pasta -a 10.0.0.1 -n 24 -a 10.0.0.2 -q"), wanted);
-    assert_eq!(settings("pasta -4 -6 -4"), [Setting::Ipv6Only, Setting::Ipv4Only]);
+    assert_eq!(
+        settings("pasta -4 -6 -4"),
+        [Setting::Ipv4Only, Setting::Ipv6Only, Setting::Ipv4Only]
+    );
 }
 
 #[test]
@@ -197,5 +206,34 @@ fn help_shows_what_works_and_nothing_else() {
             .any(|line| line.split([' ', ',']).any(|word| word == format!("--{}", entry.long)));
         assert_eq!(shown, !matches!(entry.kind, Kind::Refused(..)), "{}", entry.long);
         assert_eq!(entry.help.is_empty(), matches!(entry.kind, Kind::Refused(..)));
+    }
+}
+
+#[test]
+fn values_are_taken_as_getopt_takes_them() {
+    // After a letter an equals sign is part of the value, and a word of one dash is no option.
+    assert_eq!(refusal("pasta -m=1500"), "pasta: invalid MTU: '=1500'");
+    assert_eq!(refusal("pasta --mtu=1=2"), "pasta: invalid MTU: '1=2'");
+    assert_eq!(refusal("pasta -4=x"), "pasta: invalid option -- '='");
+    assert_eq!(words("pasta -4 - -x"), ["-", "-x"]);
+    assert_eq!(refusal("pasta -4\u{e9}"), "pasta: invalid option -- '\u{e9}'");
+}
+
+#[test]
+fn words_of_the_command_need_not_be_utf_8_but_values_do() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = || OsString::from_vec(vec![0xff]);
+    let line = parse(["pasta".into(), odd()]).unwrap();
+    assert_eq!(line.words, [odd()]);
+    let refused = parse(["pasta".into(), "-m".into(), odd()]);
+    assert_eq!(refused, Err(Stop::Refused("pasta: option value is not UTF-8\n".into())));
+    assert!(parse(["pasta".into(), OsString::from_vec(b"-\xff".to_vec())]).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_words_are_parsed_without_panic(words: Vec<Vec<u8>>) {
+        use std::os::unix::ffi::OsStringExt;
+        let _ = parse(words.into_iter().map(OsString::from_vec));
     }
 }

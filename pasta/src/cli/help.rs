@@ -1,0 +1,74 @@
+//! The text of `--help`, made from the table of options.
+
+use super::table::{Entry, Kind, TABLE};
+
+/// Columns of a line. Chosen: fits every terminal.
+const WIDTH: usize = 80;
+
+/// Column at which descriptions begin. Chosen: most options fit before it.
+const DESCRIPTION: usize = 31;
+
+const HEAD: &str = "\
+User-mode networking for network namespaces, without privilege
+
+Usage: pasta [OPTIONS] [--] [COMMAND [ARG...]]
+
+";
+
+/// The whole text, with its line end.
+pub(super) fn render() -> String {
+    let mut text = HEAD.to_owned();
+    describe(
+        &mut text,
+        "  COMMAND",
+        "Program to run in the new namespace (default: a login shell)",
+    );
+    text.push_str("\nOptions:\n");
+    for entry in TABLE.iter().filter(|entry| !matches!(entry.kind, Kind::Refused(..))) {
+        describe(&mut text, &synopsis(entry), entry.help);
+    }
+    text
+}
+
+fn synopsis(entry: &Entry) -> String {
+    let short = entry.short.map_or_else(|| "   ".to_owned(), |letter| format!("-{letter},"));
+    match entry.kind {
+        Kind::Value(value, _) => format!("  {short} --{} {value}", entry.long),
+        _ => format!("  {short} --{}", entry.long),
+    }
+}
+
+/// Appends an item and its description, wrapped, which begins in the same line if the item is short
+/// enough.
+fn describe(text: &mut String, item: &str, description: &str) {
+    let mut column = item.chars().count();
+    text.push_str(item);
+    for (index, word) in description.split(' ').enumerate() {
+        let end = column.max(DESCRIPTION) + 1 + word.chars().count();
+        if (index == 0 && column + 2 > DESCRIPTION) || (index > 0 && end > WIDTH) {
+            text.push('\n');
+            column = 0;
+        }
+        let blanks = if column < DESCRIPTION { DESCRIPTION - column } else { 1 };
+        text.extend(std::iter::repeat_n(' ', blanks));
+        text.push_str(word);
+        column += blanks + word.chars().count();
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_fit_the_width_and_descriptions_are_aligned() {
+        let text = render();
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
+        let wanted = "  -f, --foreground             Stay in the foreground";
+        assert!(text.contains(wanted), "{text}");
+        let wanted = "  -a, --address ADDRESS[/LENGTH]\n                               Address in";
+        assert!(text.contains(wanted), "{text}");
+    }
+}
