@@ -81,13 +81,11 @@ pub(crate) fn port_system() -> System {
     }
 }
 
-impl KernelFamilies {
-    /// Asks the kernel which address families it has sockets for.
-    pub(crate) fn probe() -> Self {
-        let has = |family| {
-            let kind = (SockType::Datagram, SockFlag::SOCK_CLOEXEC);
-            !matches!(socket(family, kind.0, kind.1, None), Err(Errno::EAFNOSUPPORT))
-        };
-        Self { ipv4: has(AddressFamily::Inet), ipv6: has(AddressFamily::Inet6) }
-    }
+/// Asks the kernel which address families it has sockets for.
+pub(crate) fn kernel_families() -> KernelFamilies {
+    let has = |family| {
+        let kind = (SockType::Datagram, SockFlag::SOCK_CLOEXEC);
+        !matches!(socket(family, kind.0, kind.1, None), Err(Errno::EAFNOSUPPORT))
+    };
+    KernelFamilies { ipv4: has(AddressFamily::Inet), ipv6: has(AddressFamily::Inet6) }
 }

@@ -24,7 +24,7 @@ use crate::identity::{self, Identity, IdentityError, Privilege};
 use crate::inherited::InheritedState;
 use crate::log::{Helper, Log, emit};
 use crate::namespace::{CreateError, InitProcess, Namespaces};
-use crate::options::{InvalidOptions, KernelFamilies, Options, PerFamily, SandboxReport};
+use crate::options::{InvalidOptions, Options, PerFamily, SandboxReport};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
 use crate::signals::ReceivedSignal;
@@ -150,7 +150,7 @@ impl Prepared {
     /// [`LaunchError`].
     pub(crate) fn new(options: &Options, log: &mut Log) -> Result<Self, LaunchError> {
         let (services, warnings) =
-            options.services(KernelFamilies::probe()).map_err(LaunchError::Options)?;
+            options.services(host::kernel_families()).map_err(LaunchError::Options)?;
         for warning in options.warnings.iter().chain(&warnings) {
             log.warn(warning);
         }

@@ -107,9 +107,7 @@ impl Log {
             self.write(record.level, &format!("{}: {}", from.name(), record.text));
         }
     }
-}
 
-impl Log {
     /// Writes a whole line without blocking, or counts it as lost.
     fn write_line(&mut self, text: &str) {
         let (threshold, elapsed) = (self.level, self.start.elapsed());

@@ -97,24 +97,42 @@ pub(crate) struct Options {
     /// Warnings, one line each.
     pub(crate) warnings: Vec<String>,
     families: Families,
+    interface: Interface,
+    following: Following,
+    nat: Nat,
+    ports: Ports,
+}
+
+/// The interface in the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Interface {
+    tap: TapUse,
     configure: Configure,
     template: Option<IfName>,
-    tap_name: Option<IfName>,
+    name: Option<IfName>,
     addresses: PerFamily<Vec<Ipv4Net>, Vec<Ipv6Net>>,
     gateway: Addresses,
     mtu: Option<Mtu>,
-    following: Following,
+    mac: Option<MacAddr>,
+}
+
+/// The address policy of flows, and our MAC address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Nat {
     our_mac: MacAddr,
-    tap_mac: Option<MacAddr>,
     outbound: Addresses,
     host_loopback: PerFamily<HostLoopback<Ipv4Addr>, HostLoopback<Ipv6Addr>>,
     guest_address: Addresses,
     dns_forward: Addresses,
     dns_host: Addresses,
-    ports: Vec<(PortOption, Spec)>,
+}
+
+/// Port forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ports {
+    specs: Vec<(PortOption, Spec)>,
     splice: Splice,
     loopback: LoopbackTarget,
-    tap: TapUse,
 }
 
 /// Options that are valid one by one, but not together. The text is a whole line without the
@@ -138,31 +156,49 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, InvalidOptions> {
 #[derive(Debug, Default)]
 struct Builder {
     families: Option<Families>,
+    interface: InterfaceBuilder,
+    follow_options: Vec<FollowOption>,
+    nat: NatBuilder,
+    ports: PortsBuilder,
+    log_level: Option<LogLevel>,
+    run_as: Option<RunAs>,
+    sandbox_report: bool,
+    warnings: Vec<String>,
+}
+
+/// As [`Interface`], before the checks.
+#[derive(Debug, Default)]
+struct InterfaceBuilder {
     configure: bool,
     template: Option<IfName>,
-    tap_name: Option<IfName>,
+    name: Option<IfName>,
     ipv4: Vec<PendingAddress>,
     ipv6: Vec<Ipv6Net>,
     early_netmask: Option<u8>,
     gateway: Addresses,
     mtu: Option<u16>,
-    follow_options: Vec<FollowOption>,
+    mac: Option<MacAddr>,
+}
+
+/// As [`Nat`], before the checks.
+#[derive(Debug, Default)]
+struct NatBuilder {
     our_mac: Option<MacAddr>,
-    tap_mac: Option<MacAddr>,
     outbound: Addresses,
     map_host_loopback: Addresses,
     no_map_gateway: bool,
     guest_address: Addresses,
     dns_forward: Addresses,
     dns_host: Addresses,
-    log_level: Option<LogLevel>,
-    run_as: Option<RunAs>,
-    sandbox_report: bool,
-    ports: Vec<(PortOption, Spec)>,
+}
+
+/// As [`Ports`], before the checks.
+#[derive(Debug, Default)]
+struct PortsBuilder {
+    specs: Vec<(PortOption, Spec)>,
     loopback_to_loopback: bool,
     no_splice: bool,
     splice_only: bool,
-    warnings: Vec<String>,
 }
 
 /// An IPv4 address of `-a` and the `-n` that belongs to it.
@@ -231,11 +267,14 @@ impl Options {
         if services.ipv4 == Service::On {
             lines.push(format!(
                 "127.0.0.1 of the host: {}",
-                describe_loopback(self.host_loopback.ipv4)
+                describe_loopback(self.nat.host_loopback.ipv4)
             ));
         }
         if services.ipv6 == Service::On {
-            lines.push(format!("::1 of the host: {}", describe_loopback(self.host_loopback.ipv6)));
+            lines.push(format!(
+                "::1 of the host: {}",
+                describe_loopback(self.nat.host_loopback.ipv6)
+            ));
         }
         lines
     }
@@ -250,18 +289,20 @@ impl Options {
         services: &PerFamily<Service, Service>,
         system: System,
     ) -> Result<Forwards, InvalidOptions> {
-        ports::build_rules(&self.ports, services.ipv4, services.ipv6, system)
+        ports::build_rules(&self.ports.specs, services.ipv4, services.ipv6, system)
             .map_err(|conflict| InvalidOptions(conflict.to_string()))
     }
 
     /// Whether there is an interface in the namespace.
     pub(crate) fn tap(&self) -> TapUse {
-        self.tap
+        self.interface.tap
     }
 
     /// Whether the namespace is changed after start: then the monitor keeps `CAP_NET_ADMIN`.
     pub(crate) fn changes_namespace(&self) -> bool {
-        self.tap == TapUse::Make && self.configure == Configure::Namespace && self.follows()
+        self.interface.tap == TapUse::Make
+            && self.interface.configure == Configure::Namespace
+            && self.follows()
     }
 
     /// Whether the host's network is followed after start.
@@ -284,22 +325,22 @@ impl Options {
         MonitorStart {
             ipv4: services.ipv4,
             ipv6: services.ipv6,
-            configure: self.configure,
-            tap: self.tap,
-            template: self.template.clone(),
-            tap_name: self.tap_name.clone(),
-            mtu: self.mtu,
-            tap_mac: self.tap_mac,
+            configure: self.interface.configure,
+            tap: self.interface.tap,
+            template: self.interface.template.clone(),
+            tap_name: self.interface.name.clone(),
+            mtu: self.interface.mtu,
+            tap_mac: self.interface.mac,
             // They fit: `from_line` refuses longer lists.
-            ipv4_addresses: Bounded::truncated(self.addresses.ipv4.iter().copied()).0,
-            ipv6_addresses: Bounded::truncated(self.addresses.ipv6.iter().copied()).0,
-            ipv4_gateway: self.gateway.ipv4,
-            ipv6_gateway: self.gateway.ipv6,
+            ipv4_addresses: Bounded::truncated(self.interface.addresses.ipv4.iter().copied()).0,
+            ipv6_addresses: Bounded::truncated(self.interface.addresses.ipv6.iter().copied()).0,
+            ipv4_gateway: self.interface.gateway.ipv4,
+            ipv6_gateway: self.interface.gateway.ipv6,
             following: self.following,
             // They fit: `ports::build_rules` limits their number.
             outbound: Bounded::truncated(forwards.outbound.iter().cloned()).0,
             ports: forwards.watched(),
-            loopback: self.loopback,
+            loopback: self.ports.loopback,
             log_level: self.log_level,
         }
     }
@@ -311,26 +352,26 @@ impl Options {
         tap: Option<TapInfo>,
     ) -> DatapathStart {
         DatapathStart {
-            our_mac: self.our_mac,
+            our_mac: self.nat.our_mac,
             tap,
             ipv4: FamilyPolicy {
                 service: services.ipv4,
-                host_loopback: self.host_loopback.ipv4,
-                guest_address: self.guest_address.ipv4,
-                dns_forward: self.dns_forward.ipv4,
-                dns_host: self.dns_host.ipv4,
-                outbound: self.outbound.ipv4,
+                host_loopback: self.nat.host_loopback.ipv4,
+                guest_address: self.nat.guest_address.ipv4,
+                dns_forward: self.nat.dns_forward.ipv4,
+                dns_host: self.nat.dns_host.ipv4,
+                outbound: self.nat.outbound.ipv4,
             },
             ipv6: FamilyPolicy {
                 service: services.ipv6,
-                host_loopback: self.host_loopback.ipv6,
-                guest_address: self.guest_address.ipv6,
-                dns_forward: self.dns_forward.ipv6,
-                dns_host: self.dns_host.ipv6,
-                outbound: self.outbound.ipv6,
+                host_loopback: self.nat.host_loopback.ipv6,
+                guest_address: self.nat.guest_address.ipv6,
+                dns_forward: self.nat.dns_forward.ipv6,
+                dns_host: self.nat.dns_host.ipv6,
+                outbound: self.nat.outbound.ipv6,
             },
-            splice: self.splice,
-            loopback: self.loopback,
+            splice: self.ports.splice,
+            loopback: self.ports.loopback,
             log_level: self.log_level,
         }
     }
@@ -370,35 +411,35 @@ impl Builder {
         match setting {
             Setting::Ipv4Only => self.families = Some(Families::Ipv4Only),
             Setting::Ipv6Only => self.families = Some(Families::Ipv6Only),
-            Setting::Template(name) => self.template = Some(name),
-            Setting::TapName(name) => self.tap_name = Some(name),
+            Setting::Template(name) => self.interface.template = Some(name),
+            Setting::TapName(name) => self.interface.name = Some(name),
             Setting::Address(AddressValue::V4(address, len)) => {
-                let netmask = self.early_netmask.take();
-                self.ipv4.push(PendingAddress { address, len, netmask });
+                let netmask = self.interface.early_netmask.take();
+                self.interface.ipv4.push(PendingAddress { address, len, netmask });
             }
-            Setting::Address(AddressValue::V6(net)) => self.ipv6.push(net),
-            Setting::Netmask(len) => match self.ipv4.last_mut() {
+            Setting::Address(AddressValue::V6(net)) => self.interface.ipv6.push(net),
+            Setting::Netmask(len) => match self.interface.ipv4.last_mut() {
                 Some(pending) => pending.netmask = Some(len),
-                None => self.early_netmask = Some(len),
+                None => self.interface.early_netmask = Some(len),
             },
-            Setting::Gateway(address) => self.gateway.set(address),
+            Setting::Gateway(address) => self.interface.gateway.set(address),
             Setting::Mtu(octets) => {
-                self.mtu = Some(octets);
+                self.interface.mtu = Some(octets);
                 self.follow_options.push(FollowOption::Mtu(MtuSource::Fixed));
             }
             Setting::Following(option) => self.follow_options.push(option),
-            Setting::OurMac(mac) => self.our_mac = Some(mac),
-            Setting::TapMac(mac) => self.tap_mac = Some(mac),
-            Setting::Outbound(address) => self.outbound.set(address),
+            Setting::OurMac(mac) => self.nat.our_mac = Some(mac),
+            Setting::TapMac(mac) => self.interface.mac = Some(mac),
+            Setting::Outbound(address) => self.nat.outbound.set(address),
             Setting::MapHostLoopback(value) => {
-                self.no_map_gateway |= value == AddressOrNone::None;
-                self.map_host_loopback.set_or_clear(value);
+                self.nat.no_map_gateway |= value == AddressOrNone::None;
+                self.nat.map_host_loopback.set_or_clear(value);
             }
-            Setting::NoMapGateway => self.no_map_gateway = true,
-            Setting::MapGuestAddress(value) => self.guest_address.set_or_clear(value),
-            Setting::DnsForward(address) => self.dns_forward.set(address),
-            Setting::DnsHost(address) => self.dns_host.set(address),
-            Setting::ConfigureNamespace => self.configure = true,
+            Setting::NoMapGateway => self.nat.no_map_gateway = true,
+            Setting::MapGuestAddress(value) => self.nat.guest_address.set_or_clear(value),
+            Setting::DnsForward(address) => self.nat.dns_forward.set(address),
+            Setting::DnsHost(address) => self.nat.dns_host.set(address),
+            Setting::ConfigureNamespace => self.interface.configure = true,
             // Trace implies debug, in either order.
             Setting::Debug => self.log_level = self.log_level.max(Some(LogLevel::Debug)),
             Setting::Trace => self.log_level = Some(LogLevel::Trace),
@@ -408,10 +449,10 @@ impl Builder {
             Setting::Stderr => {
                 self.warnings.push("option '--stderr' is deprecated and has no effect".into());
             }
-            Setting::Ports(option, spec) => self.ports.push((option, spec)),
-            Setting::LoopbackToLoopback => self.loopback_to_loopback = true,
-            Setting::NoSplice => self.no_splice = true,
-            Setting::SpliceOnly => self.splice_only = true,
+            Setting::Ports(option, spec) => self.ports.specs.push((option, spec)),
+            Setting::LoopbackToLoopback => self.ports.loopback_to_loopback = true,
+            Setting::NoSplice => self.ports.no_splice = true,
+            Setting::SpliceOnly => self.ports.splice_only = true,
             Setting::RunAs(run_as) => self.run_as = Some(run_as),
             Setting::SandboxReport => self.sandbox_report = true,
         }
@@ -419,27 +460,9 @@ impl Builder {
 
     fn finish(mut self, program: Program) -> Result<Options, InvalidOptions> {
         let families = self.families.unwrap_or(Families::Both);
-        let ipv4 = self.ipv4.iter().map(|pending| pending.net()).collect::<Result<Vec<_>, _>>()?;
-        let addresses = PerFamily { ipv4, ipv6: self.ipv6 };
-        if Bounded::<_, 64>::try_from(addresses.ipv4.clone()).is_err()
-            || Bounded::<_, 64>::try_from(addresses.ipv6.clone()).is_err()
-        {
-            return refuse("more than 64 addresses of one family");
-        }
-        if self.early_netmask.is_some() {
-            return refuse("a netmask (-n) needs an IPv4 address (-a)");
-        }
-        if self.no_splice && self.splice_only {
-            return refuse("--no-splice and --splice-only exclude each other");
-        }
-        if self.no_splice && self.loopback_to_loopback {
-            return refuse("--host-lo-to-ns-lo needs what --no-splice switches off");
-        }
-        let to_loopback = self.loopback_to_loopback || self.splice_only;
-        let mtu = checked_mtu(self.mtu, families, &mut self.warnings);
-        let following = following(&self.follow_options, self.template.is_some());
-        let loopback = &self.map_host_loopback;
-        let otherwise = self.no_map_gateway;
+        let mtu = checked_mtu(self.interface.mtu, families, &mut self.warnings);
+        let following = following(&self.follow_options, self.interface.template.is_some());
+        let tap = if self.ports.splice_only { TapUse::None } else { TapUse::Make };
         Ok(Options {
             program,
             run_as: self.run_as,
@@ -450,30 +473,72 @@ impl Builder {
             },
             warnings: self.warnings,
             families,
+            interface: self.interface.finish(tap, mtu)?,
+            following,
+            nat: self.nat.finish(),
+            ports: self.ports.finish()?,
+        })
+    }
+}
+
+impl InterfaceBuilder {
+    fn finish(self, tap: TapUse, mtu: Option<Mtu>) -> Result<Interface, InvalidOptions> {
+        let ipv4 = self.ipv4.iter().map(|pending| pending.net()).collect::<Result<Vec<_>, _>>()?;
+        let addresses = PerFamily { ipv4, ipv6: self.ipv6 };
+        if Bounded::<_, 64>::try_from(addresses.ipv4.clone()).is_err()
+            || Bounded::<_, 64>::try_from(addresses.ipv6.clone()).is_err()
+        {
+            return refuse("more than 64 addresses of one family");
+        }
+        if self.early_netmask.is_some() {
+            return refuse("a netmask (-n) needs an IPv4 address (-a)");
+        }
+        Ok(Interface {
+            tap,
             configure: match self.configure {
                 true => Configure::Namespace,
                 false => Configure::LoopbackOnly,
             },
             template: self.template,
-            tap_name: self.tap_name,
+            name: self.name,
             addresses,
             gateway: self.gateway,
             mtu,
-            following,
+            mac: self.mac,
+        })
+    }
+}
+
+impl NatBuilder {
+    fn finish(self) -> Nat {
+        let loopback = &self.map_host_loopback;
+        Nat {
             our_mac: self.our_mac.unwrap_or(MacAddr::OURS_BY_DEFAULT),
-            tap_mac: self.tap_mac,
             outbound: self.outbound,
             host_loopback: PerFamily {
-                ipv4: host_loopback(loopback.ipv4, otherwise),
-                ipv6: host_loopback(loopback.ipv6, otherwise),
+                ipv4: host_loopback(loopback.ipv4, self.no_map_gateway),
+                ipv6: host_loopback(loopback.ipv6, self.no_map_gateway),
             },
             guest_address: self.guest_address,
             dns_forward: self.dns_forward,
             dns_host: self.dns_host,
-            ports: self.ports,
+        }
+    }
+}
+
+impl PortsBuilder {
+    fn finish(self) -> Result<Ports, InvalidOptions> {
+        if self.no_splice && self.splice_only {
+            return refuse("--no-splice and --splice-only exclude each other");
+        }
+        if self.no_splice && self.loopback_to_loopback {
+            return refuse("--host-lo-to-ns-lo needs what --no-splice switches off");
+        }
+        let to_loopback = self.loopback_to_loopback || self.splice_only;
+        Ok(Ports {
+            specs: self.specs,
             splice: if self.no_splice { Splice::Off } else { Splice::On },
             loopback: if to_loopback { LoopbackTarget::Loopback } else { LoopbackTarget::Address },
-            tap: if self.splice_only { TapUse::None } else { TapUse::Make },
         })
     }
 }

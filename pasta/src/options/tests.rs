@@ -135,7 +135,7 @@ fn guest_address_map_is_cleared_for_both_families_by_none() {
 fn mtu_is_the_default_the_kernels_or_the_given_one() {
     let mtu = |line| {
         let options = options(line).unwrap();
-        (options.mtu.map(Mtu::get), options.warnings)
+        (options.interface.mtu.map(Mtu::get), options.warnings)
     };
     assert_eq!(mtu("pasta"), (Some(65520), vec![]));
     assert_eq!(mtu("pasta -m 0"), (None, vec![]));
