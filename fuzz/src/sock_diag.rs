@@ -25,9 +25,9 @@ pub fn check(octets: &[u8]) {
         let mut look = Look::new(side, LoopbackTarget::Loopback);
         look.begin();
         assert!(look.question().is_some());
-        let progress = look.handle_message(octets);
+        let progress = look.take_in(octets);
         // The first of two lists of TCP: nothing is concluded, and it is not over.
         assert_ne!(progress, Ok(Progress::Over));
-        assert!(look.message().is_none());
+        assert!(look.news().is_none());
     }
 }
