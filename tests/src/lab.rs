@@ -4,9 +4,9 @@ pub mod address;
 pub mod admin;
 pub mod enter;
 mod files;
+pub mod machine;
 pub mod network;
 pub mod pasta;
-pub mod place;
 pub mod process;
 pub mod programs;
 pub mod service;
@@ -19,8 +19,8 @@ use std::path::PathBuf;
 
 pub use address::{Family, UPLINK};
 pub use enter::Power;
+pub use machine::Machine;
 pub use pasta::{Pasta, Running};
-pub use place::Place;
 pub use session::{Reply, Session};
 
 use crate::Outcome;
@@ -89,12 +89,12 @@ impl Lab {
     }
 
     /// The host: the machine that `pasta` runs on.
-    pub const fn host(&self) -> &Place {
+    pub const fn host(&self) -> &Machine {
         &self.network.host
     }
 
     /// The remote machine: router and every server.
-    pub const fn remote(&self) -> &Place {
+    pub const fn remote(&self) -> &Machine {
         &self.network.remote
     }
 

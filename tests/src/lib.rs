@@ -30,9 +30,9 @@
 
 pub mod bench;
 pub mod client;
-pub mod crowd;
 pub mod harness;
 pub mod lab;
+pub mod many_flows;
 pub mod netlink;
 pub mod pattern;
 pub mod sys;

@@ -2,7 +2,7 @@
 //!
 //! A pattern is the little-endian output of SplitMix64 run as a counter: the octets at any offset
 //! depend on the seed and the offset alone. A receiver therefore compares what arrives with what
-//! must be at that place, which finds loss, reordering, duplication and corruption, and says where.
+//! must be at that offset, which finds loss, reordering, duplication and corruption, and says where.
 //! That is stronger than a hash of the whole and needs no second pass.
 
 /// The octets of one seed.

@@ -86,7 +86,7 @@ pub struct Refusal {
     /// Which arguments make it the call that is meant: their places, and the lower halves of their
     /// values.
     pub arguments: &'static [(u32, libc::c_int)],
-    /// What the program is told.
+    /// What the program is given.
     pub error: libc::c_int,
 }
 
@@ -121,16 +121,16 @@ fn refusing_program(refusals: &[Refusal]) -> Vec<libc::sock_filter> {
     let plain = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     // `struct seccomp_data`: the number, the architecture, an address, then six arguments of 64 bits.
     let number = 0;
-    let argument = |place: u32| 16 + 8 * place + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let argument = |index: u32| 16 + 8 * index + if cfg!(target_endian = "big") { 4 } else { 0 };
     let mut program = Vec::new();
     for refusal in refusals {
         let mut wanted = vec![(number, refusal.call as u32)];
         wanted.extend(
-            refusal.arguments.iter().map(|(place, value)| (argument(*place), *value as u32)),
+            refusal.arguments.iter().map(|(index, value)| (argument(*index), *value as u32)),
         );
-        for (done, (place, value)) in wanted.iter().enumerate() {
+        for (done, (offset, value)) in wanted.iter().enumerate() {
             let to_next = 2 * (wanted.len() - done) - 1;
-            program.push(plain(BPF_LD | BPF_W | BPF_ABS, *place));
+            program.push(plain(BPF_LD | BPF_W | BPF_ABS, *offset));
             let compare = plain(BPF_JMP | BPF_JEQ | BPF_K, *value);
             program.push(libc::sock_filter { jf: to_next as u8, ..compare });
         }

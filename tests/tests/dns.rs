@@ -1,5 +1,5 @@
 //! The host's resolvers, followed while the program runs. Cases are named after the scenarios of the
-//! page on host changes; times are only deadlines, far beyond what the page promises.
+//! page on host changes; times are only deadlines, far beyond what the page specifies.
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -59,7 +59,7 @@ fn forwarding(lab: &Lab, family: Family, options: &[&str]) -> Outcome<(Session, 
     Ok((session, address::endpoint(forward, 53)))
 }
 
-/// Asks at `at` until `server` has heard of it.
+/// Asks at `at` until `server` has received the query.
 fn reaches(inside: &mut Session, at: &str, server: &Service) -> Outcome {
     wait::until(&format!("a query at {}", server.address()), || {
         inside.must(["udp", "echo", at, "64"]).ok()?;
@@ -67,7 +67,7 @@ fn reaches(inside: &mut Session, at: &str, server: &Service) -> Outcome {
     })
 }
 
-/// Forgets what `server` has heard so far.
+/// Forgets what `server` has received so far.
 fn forget(server: &Service) {
     while !server.was_left_alone() {}
 }

@@ -51,7 +51,7 @@ fn command_outlives_the_datapath_and_keeps_its_exit_code(lab: &Lab) -> Outcome {
     let lost = inside.ask(["tcp", "connect-within", &echo.endpoint(), "1000"])?;
     assert!(lost.result.is_err(), "there is a network without a datapath: {lost:?}");
     let finished = inside.end(9)?.expect_code(9)?;
-    assert!(finished.errors.contains("datapath"), "nobody was told: {finished:?}");
+    assert!(finished.errors.contains("datapath"), "not in the log: {finished:?}");
     process::wait_until_none_left()
 }
 
@@ -70,7 +70,7 @@ fn traffic_outlives_the_monitor(lab: &Lab) -> Outcome {
     inside.must(["tcp", "echo", &echo.endpoint(), "1", "1000000"])?;
     inside.must(["ping", "198.51.100.1", "1", "56"])?;
     let finished = inside.end(9)?.expect_code(9)?;
-    assert!(finished.errors.contains("monitor"), "nobody was told: {finished:?}");
+    assert!(finished.errors.contains("monitor"), "not in the log: {finished:?}");
     process::wait_until_none_left()
 }
 

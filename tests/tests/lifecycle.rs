@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         case!(lab, orphans_end_with_the_command),
         case!(lab, failed_start_leaves_nothing),
         case!(lab, status_tells_what_the_start_waits_for),
-        case!(lab, version_and_help_are_told_without_a_network),
+        case!(lab, version_and_help_are_printed_without_a_network),
         case!(lab, unknown_option_is_named),
         case!(lab, quiet_run_says_nothing),
         case!(lab, two_instances_do_not_disturb_each_other),
@@ -324,7 +324,7 @@ fn status_tells_what_the_start_waits_for(lab: &Lab) -> Outcome {
     process::wait_until_none_left()
 }
 
-fn version_and_help_are_told_without_a_network(lab: &Lab) -> Outcome {
+fn version_and_help_are_printed_without_a_network(lab: &Lab) -> Outcome {
     lab.remove_uplink()?;
 
     let version = lab.pasta().with(["--version"]).run([""; 0])?.expect_code(0)?;

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use tests::harness::{self, Case};
 use tests::lab::admin::{Admin, Inside, index_of};
 use tests::lab::service::{self, send_pattern, verify_pattern};
-use tests::lab::{Family, Lab, Place, Session, UPLINK, process, wait};
+use tests::lab::{Family, Lab, Machine, Session, UPLINK, process, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
@@ -56,8 +56,8 @@ const LARGE: u64 = if cfg!(debug_assertions) { 64 << 20 } else { 256 << 20 };
 const SOON: Duration = Duration::from_millis(500);
 
 /// A client that waits no longer than the lab's patience.
-fn client(place: &Place, from: Option<IpAddr>, to: SocketAddr) -> Outcome<TcpStream> {
-    place.run(move || {
+fn client(machine: &Machine, from: Option<IpAddr>, to: SocketAddr) -> Outcome<TcpStream> {
+    machine.run(move || {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let stream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         if let Some(from) = from {
@@ -80,8 +80,8 @@ fn exchange(stream: &mut TcpStream) -> Outcome {
 }
 
 /// A whole conversation with an echo service, to the end.
-fn talk(place: &Place, from: Option<IpAddr>, to: SocketAddr) -> Outcome<SocketAddr> {
-    let mut stream = client(place, from, to)?;
+fn talk(machine: &Machine, from: Option<IpAddr>, to: SocketAddr) -> Outcome<SocketAddr> {
+    let mut stream = client(machine, from, to)?;
     exchange(&mut stream)?;
     stream.shutdown(Shutdown::Write)?;
     if stream.read(&mut [0])? != 0 {
@@ -131,18 +131,18 @@ fn remote_client_is_seen_with_its_own_address(lab: &Lab, family: Family) -> Outc
 }
 
 /// A datagram there and back.
-fn ask(place: &Place, from: IpAddr, to: SocketAddr, octets: &[u8]) -> Outcome<SocketAddr> {
-    ask_within(wait::PATIENCE, place, from, to, octets)
+fn ask(machine: &Machine, from: IpAddr, to: SocketAddr, octets: &[u8]) -> Outcome<SocketAddr> {
+    ask_within(wait::PATIENCE, machine, from, to, octets)
 }
 
 fn ask_within(
     limit: Duration,
-    place: &Place,
+    machine: &Machine,
     from: IpAddr,
     to: SocketAddr,
     octets: &[u8],
 ) -> Outcome<SocketAddr> {
-    place.run(|| {
+    machine.run(|| {
         let socket = UdpSocket::bind((from, 0))?;
         // Only what comes from there is taken.
         socket.connect(to)?;
@@ -259,17 +259,17 @@ fn local_datagrams_take_the_same_ways(lab: &Lab, family: Family) -> Outcome {
 }
 
 /// Both directions of a large transfer, one after the other.
-fn transfer(lab: &Lab, inside: &mut Session, place: &Place, to: SocketAddr) -> Outcome {
+fn transfer(lab: &Lab, inside: &mut Session, machine: &Machine, to: SocketAddr) -> Outcome {
     let _ = lab;
     let pattern = Pattern::new(1);
     let download = SocketAddr::new(to.ip(), to.port());
     let upload = SocketAddr::new(to.ip(), to.port() + 1);
-    let mut stream = client(place, None, download)?;
+    let mut stream = client(machine, None, download)?;
     assert_eq!(verify_pattern(&mut stream, pattern)?, LARGE);
     drop(stream);
     inside.must(["serve", "report", "source"])?;
 
-    let mut stream = client(place, None, upload)?;
+    let mut stream = client(machine, None, upload)?;
     send_pattern(&mut stream, pattern, LARGE)?;
     stream.shutdown(Shutdown::Write)?;
     let mut verdict = String::new();
@@ -296,10 +296,10 @@ fn large_transfers_of_local_clients_arrive_unchanged(lab: &Lab, family: Family) 
     transfer(lab, &mut inside, lab.host(), SocketAddr::new(family.loopback(), 8000))
 }
 
-/// The client ends first and hears the rest; then the service does.
-fn ends_apart(place: &Place, to: SocketAddr) -> Outcome {
+/// The client ends first and receives the rest; then the service does.
+fn ends_apart(machine: &Machine, to: SocketAddr) -> Outcome {
     // The echo service answers the end with its own: what is under way still arrives.
-    let mut stream = client(place, None, to)?;
+    let mut stream = client(machine, None, to)?;
     let pattern = Pattern::new(5);
     let sent = pattern.octets(300_000);
     stream.write_all(&sent)?;
@@ -309,7 +309,7 @@ fn ends_apart(place: &Place, to: SocketAddr) -> Outcome {
     assert!(received == sent, "{} of {} octets came back", received.len(), sent.len());
 
     // The source ends first and waits for the client's end, which it then reports.
-    let mut stream = client(place, None, SocketAddr::new(to.ip(), to.port() + 1))?;
+    let mut stream = client(machine, None, SocketAddr::new(to.ip(), to.port() + 1))?;
     assert_eq!(verify_pattern(&mut stream, Pattern::new(6))?, 300_000);
     stream.shutdown(Shutdown::Write)?;
     Ok(())
@@ -377,10 +377,10 @@ fn listening_address_and_interface_limit_who_is_let_in(lab: &Lab, family: Family
     for _ in 0..3 {
         peer(&mut inside, "echo")?;
     }
-    for (place, address, port) in
+    for (machine, address, port) in
         [(lab.remote(), host, 8001), (lab.host(), loopback, 8000), (lab.host(), loopback, 8002)]
     {
-        let refused = client(place, None, SocketAddr::new(address, port));
+        let refused = client(machine, None, SocketAddr::new(address, port));
         assert!(refused.is_err(), "{address} {port} let somebody in");
     }
     Ok(())
@@ -499,9 +499,9 @@ fn hundreds_of_connections_at_once_are_all_served(lab: &Lab) -> Outcome {
     const COUNT: usize = 400;
     let family = Family::V4;
     let mut inside = serving(lab, family, 8000, &["-t", "8000"])?;
-    for (place, address) in [(lab.remote(), family.host()), (lab.host(), family.loopback())] {
+    for (machine, address) in [(lab.remote(), family.host()), (lab.host(), family.loopback())] {
         let to = SocketAddr::new(address, 8000);
-        let open: Result<Vec<_>, _> = (0..COUNT).map(|_| client(place, None, to)).collect();
+        let open: Result<Vec<_>, _> = (0..COUNT).map(|_| client(machine, None, to)).collect();
         let mut open = open?;
         for stream in &mut open {
             exchange(stream)?;
@@ -521,16 +521,16 @@ fn thousands_of_connections_at_once_are_all_served(lab: &Lab) -> Outcome {
     let family = Family::V4;
     let _inside = serving(lab, family, 8000, &["-t", "8000"])?;
     let ways = [(lab.remote(), family.host(), 1), (lab.host(), family.loopback(), 2)];
-    for (place, address, each) in ways {
+    for (machine, address, each) in ways {
         let count = (hard.saturating_sub(1000) / each).min(10_000);
         let to = SocketAddr::new(address, 8000);
-        let open: Result<Vec<_>, _> = (0..count).map(|_| client(place, None, to)).collect();
+        let open: Result<Vec<_>, _> = (0..count).map(|_| client(machine, None, to)).collect();
         let mut open = open?;
         for stream in &mut open {
             exchange(stream)?;
         }
         drop(open);
-        talk(place, None, to)?;
+        talk(machine, None, to)?;
     }
     Ok(())
 }
@@ -568,7 +568,7 @@ fn all_ports_of_the_namespace_leave_room_under_a_low_limit(lab: &Lab) -> Outcome
     let finished = inside.end(0)?;
     assert!(
         finished.errors.contains("limit of descriptors"),
-        "nobody was told: {}",
+        "not in the log: {}",
         finished.errors
     );
     Ok(())
@@ -603,7 +603,7 @@ fn all_ports_start_within_an_ordinary_limit_of_descriptors(lab: &Lab) -> Outcome
     let lines: Vec<&str> =
         finished.errors.lines().filter(|line| line.contains("descriptors")).collect();
     assert!(lines.len() <= 2, "one line for each protocol: {lines:#?}");
-    assert!(!lines.is_empty(), "nobody was told: {}", finished.errors);
+    assert!(!lines.is_empty(), "not in the log: {}", finished.errors);
     Ok(())
 }
 

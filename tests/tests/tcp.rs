@@ -12,9 +12,9 @@ use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
-use tests::crowd::{self, Role};
 use tests::harness::{self, Case};
 use tests::lab::{DATAPATH, Family, Lab, Skip, address, process, service, wait};
+use tests::many_flows::{self, Role};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
@@ -165,10 +165,10 @@ fn what_the_far_side_sent_before_its_reset_comes_first(lab: &Lab, family: Family
         Family::V6 => "/proc/thread-self/net/tcp6",
     };
     let port: u16 = rude.endpoint().rsplit(':').next().ok_or("no port")?.parse()?;
-    let place = format!(":{port:04X} ");
+    let port_field = format!(":{port:04X} ");
     lab.host().run(|| {
         wait::until("the end of the host's connection", || {
-            fs::read_to_string(table).ok().filter(|text| !text.contains(&place)).map(drop)
+            fs::read_to_string(table).ok().filter(|text| !text.contains(&port_field)).map(drop)
         })
     })?;
     datapath.signal(Signal::SIGCONT)?;
@@ -218,11 +218,11 @@ fn more_flows_than_the_taps_queue_holds_frames_all_get_through(
     let listener = lab.remote().run(|| Ok(TcpListener::bind((family.internet(), 0))?))?;
     listen(&listener, Backlog::new(4095)?)?;
     let to = listener.local_addr()?;
-    let tally = crowd::serve(listener, Role::Sink)?;
+    let tally = many_flows::serve(listener, Role::Sink)?;
     let mut inside = lab.session()?;
 
     let to = address::endpoint(to.ip(), to.port());
-    inside.must(["tcp", "crowd", &to, &count.to_string(), &LENGTH.to_string()])?;
+    inside.must(["tcp", "many", &to, &count.to_string(), &LENGTH.to_string()])?;
 
     wait::until("all octets to arrive", || {
         (tally.each().iter().filter(|octets| **octets == LENGTH).count() == count).then_some(())
@@ -250,8 +250,8 @@ fn slow_reader_at_the_far_side_loses_nothing(lab: &Lab, family: Family) -> Outco
     Ok(())
 }
 
-/// With `net.ipv4.tcp_notsent_lowat` a socket takes less than its buffer has room for, unless it is told
-/// otherwise.
+/// With `net.ipv4.tcp_notsent_lowat` a socket takes less than its buffer has room for, unless its
+/// own option says otherwise.
 fn what_the_host_lets_wait_unsent_has_no_part_in_windows(lab: &Lab, family: Family) -> Outcome {
     let setting = "/proc/sys/net/ipv4/tcp_notsent_lowat";
     lab.host().run(|| Ok(fs::write(setting, "16384")?))?;
@@ -260,8 +260,8 @@ fn what_the_host_lets_wait_unsent_has_no_part_in_windows(lab: &Lab, family: Fami
 
     inside.must(["tcp", "send", &sink.endpoint(), "3", &LARGE.to_string()])?;
 
-    let parked = inside.end(0)?.expect_code(0)?.octets_parked()?;
-    assert!(parked < LARGE / 64, "{parked}");
+    let backlog = inside.end(0)?.expect_code(0)?.backlog_octets()?;
+    assert!(backlog < LARGE / 64, "{backlog}");
     Ok(())
 }
 

@@ -171,8 +171,8 @@ fn measure_events(options: &Options, monitors: &[Process]) -> Outcome<(u64, Dura
 fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |share: usize| {
-        let place = (times.len() * share / 100).min(times.len().saturating_sub(1));
-        times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+        let index = (times.len() * share / 100).min(times.len().saturating_sub(1));
+        times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
     };
     format!(
         "median {:.1} ms, p99 {:.1} ms, worst {:.1} ms of {}",

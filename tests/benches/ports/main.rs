@@ -24,7 +24,7 @@ use tests::Outcome;
 use tests::bench::{self, say, upstream};
 use tests::client::{Arguments, traffic};
 use tests::lab::programs::{self, Programs};
-use tests::lab::{Family, Lab, MONITOR, Pasta, Place, Session, process, service, wait};
+use tests::lab::{Family, Lab, MONITOR, Machine, Pasta, Session, process, service, wait};
 
 /// Directories of the other programs below the lab's programs.
 const UPSTREAM: &str = "upstream";
@@ -308,9 +308,9 @@ fn measure(
     })
 }
 
-/// Has a client of ours at `place` answer a question about traffic.
-fn on(place: &Place, question: &[&str]) -> Outcome<Vec<String>> {
-    place.run(|| traffic::answer(&mut Arguments::new(question)))
+/// Has a client of ours at `machine` answer a question about traffic.
+fn on(machine: &Machine, question: &[&str]) -> Outcome<Vec<String>> {
+    machine.run(|| traffic::answer(&mut Arguments::new(question)))
 }
 
 /// `count N nanoseconds T` as N and seconds.

@@ -23,7 +23,7 @@ pub(crate) fn svg(title: &str, bars: &[Bar]) -> String {
     let bottom = height - MARGIN / 2;
     for power in -4..=4 {
         let ratio = 2_f64.powi(power);
-        let (x, colour) = (place(ratio), if power == 0 { "black" } else { "lightgray" });
+        let (x, colour) = (position(ratio), if power == 0 { "black" } else { "lightgray" });
         let label = if power < 0 { format!("1/{}", 1 << -power) } else { ratio.to_string() };
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -34,7 +34,7 @@ pub(crate) fn svg(title: &str, bars: &[Bar]) -> String {
     }
     for (row, (name, ratio)) in bars.iter().enumerate() {
         let y = (row + 2) * ROW;
-        let (one, end) = (place(1.0), place(*ratio));
+        let (one, end) = (position(1.0), position(*ratio));
         let (left, length) = (one.min(end), (one - end).abs());
         let colour = if *ratio >= 1.0 { "#3a7d44" } else { "#b5482f" };
         let (name_end, bar_top) = (NAMES, y - ROW / 2 - 3);
@@ -51,7 +51,7 @@ pub(crate) fn svg(title: &str, bars: &[Bar]) -> String {
 }
 
 /// Where a ratio is, in pixels from the left.
-fn place(ratio: f64) -> f64 {
+fn position(ratio: f64) -> f64 {
     let part = (ratio.clamp(1.0 / 16.0, 16.0).log2() + 4.0) / 8.0;
     (NAMES + MARGIN / 2) as f64 + part * BARS as f64
 }

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use tests::Outcome;
 use tests::client::life::monotonic;
 use tests::client::protocol::{Line, read_line};
-use tests::crowd::{self, Role, Tally};
 use tests::lab::pasta::NO_PORTS;
 use tests::lab::service::{self, CHUNK, Service};
 use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
+use tests::many_flows::{self, Role, Tally};
 
 /// Directory of the upstream program below the lab's programs.
 pub(crate) const UPSTREAM: &str = "upstream";
@@ -67,7 +67,7 @@ impl Measure {
             Kind::Processor(_) | Kind::Memory | Kind::PerFlow => {
                 !matches!(contender, Contender::Bare)
             }
-            Kind::Parked => matches!(contender, Contender::Ours | Contender::Before),
+            Kind::Backlog => matches!(contender, Contender::Ours | Contender::Before),
             _ => true,
         }
     }
@@ -77,7 +77,7 @@ impl Measure {
 enum Kind {
     Tcp(Direction, u16),
     /// As many flows in one thread, all open before octets count.
-    Crowd(Direction, u16),
+    ManyFlows(Direction, u16),
     /// What the slowest of them carried, in percent of what they all carried on average.
     Slowest(Direction, u16),
     /// What one exchange in a hundred exceeds, in microseconds, beside so many bulk flows.
@@ -91,7 +91,7 @@ enum Kind {
     /// What arrives in the slowest tenth of a second outwards, in percent of the median of all of them.
     SlowestTenth,
     /// Megabytes for each GB outwards that the host's socket did not take when they came.
-    Parked,
+    Backlog,
     Exchanges,
     Connections,
     UdpOut(usize),
@@ -137,8 +137,8 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("tcp-in-8-flows", "Gbit/s", Kind::Tcp(Direction::In, 8)),
     measure("tcp-out-128-flows", "Gbit/s", Kind::Tcp(Direction::Out, 128)),
     measure("tcp-in-128-flows", "Gbit/s", Kind::Tcp(Direction::In, 128)),
-    measure("tcp-out-10000-flows", "Gbit/s", Kind::Crowd(Direction::Out, 10_000)),
-    measure("tcp-in-10000-flows", "Gbit/s", Kind::Crowd(Direction::In, 10_000)),
+    measure("tcp-out-10000-flows", "Gbit/s", Kind::ManyFlows(Direction::Out, 10_000)),
+    measure("tcp-in-10000-flows", "Gbit/s", Kind::ManyFlows(Direction::In, 10_000)),
     measure("slowest-of-8-out", "%", Kind::Slowest(Direction::Out, 8)),
     measure("slowest-of-8-in", "%", Kind::Slowest(Direction::In, 8)),
     measure("slowest-of-128-out", "%", Kind::Slowest(Direction::Out, 128)),
@@ -149,7 +149,7 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("cpu-in", "s/GB", Kind::Processor(Direction::In)),
     measure("repeated-out", "1/GB", Kind::Repeated),
     measure("slowest-tenth-of-a-second-out", "%", Kind::SlowestTenth),
-    measure("parked-out", "MB/GB", Kind::Parked),
+    measure("backlog-out", "MB/GB", Kind::Backlog),
     measure("tcp-request-response", "1/s", Kind::Exchanges),
     measure("tcp-slow-exchange-beside-8-flows", "us", Kind::Beside(8)),
     measure("tcp-connect-request-close", "1/s", Kind::Connections),
@@ -177,7 +177,7 @@ const SPARE: u64 = 2000;
 const HOLDERS: usize = 5;
 
 /// How many times as long many flows run: there is no warm-up, and each moves little.
-const CROWD_TIMES: u32 = 3;
+const MANY_FLOWS_TIMES: u32 = 3;
 
 /// How long a flow is watched for its slowest moment, in parts of that length.
 const WATCHED_TIMES: u32 = 3;
@@ -193,10 +193,10 @@ pub(crate) struct Bench<'lab> {
     time: Duration,
     sink: (Service, Arc<AtomicU64>),
     source: Service,
-    crowd_sink: (SocketAddr, Tally),
-    crowd_source: SocketAddr,
+    many_flows_sink: (SocketAddr, Tally),
+    many_flows_source: SocketAddr,
     talker: SocketAddr,
-    greeter: SocketAddr,
+    first_octet_server: SocketAddr,
     holders: Vec<SocketAddr>,
     mtu: Option<u32>,
     congestion: Option<String>,
@@ -228,10 +228,10 @@ impl<'lab> Bench<'lab> {
             time,
             sink: (remote.tcp(server, service::blackhole(Arc::clone(&arrived)))?, arrived),
             source: remote.tcp(server, send_octets)?,
-            crowd_sink: crowd(lab, any_port, Role::Sink)?,
-            crowd_source: crowd(lab, any_port, Role::Source)?.0,
+            many_flows_sink: many_flows(lab, any_port, Role::Sink)?,
+            many_flows_source: many_flows(lab, any_port, Role::Source)?.0,
             talker: serve(lab, any_port, |stream| while talk(&stream).is_ok() {})?,
-            greeter: serve(lab, any_port, |stream| drop(talk(&stream)))?,
+            first_octet_server: serve(lab, any_port, |stream| drop(talk(&stream)))?,
             holders: (0..HOLDERS).map(|_| serve(lab, any_port, hold())).collect::<Outcome<_>>()?,
             mtu,
             congestion,
@@ -264,12 +264,12 @@ impl<'lab> Bench<'lab> {
                 let transfer = self.transfer(contender, direction, flows)?;
                 Ok(transfer.octets * 8.0 / 1e9 / transfer.seconds)
             }
-            Kind::Crowd(direction, flows) => {
-                let (each, seconds) = self.crowd(contender, direction, flows)?;
+            Kind::ManyFlows(direction, flows) => {
+                let (each, seconds) = self.many_flows(contender, direction, flows)?;
                 Ok(each.total * 8.0 / 1e9 / seconds)
             }
             Kind::Slowest(direction, flows) => {
-                let (each, _) = self.crowd(contender, direction, flows)?;
+                let (each, _) = self.many_flows(contender, direction, flows)?;
                 Ok(each.slowest / (each.total / f64::from(flows)) * 100.0)
             }
             Kind::Processor(direction) => {
@@ -281,7 +281,7 @@ impl<'lab> Bench<'lab> {
                 Ok(transfer.repeated / (transfer.octets / 1e9))
             }
             Kind::SlowestTenth => self.slowest_tenth(contender),
-            Kind::Parked => self.parked(contender),
+            Kind::Backlog => self.backlog(contender),
             Kind::Exchanges => traffic(&["exchange", &endpoint(self.talker)]).map(rate),
             Kind::Beside(flows) => {
                 let (talker, source) = (endpoint(self.talker), self.source.endpoint());
@@ -301,7 +301,9 @@ impl<'lab> Bench<'lab> {
                 }
                 Ok((memory()? as f64 - before as f64) / (each * HOLDERS as u64) as f64)
             }
-            Kind::Connections => traffic(&["connections", &endpoint(self.greeter)]).map(rate),
+            Kind::Connections => {
+                traffic(&["connections", &endpoint(self.first_octet_server)]).map(rate)
+            }
             Kind::UdpOut(size) => {
                 let (address, arrived) = &self.datagram_sink;
                 let mut session = self.session(contender)?;
@@ -357,8 +359,8 @@ impl<'lab> Bench<'lab> {
         self.begin(self.pasta(contender))
     }
 
-    /// A session of a `pasta` that tells how it fares.
-    fn told(&self, contender: Contender) -> Outcome<Session> {
+    /// A session of a `pasta` that logs at debug level.
+    fn verbose(&self, contender: Contender) -> Outcome<Session> {
         self.begin(self.with_mtu(self.program(contender).with(["-d"])))
     }
 
@@ -371,18 +373,18 @@ impl<'lab> Bench<'lab> {
     }
 
     /// A transfer by many flows for some of the usual time; gives its length in seconds.
-    fn crowd(
+    fn many_flows(
         &self,
         contender: Contender,
         direction: Direction,
         flows: u16,
     ) -> Outcome<(Shares, f64)> {
-        let (sink, tally) = &self.crowd_sink;
+        let (sink, tally) = &self.many_flows_sink;
         let (question, service) = match direction {
-            Direction::Out => ("crowd-out", *sink),
-            Direction::In => ("crowd-in", self.crowd_source),
+            Direction::Out => ("many-out", *sink),
+            Direction::In => ("many-in", self.many_flows_source),
         };
-        let milliseconds = (self.time * CROWD_TIMES).as_millis().to_string();
+        let milliseconds = (self.time * MANY_FLOWS_TIMES).as_millis().to_string();
         let (service, number) = (endpoint(service), flows.to_string());
         let mut session = self.session(contender)?;
         tally.take();
@@ -392,7 +394,7 @@ impl<'lab> Bench<'lab> {
         let (first, rest) = facts.split_at(facts.len().min(1));
         let (read, seconds) = counted(first)?;
         let slowest = rest.iter().find_map(|fact| fact.strip_prefix("slowest "));
-        let slowest = slowest.ok_or("no slowest flow told")?.parse()?;
+        let slowest = slowest.ok_or("no slowest flow reported")?.parse()?;
         let shares = match direction {
             Direction::Out if arrived.len() == usize::from(flows) => Shares {
                 total: arrived.iter().sum::<u64>() as f64,
@@ -470,19 +472,19 @@ impl<'lab> Bench<'lab> {
         Ok(if median > 0.0 { rates[0] / median * 100.0 } else { 0.0 })
     }
 
-    /// What the host's socket did not take when it came, as our own program counts it.
-    fn parked(&self, contender: Contender) -> Outcome<f64> {
+    /// What went through the backlog because the host's socket did not take it at once, as our own program counts it.
+    fn backlog(&self, contender: Contender) -> Outcome<f64> {
         let (sink, arrived) = &self.sink;
         let milliseconds = self.time.as_millis().to_string();
-        let mut session = self.told(contender)?;
+        let mut session = self.verbose(contender)?;
         let before = arrived.load(Ordering::Relaxed);
         session.must(["traffic", "out", &sink.endpoint(), &milliseconds])?;
         let octets = (arrived.load(Ordering::Relaxed) - before) as f64;
-        let parked = session.end(0)?.octets_parked()? as f64;
-        Ok(parked / 1e6 / (octets / 1e9))
+        let backlog = session.end(0)?.backlog_octets()? as f64;
+        Ok(backlog / 1e6 / (octets / 1e9))
     }
 
-    /// Starts a COMMAND that tells the time and ends; gives the milliseconds from our call to its
+    /// Starts a COMMAND that prints the time and ends; gives the milliseconds from our call to its
     /// first instruction and from its last one to our end.
     fn start(&self, contender: Contender) -> Outcome<(f64, f64)> {
         let words = ["lab-client", "clock"];
@@ -495,12 +497,13 @@ impl<'lab> Bench<'lab> {
         let output = command.output()?;
         let after = monotonic()?;
         let text = String::from_utf8(output.stdout)?;
-        let told = text.lines().find_map(|line| match read_line(line) {
+        let printed = text.lines().find_map(|line| match read_line(line) {
             Line::Fact(fact) => fact.parse::<u64>().ok(),
             _ => None,
         });
-        let told = told.ok_or_else(|| format!("no time told: {:?} {text}", output.status))?;
-        Ok(((told - before) as f64 / 1e6, (after - told) as f64 / 1e6))
+        let printed =
+            printed.ok_or_else(|| format!("no time printed: {:?} {text}", output.status))?;
+        Ok(((printed - before) as f64 / 1e6, (after - printed) as f64 / 1e6))
     }
 
     fn median_of_starts(
@@ -567,9 +570,9 @@ fn listener(lab: &Lab, address: SocketAddr) -> Outcome<TcpListener> {
 }
 
 /// A TCP service that serves many connections in one thread.
-fn crowd(lab: &Lab, address: SocketAddr, role: Role) -> Outcome<(SocketAddr, Tally)> {
+fn many_flows(lab: &Lab, address: SocketAddr, role: Role) -> Outcome<(SocketAddr, Tally)> {
     let listener = listener(lab, address)?;
-    Ok((listener.local_addr()?, crowd::serve(listener, role)?))
+    Ok((listener.local_addr()?, many_flows::serve(listener, role)?))
 }
 
 /// Keeps every connection.

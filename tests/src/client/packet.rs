@@ -162,11 +162,11 @@ pub fn damaged_frame(random: &mut Random, ends: &Ends) -> Vec<u8> {
     for _ in 0..random.below(9) {
         // Headers matter most: three of four hits are within the first 96 octets.
         let reach = if random.below(4) == 0 { octets.len() } else { octets.len().min(96) };
-        let place = random.below(reach);
-        octets[place] = match random.below(4) {
+        let position = random.below(reach);
+        octets[position] = match random.below(4) {
             0 => 0,
             1 => 0xff,
-            2 => octets[place] ^ (1 << random.below(8)),
+            2 => octets[position] ^ (1 << random.below(8)),
             _ => random.octet(),
         };
     }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Arguments, Facts};
 use crate::Outcome;
-use crate::lab::Place;
+use crate::lab::Machine;
 use crate::lab::service::{self, Service, udp_echo};
 use crate::pattern::Pattern;
 
@@ -46,10 +46,10 @@ impl Services {
                 let count = self.counts.entry(name.to_owned()).or_default();
                 tcp(arguments, count)?
             }
-            "udp" => Place::here()?.udp_at(arguments.endpoint()?, udp_echo)?,
+            "udp" => Machine::here()?.udp_at(arguments.endpoint()?, udp_echo)?,
             "udp-count" => {
                 let count = Arc::clone(self.counts.entry(name.to_owned()).or_default());
-                Place::here()?.udp_at(arguments.endpoint()?, move |_, _, _| {
+                Machine::here()?.udp_at(arguments.endpoint()?, move |_, _, _| {
                     count.fetch_add(1, Ordering::Relaxed);
                     Ok(String::new())
                 })?
@@ -76,7 +76,7 @@ impl Services {
 }
 
 fn tcp(arguments: &mut Arguments<'_>, count: &Arc<AtomicU64>) -> Outcome<Service> {
-    let (here, endpoint) = (Place::here()?, arguments.endpoint()?);
+    let (here, endpoint) = (Machine::here()?, arguments.endpoint()?);
     match arguments.word("kind of service")? {
         "echo" => here.tcp_at(endpoint, service::echo),
         "source" => {

@@ -9,7 +9,7 @@
 //! | `tcp echo ENDPOINT SEED LENGTH` | sends and reads a pattern at the same time |
 //! | `tcp last-word ENDPOINT SEED LENGTH` | reads to the end, then sends a pattern |
 //! | `tcp flows ENDPOINT COUNT LENGTH` | that many echoes with all connections open at once |
-//! | `tcp crowd ENDPOINT COUNT LENGTH` | sends LENGTH octets on each of COUNT connections, all at once |
+//! | `tcp many ENDPOINT COUNT LENGTH` | sends LENGTH octets on each of COUNT connections, all at once |
 //! | `tcp provoke ENDPOINT` | sends one octet and gives the error that reading ends with |
 //! | `tcp open NAME ENDPOINT` | opens a connection to keep |
 //! | `tcp exchange NAME SEED LENGTH` | sends a pattern on it and reads it back |
@@ -26,9 +26,9 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Arguments, Facts, TIME_LIMIT};
-use crate::crowd::{Crowd, Role, Tally};
 use crate::lab::process;
 use crate::lab::service::{send_pattern, verify_pattern, wait_until_filled};
+use crate::many_flows::{ManyFlows, Role, Tally};
 use crate::pattern::{Pattern, Verifier};
 use crate::{Failure, Outcome};
 
@@ -60,7 +60,7 @@ impl Connections {
                 Ok(vec![format!("local {}", stream.local_addr()?)])
             }
             "fetch" => fetch(arguments),
-            "crowd" => crowd(arguments),
+            "many" => many_flows(arguments),
             "send" => send(arguments),
             "echo" => echo(arguments),
             "last-word" => last_word(arguments),
@@ -186,15 +186,15 @@ fn read_one(stream: &mut TcpStream) -> Outcome<Facts> {
 }
 
 /// Nobody sends before everybody is connected.
-fn crowd(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
+fn many_flows(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
     let endpoint = arguments.endpoint()?;
     let count: u64 = arguments.value("count")?;
     let length: u64 = arguments.value("length")?;
     process::raise_descriptors()?;
-    let mut crowd = Crowd::new(Role::Source, Tally::default())?;
+    let mut many_flows = ManyFlows::new(Role::Source, Tally::default())?;
     let streams: Outcome<Vec<_>> = (0..count).map(|_| connect(endpoint)).collect();
-    streams?.into_iter().try_for_each(|stream| crowd.add(stream))?;
-    crowd.send(length)?;
+    streams?.into_iter().try_for_each(|stream| many_flows.add(stream))?;
+    many_flows.send(length)?;
     Ok(Facts::new())
 }
 

@@ -5,8 +5,8 @@
 //! | `traffic out ENDPOINT MS [FLOWS]` | writes to a TCP sink; what arrives is counted elsewhere |
 //! | `traffic in ENDPOINT MS [FLOWS]` | reads from a TCP source |
 //! | `traffic beside ENDPOINT MS SOURCE FLOWS` | exchanges as below while FLOWS others read from SOURCE |
-//! | `traffic crowd-out ENDPOINT MS FLOWS` | as `out`, in one thread, once all connections are open |
-//! | `traffic crowd-in ENDPOINT MS FLOWS` | likewise; a second fact is `slowest N`, of the slowest one |
+//! | `traffic many-out ENDPOINT MS FLOWS` | as `out`, in one thread, once all connections are open |
+//! | `traffic many-in ENDPOINT MS FLOWS` | likewise; a second fact is `slowest N`, of the slowest one |
 //! | `traffic congestion NAME` | makes this the congestion control of the namespace |
 //! | `traffic repeated` | tells how many segments TCP has repeated in the namespace so far |
 //! | `traffic hold ENDPOINT MS FLOWS` | opens that many connections and keeps them; counts them |
@@ -32,9 +32,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::tcp::connect;
 use super::{Arguments, Facts, udp};
 use crate::Outcome;
-use crate::crowd::{Crowd, Role, Tally};
 use crate::lab::process;
 use crate::lab::service::CHUNK;
+use crate::many_flows::{ManyFlows, Role, Tally};
 
 /// Stack of a thread that carries one flow, in octets; buffers are elsewhere.
 const STACK: usize = 128 * 1024;
@@ -73,9 +73,10 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
             let (source, flows) = (arguments.endpoint()?, arguments.value("number of flows")?);
             beside(endpoint, time, source, flows)?
         }
-        "crowd-out" | "crowd-in" => {
-            let role = if question == "crowd-in" { Role::Sink } else { Role::Source };
-            let (each, took) = crowd(endpoint, arguments.value("number of flows")?, role, time)?;
+        "many-out" | "many-in" => {
+            let role = if question == "many-in" { Role::Sink } else { Role::Source };
+            let (each, took) =
+                many_flows(endpoint, arguments.value("number of flows")?, role, time)?;
             slowest = each.iter().min().copied();
             (each.iter().sum(), took)
         }
@@ -168,22 +169,22 @@ fn open(endpoint: SocketAddr, flows: usize) -> Outcome<Vec<TcpStream>> {
 }
 
 /// Opens connections and then moves octets on all of them; gives what each has carried.
-fn crowd(
+fn many_flows(
     endpoint: SocketAddr,
     flows: usize,
     role: Role,
     time: Duration,
 ) -> Outcome<(Vec<u64>, Duration)> {
     let tally = Tally::default();
-    let mut crowd = Crowd::new(role, tally.clone())?;
+    let mut many_flows = ManyFlows::new(role, tally.clone())?;
     for stream in open(endpoint, flows)? {
         // Ends at once: what would be sent after the end, and the ports that would stay taken for a
         // minute, would be part of the next measurement.
         setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
-        crowd.add(stream)?;
+        many_flows.add(stream)?;
     }
     let start = Instant::now();
-    crowd.run(time)?;
+    many_flows.run(time)?;
     Ok((tally.take(), start.elapsed()))
 }
 

@@ -80,7 +80,7 @@ fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         "provoke" => {
             let endpoint = arguments.endpoint()?;
             let socket = connected(0, endpoint)?;
-            // Without this an application hears of closed ports and of nothing else (ip(7)).
+            // Without this an application learns of closed ports and of nothing else (ip(7)).
             match endpoint {
                 SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
                 SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,

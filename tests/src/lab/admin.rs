@@ -99,7 +99,7 @@ impl Inside {
         self.run(|| Admin::open()?.show())
     }
 
-    /// Hears from now on what changes there.
+    /// Subscribes to changes of the network there.
     ///
     /// # Errors
     ///

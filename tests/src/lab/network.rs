@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use super::address::{FAMILIES, UPLINK, prefix_length};
 use super::enter::Power;
-use super::place::Place;
+use super::machine::Machine;
 use crate::Outcome;
 use crate::netlink::{Fate, Netlink};
 
@@ -18,9 +18,9 @@ const REMOTE_LINK: &str = "uplink";
 #[derive(Debug)]
 pub struct Network {
     /// The machine that `pasta` runs on.
-    pub host: Place,
+    pub host: Machine,
     /// The router and every server behind it.
-    pub remote: Place,
+    pub remote: Machine,
 }
 
 impl Network {
@@ -30,8 +30,8 @@ impl Network {
     ///
     /// What the kernel refused.
     pub fn build(power: Power) -> Outcome<Self> {
-        let host = Place::here()?;
-        let remote = Place::new()?;
+        let host = Machine::here()?;
+        let remote = Machine::new()?;
         configure_kernel()?;
         // Whoever runs `pasta` here may use ping sockets: an echo of the namespace becomes one. In a
         // user namespace only groups that are mapped can be named.

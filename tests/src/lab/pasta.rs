@@ -190,12 +190,12 @@ impl Finished {
         shell_code(self.status)
     }
 
-    /// How many octets of TCP the datapath has parked, as it tells with `-d` when it ends.
+    /// Octets of TCP that went through the backlog, as the datapath logs with `-d` when it ends.
     ///
     /// # Errors
     ///
-    /// When it has not told.
-    pub fn octets_parked(&self) -> Outcome<u64> {
+    /// When the line is missing.
+    pub fn backlog_octets(&self) -> Outcome<u64> {
         let (_, rest) = self.errors.split_once("octets parked ").ok_or("no count of octets")?;
         Ok(rest.split_once(',').ok_or("not a count")?.0.parse()?)
     }

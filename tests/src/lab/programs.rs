@@ -70,13 +70,13 @@ pub fn build(client: &Path) -> Outcome {
     if !Programs::is_ours() {
         return Ok(());
     }
-    let place = BuildPlace::of(client)?;
+    let output = CargoOutput::of(client)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--workspace", "--bins", "--profile", &place.profile]);
+    build.args(["build", "--quiet", "--workspace", "--bins", "--profile", &output.profile]);
     build.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
-    build.arg("--target-dir").arg(&place.directory);
-    if let Some(triple) = &place.triple {
+    build.arg("--target-dir").arg(&output.directory);
+    if let Some(triple) = &output.triple {
         build.args(["--target", triple]);
     }
     let status = build.status().map_err(|error| format!("cannot run cargo: {error}"))?;
@@ -86,13 +86,13 @@ pub fn build(client: &Path) -> Outcome {
 /// Where a build put its results, read back from the path of one of them:
 /// `DIRECTORY/[TRIPLE/]PROFILE/EXECUTABLE`.
 #[derive(Debug, PartialEq, Eq)]
-struct BuildPlace {
+struct CargoOutput {
     directory: PathBuf,
     triple: Option<String>,
     profile: String,
 }
 
-impl BuildPlace {
+impl CargoOutput {
     fn of(executable: &Path) -> io::Result<Self> {
         let strange = || {
             let text = format!("not in a build directory: {}", executable.display());
@@ -123,8 +123,8 @@ mod tests {
         // target/PROFILE/deps/tests-HASH
         let test = env::current_exe().unwrap();
         let sibling = test.parent().unwrap().with_file_name("lab-client");
-        let place = BuildPlace::of(&sibling).unwrap();
-        assert!(place.directory.join("CACHEDIR.TAG").exists());
-        assert!(!place.profile.is_empty());
+        let output = CargoOutput::of(&sibling).unwrap();
+        assert!(output.directory.join("CACHEDIR.TAG").exists());
+        assert!(!output.profile.is_empty());
     }
 }

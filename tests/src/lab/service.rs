@@ -1,6 +1,6 @@
 //! Servers on the machines of a lab, as threads of the test.
 //!
-//! A service is a listening socket made inside a [`Place`] and a handler that is called once for
+//! A service is a listening socket made inside a [`Machine`] and a handler that is called once for
 //! each connection, in a thread of its own. What a handler gives is kept as a report that the test
 //! can ask for, so that both ends of a transfer are checked.
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::address;
-use super::place::Place;
+use super::machine::Machine;
 use super::wait::PATIENCE;
 use crate::Outcome;
 use crate::pattern::{Pattern, Verifier};
@@ -105,7 +105,7 @@ fn tell(reports: &Sender<Report>, report: Outcome<String>) {
     let _ = reports.send(report.map_err(|error| error.to_string()));
 }
 
-impl Place {
+impl Machine {
     /// A TCP service on `address` and a free port.
     ///
     /// # Errors
@@ -324,7 +324,7 @@ pub fn send_pattern(stream: &mut impl Write, pattern: Pattern, length: u64) -> i
 ///
 /// # Errors
 ///
-/// What the stream reports, and the place of the first wrong octet.
+/// What the stream reports, and the offset of the first wrong octet.
 pub fn verify_pattern(stream: &mut impl Read, pattern: Pattern) -> Outcome<u64> {
     let mut verifier = Verifier::new(pattern);
     let mut octets = vec![0; CHUNK];

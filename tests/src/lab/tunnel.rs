@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use super::Place;
+use super::Machine;
 use super::files::TUN;
 use super::wait::PATIENCE;
 use crate::netlink::Netlink;
@@ -36,14 +36,14 @@ pub struct Tunnel {
 pub type Datagram = (SocketAddr, SocketAddr);
 
 impl Tunnel {
-    /// Makes the tunnel `name` on the machine `place`, brings it up, and gives it no address.
+    /// Makes the tunnel `name` on the machine `machine`, brings it up, and gives it no address.
     ///
     /// # Errors
     ///
     /// What the kernel reports.
-    pub fn new(place: &Place, name: &str) -> Outcome<Self> {
+    pub fn new(machine: &Machine, name: &str) -> Outcome<Self> {
         let device = OpenOptions::new().read(true).write(true).open(TUN)?;
-        let index = place.run(|| {
+        let index = machine.run(|| {
             sys::make_tun(&device, name)?;
             let netlink = Netlink::open()?;
             let index = netlink.link(name)?.index;
@@ -52,7 +52,7 @@ impl Tunnel {
         })?;
         let (sender, arrived) = mpsc::channel();
         thread::Builder::new().name(format!("tunnel {name}")).spawn(move || {
-            // The device ends it, and a test that has ended hears of nothing.
+            // The device ends it, and a test that has ended is sent nothing.
             let _ = send_back(device, |datagram| {
                 let _ = sender.send(datagram);
             });
@@ -111,9 +111,9 @@ fn turn_round(packet: &mut [u8]) -> Option<Datagram> {
     Some((end(from, from_port), end(to, to_port)))
 }
 
-/// Swaps the `N` octets at `place` with the `N` after them, and gives both as they were.
-fn swap<const N: usize>(packet: &mut [u8], place: usize) -> Option<([u8; N], [u8; N])> {
-    let (first, rest) = packet.get_mut(place..)?.split_first_chunk_mut::<N>()?;
+/// Swaps the `N` octets at `at` with the `N` after them, and gives both as they were.
+fn swap<const N: usize>(packet: &mut [u8], at: usize) -> Option<([u8; N], [u8; N])> {
+    let (first, rest) = packet.get_mut(at..)?.split_first_chunk_mut::<N>()?;
     let second = rest.first_chunk_mut::<N>()?;
     let before = (*first, *second);
     std::mem::swap(first, second);

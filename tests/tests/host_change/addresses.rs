@@ -52,7 +52,7 @@ pub(super) fn s21_a_default_route_that_goes_with_an_address_is_held(lab: &Lab) -
     watched.wait_for_address(family.host(), false)?;
     watched.wait_for(default_route(family.gateway()), false)?;
     let lines = log.lines()?;
-    let address = place(lines, &format!("- address {}/", family.host()));
+    let address = position(lines, &format!("- address {}/", family.host()));
     never_gone(&lines[..address], default_route(family.gateway()));
     Ok(())
 }
@@ -94,7 +94,7 @@ pub(super) fn s30_refreshed_lifetimes_lead_to_nothing(lab: &Lab, family: Family)
     }
     assert_eq!(log.lines()?, [] as [String; 0]);
     assert_eq!(watched.lines_said()?, before);
-    // What is news is heard as ever.
+    // What is news is noticed as before.
     on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, elsewhere(family), len))?;
     watched.wait_for_address(elsewhere(family), true)?;
     let lines = log.lines()?;
@@ -133,7 +133,7 @@ pub(super) fn s31_privacy_addresses_that_rotate_lead_to_nothing(lab: &Lab) -> Ou
     assert_eq!(seen.len(), 20, "{seen:?}");
     assert_eq!(log.lines()?, [] as [String; 0]);
     assert_eq!(watched.lines_said()?, before);
-    // One that stays is no more to be copied, and what is news is heard as ever.
+    // One that stays is no more to be copied, and what is news is noticed as before.
     on_host(lab, |admin| {
         let link = index_of(UPLINK)?;
         admin.manage_privacy_of(link, own, true)?;
@@ -207,8 +207,8 @@ pub(super) fn s33_an_address_that_expires_is_held_and_does_not_expire_by_itself(
     assert!(held.is_some() && held < local, "{errors}");
     if family == Family::V4 {
         let lines = log.lines()?;
-        let came = place(lines, "+ address 169.254.2.1/");
-        assert!(came < place(lines, &format!("- address {address}/")), "{lines:#?}");
+        let came = position(lines, "+ address 169.254.2.1/");
+        assert!(came < position(lines, &format!("- address {address}/")), "{lines:#?}");
     }
     Ok(())
 }

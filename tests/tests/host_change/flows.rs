@@ -24,8 +24,8 @@ fn lingering(family: Family) -> String {
     format!("address {}/{} deprecated", family.host(), prefix_length(family))
 }
 
-/// Waits until `service` has heard from `address`, past what it heard before.
-fn heard_from(service: &Service, address: IpAddr) -> Outcome {
+/// Waits until `service` has received from `address`, after what it received before.
+fn has_datagram_from(service: &Service, address: IpAddr) -> Outcome {
     wait::until(&format!("a datagram from {address}"), || {
         let report = service.try_report()?.ok()?;
         report.parse::<SocketAddr>().ok().filter(|peer| peer.ip() == address).map(drop)
@@ -105,7 +105,7 @@ pub(super) fn s62_a_datagram_flow_goes_on_from_the_new_address(
     let server = lab.remote().udp_echo(family.internet())?;
     watched.session.must(["udp", "open", "kept", &server.endpoint()])?;
     watched.session.must(["udp", "exchange", "kept", "20000"])?;
-    heard_from(&server, family.host())?;
+    has_datagram_from(&server, family.host())?;
 
     bring_second_online(lab, family, Some(100))?;
     watched.wait_for(&lingering(family), true)?;
@@ -113,7 +113,7 @@ pub(super) fn s62_a_datagram_flow_goes_on_from_the_new_address(
     go_offline(lab, &[family])?;
 
     exchange_with_one_loss(&mut watched.session)?;
-    heard_from(&server, second(family).0)?;
+    has_datagram_from(&server, second(family).0)?;
     Ok(())
 }
 
@@ -145,7 +145,7 @@ pub(super) fn an_outbound_address_is_pinned_and_works_when_it_is_back(
     let mut watched = Watched::start(lab, &["-o", &second.to_string()])?;
     watched.session.must(["udp", "open", "kept", &server.endpoint()])?;
     watched.session.must(["udp", "exchange", "kept", "20000"])?;
-    heard_from(&server, second)?;
+    has_datagram_from(&server, second)?;
 
     on_host(lab, |admin| admin.delete_address(index_of(UPLINK)?, second, len))?;
     watched.wait_for_address(second, false)?;
@@ -159,6 +159,6 @@ pub(super) fn an_outbound_address_is_pinned_and_works_when_it_is_back(
     on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, second, len))?;
     watched.wait_for_address(second, true)?;
     exchange_with_one_loss(&mut watched.session)?;
-    heard_from(&server, second)?;
+    has_datagram_from(&server, second)?;
     Ok(())
 }

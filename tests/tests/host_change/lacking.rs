@@ -20,7 +20,7 @@ const IPV6_SOCKETS: Refusal = Refusal {
 };
 
 /// How many lines of the log so far have `text`.
-fn told(watched: &mut Watched, text: &str) -> usize {
+fn count(watched: &mut Watched, text: &str) -> usize {
     let errors = watched.session.running().errors();
     errors.lines().filter(|line| line.contains(text)).count()
 }
@@ -29,7 +29,7 @@ pub(super) fn s55_a_host_that_cannot_be_watched_is_looked_at(lab: &Lab, family: 
     let pasta = lab.pasta().configured().refused(&[SUBSCRIPTION]);
     let mut watched = Watched::new(pasta.session()?)?;
     let warning = "warning: pasta-monitor: cannot watch the host: ";
-    wait::until("a warning", || (told(&mut watched, warning) > 0).then_some(()))?;
+    wait::until("a warning", || (count(&mut watched, warning) > 0).then_some(()))?;
     watched.wait_for_address(family.host(), true)?;
     watched.reach(lab, family)?;
 
@@ -41,8 +41,8 @@ pub(super) fn s55_a_host_that_cannot_be_watched_is_looked_at(lab: &Lab, family: 
     watched.wait_for_address(elsewhere(family), false)?;
 
     watched.session.running().signal(Signal::SIGUSR1)?;
-    wait::until("the status", || (told(&mut watched, "monitor poll, gen ") > 0).then_some(()))?;
-    assert_eq!(told(&mut watched, warning), 1);
+    wait::until("the status", || (count(&mut watched, "monitor poll, gen ") > 0).then_some(()))?;
+    assert_eq!(count(&mut watched, warning), 1);
     watched.reach(lab, family)
 }
 
@@ -54,7 +54,7 @@ pub(super) fn s59_without_ipv6_the_family_is_off_and_the_other_is_followed(lab: 
     let mut watched = Watched::new(pasta.session()?)?;
     watched.wait_for_address(family.host(), true)?;
     wait::until("word of it", || {
-        (told(&mut watched, "this kernel has no IPv6: it is switched off") == 1).then_some(())
+        (count(&mut watched, "this kernel has no IPv6: it is switched off") == 1).then_some(())
     })?;
 
     watched.reach(lab, family)?;
@@ -74,7 +74,7 @@ pub(super) fn s59_without_ipv6_the_family_is_off_and_the_other_is_followed(lab: 
     let shown = watched.inside.show()?;
     assert!(!shown.iter().any(|line| line.contains("::")), "{shown:#?}");
     watched.session.running().signal(Signal::SIGUSR1)?;
-    wait::until("the status", || (told(&mut watched, "status: IPv6    off ") > 0).then_some(()))
+    wait::until("the status", || (count(&mut watched, "status: IPv6    off ") > 0).then_some(()))
 }
 
 pub(super) fn s58_a_rule_for_our_user_makes_the_template_by_its_table(

@@ -1,5 +1,5 @@
 //! The namespace follows the host while it runs. Cases are named after the scenarios of the page on
-//! host changes; times are only deadlines, far beyond what the page promises.
+//! host changes; times are only deadlines, far beyond what the page specifies.
 
 mod addresses;
 mod cable;
@@ -66,8 +66,8 @@ use status::{
     usr2_puts_right_what_users_removed,
 };
 use storms::{
-    a_cable_that_gets_an_address_is_heard_though_another_is_template,
     a_flush_in_the_middle_of_a_reading_is_not_taken_for_the_users,
+    an_address_on_another_cable_is_noticed_though_another_is_template,
     s22_a_host_that_was_renumbered_in_its_sleep_is_followed,
     s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
     s53_events_that_are_lost_right_after_others_are_made_up_for, s53_lost_events_are_made_up_for,
@@ -97,7 +97,7 @@ use users::{
     s44_the_tap_stays_down_and_is_complete_when_up_again,
     s45_what_was_observed_of_users_is_not_the_hosts_to_change,
 };
-use watched::{Watched, default_route, default_via, never_gone, place};
+use watched::{Watched, default_route, default_via, never_gone, position};
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
@@ -155,7 +155,7 @@ fn main() -> ExitCode {
         case!(families, s47_values_of_the_command_line_are_not_followed),
         case!(families, s52_a_change_in_the_middle_of_a_storm_is_applied),
         case!(families, s52_unrelated_events_wake_nobody),
-        case!(families, a_cable_that_gets_an_address_is_heard_though_another_is_template),
+        case!(families, an_address_on_another_cable_is_noticed_though_another_is_template),
         case!(families, s53_lost_events_are_made_up_for),
         case!(families, s53_events_that_are_lost_right_after_others_are_made_up_for),
         case!(families, s54_nothing_goes_on_the_strength_of_interrupted_readings),
@@ -249,7 +249,7 @@ fn s07_without_config_net_nothing_in_the_namespace_changes(lab: &Lab, family: Fa
 
     come_online(lab, family, Some(0))?;
 
-    // The log tells that the binding was made; the namespace has heard nothing of it.
+    // The log tells that the binding was made; nothing was sent into the namespace.
     let bound = format!("bound {UPLINK}");
     wait::until("the binding", || {
         watched.session.running().errors().contains(&bound).then_some(())
@@ -312,8 +312,8 @@ fn s11_a_renewed_address_is_there_before_the_old_one_goes(lab: &Lab, family: Fam
 
     watched.wait_for_address(old, false)?;
     let lines = log.lines()?;
-    let added = place(lines, &format!("+ address {new}/"));
-    assert!(added < place(lines, &format!("- address {old}/")), "{lines:#?}");
+    let added = position(lines, &format!("+ address {new}/"));
+    assert!(added < position(lines, &format!("- address {old}/")), "{lines:#?}");
     assert!(watched.has(default_route(new))?, "{:#?}", watched.inside.show()?);
     Ok(())
 }
@@ -386,8 +386,8 @@ fn s14_a_better_uplink_is_taken_and_the_old_address_lingers(lab: &Lab, family: F
     // family's log tells the order.
     if family == Family::V4 {
         let lines = log.lines()?;
-        let added = place(lines, &format!("+ address {new}/"));
-        assert!(added < place(lines, &format!("+ {lingering}")), "{lines:#?}");
+        let added = position(lines, &format!("+ address {new}/"));
+        assert!(added < position(lines, &format!("+ {lingering}")), "{lines:#?}");
     }
     Ok(())
 }
@@ -462,8 +462,8 @@ fn s25_hold_over_gives_local_mode_and_the_way_back(lab: &Lab, family: Family) ->
     watched.wait_for(&default_via(family.gateway()), false)?;
     if family == Family::V4 {
         let lines = log.lines()?;
-        let local = place(lines, "+ address 169.254.2.1/");
-        assert!(local < place(lines, &format!("- address {}/", family.host())), "{lines:#?}");
+        let local = position(lines, "+ address 169.254.2.1/");
+        assert!(local < position(lines, &format!("- address {}/", family.host())), "{lines:#?}");
     }
     come_online(lab, family, Some(0))?;
     watched.wait_for_address(family.host(), true)?;

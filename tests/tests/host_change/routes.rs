@@ -69,7 +69,7 @@ pub(super) fn s60_two_uplinks_that_fight_are_left_to_it(lab: &Lab, family: Famil
     let ours: Vec<_> = [family.host(), address].iter().map(|it| format!("address {it}/")).collect();
     let mut there = 1_i32;
     for line in lines.iter().filter(|line| ours.iter().any(|it| line.contains(it.as_str()))) {
-        // A change of one that is there is told as another addition.
+        // A change of one that is there is reported as another addition.
         if line.starts_with('-') {
             there -= 1;
         } else if !line.contains("deprecated") {

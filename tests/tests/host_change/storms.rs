@@ -217,7 +217,7 @@ pub(super) fn s54_nothing_goes_on_the_strength_of_interrupted_readings(
     let monitor = process::only(MONITOR)?;
     let mut log = watched.inside.listen()?;
     let len = prefix_length(family);
-    let mut told = |text: &str| watched.session.running().errors().matches(text).count();
+    let mut times = |text: &str| watched.session.running().errors().matches(text).count();
 
     // Addresses of a link that nobody follows come and go while the host is read: no event of it gets
     // through, and no reading is of one moment.
@@ -237,10 +237,10 @@ pub(super) fn s54_nothing_goes_on_the_strength_of_interrupted_readings(
         let mut lost = || -> Outcome {
             let resynchronised = "netlink overrun, resynchronised";
             let mut round = 0;
-            while told("host: addresses kept changing while they were read") == 0 {
+            while times("host: addresses kept changing while they were read") == 0 {
                 round += 1;
                 lose_events(lab, &monitor, another(family, round), len)?;
-                let done = || (told(resynchronised) >= round.into()).then_some(());
+                let done = || (times(resynchronised) >= round.into()).then_some(());
                 wait::until(resynchronised, done)?;
             }
             Ok(())
@@ -300,14 +300,14 @@ pub(super) fn s52_unrelated_events_wake_nobody(lab: &Lab, family: Family) -> Out
 
     // The clocks are compared every fifteen seconds.
     assert!(woken <= 2, "{woken} wake-ups for {} events", 4 * rounds);
-    // And what matters is heard as ever.
+    // And what matters is noticed as before.
     on_host(lab, |admin| {
         admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
     })?;
     watched.wait_for_address(elsewhere(family), true)
 }
 
-pub(super) fn a_cable_that_gets_an_address_is_heard_though_another_is_template(
+pub(super) fn an_address_on_another_cable_is_noticed_though_another_is_template(
     lab: &Lab,
     family: Family,
 ) -> Outcome {

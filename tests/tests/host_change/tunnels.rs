@@ -180,8 +180,8 @@ pub(super) fn s26_a_vpn_by_halves_comes_and_goes_and_nothing_happens(
     let errors = watched.session.running().errors();
     let complains = |line: &&str| line.contains("warning: ");
     let tells = |line: &&str| line.contains("info: ") && line.contains("tun0");
-    let mut told = errors.lines().filter(|it| complains(it) || tells(it));
-    assert_eq!(told.next(), None);
+    let mut lines = errors.lines().filter(|it| complains(it) || tells(it));
+    assert_eq!(lines.next(), None);
     Ok(())
 }
 
@@ -214,13 +214,13 @@ pub(super) fn s27_a_guard_counts_with_a_default_route_and_is_left_when_it_goes(
     watched.reach(lab, family)?;
 
     // The log says why: it was better, and then was lost (down is what a link is before it is gone).
-    let mut told = |from: &str, to: &str, reasons: &[&str]| {
+    let mut logged = |from: &str, to: &str, reasons: &[&str]| {
         let errors = watched.session.running().errors();
         let (from, to) = (format!("{from}("), format!("bound {to}("));
         let mut lines = errors.lines().filter(|it| it.contains(&from) && it.contains(&to));
         lines.any(|it| reasons.iter().any(|why| it.contains(why))).then_some(())
     };
-    wait::until("why it was chosen", || told(UPLINK, "guard0", &["[default route]"]))?;
+    wait::until("why it was chosen", || logged(UPLINK, "guard0", &["[default route]"]))?;
     // What is seen of a link that is deleted depends on when it is looked at.
     let lost = [
         "[interface gone]",
@@ -229,7 +229,7 @@ pub(super) fn s27_a_guard_counts_with_a_default_route_and_is_left_when_it_goes(
         "[last address gone]",
         "[default route]",
     ];
-    wait::until("why it was left", || told("guard0", UPLINK, &lost))
+    wait::until("why it was left", || logged("guard0", UPLINK, &lost))
 }
 
 pub(super) fn s28_of_two_tunnels_one_goes_and_nothing_happens(

@@ -194,7 +194,7 @@ pub(super) fn s45_what_was_observed_of_users_is_not_the_hosts_to_change(
             Ok(stream.read_exact(&mut [0])?)
         })
     };
-    // The datapath hears of the namespace's addresses a moment after they are there.
+    // The datapath learns the namespace's addresses a moment after they are there.
     wait::until("who comes from outside to get there", || visit(family.host()).ok())?;
 
     // The host gets another address, and loses the one that it had.

@@ -77,7 +77,7 @@ pub(super) fn never_gone(lines: &[String], start: &str) {
 }
 
 /// Where in the log of changes a line with this beginning is.
-pub(super) fn place(lines: &[String], start: &str) -> usize {
+pub(super) fn position(lines: &[String], start: &str) -> usize {
     let found = lines.iter().position(|line| line.starts_with(start));
     found.unwrap_or_else(|| panic!("no {start:?} in {lines:#?}"))
 }

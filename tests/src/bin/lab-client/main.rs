@@ -20,12 +20,12 @@ fn run() -> bool {
         return client.serve(io::stdin().lock(), io::stdout()).is_ok();
     }
     let answer = if words.is_empty() {
-        // Started as a login shell is: the name it was called by is all it was told.
+        // Started as a login shell is: the name it was called by is its only argument.
         Ok(std::env::args().take(1).map(|name| format!("called {name}")).collect())
     } else {
         client.answer(&words)
     };
     let worked = answer.is_ok();
-    let told = io::stdout().write_all(protocol::write_answer(answer).as_bytes());
-    worked && told.is_ok()
+    let written = io::stdout().write_all(protocol::write_answer(answer).as_bytes());
+    worked && written.is_ok()
 }

@@ -17,7 +17,7 @@ use super::Way;
 use crate::Outcome;
 use crate::netlink::address_message;
 
-/// Numbers of the sockets in the calling thread's network namespace that hear of changes.
+/// Numbers of the sockets in the calling thread's network namespace that subscribe to changes.
 ///
 /// # Errors
 ///
@@ -28,9 +28,9 @@ pub fn listeners() -> Outcome<Vec<u32>> {
     let of_routes = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let [_, protocol, number, groups, ..] = fields[..] else { return None };
-        let hears =
+        let subscribed =
             protocol.parse() == Ok(NETLINK_ROUTE) && u32::from_str_radix(groups, 16) != Ok(0);
-        number.parse().ok().filter(|_| hears)
+        number.parse().ok().filter(|_| subscribed)
     };
     Ok(list.lines().filter_map(of_routes).collect())
 }

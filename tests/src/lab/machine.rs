@@ -11,11 +11,11 @@ use crate::Outcome;
 
 /// A network namespace of the lab.
 #[derive(Debug)]
-pub struct Place {
+pub struct Machine {
     namespace: File,
 }
 
-impl Place {
+impl Machine {
     /// The calling thread's network namespace.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Place {
     }
 }
 
-impl AsFd for Place {
+impl AsFd for Machine {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
     }

@@ -1,4 +1,4 @@
-//! Many connections that one thread serves: thousands of threads would be measured themselves.
+//! Many TCP flows served by one thread, since thousands of threads would distort the measurement.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -56,19 +56,19 @@ impl Tally {
 
 /// Connections and what they have carried.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct ManyFlows {
     epoll: Epoll,
     role: Role,
     /// None: has ended.
-    members: Vec<Option<(TcpStream, Arc<AtomicU64>)>>,
+    connections: Vec<Option<(TcpStream, Arc<AtomicU64>)>>,
     tally: Tally,
     /// A source ends when it has carried so much.
     length: u64,
     octets: Vec<u8>,
 }
 
-impl Crowd {
-    /// Nobody yet.
+impl ManyFlows {
+    /// No connection yet.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl Crowd {
         Ok(Self {
             epoll,
             role,
-            members: Vec::new(),
+            connections: Vec::new(),
             tally,
             length: u64::MAX,
             octets: vec![0x5a; CHUNK],
@@ -96,8 +96,8 @@ impl Crowd {
             Role::Sink => EpollFlags::EPOLLIN,
             Role::Source => EpollFlags::EPOLLOUT,
         };
-        self.epoll.add(&stream, EpollEvent::new(wanted, self.members.len() as u64))?;
-        self.members.push(Some((stream, self.tally.join())));
+        self.epoll.add(&stream, EpollEvent::new(wanted, self.connections.len() as u64))?;
+        self.connections.push(Some((stream, self.tally.join())));
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Crowd {
     /// What `epoll_wait(2)` reports, and when a connection has ended otherwise.
     pub fn send(mut self, length: u64) -> Outcome {
         self.length = length;
-        let mut left = self.members.len();
+        let mut left = self.connections.len();
         while left > 0 {
             let ended = self.wait(EpollTimeout::NONE)?.filter(|event| !self.serve(*event)).count();
             left -= ended;
@@ -148,11 +148,12 @@ impl Crowd {
 
     /// Carries octets once; says whether the connection goes on.
     fn serve(&mut self, index: u64) -> bool {
-        let Some(member) = usize::try_from(index).ok().and_then(|at| self.members.get_mut(at))
+        let Some(connection) =
+            usize::try_from(index).ok().and_then(|at| self.connections.get_mut(at))
         else {
             return false;
         };
-        let Some((stream, octets)) = member else { return false };
+        let Some((stream, octets)) = connection else { return false };
         let left = self.length - octets.load(Ordering::Relaxed);
         let part = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
         let part = self.octets.get_mut(..part).unwrap_or_default();
@@ -169,7 +170,7 @@ impl Crowd {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             Err(_) => {}
         }
-        *member = None;
+        *connection = None;
         false
     }
 }
@@ -181,22 +182,22 @@ impl Crowd {
 /// What the kernel reports.
 pub fn serve(listener: TcpListener, role: Role) -> Outcome<Tally> {
     let tally = Tally::default();
-    let mut crowd = Crowd::new(role, tally.clone())?;
+    let mut many_flows = ManyFlows::new(role, tally.clone())?;
     listener.set_nonblocking(true)?;
-    crowd.epoll.add(listener.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-    thread::Builder::new().name("crowd".to_owned()).spawn(move || {
-        while let Ok(events) = crowd.wait(EpollTimeout::NONE) {
+    many_flows.epoll.add(listener.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+    thread::Builder::new().name("many-flows".to_owned()).spawn(move || {
+        while let Ok(events) = many_flows.wait(EpollTimeout::NONE) {
             for event in events {
                 if event != LISTENER {
-                    crowd.serve(event);
+                    many_flows.serve(event);
                     continue;
                 }
                 // Whoever came before is another measurement.
-                if crowd.members.iter().all(Option::is_none) {
-                    crowd.members.clear();
+                if many_flows.connections.iter().all(Option::is_none) {
+                    many_flows.connections.clear();
                 }
                 while let Ok((stream, _)) = listener.accept() {
-                    if crowd.add(stream).is_err() {
+                    if many_flows.add(stream).is_err() {
                         return;
                     }
                 }
