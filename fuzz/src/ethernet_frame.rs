@@ -11,7 +11,7 @@ const PADDING: [u8; 3] = [0xff, 0, 0x45];
 ///
 /// # Panics
 ///
-/// If what [`classify`] says breaks one of its promises.
+/// If what [`classify`] says breaks an invariant.
 pub fn check(octets: &[u8]) {
     let plain = classify(octets, Framing::Plain);
     let vnet = classify(octets, Framing::Vnet);
@@ -41,14 +41,14 @@ fn check_header_in_front(plain: Option<&Frame<'_>>, vnet: Option<Frame<'_>>) {
 
 fn check_frame(octets: &[u8], frame: &Frame<'_>, framing: Framing) {
     let mac = frame.mac.octets();
-    assert!(mac[0] & 1 == 0 && mac != [0; 6], "sent by no station");
+    assert!(mac[0] & 1 == 0 && mac != [0; 6], "not a unicast address");
     match frame.content {
         Content::Arp(request) => assert!(request.sender_mac.octets()[0] & 1 == 0),
         Content::NeighbourSolicitation { source, target } => {
             assert!(!target.is_multicast(), "asks for a group: {target} from {source}");
         }
         Content::NeighbourAnswer { address, at } => {
-            assert!(at.octets()[0] & 1 == 0 && at.octets() != [0; 6], "at no station");
+            assert!(at.octets()[0] & 1 == 0 && at.octets() != [0; 6], "not a unicast address");
             assert!(address.is_ipv4() || !address.is_multicast(), "a group is nowhere: {address}");
         }
         Content::Echo { source, destination, body, .. } => {

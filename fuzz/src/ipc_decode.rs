@@ -1,4 +1,4 @@
-//! Octets on the channels: for each process, the two directions it hears.
+//! Octets on the channels: for each process, the two directions it receives.
 
 use pasta_ipc::codec::{decode, encode};
 use pasta_ipc::{

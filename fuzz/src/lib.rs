@@ -1,6 +1,6 @@
 //! What the fuzz targets check: one module for each target, and what they share.
 //!
-//! Each module has one function that takes any octets and panics if the program breaks a promise on
+//! Each module has one function that takes any octets and panics if the program breaks an invariant on
 //! them; a target in `fuzz_targets/` is one call of it. So the same checks run under libFuzzer, in
 //! `cargo test` here over the committed corpus, and wherever else octets come from.
 

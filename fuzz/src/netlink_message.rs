@@ -13,7 +13,7 @@ const KINDS: [u16; 5] = [16, 20, 24, 32, 28];
 ///
 /// # Panics
 ///
-/// If a record breaks one of its type's promises, or equal octets give different answers.
+/// If a record breaks an invariant of its type, or equal octets give different answers.
 pub fn check(octets: &[u8]) {
     let Some((&kind, payload)) = octets.split_first() else { return };
     let kind = KINDS.get(usize::from(kind)).copied().unwrap_or(kind.into());

@@ -36,7 +36,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn every_kept_input_keeps_all_promises() {
+fn every_kept_input_keeps_the_invariants() {
     for (target, check) in TARGETS {
         let directory = corpus().join(target);
         let names = names(&directory);
