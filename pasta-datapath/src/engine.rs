@@ -221,7 +221,7 @@ impl Engine {
         loop {
             if let Some(ended) = self.turn()? {
                 let (backlog, counters) = (self.credit.backlog_total(), &self.tap.counters);
-                let line = format!("datapath ends: octets backlog {backlog}, {counters}");
+                let line = format!("datapath ends: backlog octets {backlog}, {counters}");
                 self.supervisor.log(LogLevel::Info, || line);
                 // Whoever waits for us waits for the ports, and not for the tap.
                 self.ports.close_all();

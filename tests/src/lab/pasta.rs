@@ -196,7 +196,7 @@ impl Finished {
     ///
     /// When the line is missing.
     pub fn backlog_octets(&self) -> Outcome<u64> {
-        let (_, rest) = self.errors.split_once("octets parked ").ok_or("no count of octets")?;
+        let (_, rest) = self.errors.split_once("backlog octets ").ok_or("no count of octets")?;
         Ok(rest.split_once(',').ok_or("not a count")?.0.parse()?)
     }
 
