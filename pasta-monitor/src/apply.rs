@@ -34,7 +34,7 @@ pub struct Namespace {
     added: BTreeSet<WantedAddress>,
     refused: BTreeSet<NamespaceOp>,
     /// What has been refused at any time, of which the log knows.
-    told: BTreeSet<NamespaceOp>,
+    logged: BTreeSet<NamespaceOp>,
 }
 
 /// What became of an operation.
@@ -56,7 +56,7 @@ impl Namespace {
             tap,
             added: BTreeSet::new(),
             refused: BTreeSet::new(),
-            told: BTreeSet::new(),
+            logged: BTreeSet::new(),
         }
     }
 
@@ -155,7 +155,7 @@ impl Namespace {
             NamespaceOp::PromoteSecondaries | NamespaceOp::SetAddressGeneration(_) => {
                 log.debug(&text);
             }
-            _ if !self.told.insert(*op) => log.debug(&text),
+            _ if !self.logged.insert(*op) => log.debug(&text),
             _ => log.warn(&text),
         }
         self.refused.insert(*op);

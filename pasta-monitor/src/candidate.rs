@@ -150,7 +150,7 @@ pub fn is_neighbourhood(destination: Prefix) -> bool {
 /// 2000::/3, as VPNs install them.
 ///
 /// Where policy rules exist, table main alone misleads, and the kernel's own answer counts. Only if
-/// that is a tunnel, table main is heard too: rules that lead traffic into a VPN leave it as it was
+/// that is a tunnel, table main is watched too: rules that lead traffic into a VPN leave it as it was
 /// before, so it still names the interface below.
 fn default_routes(host: &HostView, family: Family) -> Vec<DefaultRoute> {
     let mut found = match host.routing.get(family) {
@@ -237,7 +237,7 @@ impl From<&Policy> for Named {
 
 /// How good an address is as primary; the order is from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+enum Preference {
     /// Nothing to be said against it.
     Full,
     /// IPv4: not the first of its subnet.
@@ -258,40 +258,40 @@ enum Standing {
 pub fn usable(host: &HostView, link: u32, family: Family, named: Named) -> Vec<&Address> {
     let mut found: Vec<_> = host
         .addresses_of(link, family)
-        .filter_map(|address| Some((standing(address, named)?, address)))
+        .filter_map(|address| Some((preference(address, named)?, address)))
         .collect();
-    let best = found.iter().map(|(standing, _)| *standing).min();
-    found.retain(|(standing, _)| match standing {
-        Standing::Full | Standing::Secondary | Standing::UniqueLocal => true,
+    let best = found.iter().map(|(preference, _)| *preference).min();
+    found.retain(|(preference, _)| match preference {
+        Preference::Full | Preference::Secondary | Preference::UniqueLocal => true,
         // Stopgaps, each only where there is nothing better.
-        Standing::Temporary | Standing::TemporaryUniqueLocal | Standing::LinkLocal => {
-            Some(*standing) == best
+        Preference::Temporary | Preference::TemporaryUniqueLocal | Preference::LinkLocal => {
+            Some(*preference) == best
         }
     });
-    let primary = found.iter().position(|(standing, _)| Some(*standing) == best);
+    let primary = found.iter().position(|(preference, _)| Some(*preference) == best);
     if let Some(head) = primary.and_then(|place| found.get_mut(..=place)) {
         head.rotate_right(1);
     }
     found.into_iter().map(|(_, address)| address).collect()
 }
 
-fn standing(address: &Address, named: Named) -> Option<Standing> {
+fn preference(address: &Address, named: Named) -> Option<Preference> {
     if address.unproven || address.deprecated {
         return None;
     }
     match address.prefix.address() {
         it if it.is_loopback() || it.is_multicast() || it.is_unspecified() => None,
         IpAddr::V4(v4) if v4.is_link_local() => {
-            (named == Named::Yes).then_some(Standing::LinkLocal)
+            (named == Named::Yes).then_some(Preference::LinkLocal)
         }
-        IpAddr::V4(_) if address.secondary => Some(Standing::Secondary),
-        IpAddr::V4(v4) => (!v4.is_broadcast()).then_some(Standing::Full),
+        IpAddr::V4(_) if address.secondary => Some(Preference::Secondary),
+        IpAddr::V4(v4) => (!v4.is_broadcast()).then_some(Preference::Full),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() || v6.is_unicast_link_local() => None,
         IpAddr::V6(v6) => Some(match (v6.is_unique_local(), address.temporary) {
-            (false, false) => Standing::Full,
-            (false, true) => Standing::Temporary,
-            (true, false) => Standing::UniqueLocal,
-            (true, true) => Standing::TemporaryUniqueLocal,
+            (false, false) => Preference::Full,
+            (false, true) => Preference::Temporary,
+            (true, false) => Preference::UniqueLocal,
+            (true, true) => Preference::TemporaryUniqueLocal,
         }),
     }
 }

@@ -117,7 +117,7 @@ pub struct Wanted {
     pub left_out: usize,
 }
 
-/// What one family of the namespace is told to use.
+/// What one family of the namespace is configured to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assigned {
     /// Addresses, the primary first.

@@ -100,8 +100,8 @@ impl Collect for HostView {
 impl HostView {
     /// Whether what an event says is not in this view already.
     ///
-    /// Lifetimes and counters are in no view, so an event about these alone is no news.
-    pub fn is_news(&self, notice: &Notice) -> bool {
+    /// Lifetimes and counters are in no view, so an event about these alone changes nothing.
+    pub fn is_change(&self, notice: &Notice) -> bool {
         match notice {
             Notice::There(Record::Link(link)) => self.links.get(&link.index) != Some(link),
             Notice::There(Record::Address(address)) => !self.addresses.contains(address),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_link_are_bounded_and_do_not_crowd_out_others() {
+    fn addresses_of_one_link_are_bounded_and_leave_space_for_others() {
         let mut host = Host::default().link(2, "eth0").link(3, "eth1");
         for n in 0..100 {
             host = host.address(2, &format!("192.0.2.{n}/24"));

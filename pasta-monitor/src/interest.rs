@@ -14,7 +14,7 @@ use pasta_ipc::types::Follow;
 use std::collections::BTreeSet;
 
 /// Most links that one list holds. Chosen: a filter of four such lists is accepted by every kernel; a
-/// host with more uplinks than that hears all of them.
+/// host with more uplinks than that receives events of all of them.
 pub const MAX_LISTED: usize = 128;
 
 /// Events that can matter.
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_whose_carrier_comes_later_than_its_default_route_is_heard() {
+    fn a_bridge_whose_carrier_comes_later_than_its_default_route_passes() {
         let host = host()
             .link_with(4, "br0", |link| {
                 link.kind = LinkKind::Bridge;
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn more_links_than_a_list_holds_are_all_heard() {
+    fn more_links_than_a_list_holds_all_pass() {
         let mut host = host();
         for index in 100..300 {
             host = host.link(index, &format!("eth{index}"));

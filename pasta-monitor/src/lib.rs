@@ -23,7 +23,7 @@
 //!
 //! - [`decode`] turns octets of the kernel into typed values, whole or not at all;
 //! - [`netlink`] carries requests and answers, [`read`] makes the two views of dumps;
-//! - [`watch`] hears events and gathers bursts of them;
+//! - [`watch`] receives events and batches bursts of them;
 //! - [`ports`] finds out who listens on either side, [`sockets`] decides which sockets inside the namespace the datapath gets;
 //! - [`apply`] carries out a plan, [`tap`] makes the link, [`log`] and [`peer`] talk to the other two
 //!   processes.

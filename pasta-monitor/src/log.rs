@@ -14,7 +14,7 @@ pub struct Log {
     level: Cell<LogLevel>,
     withheld: Cell<u32>,
     /// Conditions that were warned of.
-    told: RefCell<BTreeSet<Condition>>,
+    logged: RefCell<BTreeSet<Condition>>,
 }
 
 /// What lasts and is warned of once: on which side, and what.
@@ -27,7 +27,7 @@ impl Log {
             supervisor,
             level: Cell::new(LogLevel::Info),
             withheld: Cell::new(0),
-            told: RefCell::default(),
+            logged: RefCell::default(),
         }
     }
 
@@ -48,7 +48,7 @@ impl Log {
 
     /// As [`Log::warn`], of something that lasts and is found anew at each look: the first time.
     pub fn warn_once(&self, condition: Condition, text: &str) {
-        if self.told.borrow_mut().insert(condition) {
+        if self.logged.borrow_mut().insert(condition) {
             self.warn(text);
         } else {
             self.debug(text);

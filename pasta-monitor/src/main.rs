@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         .and_then(|()| run::run(&supervisor, datapath, &log));
     let Err(error) = ended else { return ExitCode::SUCCESS };
     let failed = MonitorToSupervisor::Failed(Text::truncated(&with_causes(&error)));
-    // If it cannot be told, the supervisor sees the exit status.
+    // If this message cannot be sent, the supervisor sees the exit status.
     let _ = supervisor.send(&failed);
     ExitCode::from(error.exit_status())
 }
@@ -50,7 +50,7 @@ fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// On a panic, tells the supervisor the place and ends; the message is not told, it may quote input.
+/// On a panic, tells the supervisor the place and ends; the message may quote input and is not sent.
 fn say_where_on_panic(supervisor: Arc<ToSupervisor>) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map_or_else(String::new, |at| format!(" at {at}"));

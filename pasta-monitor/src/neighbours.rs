@@ -28,7 +28,7 @@ impl Neighbours {
         &self.links
     }
 
-    /// Takes in what an event says; true if it is news.
+    /// Takes in an event; true if it changed the table.
     pub fn learn(&mut self, neighbour: &Neighbour) -> bool {
         let Neighbour { link, address, mac } = *neighbour;
         if !self.links.contains(&link) || address.is_multicast() {
@@ -44,12 +44,12 @@ impl Neighbours {
         }
     }
 
-    /// A neighbour has gone; true if that is news.
+    /// Removes a neighbour; true if it was there.
     pub fn forget(&mut self, neighbour: &Neighbour) -> bool {
         self.table.remove(&(neighbour.address, neighbour.link)).is_some()
     }
 
-    /// What the datapath is told.
+    /// The snapshot for the datapath.
     pub fn snapshot(&self, generation: Generation) -> NeighbourSnapshot {
         let entry = |((address, _), mac): (&(IpAddr, u32), &MacAddr)| NeighbourEntry {
             address: *address,
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_of_a_templates_neighbour_is_news() {
+    fn only_a_change_of_a_templates_neighbour_counts() {
         let mut neighbours = Neighbours::of([2].into());
         assert!(neighbours.learn(&at(2, "192.0.2.1", Some(1))));
         assert!(!neighbours.learn(&at(2, "192.0.2.1", Some(1))), "a state without another address");

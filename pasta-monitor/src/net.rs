@@ -169,7 +169,7 @@ pub fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// The link-local address that a station with this link-layer address takes (RFC 4291, appendix A).
+/// The link-local address that an interface with this link-layer address takes (RFC 4291, appendix A).
 pub fn link_local_of(mac: [u8; 6]) -> Prefix {
     let [a, b, c, d, e, f] = mac;
     let address = Ipv6Addr::from([

@@ -15,22 +15,22 @@ pub type ToDatapath = Channel<MonitorToDatapath, DatapathToMonitor>;
 /// How far the conversation with the supervisor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SupervisorPhase {
-    /// Nothing was said.
-    Greeting,
-    /// It has said which protocol it speaks.
+    /// No `Hello` was received yet.
+    Handshake,
+    /// `Hello` was received.
     Starting,
-    /// It has said what to do.
+    /// `Start` was received.
     Serving,
-    /// It has asked us to end.
+    /// `Shutdown` was received.
     Ending,
 }
 
 /// How far the conversation with the datapath is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatapathPhase {
-    /// Nothing was said.
-    Greeting,
-    /// It has said which protocol it speaks; its last request, if there was one.
+    /// No `Hello` was received yet.
+    Handshake,
+    /// `Hello` was received; the last request, if there was one.
     Serving(Option<RequestId>),
 }
 
@@ -81,7 +81,7 @@ impl SupervisorPhase {
     pub fn after(self, message: &SupervisorToMonitor) -> Result<Self, Unexpected> {
         use SupervisorToMonitor as M;
         match (self, message) {
-            (Self::Greeting, M::Hello(hello)) => greeted(*hello, Self::Starting),
+            (Self::Handshake, M::Hello(hello)) => checked_hello(*hello, Self::Starting),
             (Self::Starting, M::Start(_)) => Ok(Self::Serving),
             (Self::Serving, M::Shutdown) => Ok(Self::Ending),
             (Self::Serving, M::StatusWanted | M::LookWanted) => Ok(Self::Serving),
@@ -94,7 +94,7 @@ impl SupervisorPhase {
                     M::LookWanted => "LookWanted",
                 },
                 phase: match phase {
-                    Self::Greeting => "waiting for Hello",
+                    Self::Handshake => "waiting for Hello",
                     Self::Starting => "waiting for Start",
                     Self::Serving => "serving",
                     Self::Ending => "ending",
@@ -113,7 +113,7 @@ impl DatapathPhase {
     pub fn after(self, message: &DatapathToMonitor) -> Result<Self, Unexpected> {
         use DatapathToMonitor as M;
         match (self, message) {
-            (Self::Greeting, M::Hello(hello)) => greeted(*hello, Self::Serving(None)),
+            (Self::Handshake, M::Hello(hello)) => checked_hello(*hello, Self::Serving(None)),
             (
                 Self::Serving(last),
                 M::SocketsWanted { request, .. } | M::ListenerWanted { request, .. },
@@ -130,7 +130,7 @@ impl DatapathPhase {
                     M::ListenerWanted { .. } => "ListenerWanted",
                 },
                 phase: match phase {
-                    Self::Greeting => "waiting for Hello",
+                    Self::Handshake => "waiting for Hello",
                     Self::Serving(_) => "serving",
                 },
             }),
@@ -138,7 +138,7 @@ impl DatapathPhase {
     }
 }
 
-fn greeted<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
+fn checked_hello<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
     if hello == Hello::OURS { Ok(next) } else { Err(Unexpected::Version(hello.version)) }
 }
 
@@ -201,7 +201,7 @@ mod tests {
         use SupervisorPhase as P;
         let hello = SupervisorToMonitor::Hello(Hello::OURS);
         let messages = [hello, start(), SupervisorToMonitor::Shutdown];
-        let phases = [P::Greeting, P::Starting, P::Serving, P::Ending];
+        let phases = [P::Handshake, P::Starting, P::Serving, P::Ending];
         for (m, message) in messages.iter().enumerate() {
             for (p, phase) in phases.iter().enumerate() {
                 let next = phase.after(message);
@@ -219,7 +219,7 @@ mod tests {
         use SupervisorPhase as P;
         for message in [SupervisorToMonitor::StatusWanted, SupervisorToMonitor::LookWanted] {
             assert_eq!(P::Serving.after(&message), Ok(P::Serving));
-            for phase in [P::Greeting, P::Starting, P::Ending] {
+            for phase in [P::Handshake, P::Starting, P::Ending] {
                 assert!(phase.after(&message).is_err(), "{message:?} in {phase:?}");
             }
         }
@@ -229,9 +229,9 @@ mod tests {
     fn the_datapath_says_hello_once_and_then_makes_requests() {
         let hello = DatapathToMonitor::Hello(Hello::OURS);
         for request in requests(1) {
-            assert!(DatapathPhase::Greeting.after(&request).is_err());
+            assert!(DatapathPhase::Handshake.after(&request).is_err());
         }
-        let serving = DatapathPhase::Greeting.after(&hello).unwrap();
+        let serving = DatapathPhase::Handshake.after(&hello).unwrap();
         assert!(serving.after(&hello).is_err());
         for request in requests(0) {
             assert_eq!(serving.after(&request), Ok(DatapathPhase::Serving(Some(RequestId(0)))));
@@ -256,8 +256,8 @@ mod tests {
     fn another_version_is_refused_by_name() {
         let other = Hello { version: PROTOCOL_VERSION + 1 };
         let wrong = Err(Unexpected::Version(PROTOCOL_VERSION + 1));
-        assert_eq!(SupervisorPhase::Greeting.after(&SupervisorToMonitor::Hello(other)), wrong);
+        assert_eq!(SupervisorPhase::Handshake.after(&SupervisorToMonitor::Hello(other)), wrong);
         let theirs = DatapathToMonitor::Hello(other);
-        assert!(matches!(DatapathPhase::Greeting.after(&theirs), Err(Unexpected::Version(_))));
+        assert!(matches!(DatapathPhase::Handshake.after(&theirs), Err(Unexpected::Version(_))));
     }
 }

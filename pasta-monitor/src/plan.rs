@@ -17,7 +17,7 @@ use crate::net::Family;
 use crate::op::NamespaceOp;
 use crate::record::AddressGeneration;
 
-/// What to do, in order. The datapath is told of the new state between the two lists.
+/// What to do, in order. The new state is published to the datapath between the two lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What is added or changed.
@@ -54,7 +54,7 @@ pub fn plan(desired: &Desired, namespace: &NamespaceView) -> Plan {
 
 /// The link itself. Returns how link-local addresses shall come about once ours is there.
 ///
-/// Before the tap comes up the kernel is told to make none: its own would be subject to duplicate
+/// Before the tap comes up the kernel is configured to make none: its own would be subject to duplicate
 /// address detection, a second during which nothing can connect. We add the same one without it, and
 /// set back what was there, so that the kernel makes its own if users take the link down and up.
 fn link(

@@ -230,7 +230,7 @@ impl Look {
         if next.is_some() { Progress::Ask } else { Progress::Over }
     }
 
-    /// Publishes what was found of `transport`, if it is news.
+    /// Publishes what was found of `transport`, if it has changed.
     ///
     /// While sockets end, a list in several datagrams may lack one that is there. So after such a look
     /// a port is gone only if the look before lacked it as well.
@@ -250,8 +250,8 @@ impl Look {
         }
     }
 
-    /// The oldest news that has not been [`Look::told`].
-    pub fn news(&self) -> Option<PortSnapshot> {
+    /// The next snapshot to send, until [`Look::sent`] is called for its transport.
+    pub fn pending(&self) -> Option<PortSnapshot> {
         let transports = [Transport::Tcp, Transport::Udp].into_iter().zip(&self.published);
         let mut behind = transports.filter(|(_, published)| published.behind);
         let (transport, published) = behind.next()?;
@@ -259,13 +259,13 @@ impl Look {
         Some(PortSnapshot { generation: published.generation, side: self.side, transport, ports })
     }
 
-    /// Whether there is news.
+    /// Whether a snapshot is still to be sent.
     pub fn is_behind(&self) -> bool {
         self.published.iter().any(|published| published.behind)
     }
 
-    /// Notes that the news of `transport` has been told.
-    pub fn told(&mut self, transport: Transport) {
+    /// Notes that the snapshot of `transport` has been sent.
+    pub fn sent(&mut self, transport: Transport) {
         self.published(transport).behind = false;
     }
 }

@@ -55,12 +55,12 @@ fn family<A>(
     };
     let Assigned { addresses, gateway, our_address, host_primary } = assigned;
     let one = |it: &Option<IpAddr>| it.and_then(&typed);
-    let told = addresses.iter().filter_map(|it| typed(it.address()));
-    let (told, whole) = Bounded::truncated(told);
+    let addresses = addresses.iter().filter_map(|it| typed(it.address()));
+    let (addresses, whole) = Bounded::truncated(addresses);
     let (present, seen) = Bounded::truncated(namespace.reachable_at(family).filter_map(&typed));
     let snapshot = FamilySnapshot {
         state,
-        assigned: told,
+        assigned: addresses,
         present,
         gateway: one(gateway),
         our_address: one(our_address),

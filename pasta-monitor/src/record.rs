@@ -25,7 +25,7 @@ pub struct Link {
     pub enslaved: bool,
     /// Its MTU in octets.
     pub mtu: u32,
-    /// Whether secondary IPv4 addresses take the place of a removed primary; none where not told.
+    /// Whether secondary IPv4 addresses take the place of a removed primary; none if unknown.
     pub promotes_secondaries: Option<bool>,
     /// How IPv6 link-local addresses come about; none without IPv6.
     pub address_generation: Option<AddressGeneration>,
@@ -76,7 +76,7 @@ pub struct Address {
     pub unproven: bool,
     /// Whether the kernel makes a route for the prefix.
     pub prefix_route: bool,
-    /// Who put it there (`IFA_PROTO`, Linux 5.18); none where not told.
+    /// Who put it there (`IFA_PROTO`, Linux 5.18); none where the kernel does not say.
     pub tag: Option<u8>,
 }
 

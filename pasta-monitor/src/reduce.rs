@@ -49,7 +49,7 @@ pub enum Event {
         flushed: Flushed,
     },
     /// All that was planned is carried out; this is what the namespace has then.
-    Settled(Box<NamespaceView>),
+    Configured(Box<NamespaceView>),
     /// Time has passed.
     DeadlineReached,
 }
@@ -158,7 +158,7 @@ impl State {
         self.families.get(family).since
     }
 
-    /// What the namespace is told to use of `family`.
+    /// What the namespace is configured to use of `family`.
     pub fn assigned(&self, family: Family) -> Option<&Assigned> {
         self.families.get(family).wanted.as_ref().map(|it| &it.assigned)
     }
@@ -208,10 +208,10 @@ impl State {
                 self.look_at_users(now, &view, flushed);
                 let come = |family: &Family| self.users_have_default(*family) && !*had.get(*family);
                 let binding = |family| self.families.get(family).tracker.binding();
-                let told = |family| Change::left_alone(family, binding(family));
-                return Family::BOTH.into_iter().filter(come).filter_map(told).collect();
+                let left_alone = |family| Change::left_alone(family, binding(family));
+                return Family::BOTH.into_iter().filter(come).filter_map(left_alone).collect();
             }
-            Event::Settled(view) => {
+            Event::Configured(view) => {
                 self.mtu = self.wanted_mtu().or(self.mtu);
                 self.mtu_is_of_template |= self.is_bound();
                 self.left = Some(*view);
@@ -241,7 +241,7 @@ impl State {
     }
 
     /// Whether the namespace was configured before.
-    pub fn has_settled(&self) -> bool {
+    pub fn is_configured(&self) -> bool {
         self.left.is_some()
     }
 

@@ -4,9 +4,9 @@
 //! namespace, open what needs a path or a privilege, empty the root, read the host, make the tap and
 //! hand it over, configure the namespace, drop every other privilege, and only then wait for messages.
 
-use crate::run::follow::{Clock, Ears, Follower};
-use crate::run::handout::Handout;
+use crate::run::follow::{Clock, Follower, Subscriptions};
 use crate::run::ports::Watcher;
+use crate::run::socket_server::SocketServer;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -40,9 +40,9 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 mod error;
 mod follow;
-mod handout;
 mod ports;
 mod publisher;
+mod socket_server;
 
 pub(crate) use error::RunError;
 
@@ -96,7 +96,7 @@ pub(crate) fn run(
             net_bind_service: seccomp::ports::name_low_port(rules),
         };
         let bind = BindPorts::of(rules);
-        let handout = Handout::new(&start.what);
+        let socket_server = SocketServer::new(&start.what);
         let watcher = Watcher::new(start.what.loopback, sockets, start.host_sockets);
         let follower = match tun {
             None => None,
@@ -114,7 +114,7 @@ pub(crate) fn run(
                 Some(follower)
             }
         };
-        let work = Work { follower, handout, watcher };
+        let work = Work { follower, socket_server, watcher };
         let what = Confinement { role: Role::Monitor, missing, keep, bind };
         let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
         let ready = MonitorToSupervisor::Ready(Box::new(report));
@@ -124,7 +124,7 @@ pub(crate) fn run(
 
 /// Waits for `Hello` and `Start`; `None` if the supervisor is gone. Nothing runs yet, so this blocks.
 fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Start>, RunError> {
-    let mut phase = SupervisorPhase::Greeting;
+    let mut phase = SupervisorPhase::Handshake;
     loop {
         let mut received = match supervisor.receive() {
             Ok(received) => received,
@@ -190,7 +190,7 @@ async fn configure(
     log: &Log,
 ) -> Result<Option<Follower>, RunError> {
     let clock = Clock::default();
-    // First listen, then read: what happens in between is heard.
+    // Subscribe first, then read: events in between are queued.
     let host_events = prepared.host_events.filter(|_| policy.follows());
     let host_events = host_events.and_then(|it| subscribe(it, ("host", &watch::HOST), log));
     let namespace_events =
@@ -217,8 +217,8 @@ async fn configure(
     let namespace = Namespace::new(Netlink::start(prepared.socket), index);
     namespace.lengthen_queue(log).await;
     announce(&state, &state.desired(mac), log);
-    let ears = Ears { host: host_events, namespace: namespace_events };
-    let mut follower = Follower::new(state, host, namespace, mac, ears, clock);
+    let subscriptions = Subscriptions { host: host_events, namespace: namespace_events };
+    let mut follower = Follower::new(state, host, namespace, mac, subscriptions, clock);
     follower.start(datapath, log).await?;
     Ok(Some(follower))
 }
@@ -267,16 +267,16 @@ fn announce(state: &State, desired: &Desired, log: &Log) {
 struct Work {
     /// None where there is no tap: then there is nothing to follow.
     follower: Option<Follower>,
-    handout: Handout,
+    socket_server: SocketServer,
     watcher: Watcher,
 }
 
 impl Work {
-    /// Whether there is something that the datapath is still to be told.
+    /// Whether a message to the datapath waits for the channel.
     fn is_behind(&mut self) -> bool {
         let follower = self.follower.as_mut();
         let follower = follower.is_some_and(|follower| follower.publisher().is_behind());
-        follower || self.handout.is_behind() || self.watcher.is_behind()
+        follower || self.socket_server.is_behind() || self.watcher.is_behind()
     }
 
     /// How things stand, for the log.
@@ -289,7 +289,7 @@ impl Work {
 
     /// Tells it, as far as there is room; answers first, somebody waits for them.
     fn catch_up(&mut self, datapath: &ToDatapath) -> Result<(), RunError> {
-        self.handout.catch_up(datapath)?;
+        self.socket_server.catch_up(datapath)?;
         if let Some(follower) = &mut self.follower {
             follower.publisher().catch_up(datapath);
         }
@@ -308,7 +308,7 @@ async fn wait_for(follower: Option<&Follower>) {
 
 /// Follows host and namespace and handles messages until the supervisor asks us to end, or is gone.
 ///
-/// The supervisor hears that we are `ready` at once, or with `--bind-wait` when there is a template,
+/// `ready` is sent to the supervisor at once, or with `--bind-wait` when there is a template,
 /// at the latest when that time is over.
 async fn serve(
     _: Confined,
@@ -319,7 +319,7 @@ async fn serve(
     log: &Log,
 ) -> Result<(), RunError> {
     let mut supervisor_phase = SupervisorPhase::Serving;
-    let mut datapath_phase = DatapathPhase::Greeting;
+    let mut datapath_phase = DatapathPhase::Handshake;
     let mut datapath_lives = true;
     let mut ready = Some(ready);
     loop {
@@ -359,10 +359,10 @@ async fn serve(
             },
             // One request for each turn, and none before the answer to the last is gone: whatever the
             // datapath asks, the other branches have their turn.
-            received = datapath.next(), if datapath_lives && !work.handout.is_behind() => match received {
+            received = datapath.next(), if datapath_lives && !work.socket_server.is_behind() => match received {
                 Ok(message) => {
                     datapath_phase = datapath_phase.after(&message)?;
-                    work.handout.serve(&message, datapath.channel)?;
+                    work.socket_server.serve(&message, datapath.channel)?;
                 }
                 Err(ReceiveError::Closed) => {
                     log.warn("datapath is gone");

@@ -58,7 +58,7 @@ impl fmt::Display for Health {
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Events that were news.
+    /// Events that changed the view.
     pub used: u64,
     /// Events that were none; those that the kernel's filter drops are not known.
     pub ignored: u64,

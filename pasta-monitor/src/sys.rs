@@ -1,5 +1,5 @@
 #![allow(unsafe_code)]
-//! System calls that no dependency wraps, and descriptors that we were given by number.
+//! Unsafe code: system calls through `libc`, and conversions of descriptors.
 
 use libc::{c_int, c_short, c_ulong};
 use netlink_sys::{Socket, TokioSocket};
@@ -133,7 +133,7 @@ pub fn set_offloads(tap: impl AsFd, offloads: libc::c_uint) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// `ENODEV` if there is no such link; `InvalidData` if its address is not one of a station.
+/// `ENODEV` if there is no such link; `InvalidData` if its address is not a unicast MAC address.
 pub fn mac(socket: impl AsFd, name: &str) -> io::Result<MacAddr> {
     let mut request = named(name);
     interface_ioctl(socket, libc::SIOCGIFHWADDR, &mut request)?;

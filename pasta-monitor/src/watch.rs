@@ -1,7 +1,7 @@
 //! Netlink events → "look again".
 //!
-//! An event never says what to do. It is decoded whole, compared with what was read last, and if it is
-//! news the side it came from is to be read again. What cannot be of interest the kernel drops. Bursts
+//! An event never says what to do. It is decoded whole, compared with what was read last, and if it
+//! differs, the side it came from is to be read again. What cannot be of interest the kernel drops. Bursts
 //! are gathered for some milliseconds. When the kernel says that events were lost, what is queued is
 //! taken out first, and then everything is read again.
 
@@ -29,21 +29,21 @@ const ROOM: usize = 64 * 1024;
 /// Datagrams that are read before anything else gets its turn.
 const TURN: usize = 256;
 
-/// What is heard of the host (`RTNLGRP_*`, `linux/rtnetlink.h`): links, neighbours, addresses, routes
+/// The groups subscribed to on the host (`RTNLGRP_*`, `linux/rtnetlink.h`): links, neighbours, addresses, routes
 /// and rules of both families, nexthops.
 pub const HOST: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
-/// What is heard of the namespace: links, addresses and routes.
+/// The groups subscribed to in the namespace: links, addresses and routes.
 pub const NAMESPACE: [u32; 5] = [1, 5, 7, 9, 11];
 
-/// A socket that hears what changes in one network namespace.
+/// A socket that receives the events of one network namespace.
 #[derive(Debug)]
 pub struct Events {
     socket: AsyncFd<OwnedFd>,
 }
 
-/// What was heard.
+/// Events taken from the socket.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct ReceivedEvents {
     /// Events that were understood, in order.
     pub notices: Vec<Notice>,
     /// Whether the kernel had to drop events.
@@ -55,7 +55,7 @@ pub struct Heard {
 }
 
 impl Events {
-    /// Subscribes `socket`, a netlink socket of the namespace to be heard, to `groups`. Must
+    /// Subscribes `socket`, a netlink socket of the namespace to be watched, to `groups`. Must
     /// be called inside the runtime.
     ///
     /// # Errors
@@ -74,12 +74,12 @@ impl Events {
         Ok(Self { socket: sys::watch_owned(sys::owned(socket))? })
     }
 
-    /// Hears from now on only what `interest` is about. Where the kernel does not take the filter, all
-    /// is heard. What has changed before has to be read.
+    /// From now on receives only what `interest` is about. Where the kernel does not take the filter,
+    /// everything is received. What has changed before has to be read.
     ///
     /// # Errors
     ///
-    /// What `setsockopt(2)` reports; all is heard then, or what was heard before.
+    /// What `setsockopt(2)` reports; everything is received then, or what was before.
     pub fn restrict(&self, interest: &Interest) -> io::Result<()> {
         let refused = sys::attach_filter(self.socket.get_ref(), &program(interest));
         refused.or_else(|error| {
@@ -88,7 +88,7 @@ impl Events {
         })
     }
 
-    /// Waits until something can be heard. Nothing is lost if this is dropped while it waits.
+    /// Waits until there may be an event. Nothing is lost if this is dropped while it waits.
     ///
     /// # Errors
     ///
@@ -97,20 +97,20 @@ impl Events {
         self.socket.readable().await.map(|mut ready| ready.retain_ready())
     }
 
-    /// Hears what there is, without waiting.
+    /// Receives queued events, without waiting.
     ///
     /// # Errors
     ///
     /// What `recvfrom(2)` reports, overruns apart; the socket is of no further use then.
-    pub fn hear(&self) -> io::Result<Heard> {
-        let heard = Heard::all(|octets| {
+    pub fn receive(&self) -> io::Result<ReceivedEvents> {
+        let received = ReceivedEvents::all(|octets| {
             let (len, from) = recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), octets)?;
             Ok((len, from.map(|it| it.pid())))
         })?;
-        if !heard.more {
+        if !received.more {
             self.clear_ready();
         }
-        Ok(heard)
+        Ok(received)
     }
 
     fn clear_ready(&self) {
@@ -122,31 +122,31 @@ impl Events {
     }
 }
 
-impl Heard {
+impl ReceivedEvents {
     /// Takes in what `receive` gives, datagram by datagram with their senders, until there is nothing
     /// or others are to have their turn.
     ///
     /// The kernel says once that it drops events, and then drops all until the queue is empty. So
-    /// from then on nobody else gets a turn: whoever read the host before that would not hear of
+    /// from then on nobody else gets a turn: whoever read the host before that would miss
     /// what changes after. Nothing is added to the queue meanwhile, so that it has an end.
     fn all(
         mut receive: impl FnMut(&mut [u8]) -> Result<(usize, Option<u32>), Errno>,
     ) -> Result<Self, Errno> {
-        let mut heard = Self::default();
+        let mut received = Self::default();
         let mut octets = vec![0; ROOM];
         let mut turn = TURN;
-        while turn > 0 || heard.overrun {
+        while turn > 0 || received.overrun {
             turn = turn.saturating_sub(1);
             match receive(&mut octets) {
-                Ok((len, from)) => heard.take(from, octets.get(..len).unwrap_or_default()),
-                Err(Errno::EAGAIN) => return Ok(heard),
+                Ok((len, from)) => received.take(from, octets.get(..len).unwrap_or_default()),
+                Err(Errno::EAGAIN) => return Ok(received),
                 Err(Errno::EINTR) => {}
-                Err(Errno::ENOBUFS) => heard.overrun = true,
+                Err(Errno::ENOBUFS) => received.overrun = true,
                 Err(errno) => return Err(errno),
             }
         }
-        heard.more = true;
-        Ok(heard)
+        received.more = true;
+        Ok(received)
     }
 
     /// Takes in one datagram of `sender`. Only the kernel, which is 0, has something to say here.
@@ -197,7 +197,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Something relevant was heard at `now`.
+    /// A relevant event was received at `now`.
     pub fn add(&mut self, now: Instant) {
         let first = self.span.map_or(now, |(first, _)| first);
         self.span = Some((first, now));
@@ -208,7 +208,7 @@ impl Batch {
         self.span.map(|(first, last)| (last + QUIET).min(first + LONGEST))
     }
 
-    /// Ends the batch if it is due at `now`; gives when its last event was heard.
+    /// Ends the batch if it is due at `now`; gives when its last event was received.
     pub fn take(&mut self, now: Instant) -> Option<Instant> {
         if self.due().is_none_or(|due| now < due) {
             return None;
@@ -253,9 +253,9 @@ mod tests {
         let claims = [100, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 24, 0, 0];
         let empty = [16, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         for octets in [&claims[..], &empty, &claims[..7]] {
-            let mut heard = Heard::default();
-            heard.read(octets);
-            assert_eq!((heard.notices.len(), heard.bad), (0, 1), "{octets:?}");
+            let mut received = ReceivedEvents::default();
+            received.read(octets);
+            assert_eq!((received.notices.len(), received.bad), (0, 1), "{octets:?}");
         }
     }
 
@@ -289,14 +289,14 @@ mod tests {
     const CACHE_INFO: u16 = 6;
     const FLAGS: u16 = 8;
 
-    /// Hears `before` events, then of a loss if `lost`, then `after` events.
-    fn hear(before: usize, lost: bool, after: usize) -> (Heard, usize) {
+    /// Receives `before` events, then a loss if `lost`, then `after` events.
+    fn receive(before: usize, lost: bool, after: usize) -> (ReceivedEvents, usize) {
         let good = message(NEW_ADDRESS, &address(&[(LOCAL, &[192, 0, 2, 7])]));
         let events = (0..before).map(|_| true);
         let losses = lost.then_some(false);
         let mut script: Vec<_> = events.chain(losses).chain((0..after).map(|_| true)).collect();
         script.reverse();
-        let heard = Heard::all(|octets| match script.pop() {
+        let received = ReceivedEvents::all(|octets| match script.pop() {
             Some(true) => {
                 octets[..good.len()].copy_from_slice(&good);
                 Ok((good.len(), Some(0)))
@@ -304,22 +304,22 @@ mod tests {
             Some(false) => Err(Errno::ENOBUFS),
             None => Err(Errno::EAGAIN),
         });
-        (heard.unwrap(), script.len())
+        (received.unwrap(), script.len())
     }
 
     #[test]
     fn a_turn_ends_before_the_queue_does() {
-        let (heard, left) = hear(TURN + 40, false, 0);
-        assert_eq!((heard.notices.len(), heard.more, heard.overrun), (TURN, true, false));
+        let (received, left) = receive(TURN + 40, false, 0);
+        assert_eq!((received.notices.len(), received.more, received.overrun), (TURN, true, false));
         assert_eq!(left, 40);
     }
 
     #[test]
     fn s53_the_queue_is_emptied_when_events_were_lost() {
         for before in [0, 1, TURN - 1] {
-            let (heard, left) = hear(before, true, 3 * TURN);
-            assert_eq!((heard.notices.len(), left), (before + 3 * TURN, 0), "{before} before");
-            assert!(heard.overrun && !heard.more);
+            let (received, left) = receive(before, true, 3 * TURN);
+            assert_eq!((received.notices.len(), left), (before + 3 * TURN, 0), "{before} before");
+            assert!(received.overrun && !received.more);
         }
     }
 
@@ -340,14 +340,14 @@ mod tests {
         let without_link: Vec<_> = [&[2, 24, 0, 0, 0, 0, 0, 0], &without_link[8..]].concat();
         for kind in [NEW_ADDRESS, DELETED_ADDRESS] {
             for payload in malformed.iter().chain([&without_link]) {
-                let mut heard = Heard::default();
-                heard.take(Some(0), &message(kind, payload));
-                assert_eq!((heard.notices.len(), heard.bad), (0, 1), "{kind}: {payload:?}");
+                let mut received = ReceivedEvents::default();
+                received.take(Some(0), &message(kind, payload));
+                assert_eq!((received.notices.len(), received.bad), (0, 1), "{kind}: {payload:?}");
             }
-            // The one that is as it should be is news, by itself and after such a one.
-            let mut heard = Heard::default();
-            heard.take(Some(0), &[message(kind, &malformed[3]), message(kind, &good)].concat());
-            assert_eq!((heard.notices.len(), heard.bad), (1, 1));
+            // The well-formed one is a notice, by itself and after such a one.
+            let mut received = ReceivedEvents::default();
+            received.take(Some(0), &[message(kind, &malformed[3]), message(kind, &good)].concat());
+            assert_eq!((received.notices.len(), received.bad), (1, 1));
         }
     }
 
@@ -355,9 +355,9 @@ mod tests {
     fn s06_only_the_kernel_is_believed() {
         let good = message(DELETED_ADDRESS, &address(&[(LOCAL, &[192, 0, 2, 7])]));
         for sender in [None, Some(1), Some(u32::MAX)] {
-            let mut heard = Heard::default();
-            heard.take(sender, &good);
-            assert_eq!((heard.notices.len(), heard.bad), (0, 1), "{sender:?}");
+            let mut received = ReceivedEvents::default();
+            received.take(sender, &good);
+            assert_eq!((received.notices.len(), received.bad), (0, 1), "{sender:?}");
         }
     }
 }

@@ -138,7 +138,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     })))
 }
 
-/// A name, which may be of any octets but NUL and slash; one that is no text is told apart all the same.
+/// A name, which may be of any octets but NUL and slash; one that is not text stays distinct.
 fn name_of(value: &[u8]) -> String {
     let octets = value.split(|octet| *octet == 0).next().unwrap_or_default();
     String::from_utf8_lossy(octets).into_owned()

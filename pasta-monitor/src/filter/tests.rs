@@ -27,7 +27,7 @@ impl Kernel {
     }
 
     fn passes_octets(&self, octets: &[u8]) -> bool {
-        // What the filter drops, the sender is told of, or not, by kind of socket.
+        // Whether the sender gets an error for what the filter drops depends on the kind of socket.
         let _ = self.to.send(octets);
         let mut buffer = [0; 4096];
         match self.from.recv(&mut buffer) {
@@ -199,7 +199,7 @@ fn the_longest_program_is_one_that_the_kernel_takes() {
     assert!(!kernel.passes(address(AddressFamily::Inet, last + 1)));
     assert!(!kernel.passes(RouteNetlinkMessage::NewLink(link(1127, vec![]))));
     assert!(kernel.passes(RouteNetlinkMessage::NewLink(link(1128, vec![]))));
-    // Without a list, all links are heard.
+    // Without a list, the events of all links pass.
     let kernel = Kernel::with(&program(&Interest { links: None, ..all }));
     assert!(kernel.passes(address(AddressFamily::Inet, 9999)));
     assert!(Kernel::with(&pass_all()).passes_octets(&[0; 16]));

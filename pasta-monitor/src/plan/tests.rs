@@ -57,7 +57,7 @@ impl Fake {
     }
 
     /// With a tap that was set up before.
-    fn settled() -> Self {
+    fn configured() -> Self {
         let mut fake = Self::fresh();
         fake.run(&plan(&desired(&[], &[]), &fake.0).additions);
         fake
@@ -182,7 +182,7 @@ fn a_namespaces_own_way_of_making_addresses_is_set_back() {
 #[test]
 fn new_address_comes_before_the_old_one_goes_and_the_next_plan_is_empty() {
     let (old, new) = ("192.0.2.7/24", "198.51.100.7/24");
-    let mut fake = Fake::settled().address(old, Owner::Ours);
+    let mut fake = Fake::configured().address(old, Owner::Ours);
     let wish = desired(&[wanted(new)], &[]);
     let first = plan(&wish, &fake.0);
     assert_eq!(first.additions, [NamespaceOp::AddAddress(wanted(new))]);
@@ -195,7 +195,7 @@ fn new_address_comes_before_the_old_one_goes_and_the_next_plan_is_empty() {
 #[test]
 fn superseded_routes_go_before_the_addresses_they_depend_on() {
     let old = to("0.0.0.0/0", "192.0.2.1", 600);
-    let fake = Fake::settled().address("192.0.2.7/24", Owner::Ours).route(old, Owner::Ours);
+    let fake = Fake::configured().address("192.0.2.7/24", Owner::Ours).route(old, Owner::Ours);
     let plan = plan(&desired(&[], &[]), &fake.0);
     let expected =
         [NamespaceOp::RemoveRoute(old), NamespaceOp::RemoveAddress(wanted("192.0.2.7/24"))];
@@ -204,14 +204,14 @@ fn superseded_routes_go_before_the_addresses_they_depend_on() {
 
 #[test]
 fn an_address_that_users_have_counts_as_there_whatever_its_prefix() {
-    let fake = Fake::settled().address("192.0.2.7/16", Owner::Foreign);
+    let fake = Fake::configured().address("192.0.2.7/16", Owner::Foreign);
     assert!(plan(&desired(&[wanted("192.0.2.7/24")], &[]), &fake.0).is_empty());
 }
 
 #[test]
 fn a_route_of_users_is_neither_shadowed_nor_replaced() {
     let theirs = to("198.51.100.0/24", "192.0.2.254", 100);
-    let fake = Fake::settled().route(theirs, Owner::Foreign);
+    let fake = Fake::configured().route(theirs, Owner::Foreign);
     let wish = |metric| desired(&[], &[to("198.51.100.0/24", "192.0.2.1", metric)]);
     assert!(plan(&wish(100), &fake.0).is_empty());
     assert_eq!(plan(&wish(200), &fake.0).additions.len(), 1);
@@ -222,7 +222,8 @@ fn while_users_have_a_default_route_ours_is_neither_added_nor_updated() {
     let theirs = to("0.0.0.0/0", "192.0.2.254", 7);
     let defaults = [to("0.0.0.0/0", "192.0.2.1", 0), to("::/0", "fe80::1", 1024)];
     let wish = desired(&[wanted("192.0.2.7/24")], &defaults);
-    let fake = Fake::settled().address("192.0.2.7/24", Owner::Ours).route(theirs, Owner::Foreign);
+    let fake =
+        Fake::configured().address("192.0.2.7/24", Owner::Ours).route(theirs, Owner::Foreign);
     let plan_v6_only = plan(&wish, &fake.0);
     assert_eq!(plan_v6_only.additions, [NamespaceOp::AddRoute(to("::/0", "fe80::1", 1024))]);
 
@@ -237,7 +238,7 @@ fn while_users_have_a_default_route_ours_is_neither_added_nor_updated() {
 #[test]
 fn a_default_route_that_users_have_superseded_stays_when_the_hosts_gets_another_metric() {
     let (ours, theirs) = (to("0.0.0.0/0", "192.0.2.1", 0), to("0.0.0.0/0", "192.0.2.77", 50));
-    let fake = Fake::settled()
+    let fake = Fake::configured()
         .address("192.0.2.7/24", Owner::Ours)
         .route(ours, Owner::Ours)
         .route(theirs, Owner::Foreign);
@@ -249,7 +250,7 @@ fn a_default_route_that_users_have_superseded_stays_when_the_hosts_gets_another_
 
 #[test]
 fn another_router_for_the_same_route_is_put_in_its_place_in_one_step() {
-    let fake = Fake::settled().route(to("0.0.0.0/0", "192.0.2.1", 0), Owner::Ours);
+    let fake = Fake::configured().route(to("0.0.0.0/0", "192.0.2.1", 0), Owner::Ours);
     let new = to("0.0.0.0/0", "192.0.2.9", 0);
     let plan = plan(&desired(&[], &[new]), &fake.0);
     assert_eq!(plan.additions, [NamespaceOp::ReplaceRoute(new)]);
@@ -259,7 +260,7 @@ fn another_router_for_the_same_route_is_put_in_its_place_in_one_step() {
 #[test]
 fn an_address_that_excludes_its_successor_goes_first() {
     let old = wanted("2001:db8::7/64");
-    let fake = Fake::settled().address("2001:db8::7/64", Owner::Ours);
+    let fake = Fake::configured().address("2001:db8::7/64", Owner::Ours);
     let new = wanted("2001:db8::7/128");
     let plan = plan(&desired(&[new], &[]), &fake.0);
     assert_eq!(plan.additions, [NamespaceOp::RemoveAddress(old), NamespaceOp::AddAddress(new)]);
@@ -268,7 +269,7 @@ fn an_address_that_excludes_its_successor_goes_first() {
 
 #[test]
 fn refused_operations_are_left_out() {
-    let mut plan = plan(&desired(&[wanted("192.0.2.7/24")], &[]), &Fake::settled().0);
+    let mut plan = plan(&desired(&[wanted("192.0.2.7/24")], &[]), &Fake::configured().0);
     plan.without(|op| matches!(op, NamespaceOp::AddAddress(_)));
     assert!(plan.is_empty());
 }
@@ -276,7 +277,7 @@ fn refused_operations_are_left_out() {
 #[test]
 fn an_address_is_deprecated_in_place_after_what_replaces_it_was_added() {
     let old = wanted("192.0.2.7/24");
-    let fake = Fake::settled().address("192.0.2.7/24", Owner::Ours);
+    let fake = Fake::configured().address("192.0.2.7/24", Owner::Ours);
     let new = wanted("198.51.100.7/24");
     let first = plan(&desired(&[new, old.with_deprecated(true)], &[]), &fake.0);
     assert_eq!(first.additions, [NamespaceOp::AddAddress(new)]);
@@ -285,7 +286,7 @@ fn an_address_is_deprecated_in_place_after_what_replaces_it_was_added() {
 
 #[test]
 fn while_users_have_the_tap_down_nothing_is_done() {
-    let mut fake = Fake::settled();
+    let mut fake = Fake::configured();
     fake.0.tap.up = false;
     let wish = |up| Desired { up, ..desired(&[wanted("192.0.2.7/24")], &[]) };
     assert!(plan(&wish(false), &fake.0).is_empty());
@@ -296,7 +297,7 @@ fn while_users_have_the_tap_down_nothing_is_done() {
 fn a_default_route_that_users_have_superseded_goes_with_its_subnet() {
     let theirs = to("0.0.0.0/0", "192.0.2.254", 7);
     let ours = to("0.0.0.0/0", "192.0.2.1", 0);
-    let fake = Fake::settled().route(theirs, Owner::Foreign).route(ours, Owner::Ours);
+    let fake = Fake::configured().route(theirs, Owner::Foreign).route(ours, Owner::Ours);
     let new = to("0.0.0.0/0", "198.51.100.1", 0);
     let mut fake = fake.address("198.51.100.7/24", Owner::Ours);
     let wish = desired(&[wanted("198.51.100.7/24")], &[new]);
@@ -360,7 +361,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
 /// A namespace with objects of ours and of users, such as the kernel could hold.
 fn any_namespace() -> impl Strategy<Value = Fake> {
     (any_desired(), any_desired(), any::<bool>()).prop_map(|(ours, theirs, fresh)| {
-        let mut fake = if fresh { Fake::fresh() } else { Fake::settled() };
+        let mut fake = if fresh { Fake::fresh() } else { Fake::configured() };
         for (wish, owner) in [(theirs, Owner::Foreign), (ours, Owner::Ours)] {
             for address in wish.addresses {
                 let mut there = fake.0.addresses.iter().map(|it| it.address);

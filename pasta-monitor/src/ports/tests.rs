@@ -101,11 +101,11 @@ fn look_at(look: &mut Look, answers: [&[&[u16]]; 4]) {
     assert_eq!(look.question(), None);
 }
 
-fn news(look: &mut Look) -> Vec<(Transport, u64, Vec<u16>)> {
+fn snapshots(look: &mut Look) -> Vec<(Transport, u64, Vec<u16>)> {
     let mut all = Vec::new();
-    while let Some(snapshot) = look.news() {
+    while let Some(snapshot) = look.pending() {
         all.push((snapshot.transport, snapshot.generation.0, snapshot.ports.iter().collect()));
-        look.told(snapshot.transport);
+        look.sent(snapshot.transport);
     }
     all
 }
@@ -115,15 +115,15 @@ fn new_look() -> Look {
 }
 
 #[test]
-fn both_families_are_one_set_and_only_changes_are_news() {
+fn both_families_are_one_set_and_only_changes_are_published() {
     use Transport::{Tcp, Udp};
     let mut look = new_look();
     look_at(&mut look, [&[&[80, 443]], &[&[8080]], &[], &[&[53]]]);
-    assert_eq!(news(&mut look), [(Tcp, 1, vec![80, 443, 8080]), (Udp, 1, vec![53])]);
+    assert_eq!(snapshots(&mut look), [(Tcp, 1, vec![80, 443, 8080]), (Udp, 1, vec![53])]);
     look_at(&mut look, [&[&[443, 80]], &[&[8080, 80]], &[&[53]], &[]]);
-    assert_eq!(news(&mut look), []);
+    assert_eq!(snapshots(&mut look), []);
     look_at(&mut look, [&[&[80]], &[&[8080]], &[&[53]], &[]]);
-    assert_eq!(news(&mut look), [(Tcp, 2, vec![80, 8080])]);
+    assert_eq!(snapshots(&mut look), [(Tcp, 2, vec![80, 8080])]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn only_the_newest_waits_for_a_reader() {
     look_at(&mut look, [&[&[80]], &[], &[], &[]]);
     look_at(&mut look, [&[&[81]], &[], &[], &[]]);
     assert!(look.is_behind());
-    let tcp = news(&mut look).remove(0);
+    let tcp = snapshots(&mut look).remove(0);
     assert_eq!(tcp, (Transport::Tcp, 2, vec![81]));
     assert!(!look.is_behind());
 }
@@ -142,17 +142,17 @@ fn port_that_a_list_in_pieces_lacks_once_is_still_there() {
     let mut look = new_look();
     let pieces: [&[&[u16]]; 4] = [&[&[80, 81], &[82]], &[], &[], &[]];
     look_at(&mut look, pieces);
-    news(&mut look);
+    snapshots(&mut look);
     look_at(&mut look, [&[&[80], &[82]], &[], &[], &[]]);
-    assert_eq!(news(&mut look), []);
+    assert_eq!(snapshots(&mut look), []);
     look_at(&mut look, pieces);
-    assert_eq!(news(&mut look), []);
+    assert_eq!(snapshots(&mut look), []);
     look_at(&mut look, [&[&[80], &[82]], &[], &[], &[]]);
     look_at(&mut look, [&[&[80], &[82]], &[], &[], &[]]);
-    assert_eq!(news(&mut look), [(Transport::Tcp, 2, vec![80, 82])]);
+    assert_eq!(snapshots(&mut look), [(Transport::Tcp, 2, vec![80, 82])]);
     // In one piece it is believed at once.
     look_at(&mut look, [&[&[80]], &[], &[], &[]]);
-    assert_eq!(news(&mut look), [(Transport::Tcp, 3, vec![80])]);
+    assert_eq!(snapshots(&mut look), [(Transport::Tcp, 3, vec![80])]);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn transport_that_the_kernel_knows_nothing_of_is_asked_about_once() {
         look.take_in(&answer(look.sequence, &[53])).unwrap();
         look.take_in(&done(look.sequence)).unwrap();
     }
-    assert_eq!(news(&mut look), [(Transport::Udp, 1, vec![53])]);
+    assert_eq!(snapshots(&mut look), [(Transport::Udp, 1, vec![53])]);
     look.begin();
     assert_eq!(look.question().unwrap()[17], 17, "UDP");
 }
@@ -178,12 +178,12 @@ fn transport_that_the_kernel_knows_nothing_of_is_asked_about_once() {
 fn look_that_fails_changes_nothing() {
     let mut look = new_look();
     look_at(&mut look, [&[&[80]], &[], &[], &[]]);
-    news(&mut look);
+    snapshots(&mut look);
     look.begin();
     look.question().unwrap();
     look.take_in(&answer(look.sequence, &[81])).unwrap();
     assert_eq!(look.take_in(&[1; 20]), Err(LookError::Malformed(Malformed)));
-    assert_eq!(news(&mut look), []);
+    assert_eq!(snapshots(&mut look), []);
     look_at(&mut look, [&[&[80]], &[], &[], &[]]);
-    assert_eq!(news(&mut look), []);
+    assert_eq!(snapshots(&mut look), []);
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::candidate::rank_of;
 use crate::host::testing::Host;
-use crate::interest::{Interest, Wanted as Heard};
+use crate::interest::{Interest, Wanted as WantedEvents};
 use crate::namespace::{FoundAddress, FoundRoute, Owner};
 use crate::op::NamespaceOp;
 use crate::plan::{Plan, plan};
@@ -118,7 +118,7 @@ impl World {
         plan.removals.iter().for_each(|op| apply(&mut self.namespace, op));
         assert_eq!(foreign(&self.namespace), before, "what is not ours was changed");
         assert!(self.plan().is_empty(), "not there in one pass: {:?}", self.plan());
-        self.state.handle(self.now, Event::Settled(Box::new(self.namespace.clone())));
+        self.state.handle(self.now, Event::Configured(Box::new(self.namespace.clone())));
         assert!(self.plan().is_empty(), "not at rest: {:?}", self.plan());
     }
 }
@@ -343,14 +343,14 @@ proptest! {
 }
 
 /// Whether the kernel's filter for `interest` lets through anything of what makes `before` `after`.
-fn is_heard(interest: &Interest, before: &HostView, after: &HostView) -> bool {
+fn is_received(interest: &Interest, before: &HostView, after: &HostView) -> bool {
     let of_interest = |link: u32| interest.links.as_ref().is_none_or(|it| it.contains(&link));
     let by_family = |family, link| match interest.families.get(family) {
-        Heard::Nothing => false,
-        Heard::OfLinks => of_interest(link),
-        Heard::All => true,
+        WantedEvents::Nothing => false,
+        WantedEvents::OfLinks => of_interest(link),
+        WantedEvents::All => true,
     };
-    let link_is_heard = |index: &u32| {
+    let link_is_received = |index: &u32| {
         let (old, new) = (before.links.get(index), after.links.get(index));
         let ignored = interest.ignored.contains(index) || new.is_some_and(|it| it.enslaved);
         old != new && (of_interest(*index) || !ignored)
@@ -363,19 +363,19 @@ fn is_heard(interest: &Interest, before: &HostView, after: &HostView) -> bool {
         let (old, new) = (before.routes.get(family), after.routes.get(family));
         old.iter().chain(new).filter(move |it| old.contains(it) != new.contains(it))
     });
-    let route_is_heard = |it: &crate::record::Route| {
+    let route_is_received = |it: &crate::record::Route| {
         it.destination.bits() <= 3
             || it.hops.len() != 1
             || it.hops.iter().any(|hop| by_family(it.family(), hop.link))
     };
-    before.links.keys().chain(after.links.keys()).any(link_is_heard)
+    before.links.keys().chain(after.links.keys()).any(link_is_received)
         || addresses.any(|it| by_family(it.prefix.family(), it.link))
-        || routes.into_iter().any(route_is_heard)
+        || routes.into_iter().any(route_is_received)
 }
 
 proptest! {
     /// What the kernel's filter drops would have changed nothing: not the bindings, not what is
-    /// wanted. (That an address went from another link is told by the next reading, or by silence.)
+    /// wanted. (That an address went from another link shows in the next reading, or in no event.)
     #[test]
     fn what_nobody_hears_would_have_changed_nothing(
         first in [any_uplink(), any_uplink()],
@@ -401,7 +401,7 @@ proptest! {
         let [_, kept] = first;
         for after in [host([one, kept], bridge), host([first[0], other], bridge), host(first, bridge)] {
             prop_assume!(!after.links.is_empty());
-            if is_heard(&interest, &before, &after) {
+            if is_received(&interest, &before, &after) {
                 continue;
             }
             let (bindings, desired) = (world.state.bindings(), world.state.desired(MAC));
@@ -516,7 +516,7 @@ fn who_follows_once_takes_the_mtu_once() {
             let wanted = state.wanted_mtu().map(u16_of);
             let mut view = fresh();
             view.tap.mtu = wanted.unwrap();
-            state.handle(Instant::START, Event::Settled(Box::new(view)));
+            state.handle(Instant::START, Event::Configured(Box::new(view)));
             wanted
         };
         assert_eq!(seen(1400), Some(1400));

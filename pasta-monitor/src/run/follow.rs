@@ -21,7 +21,7 @@ use pasta_monitor::record::Record;
 use pasta_monitor::reduce::{Event, Flushed, State};
 use pasta_monitor::status::{Counters, Facts, Health, lines};
 use pasta_monitor::time::{Clocks, Instant, earliest};
-use pasta_monitor::watch::{Batch, Events, Heard};
+use pasta_monitor::watch::{Batch, Events, ReceivedEvents};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
@@ -32,11 +32,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How often the host is read where it cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is said that the host cannot be read.
-const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+const LOG_AGAIN: Duration = Duration::from_secs(3600);
 /// Time after which a namespace that could not be read is read again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Transitions that are kept for the log while the namespace cannot be read; later ones are not told.
+/// Transitions that are kept for the log while the namespace cannot be read; later ones are not logged.
 const MOST_UNTOLD: usize = 64;
 
 /// The runtime's clock, as the core counts time.
@@ -63,9 +63,9 @@ impl Clock {
     }
 }
 
-/// What we hear with; none where that could not be set up.
+/// Netlink event subscriptions; none where one could not be set up or has failed.
 #[derive(Debug)]
-pub(super) struct Ears {
+pub(super) struct Subscriptions {
     pub(super) host: Option<Events>,
     pub(super) namespace: Option<Events>,
 }
@@ -77,10 +77,10 @@ pub(super) struct Follower {
     host: Netlink,
     namespace: Namespace,
     tap_mac: [u8; 6],
-    ears: Ears,
+    subscriptions: Subscriptions,
     clock: Clock,
     publisher: Publisher,
-    /// What the namespace was told to look like last.
+    /// What was last desired of the namespace.
     desired: Desired,
     /// The host is to be read because it has changed.
     host_batch: Batch,
@@ -98,13 +98,13 @@ pub(super) struct Follower {
     tap_is_gone: bool,
     /// For finding out that the machine slept.
     clocks: Clocks,
-    /// What the kernel's filter lets us hear of the host.
+    /// What the kernel's filter lets through of the host's events.
     interest: Option<Interest>,
     counters: Counters,
     /// The host could not be read the last time.
     rename_told: bool,
     neighbours: Neighbours,
-    /// The datapath is to be told of the neighbours.
+    /// The neighbours are to be published.
     neighbours_changed: bool,
     /// The neighbours are to be read.
     neighbours_lost: bool,
@@ -118,7 +118,7 @@ pub(super) struct Follower {
     /// Transitions that the namespace has yet to make, and since when.
     untold: Vec<(Change, Instant)>,
     /// When it was last said that the host cannot be read.
-    blindness_told: Option<Instant>,
+    blindness_logged: Option<Instant>,
 }
 
 impl Follower {
@@ -127,7 +127,7 @@ impl Follower {
         host: Netlink,
         namespace: Namespace,
         tap_mac: [u8; 6],
-        ears: Ears,
+        subscriptions: Subscriptions,
         clock: Clock,
     ) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Follower {
             host,
             namespace,
             tap_mac,
-            ears,
+            subscriptions,
             clock,
             publisher: Publisher::default(),
             desired: Desired::default(),
@@ -159,7 +159,7 @@ impl Follower {
             reconcile_asked: false,
             retry_at: None,
             untold: Vec::new(),
-            blindness_told: None,
+            blindness_logged: None,
         }
     }
 
@@ -182,9 +182,9 @@ impl Follower {
     /// Configures the namespace for the first time.
     pub(super) async fn start(&mut self, datapath: &ToDatapath, log: &Log) -> Result<(), RunError> {
         let seen = self.reconcile(datapath, log).await?.ok_or(RunError::NamespaceLost)?;
-        self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
+        self.state.handle(self.clock.now(), Event::Configured(Box::new(seen)));
         // That the tap was down before we brought it up says nothing about its users.
-        self.hear_namespace(log);
+        self.handle_namespace_events(log);
         self.flushed = Flushed::default();
         self.poll_if_deaf();
         self.restrict(log);
@@ -208,7 +208,7 @@ impl Follower {
     }
 
     fn health(&self) -> Health {
-        match &self.ears.host {
+        match &self.subscriptions.host {
             _ if !self.state.policy().follows() => Health::Off,
             _ if self.blind => Health::Blind,
             None => Health::Poll,
@@ -230,7 +230,7 @@ impl Follower {
 
     /// Waits until there is something to do. Nothing is lost if this is dropped while it waits.
     pub(super) async fn wait(&self) {
-        async fn hear(events: Option<&Events>) {
+        async fn wait_for(events: Option<&Events>) {
             match events {
                 // An error shows when it is read.
                 Some(events) => drop(events.wait().await),
@@ -238,8 +238,8 @@ impl Follower {
             }
         }
         tokio::select! {
-            () = hear(self.ears.host.as_ref()) => {}
-            () = hear(self.ears.namespace.as_ref()) => {}
+            () = wait_for(self.subscriptions.host.as_ref()) => {}
+            () = wait_for(self.subscriptions.namespace.as_ref()) => {}
             () = self.clock.wait_until(self.next_deadline()) => {}
         }
     }
@@ -254,7 +254,7 @@ impl Follower {
             self.retry_at,
             decision,
             waited_for,
-            Some(self.clocks.due()).filter(|_| self.ears.host.is_some()),
+            Some(self.clocks.due()).filter(|_| self.subscriptions.host.is_some()),
         ]
         .into_iter()
         .fold(None, earliest)
@@ -262,8 +262,8 @@ impl Follower {
 
     /// Does what is to be done.
     pub(super) async fn act(&mut self, datapath: &ToDatapath, log: &Log) -> Result<(), RunError> {
-        self.hear_host(log);
-        self.hear_namespace(log);
+        self.handle_host_events(log);
+        self.handle_namespace_events(log);
         self.compare_clocks(log);
         let now = self.clock.now();
         let mut changes = Vec::new();
@@ -282,12 +282,13 @@ impl Follower {
         self.follow_neighbours(datapath, log).await;
         let namespace_changed = self.namespace_batch.take(now).is_some();
         let lost = self.publisher.losses() != self.state.losses();
-        let news = lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
+        let changed =
+            lost || self.state.desired(self.tap_mac) != self.desired || !changes.is_empty();
         let retry = self.retry_at.take_if(|at| *at <= now).is_some();
         let asked = std::mem::take(&mut self.reconcile_asked) || retry;
         let room = MOST_UNTOLD.saturating_sub(self.untold.len());
         self.untold.extend(changes.into_iter().take(room).map(|change| (change, since)));
-        if self.tap_is_gone || !(news || namespace_changed || asked) {
+        if self.tap_is_gone || !(changed || namespace_changed || asked) {
             return Ok(());
         }
         self.namespace.try_again();
@@ -296,7 +297,7 @@ impl Follower {
             return Ok(());
         };
         self.retry_at = None;
-        self.state.handle(self.clock.now(), Event::Settled(Box::new(seen)));
+        self.state.handle(self.clock.now(), Event::Configured(Box::new(seen)));
         self.tell(log);
         Ok(())
     }
@@ -313,20 +314,20 @@ impl Follower {
         }
     }
 
-    /// Hears what has happened on the host.
-    fn hear_host(&mut self, log: &Log) {
-        let Some(events) = &self.ears.host else { return };
+    /// Handles the events of the host.
+    fn handle_host_events(&mut self, log: &Log) {
+        let Some(events) = &self.subscriptions.host else { return };
         let now = self.clock.now();
-        let heard = events.hear().unwrap_or_else(|error| {
+        let received = events.receive().unwrap_or_else(|error| {
             log.warn(&format!("host: cannot be watched any more: {error}"));
-            self.ears.host = None;
-            Heard { overrun: true, ..Heard::default() }
+            self.subscriptions.host = None;
+            ReceivedEvents { overrun: true, ..ReceivedEvents::default() }
         });
-        if heard.bad > 0 {
-            log.debug(&format!("host: {} unreadable events", heard.bad));
+        if received.bad > 0 {
+            log.debug(&format!("host: {} unreadable events", received.bad));
         }
-        self.counters.bad += heard.bad;
-        for notice in &heard.notices {
+        self.counters.bad += received.bad;
+        for notice in &received.notices {
             if let Notice::Gone(Record::Link(link)) = notice {
                 self.gone.insert(link.index);
             }
@@ -336,14 +337,14 @@ impl Follower {
             if let Notice::Gone(Record::Neighbour(neighbour)) = notice {
                 self.neighbours_changed |= self.neighbours.forget(neighbour);
             }
-            if self.state.host().is_news(notice) {
+            if self.state.host().is_change(notice) {
                 self.counters.used += 1;
                 self.host_batch.add(now);
             } else {
                 self.counters.ignored += 1;
             }
         }
-        if heard.overrun && !self.overrun {
+        if received.overrun && !self.overrun {
             self.overrun = true;
             self.counters.overruns += 1;
             self.neighbours_lost = true;
@@ -418,17 +419,17 @@ impl Follower {
         self.blind = failure.is_some();
         let Some(failure) = failure else { return };
         let now = self.clock.now();
-        if self.blindness_told.is_some_and(|told| now < told + TOLD_AGAIN) {
+        if self.blindness_logged.is_some_and(|logged| now < logged + LOG_AGAIN) {
             return;
         }
-        self.blindness_told = Some(now);
+        self.blindness_logged = Some(now);
         log.warn(&format!("{failure}: what is known of it stays in force"));
     }
 
     /// Lets the kernel drop what can be of no interest as things are, and looks at the host if that is
     /// something else than before: what was dropped until then may matter.
     fn restrict(&mut self, log: &Log) {
-        let Some(events) = &self.ears.host else { return };
+        let Some(events) = &self.subscriptions.host else { return };
         let state = &self.state;
         let interest = Interest::of(state.host(), state.policy(), &state.bindings());
         if self.interest.as_ref() == Some(&interest) {
@@ -442,15 +443,15 @@ impl Follower {
         self.look_at = Some(self.look_at.map_or(now, |at| at.min(now)));
     }
 
-    /// Where the host cannot be heard, looks at it from time to time.
+    /// Polls the host where there are no events of it.
     fn poll_if_deaf(&mut self) {
-        if self.ears.host.is_none() && self.state.policy().follows() {
+        if self.subscriptions.host.is_none() && self.state.policy().follows() {
             let next = self.clock.now() + POLL_INTERVAL;
             self.look_at = Some(self.look_at.map_or(next, |at| at.min(next)));
         }
     }
 
-    /// Looks at the host after the machine has slept: much may have happened that nobody told us.
+    /// Looks at the host after the machine has slept: events may have been missed.
     fn compare_clocks(&mut self, log: &Log) {
         let now = self.clock.now();
         if self.clocks.have_parted(now, SystemTime::now()) {

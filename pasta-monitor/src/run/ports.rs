@@ -1,4 +1,4 @@
-//! Who listens on either side, found out again and again, and told to the datapath.
+//! Watches the listening ports of both sides, and publishes them to the datapath.
 
 use crate::run::follow::Clock;
 use nix::errno::Errno;
@@ -76,7 +76,7 @@ impl fmt::Display for Failure {
 }
 
 impl Watcher {
-    /// Watches the sides that there is a socket for, once it is told to begin.
+    /// Watches the sides that there is a socket for, once [`Watcher::begin`] is called.
     pub(super) fn new(
         loopback: LoopbackTarget,
         namespace: Option<OwnedFd>,
@@ -114,7 +114,7 @@ impl Watcher {
         }
     }
 
-    /// Goes on with a look, or begins one, for no longer than a turn; and tells what is new.
+    /// Goes on with a look, or begins one, for no longer than a turn; and publishes changes.
     pub(super) fn act(&mut self, datapath: &ToDatapath, log: &Log) {
         let before = processor_time();
         if self.current.is_none() {
@@ -168,22 +168,22 @@ impl Watcher {
         }
     }
 
-    /// Whether there is news that the datapath has not heard.
+    /// Whether a snapshot is still to be sent.
     pub(super) fn is_behind(&self) -> bool {
         self.sides.iter().any(|side| side.look.is_behind())
     }
 
-    /// Tells the news, as far as there is room. While there is none, only the newest waits.
+    /// Sends pending snapshots until the channel is full. Then only the newest is kept.
     pub(super) fn catch_up(&mut self, datapath: &ToDatapath) {
         for side in &mut self.sides {
-            while let Some(snapshot) = side.look.news() {
+            while let Some(snapshot) = side.look.pending() {
                 let transport = snapshot.transport;
                 let message = MonitorToDatapath::Ports(Box::new(snapshot));
-                // That the datapath is gone shows when we listen to it.
+                // That the datapath is gone shows on the next receive.
                 if matches!(datapath.send(&message), Err(SendError::WouldBlock)) {
                     return;
                 }
-                side.look.told(transport);
+                side.look.sent(transport);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the datapath is told, and whether it has heard the newest of it.
+//! Publishes snapshots to the datapath, and keeps the newest while the channel is full.
 
 use pasta_ipc::types::{Generation, NeighbourSnapshot, NetworkSnapshot};
 use pasta_ipc::{MonitorToDatapath, SendError};
@@ -23,7 +23,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes the present state, if it is news.
+    /// Publishes the present state, if it differs from the last snapshot.
     pub(super) fn publish(
         &mut self,
         datapath: &ToDatapath,
@@ -60,7 +60,7 @@ impl Publisher {
         self.newest.as_ref().map_or(0, |it| it.generation.0)
     }
 
-    /// How many losses of the host's addresses the datapath has been told of.
+    /// The count of the host's address losses at the last snapshot.
     pub(super) fn losses(&self) -> u64 {
         self.losses
     }
@@ -79,7 +79,7 @@ impl Publisher {
         }
         let Some(newest) = self.newest.as_ref().filter(|_| self.behind) else { return };
         let message = MonitorToDatapath::Network(Box::new(newest.clone()));
-        // A datapath that is gone needs no snapshots; that it is gone shows when we listen to it.
+        // A datapath that is gone needs no snapshots; that it is gone shows on the next receive.
         self.behind = matches!(datapath.send(&message), Err(SendError::WouldBlock));
     }
 }

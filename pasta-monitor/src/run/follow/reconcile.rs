@@ -1,4 +1,4 @@
-//! The namespace's side of following: hearing it, reading it, and bringing it to what is desired.
+//! The namespace's side of following: its events, its readings, and reconciling it.
 
 use super::Follower;
 use crate::run::RunError;
@@ -13,7 +13,7 @@ use pasta_monitor::plan::plan;
 use pasta_monitor::read;
 use pasta_monitor::record::Record;
 use pasta_monitor::reduce::{Event, Flushed};
-use pasta_monitor::watch::Heard;
+use pasta_monitor::watch::ReceivedEvents;
 
 /// How often the namespace is brought closer to what is desired before we leave it at that. One round
 /// suffices unless the namespace's users change it at the same time.
@@ -22,23 +22,23 @@ const ROUNDS: usize = 3;
 /// one change, however much it takes with it.
 const READINGS: usize = 4;
 
-/// How many turns hearing takes at most before others get theirs, a storm in the namespace or not.
+/// How many batches of events are handled at most before other work runs, however many are queued.
 const TURNS: usize = 32;
 
 impl Follower {
-    /// Hears what has happened in the namespace. Returns whether what is on the tap may have changed
+    /// Handles the events of the namespace. Returns whether what is on the tap may have changed
     /// in a way that a reading made meanwhile shows in part: new routes alone do not count.
-    pub(super) fn hear_namespace(&mut self, log: &Log) -> bool {
+    pub(super) fn handle_namespace_events(&mut self, log: &Log) -> bool {
         let mut torn = false;
         for _ in 0..TURNS {
-            let Some(events) = &self.ears.namespace else { return torn };
-            let heard = events.hear().unwrap_or_else(|error| {
+            let Some(events) = &self.subscriptions.namespace else { return torn };
+            let received = events.receive().unwrap_or_else(|error| {
                 log.warn(&format!("namespace: cannot be watched any more: {error}"));
-                self.ears.namespace = None;
-                Heard { overrun: true, ..Heard::default() }
+                self.subscriptions.namespace = None;
+                ReceivedEvents { overrun: true, ..ReceivedEvents::default() }
             });
-            torn |= self.take_in(&heard, log);
-            if !heard.more {
+            torn |= self.take_in(&received, log);
+            if !received.more {
                 return torn;
             }
         }
@@ -46,16 +46,16 @@ impl Follower {
     }
 
     /// Takes in events of the namespace; returns whether a reading may be torn by them.
-    fn take_in(&mut self, heard: &Heard, log: &Log) -> bool {
+    fn take_in(&mut self, received: &ReceivedEvents, log: &Log) -> bool {
         let now = self.clock.now();
         // What was lost may have been that the tap went down and up.
-        self.flushed.tap_was_down |= heard.overrun;
-        if heard.overrun {
+        self.flushed.tap_was_down |= received.overrun;
+        if received.overrun {
             self.namespace_batch.add(now);
         }
         let tap = self.namespace.tap();
-        let mut torn = heard.overrun;
-        for notice in &heard.notices {
+        let mut torn = received.overrun;
+        for notice in &received.notices {
             match notice {
                 Notice::Gone(Record::Link(link)) if link.index == tap && !self.tap_is_gone => {
                     self.tap_is_gone = true;
@@ -173,7 +173,7 @@ impl Follower {
     async fn view_of_one_moment(&mut self, log: &Log) -> Option<NamespaceView> {
         for _ in 0..READINGS {
             let seen = self.view(log).await?;
-            if !self.hear_namespace(log) || !self.state.has_settled() {
+            if !self.handle_namespace_events(log) || !self.state.is_configured() {
                 return Some(seen);
             }
         }
@@ -188,7 +188,7 @@ impl Follower {
         let (netlink, tap) = (self.namespace.netlink(), self.namespace.tap());
         for _ in 0..READINGS {
             let reading = read::namespace(netlink, tap, self.namespace.added(), log).await?;
-            if reading.complete || !self.state.has_settled() {
+            if reading.complete || !self.state.is_configured() {
                 return Some(reading.view);
             }
         }

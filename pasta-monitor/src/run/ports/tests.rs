@@ -16,7 +16,7 @@ struct Here {
     theirs: AtDatapath,
     log: Log,
     known: BTreeMap<(PortSide, Transport), PortSet>,
-    told: usize,
+    received_count: usize,
 }
 
 impl Here {
@@ -26,16 +26,16 @@ impl Here {
         let (supervisor, _) = ToSupervisor::pair().unwrap();
         let watcher = Watcher::new(loopback, open(), open());
         let log = Log::new(Arc::new(supervisor));
-        Self { watcher, ours, theirs, log, known: BTreeMap::new(), told: 0 }
+        Self { watcher, ours, theirs, log, known: BTreeMap::new(), received_count: 0 }
     }
 
-    /// One whole look, and what the datapath hears of it.
+    /// One whole look, and what the datapath receives of it.
     fn look(&mut self) {
         loop {
             self.watcher.act(&self.ours, &self.log);
             while let Ok(received) = self.theirs.receive() {
                 let MonitorToDatapath::Ports(snapshot) = received.message else { panic!() };
-                self.told += 1;
+                self.received_count += 1;
                 self.known.insert((snapshot.side, snapshot.transport), snapshot.ports);
             }
             if self.watcher.current.is_none() {

@@ -1,4 +1,4 @@
-//! Sockets inside the namespace, made for the datapath and handed over.
+//! Serves the datapath's socket requests: opens sockets in the namespace and passes them on.
 
 use crate::run::RunError;
 use crate::run::follow::Clock;
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Answers the datapath's requests, one at a time and in their order.
 #[derive(Debug)]
-pub(super) struct Handout {
+pub(super) struct SocketServer {
     gate: Gate,
     clock: Clock,
     /// An answer that the channel had no room for.
@@ -31,8 +31,8 @@ struct Answer {
     sockets: Vec<OwnedFd>,
 }
 
-impl Handout {
-    /// Hands out what `start` allows.
+impl SocketServer {
+    /// Serves what `start` allows.
     pub(super) fn new(start: &MonitorStart) -> Self {
         Self { gate: Gate::new(start), clock: Clock::default(), waiting: None }
     }
@@ -58,7 +58,7 @@ impl Handout {
         while let Some(answer) = self.waiting.take() {
             let fds: Vec<_> = answer.sockets.iter().map(AsFd::as_fd).collect();
             match datapath.send_with(&answer.message, &fds) {
-                // That the datapath is gone shows when we listen to it.
+                // That the datapath is gone shows on the next receive.
                 Ok(()) | Err(SendError::Closed) => {}
                 Err(SendError::WouldBlock) => {
                     self.waiting = Some(answer);

@@ -66,18 +66,18 @@ fn listener_wanted(
     DatapathToMonitor::ListenerWanted { request: RequestId(request), listener }
 }
 
-fn pair() -> (Handout, ToDatapath, AtDatapath, u16) {
+fn pair() -> (SocketServer, ToDatapath, AtDatapath, u16) {
     let port = free_port();
-    let handout = Handout::new(&start(PortRange::new(port, port).unwrap()));
+    let socket_server = SocketServer::new(&start(PortRange::new(port, port).unwrap()));
     let (ours, theirs) = ToDatapath::pair().unwrap();
-    (handout, ours, theirs, port)
+    (socket_server, ours, theirs, port)
 }
 
 #[test]
 fn sockets_of_each_kind_arrive_and_none_stays_here() {
-    let (mut handout, ours, theirs, _) = pair();
+    let (mut socket_server, ours, theirs, _) = pair();
     for (n, transport) in (1..).zip([Transport::Tcp, Transport::Udp]) {
-        handout.serve(&sockets_wanted(n, transport, 32), &ours).unwrap();
+        socket_server.serve(&sockets_wanted(n, transport, 32), &ours).unwrap();
         let got = theirs.receive().unwrap();
         let count = 32.try_into().unwrap();
         assert_eq!(got.message, MonitorToDatapath::Sockets { request: RequestId(n), count });
@@ -90,7 +90,7 @@ fn sockets_of_each_kind_arrive_and_none_stays_here() {
             let name = getsockname::<SockaddrIn>(fd.as_raw_fd()).unwrap();
             assert_eq!((name.ip(), name.port()), (Ipv4Addr::UNSPECIFIED, 0));
         }
-        assert!(!handout.is_behind());
+        assert!(!socket_server.is_behind());
     }
 }
 
@@ -101,8 +101,8 @@ fn listener_takes_connections_to_the_loopback_addresses_of_its_families() {
         (SocketFamily::Ipv6, false, true),
         (SocketFamily::Both, true, true),
     ] {
-        let (mut handout, ours, theirs, port) = pair();
-        handout.serve(&listener_wanted(1, Transport::Tcp, family, port), &ours).unwrap();
+        let (mut socket_server, ours, theirs, port) = pair();
+        socket_server.serve(&listener_wanted(1, Transport::Tcp, family, port), &ours).unwrap();
         let mut got = theirs.receive().unwrap();
         assert_eq!(got.message, MonitorToDatapath::Listener { request: RequestId(1) });
         let listener = TcpListener::from(got.fds.remove(0));
@@ -124,22 +124,26 @@ fn listener_takes_connections_to_the_loopback_addresses_of_its_families() {
 
 #[test]
 fn port_that_is_taken_or_has_no_rule_is_refused_with_the_reason() {
-    let (mut handout, ours, theirs, port) = pair();
+    let (mut socket_server, ours, theirs, port) = pair();
     let _taken = TcpListener::bind(("0.0.0.0", port)).unwrap();
-    handout.serve(&listener_wanted(1, Transport::Tcp, SocketFamily::Ipv4, port), &ours).unwrap();
+    socket_server
+        .serve(&listener_wanted(1, Transport::Tcp, SocketFamily::Ipv4, port), &ours)
+        .unwrap();
     let why = Refusal::Failed(Errno::EADDRINUSE as i32);
     let refused = |request, why| MonitorToDatapath::Refused { request: RequestId(request), why };
     assert_eq!(theirs.receive().unwrap().message, refused(1, why));
     let other = if port == u16::MAX { port - 1 } else { port + 1 };
-    handout.serve(&listener_wanted(2, Transport::Tcp, SocketFamily::Ipv4, other), &ours).unwrap();
+    socket_server
+        .serve(&listener_wanted(2, Transport::Tcp, SocketFamily::Ipv4, other), &ours)
+        .unwrap();
     assert_eq!(theirs.receive().unwrap().message, refused(2, Refusal::Denied));
 }
 
 #[test]
 fn udp_listener_is_bound_to_its_port_alone() {
-    let (mut handout, ours, theirs, port) = pair();
+    let (mut socket_server, ours, theirs, port) = pair();
     let ask = |n| listener_wanted(n, Transport::Udp, SocketFamily::Both, port);
-    handout.serve(&ask(1), &ours).unwrap();
+    socket_server.serve(&ask(1), &ours).unwrap();
     let got = theirs.receive().unwrap();
     let fd = got.fds.first().unwrap().as_raw_fd();
     let name = getsockname::<SockaddrStorage>(fd).unwrap();
@@ -147,18 +151,18 @@ fn udp_listener_is_bound_to_its_port_alone() {
         name.as_sockaddr_in6().map(|it| (it.ip(), it.port())),
         Some((Ipv6Addr::UNSPECIFIED, port))
     );
-    handout.serve(&ask(2), &ours).unwrap();
+    socket_server.serve(&ask(2), &ours).unwrap();
     let (request, why) = (RequestId(2), Refusal::Failed(Errno::EADDRINUSE as i32));
     assert_eq!(theirs.receive().unwrap().message, MonitorToDatapath::Refused { request, why });
 }
 
 #[test]
 fn answer_waits_for_a_datapath_that_does_not_read() {
-    let (mut handout, ours, theirs, _) = pair();
+    let (mut socket_server, ours, theirs, _) = pair();
     let mut asked = 0;
-    while !handout.is_behind() {
+    while !socket_server.is_behind() {
         asked += 1;
-        handout.serve(&sockets_wanted(asked, Transport::Udp, 1), &ours).unwrap();
+        socket_server.serve(&sockets_wanted(asked, Transport::Udp, 1), &ours).unwrap();
     }
     for request in 1..=asked {
         let message = theirs.receive().unwrap().message;
@@ -168,8 +172,8 @@ fn answer_waits_for_a_datapath_that_does_not_read() {
             other => panic!("{other:?}"),
         };
         assert_eq!(named, RequestId(request));
-        handout.catch_up(&ours).unwrap();
+        socket_server.catch_up(&ours).unwrap();
     }
-    assert!(!handout.is_behind());
+    assert!(!socket_server.is_behind());
     assert!(theirs.receive().is_err());
 }
