@@ -20,7 +20,9 @@ pub fn check(octets: &[u8]) {
             specs.push((option, spec));
         }
     }
-    let Ok(ports) = build_rules(&specs, Service::On, Service::On, System::fallback()) else { return };
+    let Ok(ports) = build_rules(&specs, Service::On, Service::On, System::fallback()) else {
+        return;
+    };
     for rules in [&ports.inbound, &ports.outbound] {
         for (n, rule) in rules.iter().enumerate() {
             let last = rule.target_port(rule.ports().last());
