@@ -169,6 +169,7 @@ impl Engine {
         supervisor: Supervisor,
         monitor: Monitor,
         nat: Nat,
+        neighbours: Neighbours,
         ports: PortForwarding,
         max_flows: usize,
     ) -> Result<Self, (Supervisor, io::Error)> {
@@ -188,7 +189,7 @@ impl Engine {
             round_robin: RoundRobin::default(),
             waiting: VecDeque::new(),
             nat,
-            neighbours: Neighbours::default(),
+            neighbours,
             mtu: Mtu::DEFAULT,
             credit: CreditPool::new(BACKLOG_OCTETS, MAX_BACKLOG),
             active: Active::default(),

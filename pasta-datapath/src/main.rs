@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use pasta_datapath::control::{Monitor, PeerMessage, Supervisor};
 use pasta_datapath::engine::{Ended, Engine, MAX_FLOWS, PortForwarding, RunError};
+use pasta_datapath::link::neighbour::Neighbours;
 use pasta_datapath::nat::Nat;
 use pasta_datapath::nat::inbound::LocalPolicy;
 use pasta_datapath::sys;
@@ -112,11 +113,12 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let flows = descriptors.min(MAX_FLOWS);
     let local = LocalPolicy { splice: start.splice, loopback: start.loopback };
     let mac = start.tap.as_ref().map_or(start.our_mac, |tap| tap.mac);
-    let ports = PortForwarding::new(local, families, mac, descriptors);
-    let mut engine = match Engine::new(tap, supervisor, monitor, nat, ports, flows) {
-        Ok(engine) => engine,
-        Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
-    };
+    let ports = PortForwarding::new(local, families, descriptors);
+    let mut engine =
+        match Engine::new(tap, supervisor, monitor, nat, Neighbours::new(mac), ports, flows) {
+            Ok(engine) => engine,
+            Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
+        };
     let bind = inbound_ports(&before);
     before.into_iter().for_each(|message| engine.handle_message(message));
     let what = Confinement { bind, ..Confinement::least(Role::Datapath, missing) };

@@ -328,7 +328,8 @@ impl Engine {
         }
         let iss = self.initial_sequence_number(now, &key);
         let connection = Connection::to_namespace(now, iss, self.our_mss(key.namespace));
-        let mut flow = self.tcp_flow(connection, socket, self.ports.mac, &key, None);
+        let mut flow =
+            self.tcp_flow(connection, socket, self.neighbours.namespace_mac(), &key, None);
         flow.relay.connected();
         let token = Token::Flow(self.flows.next_id(), crate::flow::splice::Side::Initiating);
         if self.poller.add(flow.socket.as_fd(), token.into()).is_err() {
@@ -524,7 +525,7 @@ impl Engine {
                     Some(old) => self.remove(old),
                     None => {}
                 }
-                let mac = self.ports.mac;
+                let mac = self.neighbours.namespace_mac();
                 let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
                 let flow = ForwardedFlow::to_tap(now, id, addresses, path, mac);
                 let inserted = self.insert(now, key, Kind::Forwarded(Box::new(flow)));
@@ -557,7 +558,7 @@ impl Engine {
     pub(super) fn observe(&mut self, source: IpAddr, mac: MacAddr) {
         self.nat.observe(source);
         if self.nat.namespace_address(source.is_ipv4()) == Some(source) {
-            self.ports.mac = mac;
+            self.neighbours.set_namespace_mac(mac);
         }
     }
 }

@@ -54,7 +54,7 @@ impl Engine {
         if from != at || reached_at != Some(address) {
             return Err(DropReason::NeighbourNotOurs);
         }
-        self.ports.mac = at;
+        self.neighbours.set_namespace_mac(at);
         Ok(())
     }
 }
@@ -65,6 +65,7 @@ mod tests {
     use crate::control::{Monitor, PeerMessage, Supervisor};
     use crate::engine::PortForwarding;
     use crate::link::classify::{Content, Framing, classify};
+    use crate::link::neighbour::Neighbours;
     use crate::nat::Nat;
     use crate::nat::inbound::LocalPolicy;
     use crate::sys::tap::{MAX_FRAME, Tap};
@@ -120,8 +121,9 @@ mod tests {
             let supervisor = Supervisor::handshake(supervisor).unwrap();
             let monitor = Monitor::handshake(monitor).unwrap();
             let local = LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Address };
-            let ports = PortForwarding::new(local, SocketFamily::Both, mac(1), 64);
-            let engine = Engine::new(tap, supervisor, monitor, nat, ports, 64);
+            let ports = PortForwarding::new(local, SocketFamily::Both, 64);
+            let engine =
+                Engine::new(tap, supervisor, monitor, nat, Neighbours::new(mac(1)), ports, 64);
             let Ok(engine) = engine else { panic!("no engine") };
             Self { engine, namespace, _peers: [s, m], generation: 0 }
         }
@@ -179,7 +181,7 @@ mod tests {
             };
             nix::unistd::write(&self.namespace, &octets).unwrap();
             self.engine.read_tap(Instant::START).unwrap();
-            self.engine.ports.mac
+            self.engine.neighbours.namespace_mac()
         }
 
         fn not_ours(&self) -> u64 {

@@ -11,7 +11,6 @@ use crate::sys::pktinfo::DatagramAddresses;
 use crate::time::Instant;
 use nix::errno::Errno;
 use pasta_ipc::forward::{NamespaceListener, SocketFamily};
-use pasta_ipc::types::MacAddr;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -45,19 +44,12 @@ pub struct PortForwarding {
     pub(super) refused: BTreeMap<ListenerSpec, Errno>,
     /// Descriptors in all.
     pub(super) descriptors: usize,
-    /// The link-layer address of the namespace.
-    pub(super) mac: MacAddr,
 }
 
 impl PortForwarding {
-    /// Nothing is forwarded yet. `mac` is the tap's; with `descriptors` in all, at most half are
+    /// Nothing is forwarded yet. With `descriptors` in all, at most half are
     /// listeners.
-    pub fn new(
-        local: LocalPolicy,
-        families: SocketFamily,
-        mac: MacAddr,
-        descriptors: usize,
-    ) -> Self {
+    pub fn new(local: LocalPolicy, families: SocketFamily, descriptors: usize) -> Self {
         Self {
             rules: Rules::default(),
             listeners: Listeners::default(),
@@ -76,7 +68,6 @@ impl PortForwarding {
             to_ask: VecDeque::new(),
             refused: BTreeMap::new(),
             descriptors,
-            mac,
         }
     }
 

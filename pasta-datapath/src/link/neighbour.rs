@@ -24,7 +24,7 @@ const MOST_ASKED: usize = 16;
 ///
 /// The C program does the same. It is what makes routes that name no gateway work, and addresses of
 /// the link that the namespace's prefix covers, which exist on the host's side only.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Neighbours {
     ipv4: Vec<Ipv4Addr>,
     ipv6: Vec<Ipv6Addr>,
@@ -32,9 +32,31 @@ pub struct Neighbours {
     present: BTreeSet<IpAddr>,
     /// The template's neighbours, by address.
     known: BTreeMap<IpAddr, MacAddr>,
+    namespace_mac: MacAddr,
 }
 
 impl Neighbours {
+    /// Nobody is known yet; frames for the namespace go to `namespace_mac`, the tap's.
+    pub fn new(namespace_mac: MacAddr) -> Self {
+        Self {
+            ipv4: Vec::new(),
+            ipv6: Vec::new(),
+            present: BTreeSet::new(),
+            known: BTreeMap::new(),
+            namespace_mac,
+        }
+    }
+
+    /// The link-layer address that flows into the namespace are sent to.
+    pub fn namespace_mac(&self) -> MacAddr {
+        self.namespace_mac
+    }
+
+    /// The namespace's address is at `mac`.
+    pub fn set_namespace_mac(&mut self, mac: MacAddr) {
+        self.namespace_mac = mac;
+    }
+
     /// Takes in which addresses are the namespace's: those it was given and those read there. Gives
     /// those to ask for: what was not there before, and where a family has any such, also the address
     /// of `reached_at`, where the namespace is reached and which alone tells anything.
@@ -168,7 +190,7 @@ mod tests {
         ipv4.assigned = Bounded::truncated([OWN]).0;
         let mut ipv6 = FamilySnapshot::off();
         ipv6.present = Bounded::truncated([OWN6]).0;
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         let (generation, completeness) = (Generation(1), Completeness::Complete);
         let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
         neighbours.update(&snapshot, [None; 2]);
@@ -229,7 +251,7 @@ mod tests {
 
     #[test]
     fn new_addresses_are_asked_for_and_first_where_the_namespace_is_reached() {
-        let mut n = Neighbours::default();
+        let mut n = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         let reached_at = ["192.0.2.7", "2001:db8::7"];
         let mut there = vec!["192.0.2.7", "2001:db8::7"];
         assert_eq!(asked(&mut n, reached_at, &there), reached_at);
@@ -244,12 +266,12 @@ mod tests {
 
     #[test]
     fn link_local_addresses_are_asked_for_where_there_is_no_other() {
-        let mut n = Neighbours::default();
+        let mut n = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         let there = ["192.0.2.7", "169.254.0.7", "fe80::7"];
         assert_eq!(asked(&mut n, ["", ""], &there), ["192.0.2.7", "fe80::7"]);
         let there = ["192.0.2.7", "169.254.0.7", "fe80::7", "fe80::8", "2001:db8::7"];
         assert_eq!(asked(&mut n, ["192.0.2.7", "2001:db8::7"], &there), ["2001:db8::7"]);
-        let mut n = Neighbours::default();
+        let mut n = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         assert_eq!(asked(&mut n, ["", ""], &["127.0.0.2", "::1"]), [""; 0], "loopback");
     }
 
@@ -260,7 +282,7 @@ mod tests {
         let (generation, completeness) = (Generation(1), Completeness::Complete);
         let ipv6 = FamilySnapshot::off();
         let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
-        let mut n = Neighbours::default();
+        let mut n = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         assert!(n.update(&snapshot, [None; 2]).is_empty());
         assert_eq!(asked(&mut n, ["192.0.2.7", ""], &["192.0.2.7"]), ["192.0.2.7"]);
     }
@@ -269,7 +291,11 @@ mod tests {
     fn no_more_than_a_bounded_number_is_asked_for_at_once() {
         let there: Vec<String> = (1..=100).map(|n| format!("192.0.2.{n}")).collect();
         let there: Vec<&str> = there.iter().map(String::as_str).chain(["2001:db8::7"]).collect();
-        let asked = asked(&mut Neighbours::default(), ["192.0.2.99", "2001:db8::7"], &there);
+        let asked = asked(
+            &mut Neighbours::new(MacAddr::OURS_BY_DEFAULT),
+            ["192.0.2.99", "2001:db8::7"],
+            &there,
+        );
         assert_eq!(asked.len(), MOST_ASKED);
         assert_eq!(asked[..3], ["192.0.2.99", "2001:db8::7", "192.0.2.1"]);
     }
