@@ -213,7 +213,7 @@ impl Engine {
         &mut self.supervisor
     }
 
-    /// Forwards frames until it is told to stop; cannot be called by a process that is not confined.
+    /// Forwards frames until the supervisor asks it to stop; cannot be called by a process that is not confined.
     ///
     /// # Errors
     ///

@@ -287,7 +287,7 @@ pub enum FamilyState {
 pub struct FamilySnapshot<A> {
     /// The binding.
     pub state: FamilyState,
-    /// What the namespace was told to use, primary first. Empty where it was told nothing.
+    /// What the namespace was assigned, primary first. Empty where nothing was.
     pub assigned: Bounded<A, 64>,
     /// All addresses of this family read in the namespace, ours and its users' (no loopback).
     pub present: Bounded<A, 256>,

@@ -60,7 +60,7 @@ impl std::error::Error for AuditError {
 }
 
 /// Reads back our own privileges and compares them with the table. For helpers this is also where
-/// stray descriptors are closed.
+/// unexpected descriptors are closed.
 ///
 /// # Errors
 ///

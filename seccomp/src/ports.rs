@@ -5,7 +5,7 @@
 use pasta_ipc::forward::{Effort, ForwardRule, Transport};
 use std::collections::BTreeSet;
 
-/// With this many ports and more they are not told apart; a rule of the kernel's costs memory that
+/// With this many ports and more they are not distinguished; a rule of the kernel's costs memory that
 /// cannot be swapped. Chosen: more than anybody writes down by hand.
 const MANY: usize = 1000;
 

@@ -1,21 +1,20 @@
-//! How many flows send through the tap at present, and what windows they may have for that.
+//! How many flows send through the tap, and which windows they may advertise.
 //!
-//! The tap's queue holds so many frames and drops what is beyond, without a word to the sender: it takes
-//! each frame off the sender's account at once, so that nothing holds the sender back but our windows.
-//! With many flows these together promise far more than the queue holds. What is lost then is repeated in
-//! smaller frames, of which even fewer octets fit, and with thousands of flows some lose every time:
-//! those whose frames have arrived send the next at once, and the queue is full again. Measured: 128 flows
-//! with an MTU of 1500 repeated 20,608 segments in two seconds without a bound, and 539 with it. Of 10,000
-//! flows 1,000 moved nothing in six seconds without one; with it the slowest moves 0.75 to 0.9 of the mean.
+//! The tap's queue (`tx_queue_len` of the tap) holds a fixed number of frames and drops the rest without
+//! a word to the sender: TCP in the namespace counts a frame as sent once it is in the queue, so only our
+//! advertised windows limit it. The windows of many flows together exceed the queue by far. Dropped
+//! segments are retransmitted in smaller frames, of which the queue holds even fewer octets, and of
+//! thousands of flows some lose every time. `docs/decisions/0012-window-credit.md` has the measurements.
 //!
-//! A frame of several segments takes one place as any other, so that windows grow with the frames that
-//! come. A sender that goes over to smaller ones may lose some until the next period.
+//! A frame of several segments takes one slot of the queue as any other, so windows grow with the frames
+//! that arrive. A sender that changes to smaller frames may lose some until the next period.
 
 use crate::flow::tcp::window::WindowLimits;
 use crate::time::Instant;
 use pasta_ipc::types::{Mtu, TAP_QUEUE_FRAMES};
 
-/// Frames that windows may be promised for. The others are for acknowledgements and datagrams.
+/// Frames of the queue that windows may be advertised for. The others are for acknowledgements and
+/// datagrams.
 const FRAMES: u32 = TAP_QUEUE_FRAMES / 4 * 3;
 
 /// The largest window of one of several flows, and of all of them, in octets. What goes through one queue is

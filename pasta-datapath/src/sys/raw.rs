@@ -50,7 +50,7 @@ pub fn set_send_buffer(socket: impl AsFd, size: u32) -> io::Result<()> {
 }
 
 /// Lets a TCP socket take as much as its send buffer holds, however much of that has yet to be sent: what
-/// we promise is what the buffer has room for (`TCP_NOTSENT_LOWAT`, tcp(7); else the host's
+/// we advertise is what the buffer has room for (`TCP_NOTSENT_LOWAT`, tcp(7); else the host's
 /// `net.ipv4.tcp_notsent_lowat` counts). Those that a listening socket accepts have it from there.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Frames that may wait in the tap for the datapath. Chosen: one TCP window of 4 MiB in small frames is
 /// 2800 of them, and the tap drops silently what does not fit. The monitor makes the queue so long; the
-/// datapath promises no more than that.
+/// datapath advertises windows for no more than that.
 pub const TAP_QUEUE_FRAMES: u32 = 4000;
 
 /// The name of a network interface: 1 to 15 octets, no blank, no `/`, not `.` or `..`
@@ -55,7 +55,7 @@ impl fmt::Display for InvalidIfName {
 
 impl std::error::Error for InvalidIfName {}
 
-/// A link-layer address that belongs to one station: not a group, not all zero.
+/// A unicast link-layer address: not a group address, not all zero (IEEE 802).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "[u8; 6]", into = "[u8; 6]")]
 pub struct MacAddr([u8; 6]);
@@ -99,13 +99,13 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// A group address or zero where a station's link-layer address belongs.
+/// A group address or zero where a unicast link-layer address belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidMac;
 
 impl fmt::Display for InvalidMac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not the address of a single station")
+        f.write_str("not a unicast link-layer address")
     }
 }
 
