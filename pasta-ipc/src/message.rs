@@ -59,7 +59,7 @@ pub enum SupervisorToMonitor {
     StatusWanted,
     /// Asks to read host and namespace again, and to put right what is not as it should be. At any
     /// time after `Start`.
-    LookWanted,
+    ResyncWanted,
 }
 
 /// What the monitor may say to the supervisor.
@@ -242,7 +242,7 @@ impl Message for SupervisorToMonitor {
     fn descriptors(&self) -> usize {
         match self {
             Self::Start(start) => 4 + usize::from(start.ports.host == Watched::Yes),
-            Self::Hello(_) | Self::Shutdown | Self::StatusWanted | Self::LookWanted => 0,
+            Self::Hello(_) | Self::Shutdown | Self::StatusWanted | Self::ResyncWanted => 0,
         }
     }
 }

@@ -84,14 +84,14 @@ impl SupervisorPhase {
             (Self::Handshake, M::Hello(hello)) => checked_hello(*hello, Self::Starting),
             (Self::Starting, M::Start(_)) => Ok(Self::Serving),
             (Self::Serving, M::Shutdown) => Ok(Self::Ending),
-            (Self::Serving, M::StatusWanted | M::LookWanted) => Ok(Self::Serving),
+            (Self::Serving, M::StatusWanted | M::ResyncWanted) => Ok(Self::Serving),
             (phase, message) => Err(Unexpected::Untimely {
                 message: match message {
                     M::Hello(_) => "Hello",
                     M::Start(_) => "Start",
                     M::Shutdown => "Shutdown",
                     M::StatusWanted => "StatusWanted",
-                    M::LookWanted => "LookWanted",
+                    M::ResyncWanted => "ResyncWanted",
                 },
                 phase: match phase {
                     Self::Handshake => "waiting for Hello",
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn requests_of_the_supervisor_are_allowed_while_serving_alone() {
         use SupervisorPhase as P;
-        for message in [SupervisorToMonitor::StatusWanted, SupervisorToMonitor::LookWanted] {
+        for message in [SupervisorToMonitor::StatusWanted, SupervisorToMonitor::ResyncWanted] {
             assert_eq!(P::Serving.after(&message), Ok(P::Serving));
             for phase in [P::Handshake, P::Starting, P::Ending] {
                 assert!(phase.after(&message).is_err(), "{message:?} in {phase:?}");

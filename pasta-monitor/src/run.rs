@@ -343,7 +343,7 @@ async fn serve(
                                 return Ok(());
                             }
                         }
-                        SupervisorToMonitor::LookWanted => {
+                        SupervisorToMonitor::ResyncWanted => {
                             if let Some(follower) = &mut work.follower {
                                 follower.look_is_wanted(log);
                             }

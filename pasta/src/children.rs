@@ -283,7 +283,7 @@ impl Children {
     ///
     /// [`SendError`].
     pub(crate) fn request_refresh(&self) -> Result<(), SendError> {
-        self.monitor.send(&SupervisorToMonitor::LookWanted, &[])
+        self.monitor.send(&SupervisorToMonitor::ResyncWanted, &[])
     }
 
     /// Asks the monitor to end, or kills it if that cannot be sent.

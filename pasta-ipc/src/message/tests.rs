@@ -188,7 +188,7 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     let full = NeighbourSnapshot { generation: Generation(u64::MAX), entries };
     round_trip(MonitorToDatapath::Neighbours(Box::new(full)));
     round_trip(SupervisorToMonitor::StatusWanted);
-    round_trip(SupervisorToMonitor::LookWanted);
+    round_trip(SupervisorToMonitor::ResyncWanted);
     round_trip(MonitorToSupervisor::Hello(hello));
     round_trip(MonitorToSupervisor::TapReady(tap()));
     round_trip(MonitorToSupervisor::Ready(Box::new(audit())));
@@ -261,7 +261,7 @@ fn encodings_are_frozen() {
     let refused = MonitorToDatapath::Refused { request, why: Refusal::Failed(98) };
     assert_eq!(hex(&octets_of(&refused)), "050902c4");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::StatusWanted)), "03");
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::LookWanted)), "04");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::ResyncWanted)), "04");
     let (lines, _) = Bounded::truncated([Text::truncated("one"), Text::truncated("")]);
     let status = MonitorToSupervisor::Status(Box::new(lines));
     assert_eq!(hex(&octets_of(&status)), "0502036f6e6500");
