@@ -23,13 +23,13 @@ const MESSAGES: usize = 8;
 enum Phase {
     /// `Hello` is due.
     New,
-    /// `Hello` was there.
-    Greeted,
-    /// `Start` was there (supervisor only).
+    /// `Hello` was received.
+    Open,
+    /// `Start` was received (supervisor only).
     Started,
 }
 
-/// What a peer has handler.
+/// What a peer has sent.
 #[derive(Debug)]
 pub enum PeerMessage {
     /// Options, and the tap if there is one.
@@ -172,23 +172,23 @@ impl Supervisor {
         match (self.phase, message) {
             (Phase::New, SupervisorToDatapath::Hello(hello)) => {
                 expect_hello(Some(hello))?;
-                self.phase = Phase::Greeted;
+                self.phase = Phase::Open;
                 Ok(None)
             }
-            (Phase::Greeted, SupervisorToDatapath::Start(start)) => {
+            (Phase::Open, SupervisorToDatapath::Start(start)) => {
                 self.phase = Phase::Started;
                 // The channel has checked that it came if it was to come.
                 Ok(Some(PeerMessage::Start(start, fds.pop())))
             }
-            (Phase::Greeted, SupervisorToDatapath::Listeners(listeners)) => {
+            (Phase::Open, SupervisorToDatapath::Listeners(listeners)) => {
                 let listeners = listeners.as_slice().iter().cloned().zip(fds).collect();
                 Ok(Some(PeerMessage::Listeners(listeners)))
             }
-            (Phase::Greeted | Phase::Started, SupervisorToDatapath::Resolvers(snapshot)) => {
+            (Phase::Open | Phase::Started, SupervisorToDatapath::Resolvers(snapshot)) => {
                 newer(&mut self.resolvers, snapshot.generation)?;
                 Ok(Some(PeerMessage::Resolvers(snapshot)))
             }
-            (Phase::Greeted | Phase::Started, SupervisorToDatapath::Forwards(table)) => {
+            (Phase::Open | Phase::Started, SupervisorToDatapath::Forwards(table)) => {
                 let [inbound, outbound] = &mut self.ports;
                 let last = match table.direction {
                     Direction::Inbound => inbound,
@@ -231,7 +231,7 @@ impl Monitor {
         self.channel.as_ref().ok_or(SendError::Closed)?.send(message)
     }
 
-    /// As [`Supervisor::receive`]; that the monitor has gone is message and no error.
+    /// As [`Supervisor::receive`]; the monitor's end is a message and no error.
     ///
     /// # Errors
     ///
@@ -252,17 +252,17 @@ impl Monitor {
             match (self.phase, message) {
                 (Phase::New, MonitorToDatapath::Hello(hello)) => {
                     expect_hello(Some(hello))?;
-                    self.phase = Phase::Greeted;
+                    self.phase = Phase::Open;
                 }
-                (Phase::Greeted, MonitorToDatapath::Network(snapshot)) => {
+                (Phase::Open, MonitorToDatapath::Network(snapshot)) => {
                     newer(&mut self.generation, snapshot.generation)?;
                     handler(PeerMessage::Network(snapshot));
                 }
-                (Phase::Greeted, MonitorToDatapath::Neighbours(snapshot)) => {
+                (Phase::Open, MonitorToDatapath::Neighbours(snapshot)) => {
                     newer(&mut self.neighbours, snapshot.generation)?;
                     handler(PeerMessage::Neighbours(snapshot));
                 }
-                (Phase::Greeted, MonitorToDatapath::Ports(snapshot)) => {
+                (Phase::Open, MonitorToDatapath::Ports(snapshot)) => {
                     let [[host_tcp, host_udp], [tcp, udp]] = &mut self.ports;
                     let last = match (snapshot.side, snapshot.transport) {
                         (PortSide::Host, Transport::Tcp) => host_tcp,
@@ -274,11 +274,11 @@ impl Monitor {
                     handler(PeerMessage::Ports(snapshot));
                 }
                 (
-                    Phase::Greeted,
+                    Phase::Open,
                     MonitorToDatapath::Sockets { request, .. }
                     | MonitorToDatapath::Listener { request },
                 ) => handler(PeerMessage::Sockets(request, fds)),
-                (Phase::Greeted, MonitorToDatapath::Refused { request, why }) => {
+                (Phase::Open, MonitorToDatapath::Refused { request, why }) => {
                     handler(PeerMessage::Refused(request, why));
                 }
                 (phase, message) => return Err(untimely(phase, &message)),
@@ -329,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_are_news_after_hello_and_must_grow() {
+    fn snapshots_are_taken_after_hello_and_must_grow() {
         let (mut monitor, theirs) = monitor();
         theirs.send(&MonitorToDatapath::Hello(Hello::OURS)).unwrap();
         theirs.send(&network(2)).unwrap();
-        let mut message = 0;
-        monitor.receive(|_| message += 1).unwrap();
-        assert_eq!(message, 1);
+        let mut count = 0;
+        monitor.receive(|_| count += 1).unwrap();
+        assert_eq!(count, 1);
         theirs.send(&network(2)).unwrap();
         assert!(matches!(monitor.receive(|_| ()), Err(ReceiveError::Violation(_))));
     }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn monitor_that_goes_is_news_once() {
+    fn end_of_the_monitor_is_reported_once() {
         let (mut monitor, theirs) = monitor();
         drop(theirs);
         let mut gone = 0;

@@ -1,9 +1,9 @@
 //! The loop: wait, read batches, call the logic, carry out what it says.
 //!
 //! Order of a turn: timers, tap, host sockets, messages, then flows that wait for more. A flow that has
-//! used its share goes to the end of a queue; a turn with something in that queue does not sleep, and
-//! serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
-//! while looking for what is about to come (`engine/busy_poll.rs`).
+//! used its quantum goes to the end of the run queue (round robin); a turn with a flow in it does not sleep,
+//! and serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
+//! while busy polling (`engine/busy_poll.rs`).
 //! No buffer is allocated for a frame.
 
 mod batch;

@@ -8,8 +8,8 @@
 //! And back: a socket becomes readable, its flow decides how much the namespace may have, and
 //! [`sys::tap`] writes headers in front of payload that was never copied inside this process.
 //!
-//! The logic has no clock, no descriptor and no randomness of its own. A drop is a value with a
-//! reason, counted in [`counters`].
+//! TCP, NAT and the rules of forwarded ports have no clock, no descriptor and no randomness of their own;
+//! datagram flows and splices own their sockets. A drop is a value with a reason, counted in [`counters`].
 
 pub mod control;
 pub mod counters;

@@ -1,4 +1,4 @@
-//! Port nat: which rules lead to which listeners, the listeners there are, and the pool of
+//! Port forwarding: which rules lead to which listeners, the listeners there are, and the pool of
 //! sockets of the namespace.
 
 pub mod listeners;

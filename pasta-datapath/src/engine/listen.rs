@@ -174,7 +174,7 @@ impl Engine {
         }
     }
 
-    /// Says once for each spec that it cannot be listened on; where ports are many, the summary does.
+    /// Logs once for each listener why it cannot be opened; where ports are many, the summary does.
     pub(super) fn note(
         &mut self,
         spec: ListenerSpec,
@@ -197,7 +197,7 @@ impl Engine {
         }
     }
 
-    /// Hands on what has come to listeners, each its share.
+    /// Hands on what has come to listeners, each up to its bound in a turn.
     pub(super) fn serve_listeners(&mut self, now: Instant) {
         self.ports.try_starved_at(now);
         self.renew_on_interfaces(now);

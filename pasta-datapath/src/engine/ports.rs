@@ -1,4 +1,4 @@
-//! What port nat keeps between two turns of the loop.
+//! What port forwarding keeps between two turns of the loop.
 
 use super::Kind;
 use crate::flow::FlowId;
@@ -14,7 +14,7 @@ use pasta_ipc::forward::{NamespaceListener, SocketFamily};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Port nat's part of the shell.
+/// Port forwarding's part of the shell.
 #[derive(Debug)]
 pub struct PortForwarding {
     pub(super) rules: Rules,
@@ -40,15 +40,14 @@ pub struct PortForwarding {
     /// Listeners in the namespace that were asked for, or are to be.
     pub(super) asked: BTreeMap<NamespaceListener, ForwardTarget>,
     pub(super) to_ask: VecDeque<(NamespaceListener, ForwardTarget)>,
-    /// Places that could not be listened on, and why.
+    /// Listeners that could not be opened, and why.
     pub(super) refused: BTreeMap<ListenerSpec, Errno>,
     /// Descriptors in all.
     pub(super) descriptors: usize,
 }
 
 impl PortForwarding {
-    /// Nothing is forwarded yet. With `descriptors` in all, at most half are
-    /// listeners.
+    /// Nothing is forwarded yet. With `descriptors` in all, at most half are listeners.
     pub fn new(local: LocalPolicy, families: SocketFamily, descriptors: usize) -> Self {
         Self {
             rules: Rules::default(),

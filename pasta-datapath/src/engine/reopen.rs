@@ -85,8 +85,8 @@ impl Engine {
     }
 
     /// Listens anew on interfaces that were deleted and are there again: a socket is bound to the link that
-    /// had the name (socket(7)), and hears nothing of another. The kernel tells by letting the spec be
-    /// bound once more.
+    /// had the name (socket(7)), and receives nothing from another. The kernel shows it by allowing a second
+    /// bind to the same address.
     pub(super) fn renew_on_interfaces(&mut self, now: Instant) {
         if self.ports.interfaces_due.take_if(|due| *due <= now).is_none() {
             return;

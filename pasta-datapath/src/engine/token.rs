@@ -15,7 +15,7 @@ pub(super) enum Token {
     Tap,
     Supervisor,
     Monitor,
-    /// The place of a listener.
+    /// The slot of a listener.
     Listener(u32),
     /// A socket of a flow; flows with one socket have the initiating one.
     Flow(FlowId, Side),

@@ -71,8 +71,8 @@ pub struct ListenerId {
 }
 
 impl ListenerId {
-    /// The part of it that the kernel gives back with an event: that of a listener whose spec was
-    /// taken over by another is an event of that one.
+    /// The part of it that the kernel gives back with an event: the event of a listener
+    /// whose slot was reused counts for the one that is there.
     pub fn index(self) -> u32 {
         self.index
     }
@@ -122,7 +122,7 @@ impl Listeners {
         self.spare.insert(at, socket);
     }
 
-    /// The listener that was bound for this spec, if one was.
+    /// The socket that the launcher bound to this address, if there is one.
     pub fn take_spare(&mut self, at: &ListenerAddress) -> Option<OwnedFd> {
         self.spare.remove(at)
     }
@@ -162,7 +162,7 @@ impl Listeners {
         ListenerId { index, life }
     }
 
-    /// Adds a listener; there is none at its spec.
+    /// Adds a listener; there is none with this `spec`.
     pub fn insert(
         &mut self,
         spec: ListenerSpec,

@@ -73,7 +73,7 @@ fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddrV6::from(*it).into()))
 }
 
-/// Sends one datagram, gathered from `slices`, to the addresses's peer from its address; with
+/// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address; with
 /// `segment_size`, several of that size at once.
 ///
 /// # Errors

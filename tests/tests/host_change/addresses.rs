@@ -83,7 +83,7 @@ pub(super) fn s30_refreshed_lifetimes_lead_to_nothing(lab: &Lab, family: Family)
     let mut watched = Watched::start(lab, &["-d"])?;
     watched.wait_for_address(family.host(), true)?;
     let (address, len) = (family.host(), prefix_length(family));
-    // From now on it has an end, which is no news either.
+    // From now on it has an end, which changes nothing either.
     on_host(lab, |admin| admin.lend_address(index_of(UPLINK)?, (address, len), (1800, 3600)))?;
     let mut log = watched.inside.listen()?;
     let before = watched.lines_said()?;
@@ -94,7 +94,7 @@ pub(super) fn s30_refreshed_lifetimes_lead_to_nothing(lab: &Lab, family: Family)
     }
     assert_eq!(log.lines()?, [] as [String; 0]);
     assert_eq!(watched.lines_said()?, before);
-    // What is news is noticed as before.
+    // A change is noticed as before.
     on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, elsewhere(family), len))?;
     watched.wait_for_address(elsewhere(family), true)?;
     let lines = log.lines()?;
@@ -133,7 +133,7 @@ pub(super) fn s31_privacy_addresses_that_rotate_lead_to_nothing(lab: &Lab) -> Ou
     assert_eq!(seen.len(), 20, "{seen:?}");
     assert_eq!(log.lines()?, [] as [String; 0]);
     assert_eq!(watched.lines_said()?, before);
-    // One that stays is no more to be copied, and what is news is noticed as before.
+    // One that stays is no more to be copied, and a change is noticed as before.
     on_host(lab, |admin| {
         let link = index_of(UPLINK)?;
         admin.manage_privacy_of(link, own, true)?;
