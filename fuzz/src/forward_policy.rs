@@ -152,6 +152,7 @@ fn family<A: Copy + Into<IpAddr>>(
         dns_forward: maybe(input),
         dns_host: maybe(input),
         outbound: maybe(input),
+        outbound_interface: None,
     };
     let snapshot = FamilySnapshot {
         state: FamilyState::Bound,

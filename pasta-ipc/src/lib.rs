@@ -26,7 +26,8 @@ mod sys;
 
 pub use channel::{Channel, ReceiveError, Received, SendError};
 pub use message::{
-    DatapathToMonitor, DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, Message,
-    MonitorToDatapath, MonitorToSupervisor, PROTOCOL_VERSION, SupervisorToDatapath,
-    SupervisorToInit, SupervisorToIsolation, SupervisorToMonitor,
+    CallerToSupervisor, DatapathToMonitor, DatapathToSupervisor, InitToSupervisor,
+    IsolationToSupervisor, Message, MonitorToDatapath, MonitorToSupervisor, PROTOCOL_VERSION,
+    SupervisorToCaller, SupervisorToDatapath, SupervisorToInit, SupervisorToIsolation,
+    SupervisorToMonitor,
 };

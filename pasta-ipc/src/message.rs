@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 6;
+pub const PROTOCOL_VERSION: u16 = 7;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -197,6 +197,20 @@ pub enum IsolationToSupervisor {
     Successor(ProcessId),
 }
 
+/// What the supervisor in the background may say to the process that the caller waits for. Both run the
+/// same program image, so there is no `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SupervisorToCaller {
+    /// All is configured, bound and confined. Once, last.
+    Ready,
+    /// Why it is about to end. Once, last.
+    Failed(Text<1024>),
+}
+
+/// What the process that the caller waits for may say to the supervisor: nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallerToSupervisor {}
+
 /// What the supervisor may say to a datapath that isolates itself: nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SupervisorToIsolation {}
@@ -335,6 +349,24 @@ impl Message for IsolationToSupervisor {
 }
 
 impl Message for SupervisorToIsolation {
+    const LIMIT: usize = 16;
+    const MAX_FDS: usize = 0;
+
+    fn descriptors(&self) -> usize {
+        match *self {}
+    }
+}
+
+impl Message for SupervisorToCaller {
+    const LIMIT: usize = 2 * 1024;
+    const MAX_FDS: usize = 0;
+
+    fn descriptors(&self) -> usize {
+        0
+    }
+}
+
+impl Message for CallerToSupervisor {
     const LIMIT: usize = 16;
     const MAX_FDS: usize = 0;
 

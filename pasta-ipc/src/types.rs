@@ -6,10 +6,14 @@
 mod bounded;
 mod link;
 mod net;
+mod services;
 
 pub use bounded::{Bounded, Completeness, Text, TooMany};
 pub use link::{IfName, InvalidIfName, InvalidMac, InvalidMtu, MacAddr, Mtu, TAP_QUEUE_FRAMES};
 pub use net::{InvalidPrefix, Ipv4Net, Ipv6Net};
+pub use services::{
+    ClientOptions, DnsList, Protocol, Protocols, Responder, Responders, SearchList,
+};
 
 use crate::forward::{ForwardRule, LoopbackTarget, MAX_RULES, PortWatch, Splice};
 use serde::{Deserialize, Serialize};
@@ -91,6 +95,55 @@ pub struct MonitorStart {
     pub loopback: LoopbackTarget,
     /// Lines less important than this are not sent.
     pub log_level: LogLevel,
+    /// The host interface to imitate for IPv4 without `template` (`--outbound-if4`).
+    pub ipv4_outbound_interface: Option<IfName>,
+    /// As `ipv4_outbound_interface` (`--outbound-if6`).
+    pub ipv6_outbound_interface: Option<IfName>,
+    /// Which of the template's routes are reproduced.
+    pub routes: CopyRoutes,
+    /// Which of the template's addresses are reproduced.
+    pub addresses: CopyAddresses,
+    /// The user to become before the namespaces are entered, where root attaches; none: ours.
+    pub run_as: Option<UserId>,
+    /// What is tried where pivot_root(2) is refused.
+    pub root: RootFallback,
+}
+
+/// A user and its group, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserId {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// Which routes of the template are reproduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CopyRoutes {
+    /// All that go over it.
+    All,
+    /// One default route (`--no-copy-routes`).
+    DefaultOnly,
+}
+
+/// Which addresses of the template are reproduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CopyAddresses {
+    /// All that are of use.
+    All,
+    /// The primary one of each family (`--no-copy-addrs`).
+    PrimaryOnly,
+}
+
+/// What is done where pivot_root(2) is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootFallback {
+    /// The process ends.
+    #[default]
+    None,
+    /// The empty root is moved to `/` and entered by chroot(2) (`--chroot-fallback`).
+    Chroot,
 }
 
 /// How the host's network is followed. Times are in milliseconds.
@@ -173,12 +226,13 @@ pub enum MtuSource {
     Template,
 }
 
-/// Whether an address family is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Whether an address family or a protocol is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Service {
     /// It is.
+    #[default]
     On,
-    /// Switched off by `-4`, `-6`, or the host's kernel.
+    /// Switched off by an option, or not in the host's kernel.
     Off,
 }
 
@@ -196,6 +250,8 @@ pub enum Configure {
 pub enum TapUse {
     /// There is one.
     Make,
+    /// The caller has made one (`-F`): it is used as it is, and its link is not configured.
+    Given,
     /// There is none, and the namespace has its loopback only (`--splice-only`).
     None,
 }
@@ -239,6 +295,24 @@ pub struct DatapathStart {
     pub loopback: LoopbackTarget,
     /// Lines less important than this are not sent.
     pub log_level: LogLevel,
+    /// Which protocols are served.
+    pub protocols: Protocols,
+    /// What we answer ourselves.
+    pub responders: Responders,
+    /// What DHCP clients and others in the namespace are told.
+    pub clients: ClientOptions,
+    /// Whether sockets may be bound to addresses that the host does not have (`--freebind`).
+    pub free_bind: FreeBind,
+}
+
+/// Whether sockets may be bound to addresses that the host does not have (`IP_FREEBIND`, ip(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FreeBind {
+    /// They may.
+    On,
+    /// They may not.
+    #[default]
+    Off,
 }
 
 /// Address translation of one family, from the command line.
@@ -256,6 +330,8 @@ pub struct FamilyPolicy<A> {
     pub dns_host: Option<A>,
     /// Source address of host sockets (`-o`); none: the kernel picks.
     pub outbound: Option<A>,
+    /// The interface that host sockets are bound to (`--outbound-if4`, `--outbound-if6`); none: any.
+    pub outbound_interface: Option<IfName>,
 }
 
 /// Which address leads to the host's loopback.

@@ -146,7 +146,8 @@ fn checked_hello<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
 pub(crate) mod testing {
     use pasta_ipc::forward::{LoopbackTarget, PortWatch};
     use pasta_ipc::types::{
-        Bounded, Configure, Following, LogLevel, MonitorStart, Service, TapUse,
+        Bounded, Configure, CopyAddresses, CopyRoutes, Following, LogLevel, MonitorStart,
+        RootFallback, Service, TapUse,
     };
 
     /// What `pasta --config-net` without further options makes of itself.
@@ -169,6 +170,12 @@ pub(crate) mod testing {
             ports: PortWatch::default(),
             loopback: LoopbackTarget::Address,
             log_level: LogLevel::Info,
+            ipv4_outbound_interface: None,
+            ipv6_outbound_interface: None,
+            routes: CopyRoutes::All,
+            addresses: CopyAddresses::All,
+            run_as: None,
+            root: RootFallback::None,
         }
     }
 }

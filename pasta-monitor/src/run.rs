@@ -11,10 +11,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{fstat, stat};
+use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::forward::Watched;
 use pasta_ipc::message::{Hello, Message};
-use pasta_ipc::types::{Bounded, MonitorStart, TapUse, Text};
+use pasta_ipc::types::{Bounded, MonitorStart, TapUse, Text, UserId};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
     SupervisorToMonitor,
@@ -69,10 +70,14 @@ pub(crate) fn run(
     log.set_level(start.what.log_level);
     let policy = Policy::from(&*start.what);
 
+    if let Some(UserId { uid, gid }) = start.what.run_as {
+        seccomp::become_user_to_enter(Uid::from_raw(uid), Gid::from_raw(gid))
+            .map_err(RunError::ChangeUser)?;
+    }
     enter(start.user_namespace, start.net_namespace)?;
     let tun = match start.what.tap {
         TapUse::Make => Some(TunDevice::open()?),
-        TapUse::None => None,
+        TapUse::Given | TapUse::None => None,
     };
     let socket = netlink::open_here().map_err(RunError::Netlink)?;
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;

@@ -6,6 +6,7 @@
 use crate::bound_listeners::BoundListeners;
 use crate::log::Helper;
 use crate::namespace::InitProcess;
+use crate::namespace_watch::NamespaceWatch;
 use crate::peer::Handshake;
 use crate::signals::ReceivedSignal;
 use crate::sys::{self, Child};
@@ -44,9 +45,10 @@ pub(crate) enum Event {
     Signal(ReceivedSignal),
     /// A message of process 1 of the namespace.
     Init(InitToSupervisor, Vec<OwnedFd>),
-
     /// It ended.
     InitEnded(Termination),
+    /// The namespace that we are attached to has ended. Once.
+    NamespaceEnded,
     /// A message of the monitor, with its descriptors.
     Monitor(MonitorToSupervisor, Vec<OwnedFd>),
     /// A message of the datapath.
@@ -67,6 +69,7 @@ enum Token {
     DatapathChannel,
     Isolation,
     Resolvers,
+    Namespace,
     Init,
     Monitor,
     Datapath,
@@ -74,13 +77,14 @@ enum Token {
 }
 
 impl Token {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Signals,
         Self::InitChannel,
         Self::MonitorChannel,
         Self::DatapathChannel,
         Self::Isolation,
         Self::Resolvers,
+        Self::Namespace,
         Self::Init,
         Self::Monitor,
         Self::Datapath,
@@ -126,6 +130,8 @@ pub(crate) struct Children {
     signals: SignalFd,
     init: Option<InitProcess>,
     released: bool,
+    /// The watch on the namespace that we are attached to, until it has ended.
+    namespace: Option<NamespaceWatch>,
     monitor: HelperLink<SupervisorToMonitor, MonitorToSupervisor>,
     datapath: HelperLink<SupervisorToDatapath, DatapathToSupervisor>,
     /// Receives the datapath's new process id: isolating itself replaces its process.
@@ -158,6 +164,7 @@ impl Children {
             signals: SignalFd::with_flags(&crate::inherited::handled_signals(), flags)?,
             init: None,
             released: false,
+            namespace: None,
             monitor: HelperLink::new(started.monitor.0, started.monitor.1),
             datapath: HelperLink::new(started.datapath.0, started.datapath.1),
             isolation: Some(started.isolation),
@@ -185,6 +192,19 @@ impl Children {
         let event = |token| EpollEvent::new(EpollFlags::EPOLLIN, token as u64);
         self.epoll.add(&init.channel, event(Token::InitChannel))?;
         self.epoll.add(&init.child.pidfd, event(Token::Init))?;
+        Ok(())
+    }
+
+    /// Watches the namespace that we are attached to.
+    ///
+    /// # Errors
+    ///
+    /// What epoll(7) reports.
+    pub(crate) fn watch_namespace(&mut self, namespace: NamespaceWatch) -> io::Result<()> {
+        if let Some(fd) = namespace.as_fd() {
+            self.watch(fd, Token::Namespace)?;
+        }
+        self.namespace = Some(namespace);
         Ok(())
     }
 
@@ -400,6 +420,10 @@ impl Children {
     /// What epoll(7) and read(2) report.
     pub(crate) fn next(&mut self, limit: Option<Duration>) -> io::Result<Vec<Event>> {
         let mut woken = [EpollEvent::empty(); Token::ALL.len()];
+        let now = Instant::now();
+        let look = self.namespace.as_ref().and_then(NamespaceWatch::next_deadline);
+        let until_look = look.map(|at| at.saturating_duration_since(now));
+        let limit = limit.into_iter().chain(until_look).min();
         // Rounded up, so that the deadline has passed when we wake; a day at most.
         let timeout = limit.map_or(EpollTimeout::NONE, |limit| {
             let ms = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(86_400_000);
@@ -413,6 +437,9 @@ impl Children {
         let mut tokens: Vec<u64> = woken.iter().take(count).map(EpollEvent::data).collect();
         tokens.sort_unstable();
         let mut events = Vec::new();
+        if look.is_some_and(|at| at <= Instant::now()) {
+            tokens.push(Token::Namespace as u64);
+        }
         for token in Token::ALL {
             if tokens.contains(&(token as u64)) {
                 self.handle(token, &mut events)?;
@@ -434,6 +461,16 @@ impl Children {
             Token::Isolation => self.receive_successor(events),
             // Their owner checks them after each wake-up.
             Token::Resolvers => {}
+            Token::Namespace => {
+                // It is watched no more once it has ended: dropping closes what epoll knows of it.
+                if let Some(mut namespace) = self.namespace.take() {
+                    if namespace.has_ended(Instant::now()) {
+                        events.push(Event::NamespaceEnded);
+                    } else {
+                        self.namespace = Some(namespace);
+                    }
+                }
+            }
             Token::Init => {
                 self.receive_from_init(events)?;
                 let ended = self.init.as_ref().and_then(|init| ended(&init.child));

@@ -10,12 +10,13 @@
 //! `unrecognized option '--NAME'` and status 1. docs/decisions/0013 says why this is no library.
 
 mod help;
+mod setting;
 mod table;
 
+pub(crate) use setting::Setting;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-pub(crate) use table::Setting;
-use table::{Arity, Entry, Kind, TABLE};
+use table::{Arity, Entry, Kind};
 
 /// A command line that keeps to the grammar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,8 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, S
         End::Help => Stop::Answer(help::render()),
         End::Version => Stop::Answer(format!("pasta {}\n", env!("CARGO_PKG_VERSION"))),
         End::Usage(why) => {
-            Stop::Refused(format!("{}: {why}\n{}", name.to_string_lossy(), help::render()))
+            let name = name.to_string_lossy();
+            Stop::Refused(format!("{name}: {why}\nTry '{name} --help' for the list of options.\n"))
         }
         End::Invalid(why) => Stop::Refused(format!("{}: {why}\n", name.to_string_lossy())),
     })
@@ -58,7 +60,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, S
 enum End {
     Help,
     Version,
-    /// The grammar is violated: the help follows the line.
+    /// The grammar is violated: a line that names `--help` follows.
     Usage(String),
     /// A value or an option is refused.
     Invalid(String),
@@ -111,7 +113,7 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
     fn short(&mut self, group: &[u8]) -> Result<(), End> {
         let mut rest = group;
         while let Some((letter, after)) = rest.split_first() {
-            let found = TABLE.iter().find(|it| it.short == Some(char::from(*letter)));
+            let found = table::entries().find(|it| it.short == Some(char::from(*letter)));
             let Some(entry) = found else {
                 // A character of several octets is shown as a whole.
                 let letter = String::from_utf8_lossy(rest).chars().next().unwrap_or_default();
@@ -144,6 +146,7 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
                 let text = text.ok_or_else(|| End::Invalid("option value is not UTF-8".into()))?;
                 parse(text).map_err(invalid)?
             }
+            Kind::Path(_, setting) => setting(value.unwrap_or_default()),
             Kind::Refused(_, refusal) => return Err(invalid(refusal.refusal(entry.long))),
             Kind::Help => return Err(End::Help),
             Kind::Version => return Err(End::Version),
@@ -155,10 +158,10 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
 
 /// The option that `name` is, or of which it is a unique prefix.
 fn find(name: &str) -> Result<&'static Entry, End> {
-    if let Some(entry) = TABLE.iter().find(|entry| entry.long == name) {
+    if let Some(entry) = table::entries().find(|entry| entry.long == name) {
         return Ok(entry);
     }
-    let matches: Vec<_> = TABLE.iter().filter(|entry| entry.long.starts_with(name)).collect();
+    let matches: Vec<_> = table::entries().filter(|entry| entry.long.starts_with(name)).collect();
     match matches.as_slice() {
         [entry] => Ok(*entry),
         [] => Err(End::Usage(format!("unrecognized option '--{name}'"))),

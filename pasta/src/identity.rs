@@ -3,6 +3,7 @@
 use crate::value::{NameOrId, RunAs};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgroups, setresgid, setresuid};
+use pasta_ipc::types::UserId;
 use std::fmt;
 use std::io;
 
@@ -22,6 +23,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// The numbers.
+    pub(crate) fn id(self) -> UserId {
+        UserId { uid: self.uid.as_raw(), gid: self.gid.as_raw() }
+    }
+
     /// Changes to this user and group for good; with another user than root all capabilities are lost.
     /// The kernel resets the dumpable flag when the user changes, so it is cleared again.
     ///

@@ -11,9 +11,9 @@
 
 use crate::inherited::{InheritedState, handled_signals};
 use crate::log::emit;
-use crate::options::Program;
 use crate::signals::{ReceivedSignal, Sender};
 use crate::sys::{self, Child, Cloned, ForkedProcess};
+use crate::target::{Command, CommandUser, PidNamespace, Program};
 use crate::termination::Termination;
 use caps::CapSet;
 use nix::errno::Errno;
@@ -25,7 +25,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Gid, Uid, execvp, gethostname, sethostname};
+use nix::unistd::{Gid, Pid, Uid, execvp, gethostname, gettid, sethostname};
 use pasta_ipc::types::Text;
 use pasta_ipc::{Channel, InitToSupervisor, ReceiveError, SupervisorToInit};
 use std::convert::Infallible;
@@ -45,14 +45,20 @@ pub(crate) type InitChannel = Channel<InitToSupervisor, SupervisorToInit>;
 /// Exit status after an error, also where COMMAND could not be started.
 const FAILED: i32 = 1;
 
+/// Exit status where COMMAND cannot be found.
+const NOT_FOUND: i32 = 127;
+
+/// Exit status where COMMAND cannot be executed.
+const NOT_EXECUTABLE: i32 = 126;
+
 /// Longest host name (`__NEW_UTS_LEN`, `linux/utsname.h`).
 const MAX_HOST_NAME: usize = 64;
 
 /// The parameters of process 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InitConfig<'a> {
-    /// COMMAND.
-    pub(crate) program: &'a Program,
+    /// COMMAND and its namespaces.
+    pub(crate) command: &'a Command,
     /// What is restored for COMMAND.
     pub(crate) inherited: &'a InheritedState,
     /// The user that is mapped to user 0 of the namespace.
@@ -64,6 +70,10 @@ pub(crate) struct InitConfig<'a> {
 /// Runs process 1, which is a copy of the launcher in new namespaces.
 pub(crate) fn run(forked: ForkedProcess, channel: &InitChannel, config: InitConfig<'_>) -> ! {
     if forked.close_from(ABOVE_STANDARD, Some(channel.as_fd())).is_err() {
+        sys::exit_now(FAILED);
+    }
+    // COMMAND ends with the supervisor: the namespace would have no network.
+    if prctl::set_pdeathsig(Signal::SIGKILL).is_err() {
         sys::exit_now(FAILED);
     }
     let prepared = prepare(channel, config).and_then(|[user, net]| {
@@ -108,14 +118,23 @@ fn wait_for_release(channel: &InitChannel) -> bool {
 /// Prepares the namespaces, and opens the user and the network namespace. Steps that COMMAND can do
 /// without only cause a warning.
 fn prepare(channel: &InitChannel, config: InitConfig<'_>) -> Result<[OwnedFd; 2], String> {
-    map_ids(config)?;
+    match config.command.user {
+        CommandUser::New => map_ids(config)?,
+        // A user namespace that was just created by another program may still lack its map.
+        CommandUser::At(_) if is_unmapped() => map_ids(config)?,
+        CommandUser::At(_) | CommandUser::Ours => {}
+    }
     let warn = |what: &str, error: &dyn Display| {
         let text = Text::truncated(&format!("{what}: {error}"));
         // If this fails, the launcher has ended, which is noticed later.
         let _ = channel.send(&InitToSupervisor::Warning(text));
     };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    if let Err(errno) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
+    if config.command.pids == PidNamespace::Shared {
+        // What COMMAND leaves behind becomes a child of this process, which ends it.
+        prctl::set_child_subreaper(true)
+            .map_err(|errno| format!("cannot become subreaper: {}", errno.desc()))?;
+    } else if let Err(errno) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
         warn("cannot mount /proc in the namespace", &errno.desc());
     }
     // Group 0, the only group of the namespace, may open echo sockets.
@@ -126,7 +145,10 @@ fn prepare(channel: &InitChannel, config: InitConfig<'_>) -> Result<[OwnedFd; 2]
     // go only to the datapath, so bursts do no harm and small frames cost processor time: this disables
     // the dependency on the RTT. Where it fails (before Linux 5.18) many flows are slower.
     let _ = fs::write("/proc/sys/net/ipv4/tcp_tso_rtt_log", "20");
-    let named = gethostname().and_then(|host| sethostname(host_name(host)));
+    let named = match &config.command.host_name {
+        Some(name) => sethostname(name.as_str()),
+        None => gethostname().and_then(|host| sethostname(host_name(host))),
+    };
     if let Err(errno) = named {
         warn("cannot set the host name of the namespace", &errno.desc());
     }
@@ -135,6 +157,11 @@ fn prepare(channel: &InitChannel, config: InitConfig<'_>) -> Result<[OwnedFd; 2]
             .map_err(|errno| format!("cannot open {path} in the namespace: {}", errno.desc()))
     };
     Ok([open_own("/proc/self/ns/user")?, open_own("/proc/self/ns/net")?])
+}
+
+/// Whether our user namespace has no map of users yet.
+fn is_unmapped() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.trim().is_empty())
 }
 
 /// Maps the caller to user 0 and group 0 of the new user namespace.
@@ -167,6 +194,7 @@ fn host_name(host: OsString) -> OsString {
 struct Running {
     command: Child,
     signals: SignalFd,
+    pids: PidNamespace,
 }
 
 /// Starts COMMAND and gives up every capability.
@@ -177,9 +205,9 @@ fn start(config: InitConfig<'_>) -> io::Result<Running> {
         Cloned::Parent(command) => command,
         Cloned::Child(forked) => {
             let Err(error) = exec_command(&forked, config);
-            let path = config.program.path.to_string_lossy();
+            let path = config.command.program.path.to_string_lossy();
             emit(&format!("pasta: cannot run '{path}': {error}\n"));
-            sys::exit_now(FAILED)
+            sys::exit_now(cannot_run(&error))
         }
     };
     for signal in early {
@@ -188,7 +216,7 @@ fn start(config: InitConfig<'_>) -> io::Result<Running> {
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set).map_err(io::Error::other)?;
     }
-    Ok(Running { command, signals })
+    Ok(Running { command, signals, pids: config.command.pids })
 }
 
 /// The signals that are pending from before COMMAND was started: all are passed on, those of the
@@ -206,8 +234,13 @@ fn pending() -> io::Result<Vec<Signal>> {
 fn exec_command(forked: &ForkedProcess, config: InitConfig<'_>) -> io::Result<Infallible> {
     forked.close_from(ABOVE_STANDARD, None)?;
     config.inherited.restore()?;
-    let Program { path, args } = config.program;
+    let Program { path, args } = &config.command.program;
     Ok(execvp(path, args)?)
+}
+
+/// The exit status where COMMAND cannot be run, as shells and env(1) have it.
+fn cannot_run(error: &io::Error) -> i32 {
+    if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
 }
 
 impl Running {
@@ -215,14 +248,20 @@ impl Running {
     fn supervise(&self) -> i32 {
         loop {
             if let Some(status) = self.reap() {
+                if self.pids == PidNamespace::Shared {
+                    end_orphans();
+                }
                 return status;
             }
             match self.signals.read_signal() {
                 Ok(Some(info)) => {
                     let received = ReceivedSignal::from(&info);
-                    if received.sender == Sender::Outside
-                        && let Some(signal) = received.for_command()
-                    {
+                    // Without a PID namespace the supervisor is a process like others.
+                    let passes = match self.pids {
+                        PidNamespace::New => received.sender == Sender::Outside,
+                        PidNamespace::Shared => received.sender != Sender::Terminal,
+                    };
+                    if passes && let Some(signal) = received.for_command() {
                         // Fails if it has just ended; the next iteration reaps it.
                         let _ = kill(self.command.pid, signal);
                     }
@@ -250,6 +289,26 @@ impl Running {
                 // Only this function reaps COMMAND, so there is always a child.
                 Err(_) => return Some(FAILED),
             }
+        }
+    }
+}
+
+/// Kills what COMMAND has left behind, without a PID namespace whose end does that: as subreaper, this
+/// process is the parent of every orphan. Ends when there is none, or where the kernel does not list
+/// children (`CONFIG_PROC_CHILDREN`).
+fn end_orphans() {
+    let path = format!("/proc/self/task/{}/children", gettid());
+    loop {
+        let list = fs::read_to_string(&path).unwrap_or_default();
+        let children: Vec<i32> =
+            list.split_ascii_whitespace().filter_map(|it| it.parse().ok()).collect();
+        if children.is_empty() {
+            return;
+        }
+        for child in children {
+            // Its children become ours when it has ended.
+            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+            let _ = waitid(Id::Pid(Pid::from_raw(child)), WaitPidFlag::WEXITED);
         }
     }
 }

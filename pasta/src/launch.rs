@@ -6,7 +6,7 @@
 //! | [`Prepared::start`] | both helpers started; we are that user; namespaces and process 1 created |
 //! | [`Starting::connect`] | the datapath has the tap |
 //! | [`Connected::confirm`] | both helpers confined and audited |
-//! | [`Confirmed::release`] | COMMAND running; we are confined |
+//! | [`Confirmed::release`] | COMMAND running, or the caller told; we are confined |
 //!
 //! Each step consumes the value of the previous one. The processes start concurrently, and every wait
 //! handles all events: the end of a helper, the end of process 1 and signals. After a failure everything
@@ -16,18 +16,23 @@
 //! `--bind-wait` allows, and requests the monitor's status; USR2 makes the monitor read again. Both
 //! requests are sent only after `Start`; the monitor answers when it has started.
 
+use crate::background::{self, Caller};
 use crate::bound_listeners::{BoundListeners, ListenError};
 use crate::children::{Children, Event, StartedHelpers};
+use crate::existing::{OpenError, OpenNamespace};
 use crate::helpers::{self, Executables, FindError};
 use crate::host::{self, RouteSockets};
 use crate::identity::{self, Identity, IdentityError, Privilege};
 use crate::inherited::InheritedState;
 use crate::log::{Helper, Log, emit};
+use crate::log_file::LogFileError;
 use crate::namespace::{CreateError, InitProcess, Namespaces};
 use crate::options::{InvalidOptions, Options, PerFamily, SandboxReport};
+use crate::pid_file::{PidFile, PidFileError};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
 use crate::signals::ReceivedSignal;
+use crate::target::Target;
 use crate::termination::Termination;
 use crate::tun::Access;
 use caps::CapSet;
@@ -39,20 +44,30 @@ use pasta::ports::Forwards;
 use pasta_ipc::channel::{Channel, SendError};
 use pasta_ipc::forward::{Direction, ForwardRule, ForwardTable, Watched};
 use pasta_ipc::message::Hello;
-use pasta_ipc::types::{AuditReport, Bounded, Generation, Service, TapInfo, TapUse, Text};
+use pasta_ipc::types::{AuditReport, Bounded, Generation, Service, TapInfo, TapUse, Text, UserId};
 use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor,
     MonitorToDatapath, MonitorToSupervisor, SupervisorToDatapath, SupervisorToIsolation,
     SupervisorToMonitor,
 };
-use seccomp::{AuditError, ConfineError, Confined, Keep, Role};
+use seccomp::{AuditError, ConfineError, Confined, Keep, Role, UserNamespace};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Why COMMAND could not be started.
+/// Why the start failed.
 #[derive(Debug)]
 pub(crate) enum LaunchError {
+    /// The namespace to attach to cannot be used.
+    Open(OpenError),
+    /// The PID file cannot be written.
+    PidFile(PidFileError),
+    /// The log file cannot be written.
+    LogFile(LogFileError),
+    /// The namespace to attach to ended during the start.
+    NamespaceEnded,
+    /// The process that waits for us was interrupted.
+    CallerGone,
     /// This host cannot serve the options.
     Options(InvalidOptions),
     /// The user to become cannot be determined.
@@ -86,6 +101,11 @@ pub(crate) enum LaunchError {
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Open(error) => write!(f, "{error}"),
+            Self::PidFile(error) => write!(f, "{error}"),
+            Self::LogFile(error) => write!(f, "{error}"),
+            Self::NamespaceEnded => f.write_str("the namespace has ended"),
+            Self::CallerGone => f.write_str("interrupted"),
             Self::Options(error) => write!(f, "{error}"),
             Self::Identity(error) => write!(f, "{error}"),
             Self::Listen(error) => write!(f, "{error}"),
@@ -112,6 +132,9 @@ impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             // Their text is ours; the next cause is theirs.
+            Self::Open(error) => error.source(),
+            Self::PidFile(error) => error.source(),
+            Self::LogFile(error) => error.source(),
             Self::Identity(error) => error.source(),
             Self::Find(error) => error.source(),
             Self::Create(error) => error.source(),
@@ -140,6 +163,15 @@ pub(crate) struct Prepared {
     routes: RouteSockets,
     forwards: Forwards,
     listeners: BoundListeners,
+    files: OpenFiles,
+    /// The namespace to attach to.
+    existing: Option<OpenNamespace>,
+}
+
+/// Files that are written when all is ready.
+#[derive(Debug)]
+struct OpenFiles {
+    pid: Option<PidFile>,
 }
 
 impl Prepared {
@@ -165,6 +197,14 @@ impl Prepared {
             Privilege::Ordinary => None,
             Privilege::Root(identity) => Some(identity),
         };
+        let pid = options.files.pid.as_deref().map(PidFile::open).transpose();
+        let files = OpenFiles { pid: pid.map_err(LaunchError::PidFile)? };
+        let existing = match &options.target {
+            Target::Command(_) => None,
+            Target::Existing(existing) => {
+                Some(OpenNamespace::open(existing).map_err(LaunchError::Open)?)
+            }
+        };
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| LaunchError::System("open /dev/null", errno.into()))?;
         Ok(Self {
@@ -176,6 +216,8 @@ impl Prepared {
                 .map_err(LaunchError::Listen)?,
             services,
             forwards,
+            files,
+            existing,
         })
     }
 
@@ -191,22 +233,35 @@ impl Prepared {
         log: &'a mut Log,
     ) -> Result<Starting<'a>, LaunchError> {
         log.debug("programs and host sockets are open");
+        // Entering the namespaces that exist takes capabilities, which a change of the user would cost
+        // before the program is executed: the monitor changes it afterwards.
+        let run_as = self.identity.filter(|_| self.existing.is_some()).map(Identity::id);
         let mut children =
             self.start_helpers().and_then(Children::new).map_err(system("start the helpers"))?;
-        let created = match self.identity.map(Identity::assume) {
-            Some(Err(error)) => Err(LaunchError::System("change the user", error)),
-            Some(Ok(())) | None => {
-                InitProcess::create(&options.program, inherited).map_err(LaunchError::Create)
-            }
-        };
-        let watched = created.and_then(|first| {
-            children.watch_init(first).map_err(system("watch the first process of the namespace"))
-        });
+        let changed = self.identity.map_or(Ok(()), Identity::assume);
+        let mut received = Received::default();
+        let watched = changed
+            .map_err(|error| LaunchError::System("change the user", error))
+            .and_then(|()| match (&options.target, self.existing) {
+                (Target::Existing(_), Some(OpenNamespace { user, net, watch })) => {
+                    received.namespaces = Some(Namespaces { user, net });
+                    children.watch_namespace(watch).map_err(system("watch the namespace"))
+                }
+                (Target::Command(command), _) => {
+                    let first = InitProcess::create(command, inherited);
+                    let first = first.map_err(LaunchError::Create)?;
+                    children
+                        .watch_init(first)
+                        .map_err(system("watch the first process of the namespace"))
+                }
+                // `Prepared::new` opens the namespace of such a target.
+                (Target::Existing(_), None) => Err(LaunchError::NamespaceEnded),
+            });
         let starting = Starting {
             progress: Progress {
                 children,
                 log,
-                received: Received::default(),
+                received,
                 waiting_for: "the namespace".into(),
                 monitor: MonitorPhase::NotStarted,
             },
@@ -215,6 +270,8 @@ impl Prepared {
             routes: self.routes,
             forwards: self.forwards,
             listeners: self.listeners,
+            files: self.files,
+            run_as,
         };
         match watched {
             Ok(()) => Ok(starting),
@@ -235,7 +292,7 @@ impl Prepared {
                 program: self.executables.monitor.as_fd(),
                 null: self.null.as_fd(),
                 descriptors: &[to_monitor.as_fd(), publishing.as_fd()],
-                identity: self.identity,
+                identity: self.identity.filter(|_| self.existing.is_none()),
                 tun: self.identity.map_or(Access::Shared, Access::of),
             },
             |channel, why| {
@@ -347,6 +404,7 @@ impl Progress<'_> {
                         namespaces.map(|[user, net]| Namespaces { user, net });
                 }
             },
+            Event::NamespaceEnded => return Err(LaunchError::NamespaceEnded),
             Event::InitEnded(termination) => return Err(LaunchError::InitEnded(termination)),
             Event::Monitor(message, fds) => match message {
                 MonitorToSupervisor::Hello(_) => {}
@@ -405,6 +463,9 @@ pub(crate) struct Starting<'a> {
     routes: RouteSockets,
     forwards: Forwards,
     listeners: BoundListeners,
+    files: OpenFiles,
+    /// The user that the monitor is to become.
+    run_as: Option<UserId>,
 }
 
 impl<'a> Starting<'a> {
@@ -414,12 +475,12 @@ impl<'a> Starting<'a> {
     ///
     /// [`LaunchError`]; everything that was started has been killed.
     pub(crate) fn connect(self) -> Result<Connected<'a>, LaunchError> {
-        let Self { progress, options, services, routes, forwards, listeners } = self;
+        let Self { progress, options, services, routes, forwards, listeners, files, run_as } = self;
         let keep = Keep {
             net_admin: options.changes_namespace(),
             net_bind_service: seccomp::ports::name_low_port(&forwards.outbound),
         };
-        let (progress, resolvers) = step(progress, |progress| {
+        let (progress, (resolvers, monitor_user)) = step(progress, |progress| {
             let ports = match forwards.watched().host {
                 Watched::Yes => {
                     Some(host::open_port_socket().map_err(system("watch the host's ports"))?)
@@ -429,8 +490,13 @@ impl<'a> Starting<'a> {
             let mode = if options.follows() { WatchMode::On } else { WatchMode::Off };
             let mut resolvers = Resolvers::open(mode);
             let namespaces = progress.wait_for(|received, _| received.namespaces.take())?;
-            let start =
-                SupervisorToMonitor::Start(Box::new(options.monitor_start(&services, &forwards)));
+            let monitor_user = match namespaces.user_is_ours() {
+                true => UserNamespace::Same,
+                false => UserNamespace::Other,
+            };
+            let start = SupervisorToMonitor::Start(Box::new(
+                options.monitor_start(&services, &forwards, run_as),
+            ));
             let fds = [&namespaces.user, &namespaces.net, &routes.events, &routes.dumps];
             let mut fds = fds.map(AsFd::as_fd).to_vec();
             fds.extend(ports.as_ref().map(AsFd::as_fd));
@@ -463,7 +529,7 @@ impl<'a> Starting<'a> {
 
             let tap = match options.tap() {
                 TapUse::Make => Some(progress.wait_for(|received, _| received.tap.take())?),
-                TapUse::None => None,
+                TapUse::Given | TapUse::None => None,
             };
             let (info, tap) = tap.unzip();
             if let Some(info) = &info {
@@ -473,9 +539,9 @@ impl<'a> Starting<'a> {
             let start = SupervisorToDatapath::Start(Box::new(start));
             let fds: Vec<_> = tap.iter().map(AsFd::as_fd).collect();
             progress.children.start_datapath(&start, &fds).map_err(to_datapath)?;
-            Ok(resolvers)
+            Ok((resolvers, monitor_user))
         })?;
-        Ok(Connected { progress, options, services, resolvers, keep })
+        Ok(Connected { progress, options, services, resolvers, keep, monitor_user, files })
     }
 }
 
@@ -496,6 +562,9 @@ pub(crate) struct Connected<'a> {
     resolvers: Resolvers,
     /// Capabilities that the monitor keeps.
     keep: Keep,
+    /// Whether the monitor has entered another user namespace than ours.
+    monitor_user: UserNamespace,
+    files: OpenFiles,
 }
 
 impl<'a> Connected<'a> {
@@ -505,7 +574,7 @@ impl<'a> Connected<'a> {
     ///
     /// As [`Starting::connect`].
     pub(crate) fn confirm(self) -> Result<Confirmed<'a>, LaunchError> {
-        let Self { progress, options, services, resolvers, keep } = self;
+        let Self { progress, options, services, resolvers, keep, monitor_user, files } = self;
         let (progress, ()) = step(progress, |progress| {
             progress.waiting_for = match options.bind_wait() {
                 Some(limit) => format!("a network, {limit} ms at most (--bind-wait)"),
@@ -518,9 +587,10 @@ impl<'a> Connected<'a> {
                 Some((monitor, datapath))
             })?;
             progress.log.debug("helpers are confined");
-            for (helper, role, keep, (pid, report)) in [
-                (Helper::Monitor, Role::Monitor, keep, &monitor),
-                (Helper::Datapath, Role::Datapath, Keep::NOTHING, &datapath),
+            let own = UserNamespace::Other;
+            for (helper, role, keep, user, (pid, report)) in [
+                (Helper::Monitor, Role::Monitor, keep, monitor_user, &monitor),
+                (Helper::Datapath, Role::Datapath, Keep::NOTHING, own, &datapath),
             ] {
                 if options.sandbox_report == SandboxReport::Print {
                     emit(&report::table(helper.name(), *pid, report));
@@ -528,7 +598,7 @@ impl<'a> Connected<'a> {
                 for missing in report.missing.as_slice() {
                     progress.log.debug(&format!("{}: without {missing}", helper.name()));
                 }
-                seccomp::audit_from_outside(*pid, role, keep, report)
+                seccomp::audit_from_outside(*pid, role, keep, user, report)
                     .map_err(|error| LaunchError::Audit(helper, error))?;
             }
             if let Some(text) = report::missing(&[&monitor.1, &datapath.1]) {
@@ -539,7 +609,7 @@ impl<'a> Connected<'a> {
         if options.sandbox_report == SandboxReport::Print {
             emit(&report::exposure(&options.exposure(&services)));
         }
-        Ok(Confirmed { progress, resolvers, report: options.sandbox_report })
+        Ok(Confirmed { progress, options, resolvers, files })
     }
 }
 
@@ -547,18 +617,19 @@ impl<'a> Connected<'a> {
 #[derive(Debug)]
 pub(crate) struct Confirmed<'a> {
     progress: Progress<'a>,
+    options: &'a Options,
     resolvers: Resolvers,
-    report: SandboxReport,
+    files: OpenFiles,
 }
 
 impl<'a> Confirmed<'a> {
-    /// Confines the supervisor and releases COMMAND.
+    /// Confines the supervisor, and then releases COMMAND or tells `caller` that all is ready.
     ///
     /// # Errors
     ///
     /// As [`Starting::connect`].
-    pub(crate) fn release(self) -> Result<Released<'a>, LaunchError> {
-        let Self { progress, resolvers, report } = self;
+    pub(crate) fn release(self, caller: Option<&Caller>) -> Result<Released<'a>, LaunchError> {
+        let Self { progress, options, resolvers, files } = self;
         let (progress, confined) = step(progress, |progress| {
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(|error| {
@@ -573,20 +644,37 @@ impl<'a> Confirmed<'a> {
             let pid = getpid();
             let readable = resolvers.readable();
             let readable: Vec<_> = readable.iter().map(AsFd::as_fd).collect();
+            if caller.is_some() {
+                // From here on errors go to the caller's process, which prints them.
+                progress.log.leave_standard_error();
+                background::leave_standard_streams().map_err(system("open /dev/null"))?;
+            }
             let (confined, own) =
                 seccomp::confine_supervisor(Vec::new(), &readable).map_err(LaunchError::Confine)?;
-            if report == SandboxReport::Print {
+            if options.sandbox_report == SandboxReport::Print && caller.is_none() {
                 emit(&report::table("pasta", pid, &own));
             }
-            progress.log.debug("supervisor is confined, the command starts");
-            let released = progress.children.release();
-            released.map_err(system("release the command")).map(|()| confined)
+            if let Some(file) = files.pid {
+                file.write(pid).map_err(LaunchError::PidFile)?;
+            }
+            match options.target {
+                Target::Command(_) => {
+                    progress.log.debug("supervisor is confined, the command starts");
+                    progress.children.release().map_err(system("release the command"))?;
+                }
+                Target::Existing(_) => progress.log.debug("supervisor is confined, all is ready"),
+            }
+            if let Some(caller) = caller {
+                caller.ready().map_err(|_| LaunchError::CallerGone)?;
+            }
+            Ok(confined)
         })?;
-        Ok(Released { confined, children: progress.children, resolvers, log: progress.log })
+        let Progress { children, log, .. } = progress;
+        Ok(Released { confined, children, resolvers, log })
     }
 }
 
-/// COMMAND is running; what supervision needs.
+/// All is ready; what supervision needs.
 #[derive(Debug)]
 pub(crate) struct Released<'a> {
     pub(crate) confined: Confined,

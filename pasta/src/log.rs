@@ -1,10 +1,21 @@
-//! The log, written to standard error by this process only.
+//! The log, written by this process only: to standard error, a file, the system log.
+//!
+//! | start | lines go to |
+//! | --- | --- |
+//! | COMMAND | standard error; with `-l` also the file |
+//! | attached, until ready | standard error, and the file or the system log |
+//! | attached, in the background | the file or the system log |
 //!
 //! Lines of the helpers come from less trusted processes. Control characters in them are escaped, so
 //! that they can neither forge a line nor control a terminal, and the rate of each helper is limited. A
 //! line that cannot be written (closed or full pipe, full disk) is dropped; writing never blocks ([`crate::log_writer`]).
 
+use crate::log_file::{LogFile, LogFileError, Written};
 use crate::log_writer::LogWriter;
+use crate::options::LogOptions;
+use crate::syslog::Syslog;
+use crate::target::Target;
+use nix::unistd::Pid;
 use pasta_ipc::types::{LogLevel, LogRecord};
 use std::fmt::Write as _;
 use std::io::{Stderr, Write as _, stderr};
@@ -39,14 +50,23 @@ impl Helper {
     }
 }
 
-/// Writes lines at least as important as a level to standard error.
+/// Writes lines at least as important as a level.
 #[derive(Debug)]
 pub(crate) struct Log {
     level: LogLevel,
     start: Instant,
     monitor: RateLimit,
     datapath: RateLimit,
+    stderr: Option<StandardError>,
+    file: Option<LogFile>,
+    syslog: Option<Syslog>,
+}
+
+/// Standard error, and the least important level that is written there.
+#[derive(Debug)]
+struct StandardError {
     writer: LogWriter<Stderr>,
+    level: LogLevel,
 }
 
 impl Log {
@@ -54,14 +74,66 @@ impl Log {
     pub(crate) fn new(level: LogLevel) -> Self {
         let start = Instant::now();
         let rate_limit = RateLimit::new(start, limit(level));
-        let writer = LogWriter::new(stderr());
-        Self { level, start, monitor: rate_limit, datapath: rate_limit, writer }
+        let stderr = Some(StandardError { writer: LogWriter::new(stderr()), level });
+        let (monitor, datapath) = (rate_limit, rate_limit);
+        Self { level, start, monitor, datapath, stderr, file: None, syslog: None }
+    }
+
+    /// Opens the log file, or connects to the system log where `target` exists already.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened.
+    pub(crate) fn open(
+        &mut self,
+        options: &LogOptions,
+        target: &Target,
+        pid: Pid,
+    ) -> Result<(), LogFileError> {
+        match (&options.file, target) {
+            (Some(path), _) => self.file = Some(LogFile::create(path, options.size, pid)?),
+            // Debugging is for whoever reads standard error.
+            (None, Target::Existing(_)) if self.level <= LogLevel::Info => {
+                self.syslog = Syslog::connect(pid);
+            }
+            (None, _) => {}
+        }
+        if let (Some(stderr), Some(_), Target::Command(_)) = (&mut self.stderr, &self.file, target)
+        {
+            stderr.level = stderr.level.min(LogLevel::Warn);
+        }
+        Ok(())
+    }
+
+    /// Writes nothing to standard error any more, and closes what was opened for that.
+    pub(crate) fn leave_standard_error(&mut self) {
+        self.stderr = None;
+        if self.file.is_none() && self.syslog.is_none() {
+            self.syslog = Syslog::connect(nix::unistd::getpid());
+        }
     }
 
     /// Writes one line of our own.
     pub(crate) fn write(&mut self, level: LogLevel, text: &str) {
-        if level <= self.level {
-            self.write_line(&line(self.level, self.start.elapsed(), level, text));
+        if level > self.level {
+            return;
+        }
+        let elapsed = self.start.elapsed();
+        if let Some(file) = &mut self.file
+            && let Written::FirstLost(errno) =
+                file.write(&file_line(elapsed, level, text), self.start + elapsed)
+            && let Some(stderr) = &mut self.stderr
+        {
+            let why = format!("the log file cannot be written: {}", errno.desc());
+            stderr.write(self.level, elapsed, LogLevel::Warn, &why);
+        }
+        if let Some(syslog) = &mut self.syslog {
+            let mut escaped = String::new();
+            escape(text, &mut escaped);
+            syslog.write(level, &escaped);
+        }
+        if let Some(stderr) = self.stderr.as_mut().filter(|stderr| level <= stderr.level) {
+            stderr.write(self.level, elapsed, level, text);
         }
     }
 
@@ -82,10 +154,20 @@ impl Log {
 
     /// Writes a line that was asked for, whatever the level.
     pub(crate) fn status(&mut self, text: &str) {
-        let mut line = String::from("pasta: status: ");
-        escape(text, &mut line);
-        line.push('\n');
-        self.write_line(&line);
+        let text = format!("status: {text}");
+        let elapsed = self.start.elapsed();
+        if let Some(file) = &mut self.file {
+            // As for any other line, the next one reports the loss.
+            file.write(&file_line(elapsed, LogLevel::Info, &text), self.start + elapsed);
+        }
+        let mut escaped = String::new();
+        escape(&text, &mut escaped);
+        if let Some(syslog) = &mut self.syslog {
+            syslog.write(LogLevel::Info, &escaped);
+        }
+        if let Some(stderr) = &mut self.stderr {
+            stderr.write_line(self.level, elapsed, &format!("pasta: {escaped}\n"));
+        }
     }
 
     /// Writes a helper's line, or counts it if the helper is over its rate limit.
@@ -107,10 +189,15 @@ impl Log {
             self.write(record.level, &format!("{}: {}", from.name(), record.text));
         }
     }
+}
+
+impl StandardError {
+    fn write(&mut self, threshold: LogLevel, elapsed: Duration, level: LogLevel, text: &str) {
+        self.write_line(threshold, elapsed, &line(threshold, elapsed, level, text));
+    }
 
     /// Writes a whole line without blocking, or counts it as lost.
-    fn write_line(&mut self, text: &str) {
-        let (threshold, elapsed) = (self.level, self.start.elapsed());
+    fn write_line(&mut self, threshold: LogLevel, elapsed: Duration, text: &str) {
         self.writer.write(text, |lost| {
             let text = format!("{lost} lines lost: nobody read the log");
             line(threshold, elapsed, LogLevel::Warn, &text)
@@ -147,6 +234,21 @@ fn line(threshold: LogLevel, elapsed: Duration, level: LogLevel, text: &str) -> 
         LogLevel::Debug => "debug: ",
         LogLevel::Trace => "trace: ",
     });
+    escape(text, &mut line);
+    line.push('\n');
+    line
+}
+
+/// One line of the log file with its end.
+fn file_line(elapsed: Duration, level: LogLevel, text: &str) -> String {
+    let (seconds, fraction) = (elapsed.as_secs(), elapsed.subsec_micros() / 100);
+    let label = match level {
+        LogLevel::Error => "ERROR:   ",
+        LogLevel::Warn => "WARNING: ",
+        LogLevel::Info => "info:    ",
+        LogLevel::Debug | LogLevel::Trace => "         ",
+    };
+    let mut line = format!("{seconds}.{fraction:04}: {label}");
     escape(text, &mut line);
     line.push('\n');
     line

@@ -4,9 +4,12 @@
 //! (`pasta-monitor`, `pasta-datapath`) and the command. Then it confines itself and supervises them.
 //! Start-up is in [`launch`], supervision in [`supervise`].
 
+mod background;
 mod bound_listeners;
 mod children;
 mod cli;
+mod deferred_close;
+mod existing;
 mod follow_options;
 mod helpers;
 mod host;
@@ -15,19 +18,25 @@ mod inherited;
 mod init;
 mod launch;
 mod log;
+mod log_file;
 mod log_writer;
 mod namespace;
+mod namespace_watch;
 mod options;
 mod peer;
+mod pid_file;
 mod report;
 mod resolver;
 mod signals;
 mod supervise;
 mod sys;
+mod syslog;
+mod target;
 mod termination;
 mod tun;
 mod value;
 
+use background::{Caller, Split};
 use cli::Stop;
 use inherited::InheritedState;
 use launch::{LaunchError, Prepared, Released};
@@ -36,7 +45,8 @@ use nix::unistd::{getpid, getsid};
 use options::Options;
 use std::error::Error;
 use std::io::Write;
-use supervise::Session;
+use supervise::{Attachment, Session};
+use target::{Ground, Target};
 
 /// The first descriptor that is not standard input, output or error.
 const ABOVE_STANDARD: u32 = 3;
@@ -84,26 +94,57 @@ fn run_with(inherited: &InheritedState) -> i32 {
             return FAILED;
         }
     };
-    let mut log = Log::new(options.log_level);
-    match run(&options, inherited, &mut log) {
+    let caller = match &options.target {
+        Target::Existing(existing) if existing.ground == Ground::Background => {
+            match background::split() {
+                Ok(Split::Supervisor(caller)) => Some(caller),
+                Ok(Split::Caller(status, text)) => {
+                    text.iter().for_each(|text| emit(&format!("pasta: {text}\n")));
+                    return status;
+                }
+                Err(error) => {
+                    emit(&format!("pasta: cannot go to the background: {error}\n"));
+                    return FAILED;
+                }
+            }
+        }
+        Target::Existing(_) | Target::Command(_) => None,
+    };
+    let mut log = Log::new(options.log.level);
+    match run(&options, inherited, caller.as_ref(), &mut log) {
         Ok(status) => status,
         Err(LaunchError::Interrupted(signal)) => termination::interrupted(signal),
         Err(error) => {
-            log.error(&with_causes(&error));
+            let text = with_causes(&error);
+            if let Some(caller) = caller {
+                // The caller's process prints it.
+                log.leave_standard_error();
+                caller.failed(&text);
+            }
+            log.error(&text);
             FAILED
         }
     }
 }
 
-fn run(options: &Options, inherited: &InheritedState, log: &mut Log) -> Result<i32, LaunchError> {
-    let session = match getsid(None) {
-        Ok(leader) if leader == getpid() => Session::Ours,
-        _ => Session::Inherited,
+fn run(
+    options: &Options,
+    inherited: &InheritedState,
+    caller: Option<&Caller>,
+    log: &mut Log,
+) -> Result<i32, LaunchError> {
+    let attachment = match (&options.target, getsid(None)) {
+        (Target::Existing(_), _) => Attachment::Existing,
+        (Target::Command(_), Ok(leader)) if leader == getpid() => {
+            Attachment::Command(Session::Ours)
+        }
+        (Target::Command(_), _) => Attachment::Command(Session::Inherited),
     };
+    log.open(&options.log, &options.target, getpid()).map_err(LaunchError::LogFile)?;
     let starting = Prepared::new(options, log)?.start(options, inherited, log)?;
     let Released { confined, children, resolvers, log } =
-        starting.connect()?.confirm()?.release()?;
-    supervise::run(confined, children, resolvers, session, log)
+        starting.connect()?.confirm()?.release(caller)?;
+    supervise::run(confined, children, resolvers, attachment, log)
         .map_err(|error| LaunchError::System("supervise", error))
 }
 

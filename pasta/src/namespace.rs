@@ -6,28 +6,32 @@
 
 use crate::inherited::InheritedState;
 use crate::init::{self, InitConfig};
-use crate::options::Program;
 use crate::sys::{self, Child, Cloned};
+use crate::target::{Command, CommandUser, PidNamespace};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::unistd::{getegid, geteuid};
 use pasta_ipc::{Channel, InitToSupervisor, SupervisorToInit};
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-/// The new namespaces of COMMAND. It stays in the cgroup and time namespaces of the caller.
-const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS;
+/// The namespaces that are always new for COMMAND. It stays in the cgroup and time namespaces of the
+/// caller.
+const NAMESPACES: libc::c_int =
+    libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// The namespaces could not be created. Names the usual cause.
 #[derive(Debug)]
 pub(crate) struct CreateError {
     errno: io::Error,
     cause: Option<Cause>,
+    /// The user namespace that could not be entered.
+    entering: Option<PathBuf>,
 }
 
 /// Why an ordinary user cannot create namespaces.
@@ -45,6 +49,9 @@ enum Cause {
 
 impl fmt::Display for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.entering {
+            return write!(f, "cannot enter user namespace {} (--userns)", path.display());
+        }
         f.write_str("cannot create namespaces")?;
         match self.cause {
             None => Ok(()),
@@ -80,7 +87,11 @@ impl CreateError {
         };
         let raw = errno.raw_os_error().map(Errno::from_raw);
         let cause = cause(raw, is_set);
-        Self { errno, cause }
+        Self { errno, cause, entering: None }
+    }
+
+    fn entering(path: PathBuf, errno: io::Error) -> Self {
+        Self { errno, cause: None, entering: Some(path) }
     }
 }
 
@@ -122,24 +133,61 @@ pub(crate) struct Namespaces {
     pub(crate) net: OwnedFd,
 }
 
+impl Namespaces {
+    /// Whether the user namespace is the one we are in.
+    pub(crate) fn user_is_ours(&self) -> bool {
+        same_file(&self.user, "/proc/self/ns/user")
+    }
+}
+
+/// Whether the namespace behind `fd` is the one that `path` leads to.
+pub(crate) fn same_file(fd: impl AsFd, path: &str) -> bool {
+    let identity = |stat: FileStat| (stat.st_dev, stat.st_ino);
+    let found = stat(path).map(identity);
+    found.is_ok() && fstat(fd).map(identity) == found
+}
+
 impl InitProcess {
-    /// Creates the namespaces and, in them, process 1, which will run `program`.
+    /// Creates the namespaces and, in them, process 1, which will run `command`.
+    ///
+    /// A user namespace that was named is entered by this process, for good.
     ///
     /// # Errors
     ///
     /// [`CreateError`].
     pub(crate) fn create(
-        program: &Program,
+        command: &Command,
         inherited: &InheritedState,
     ) -> Result<Self, CreateError> {
         let (channel, theirs) = Channel::pair().map_err(CreateError::new)?;
         // The ids of this process have no mapping in the new namespace yet.
-        let config = InitConfig { program, inherited, uid: geteuid(), gid: getegid() };
-        match sys::clone_process(NAMESPACES).map_err(CreateError::new)? {
+        let config = InitConfig { command, inherited, uid: geteuid(), gid: getegid() };
+        let user = match &command.user {
+            CommandUser::New => libc::CLONE_NEWUSER,
+            CommandUser::Ours => 0,
+            CommandUser::At(path) => {
+                enter_user_namespace(path)
+                    .map_err(|error| CreateError::entering(path.clone(), error))?;
+                0
+            }
+        };
+        let pids = match command.pids {
+            PidNamespace::New => libc::CLONE_NEWPID,
+            PidNamespace::Shared => 0,
+        };
+        match sys::clone_process(NAMESPACES | user | pids).map_err(CreateError::new)? {
             Cloned::Parent(child) => Ok(Self { child, channel }),
             Cloned::Child(forked) => init::run(forked, &theirs, config),
         }
     }
+}
+
+fn enter_user_namespace(path: &Path) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let namespace = open(path, flags, Mode::empty())?;
+    setns(&namespace, CloneFlags::CLONE_NEWUSER)?;
+    // Other credentials may have reset it.
+    Ok(prctl::set_dumpable(false)?)
 }
 
 #[cfg(test)]
@@ -170,7 +218,7 @@ mod tests {
             (Cause::Unknown, "AppArmor"),
         ] {
             let errno = io::Error::from_raw_os_error(libc::EPERM);
-            let error = CreateError { errno, cause: Some(cause) };
+            let error = CreateError { errno, cause: Some(cause), entering: None };
             assert!(error.to_string().contains(name), "{error}");
         }
     }

@@ -1,19 +1,25 @@
 //! The command line as one checked value, and the start messages made from it.
 
-use crate::cli::{Line, Setting};
-use crate::follow_options::{FollowOption, following};
-use crate::value::{self, AddressOrNone, AddressValue, RunAs};
+mod builder;
+
+use crate::cli::Line;
+use crate::target::Target;
+use crate::value::{AddressOrNone, RunAs};
+use builder::Builder;
 use pasta::ports::spec::Spec;
 use pasta::ports::{self, Forwards, PortOption, System};
 use pasta_ipc::forward::{LoopbackTarget, Splice};
 use pasta_ipc::types::{
-    Bounded, Configure, DatapathStart, FamilyPolicy, Follow, Following, HostLoopback, IfName,
-    Ipv4Net, Ipv6Net, LogLevel, MacAddr, MonitorStart, Mtu, MtuSource, Service, TapInfo, TapUse,
+    Bounded, ClientOptions, Configure, CopyAddresses, CopyRoutes, DatapathStart, FamilyPolicy,
+    Follow, Following, FreeBind, HostLoopback, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr,
+    MonitorStart, Mtu, Protocols, Responders, RootFallback, Service, TapInfo, TapUse, UserId,
 };
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::ffi::OsStringExt;
+use std::num::NonZeroU32;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 /// Smallest MTU that IPv6 works with (RFC 8200, section 5).
 const MIN_IPV6_MTU: u16 = 1280;
@@ -65,15 +71,6 @@ pub(crate) struct KernelFamilies {
     pub(crate) ipv6: bool,
 }
 
-/// The program to run in the namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Program {
-    /// Path, or name to look up in `PATH`.
-    pub(crate) path: CString,
-    /// Its arguments, `argv[0]` included.
-    pub(crate) args: Vec<CString>,
-}
-
 /// Whether `--sandbox-report` was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SandboxReport {
@@ -86,12 +83,14 @@ pub(crate) enum SandboxReport {
 /// The options of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// COMMAND, or a login shell.
-    pub(crate) program: Program,
+    /// What is connected.
+    pub(crate) target: Target,
     /// The user to change to when started by root.
     pub(crate) run_as: Option<RunAs>,
-    /// The least important level that is logged.
-    pub(crate) log_level: LogLevel,
+    /// Where lines go, and which.
+    pub(crate) log: LogOptions,
+    /// Files that are opened at start.
+    pub(crate) files: Files,
     /// `--sandbox-report`
     pub(crate) sandbox_report: SandboxReport,
     /// Warnings, one line each.
@@ -101,6 +100,41 @@ pub(crate) struct Options {
     following: Following,
     nat: Nat,
     ports: Ports,
+    services: Services,
+}
+
+/// Where lines of the log go, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogOptions {
+    /// The least important level that is logged.
+    pub(crate) level: LogLevel,
+    /// The log file (`-l`); none: the system log, where we attach.
+    pub(crate) file: Option<PathBuf>,
+    /// Its largest size, in octets.
+    pub(crate) size: u64,
+    /// The shortest time between two tables of counters (`--stats`), in seconds.
+    pub(crate) stats: Option<NonZeroU32>,
+}
+
+/// Files that are opened at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// For our process id (`-P`).
+    pub(crate) pid: Option<PathBuf>,
+    /// For frames (`-p`).
+    pub(crate) capture: Option<PathBuf>,
+    /// An open tap (`-F`).
+    pub(crate) tap: Option<RawFd>,
+    /// What is tried where pivot_root(2) is refused.
+    pub(crate) root: RootFallback,
+}
+
+/// Protocols and services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Services {
+    protocols: Protocols,
+    responders: Responders,
+    clients: ClientOptions,
 }
 
 /// The interface in the namespace.
@@ -114,6 +148,8 @@ struct Interface {
     gateway: Addresses,
     mtu: Option<Mtu>,
     mac: Option<MacAddr>,
+    routes: CopyRoutes,
+    copied_addresses: CopyAddresses,
 }
 
 /// The address policy of flows, and our MAC address.
@@ -125,6 +161,8 @@ struct Nat {
     guest_address: Addresses,
     dns_forward: Addresses,
     dns_host: Addresses,
+    interfaces: PerFamily<Option<IfName>, Option<IfName>>,
+    free_bind: FreeBind,
 }
 
 /// Port forwards.
@@ -148,65 +186,15 @@ impl fmt::Display for InvalidOptions {
 
 impl std::error::Error for InvalidOptions {}
 
+impl InvalidOptions {
+    /// With this line.
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 fn refuse<T>(why: impl Into<String>) -> Result<T, InvalidOptions> {
     Err(InvalidOptions(why.into()))
-}
-
-/// The settings so far, before they are checked against each other.
-#[derive(Debug, Default)]
-struct Builder {
-    families: Option<Families>,
-    interface: InterfaceBuilder,
-    follow_options: Vec<FollowOption>,
-    nat: NatBuilder,
-    ports: PortsBuilder,
-    log_level: Option<LogLevel>,
-    run_as: Option<RunAs>,
-    sandbox_report: bool,
-    warnings: Vec<String>,
-}
-
-/// As [`Interface`], before the checks.
-#[derive(Debug, Default)]
-struct InterfaceBuilder {
-    configure: bool,
-    template: Option<IfName>,
-    name: Option<IfName>,
-    ipv4: Vec<PendingAddress>,
-    ipv6: Vec<Ipv6Net>,
-    early_netmask: Option<u8>,
-    gateway: Addresses,
-    mtu: Option<u16>,
-    mac: Option<MacAddr>,
-}
-
-/// As [`Nat`], before the checks.
-#[derive(Debug, Default)]
-struct NatBuilder {
-    our_mac: Option<MacAddr>,
-    outbound: Addresses,
-    map_host_loopback: Addresses,
-    no_map_gateway: bool,
-    guest_address: Addresses,
-    dns_forward: Addresses,
-    dns_host: Addresses,
-}
-
-/// As [`Ports`], before the checks.
-#[derive(Debug, Default)]
-struct PortsBuilder {
-    specs: Vec<(PortOption, Spec)>,
-    loopback_to_loopback: bool,
-    no_splice: bool,
-    splice_only: bool,
-}
-
-/// An IPv4 address of `-a` and the `-n` that belongs to it.
-#[derive(Clone, Copy, Debug)]
-struct PendingAddress {
-    address: Ipv4Addr,
-    len: Option<u8>,
-    netmask: Option<u8>,
 }
 
 impl Options {
@@ -217,12 +205,11 @@ impl Options {
     ///
     /// [`InvalidOptions`], with the line to print.
     pub(crate) fn from_line(line: Line, shell: Option<OsString>) -> Result<Self, InvalidOptions> {
-        let program = program(line.words, shell)?;
         let mut builder = Builder::default();
         for setting in line.settings {
-            builder.add(setting);
+            builder.add(setting)?;
         }
-        builder.finish(program)
+        builder.finish(line.words, shell)
     }
 
     /// The families that are served if the kernel has `has`, and a warning for each that is missing
@@ -316,11 +303,12 @@ impl Options {
         (self.follows() && ms > 0).then_some(ms)
     }
 
-    /// The monitor's start message.
+    /// The monitor's start message; `run_as` is the user that it becomes.
     pub(crate) fn monitor_start(
         &self,
         services: &PerFamily<Service, Service>,
         forwards: &Forwards,
+        run_as: Option<UserId>,
     ) -> MonitorStart {
         MonitorStart {
             ipv4: services.ipv4,
@@ -341,7 +329,13 @@ impl Options {
             outbound: Bounded::truncated(forwards.outbound.iter().cloned()).0,
             ports: forwards.watched(),
             loopback: self.ports.loopback,
-            log_level: self.log_level,
+            log_level: self.log.level,
+            ipv4_outbound_interface: self.nat.interfaces.ipv4.clone(),
+            ipv6_outbound_interface: self.nat.interfaces.ipv6.clone(),
+            routes: self.interface.routes,
+            addresses: self.interface.copied_addresses,
+            run_as,
+            root: self.files.root,
         }
     }
 
@@ -361,6 +355,7 @@ impl Options {
                 dns_forward: self.nat.dns_forward.ipv4,
                 dns_host: self.nat.dns_host.ipv4,
                 outbound: self.nat.outbound.ipv4,
+                outbound_interface: self.nat.interfaces.ipv4.clone(),
             },
             ipv6: FamilyPolicy {
                 service: services.ipv6,
@@ -369,202 +364,16 @@ impl Options {
                 dns_forward: self.nat.dns_forward.ipv6,
                 dns_host: self.nat.dns_host.ipv6,
                 outbound: self.nat.outbound.ipv6,
+                outbound_interface: self.nat.interfaces.ipv6.clone(),
             },
             splice: self.ports.splice,
             loopback: self.ports.loopback,
-            log_level: self.log_level,
+            log_level: self.log.level,
+            protocols: self.services.protocols,
+            responders: self.services.responders,
+            clients: self.services.clients.clone(),
+            free_bind: self.nat.free_bind,
         }
-    }
-}
-
-/// The program to run: COMMAND, or `$SHELL` as a login shell. A single word of digits is the PID of a
-/// process to attach to.
-fn program(words: Vec<OsString>, shell: Option<OsString>) -> Result<Program, InvalidOptions> {
-    if let [word] = words.as_slice() {
-        let text = word.to_string_lossy();
-        if !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit()) {
-            return match text.parse::<i32>() {
-                Ok(_) => {
-                    refuse(format!("attaching to process {text} is not supported in this version"))
-                }
-                Err(_) => refuse(format!("Invalid PID: {text}")),
-            };
-        }
-    }
-    let c_string = |word: OsString| {
-        CString::new(word.into_vec())
-            .map_err(|_| InvalidOptions("a word of the command holds a NUL".into()))
-    };
-    let args = words.into_iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
-    if let Some(path) = args.first() {
-        return Ok(Program { path: path.clone(), args });
-    }
-    let shell = shell.filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
-    // A shell is a login shell if `argv[0]` starts with a dash.
-    let mut name = OsString::from("-");
-    name.push(&shell);
-    Ok(Program { path: c_string(shell)?, args: vec![c_string(name)?] })
-}
-
-impl Builder {
-    fn add(&mut self, setting: Setting) {
-        match setting {
-            Setting::Ipv4Only => self.families = Some(Families::Ipv4Only),
-            Setting::Ipv6Only => self.families = Some(Families::Ipv6Only),
-            Setting::Template(name) => self.interface.template = Some(name),
-            Setting::TapName(name) => self.interface.name = Some(name),
-            Setting::Address(AddressValue::V4(address, len)) => {
-                let netmask = self.interface.early_netmask.take();
-                self.interface.ipv4.push(PendingAddress { address, len, netmask });
-            }
-            Setting::Address(AddressValue::V6(net)) => self.interface.ipv6.push(net),
-            Setting::Netmask(len) => match self.interface.ipv4.last_mut() {
-                Some(pending) => pending.netmask = Some(len),
-                None => self.interface.early_netmask = Some(len),
-            },
-            Setting::Gateway(address) => self.interface.gateway.set(address),
-            Setting::Mtu(octets) => {
-                self.interface.mtu = Some(octets);
-                self.follow_options.push(FollowOption::Mtu(MtuSource::Fixed));
-            }
-            Setting::Following(option) => self.follow_options.push(option),
-            Setting::OurMac(mac) => self.nat.our_mac = Some(mac),
-            Setting::TapMac(mac) => self.interface.mac = Some(mac),
-            Setting::Outbound(address) => self.nat.outbound.set(address),
-            Setting::MapHostLoopback(value) => {
-                self.nat.no_map_gateway |= value == AddressOrNone::None;
-                self.nat.map_host_loopback.set_or_clear(value);
-            }
-            Setting::NoMapGateway => self.nat.no_map_gateway = true,
-            Setting::MapGuestAddress(value) => self.nat.guest_address.set_or_clear(value),
-            Setting::DnsForward(address) => self.nat.dns_forward.set(address),
-            Setting::DnsHost(address) => self.nat.dns_host.set(address),
-            Setting::ConfigureNamespace => self.interface.configure = true,
-            // Trace implies debug, in either order.
-            Setting::Debug => self.log_level = self.log_level.max(Some(LogLevel::Debug)),
-            Setting::Trace => self.log_level = Some(LogLevel::Trace),
-            Setting::Quiet => self.log_level = None,
-            // With COMMAND pasta always stays in the foreground.
-            Setting::Foreground => {}
-            Setting::Stderr => {
-                self.warnings.push("option '--stderr' is deprecated and has no effect".into());
-            }
-            Setting::Ports(option, spec) => self.ports.specs.push((option, spec)),
-            Setting::LoopbackToLoopback => self.ports.loopback_to_loopback = true,
-            Setting::NoSplice => self.ports.no_splice = true,
-            Setting::SpliceOnly => self.ports.splice_only = true,
-            Setting::RunAs(run_as) => self.run_as = Some(run_as),
-            Setting::SandboxReport => self.sandbox_report = true,
-        }
-    }
-
-    fn finish(mut self, program: Program) -> Result<Options, InvalidOptions> {
-        let families = self.families.unwrap_or(Families::Both);
-        let mtu = checked_mtu(self.interface.mtu, families, &mut self.warnings);
-        let following = following(&self.follow_options, self.interface.template.is_some());
-        let tap = if self.ports.splice_only { TapUse::None } else { TapUse::Make };
-        Ok(Options {
-            program,
-            run_as: self.run_as,
-            log_level: self.log_level.unwrap_or(LogLevel::Warn),
-            sandbox_report: match self.sandbox_report {
-                true => SandboxReport::Print,
-                false => SandboxReport::CheckOnly,
-            },
-            warnings: self.warnings,
-            families,
-            interface: self.interface.finish(tap, mtu)?,
-            following,
-            nat: self.nat.finish(),
-            ports: self.ports.finish()?,
-        })
-    }
-}
-
-impl InterfaceBuilder {
-    fn finish(self, tap: TapUse, mtu: Option<Mtu>) -> Result<Interface, InvalidOptions> {
-        let ipv4 = self.ipv4.iter().map(|pending| pending.net()).collect::<Result<Vec<_>, _>>()?;
-        let addresses = PerFamily { ipv4, ipv6: self.ipv6 };
-        if Bounded::<_, 64>::try_from(addresses.ipv4.clone()).is_err()
-            || Bounded::<_, 64>::try_from(addresses.ipv6.clone()).is_err()
-        {
-            return refuse("more than 64 addresses of one family");
-        }
-        if self.early_netmask.is_some() {
-            return refuse("a netmask (-n) needs an IPv4 address (-a)");
-        }
-        Ok(Interface {
-            tap,
-            configure: match self.configure {
-                true => Configure::Namespace,
-                false => Configure::LoopbackOnly,
-            },
-            template: self.template,
-            name: self.name,
-            addresses,
-            gateway: self.gateway,
-            mtu,
-            mac: self.mac,
-        })
-    }
-}
-
-impl NatBuilder {
-    fn finish(self) -> Nat {
-        let loopback = &self.map_host_loopback;
-        Nat {
-            our_mac: self.our_mac.unwrap_or(MacAddr::OURS_BY_DEFAULT),
-            outbound: self.outbound,
-            host_loopback: PerFamily {
-                ipv4: host_loopback(loopback.ipv4, self.no_map_gateway),
-                ipv6: host_loopback(loopback.ipv6, self.no_map_gateway),
-            },
-            guest_address: self.guest_address,
-            dns_forward: self.dns_forward,
-            dns_host: self.dns_host,
-        }
-    }
-}
-
-impl PortsBuilder {
-    fn finish(self) -> Result<Ports, InvalidOptions> {
-        if self.no_splice && self.splice_only {
-            return refuse("--no-splice and --splice-only exclude each other");
-        }
-        if self.no_splice && self.loopback_to_loopback {
-            return refuse("--host-lo-to-ns-lo needs what --no-splice switches off");
-        }
-        let to_loopback = self.loopback_to_loopback || self.splice_only;
-        Ok(Ports {
-            specs: self.specs,
-            splice: if self.no_splice { Splice::Off } else { Splice::On },
-            loopback: if to_loopback { LoopbackTarget::Loopback } else { LoopbackTarget::Address },
-        })
-    }
-}
-
-impl PendingAddress {
-    /// The address with the given prefix, or that of its class.
-    fn net(self) -> Result<Ipv4Net, InvalidOptions> {
-        let prefix = match (self.len, self.netmask) {
-            (Some(len), Some(_)) => {
-                return refuse(format!(
-                    "address {}/{len} has a prefix length already, and -n gives another",
-                    self.address
-                ));
-            }
-            (Some(len), None) | (None, Some(len)) => len,
-            (None, None) => value::class_prefix(self.address),
-        };
-        value::ipv4_net(self.address, prefix).map_err(|error| InvalidOptions(error.0))
-    }
-}
-
-fn host_loopback<A>(explicit: Option<A>, no_map_gateway: bool) -> HostLoopback<A> {
-    match (explicit, no_map_gateway) {
-        (Some(address), _) => HostLoopback::Address(address),
-        (None, true) => HostLoopback::None,
-        (None, false) => HostLoopback::Gateway,
     }
 }
 
@@ -574,24 +383,6 @@ fn describe_loopback<A: fmt::Display>(loopback: HostLoopback<A>) -> String {
         HostLoopback::Address(address) => format!("reachable at {address}"),
         HostLoopback::None => "not reachable".into(),
     }
-}
-
-/// The MTU for the monitor: the default without `-m`, none (the kernel's) for zero.
-fn checked_mtu(given: Option<u16>, families: Families, warnings: &mut Vec<String>) -> Option<Mtu> {
-    let octets = match given {
-        None => return Some(Mtu::DEFAULT),
-        Some(0) => return None,
-        Some(octets) => octets,
-    };
-    if octets < Mtu::MIN {
-        warnings.push(format!(
-            "MTU {octets} is too small to be set (smallest is {}): it is left alone",
-            Mtu::MIN
-        ));
-    } else if octets < MIN_IPV6_MTU && families != Families::Ipv4Only {
-        warnings.push(format!("MTU {octets} is too small for IPv6 (smallest is {MIN_IPV6_MTU})"));
-    }
-    Mtu::try_from(octets).ok()
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Handshake {
             MonitorToSupervisor::Status(_) => Step::Status,
         };
         let before_ready = match self.start {
-            Start::Sent(TapUse::None) => Phase::Hello,
+            Start::Sent(TapUse::None | TapUse::Given) => Phase::Hello,
             Start::Sent(TapUse::Make) | Start::NotSent => Phase::Tap,
         };
         self.take(step, before_ready)

@@ -15,7 +15,6 @@
 
 mod chain;
 mod debounce;
-mod deferred_close;
 mod parse;
 mod watch;
 

@@ -12,6 +12,13 @@
 //! | a helper breaks the protocol | one error line, both helpers are killed; COMMAND continues without network |
 //! | process 1 ends, and COMMAND with it | the helpers are killed, its status becomes ours |
 //!
+//! When attached to a namespace there is no COMMAND:
+//!
+//! | event | action |
+//! | --- | --- |
+//! | the namespace ends; TERM, INT, HUP, QUIT | the helpers are ended, status 0 |
+//! | a helper ends or breaks the protocol | one error line, the other one is ended, status 1 |
+//!
 //! It also follows the host's resolvers ([`crate::resolver`]).
 
 use crate::children::{Children, Event};
@@ -26,6 +33,9 @@ use seccomp::Confined;
 use std::io;
 use std::time::Instant;
 
+/// Exit status after an error.
+const FAILED: i32 = 1;
+
 /// Whether we lead our session. When its terminal hangs up, the kernel signals only the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
@@ -33,6 +43,15 @@ pub(crate) enum Session {
     Ours,
     /// Another process leads it, and passes SIGHUP on.
     Inherited,
+}
+
+/// What is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attachment {
+    /// COMMAND, in a namespace of its own.
+    Command(Session),
+    /// A namespace that exists.
+    Existing,
 }
 
 /// What the shell is to carry out.
@@ -73,12 +92,12 @@ enum HelperState {
 /// The state of supervision.
 #[derive(Debug)]
 struct Supervision {
-    session: Session,
+    attachment: Attachment,
     monitor: HelperState,
     datapath: HelperState,
 }
 
-/// Supervises until COMMAND has ended, and returns the status to end with.
+/// Supervises until COMMAND or the namespace has ended, and returns the status to end with.
 ///
 /// # Errors
 ///
@@ -87,11 +106,11 @@ pub(crate) fn run(
     _: Confined,
     mut children: Children,
     mut resolvers: Resolvers,
-    session: Session,
+    attachment: Attachment,
     log: &mut Log,
 ) -> io::Result<i32> {
-    let mut supervision =
-        Supervision { session, monitor: HelperState::default(), datapath: HelperState::default() };
+    let (monitor, datapath) = (HelperState::default(), HelperState::default());
+    let mut supervision = Supervision { attachment, monitor, datapath };
     loop {
         let now = Instant::now();
         let limit = resolvers.next_deadline().map(|at| at.saturating_duration_since(now));
@@ -128,7 +147,12 @@ pub(crate) fn run(
                             log.relay(Helper::Datapath, &record);
                         }
                     }
-                    children.kill_helpers();
+                    match attachment {
+                        // The kernel removes the tap while the caller goes on.
+                        Attachment::Command(_) => children.kill_helpers(),
+                        // Whoever attaches next must not find our tap there.
+                        Attachment::Existing => children.tear_down(),
+                    }
                     return Ok(status);
                 }
             }
@@ -163,8 +187,17 @@ impl Supervision {
             Event::Signal(ReceivedSignal { signal: Some(Signal::SIGUSR2), .. }) => {
                 vec![Action::RequestRefresh]
             }
-            Event::Signal(received) => {
-                self.passed_on(received).map(Action::Pass).into_iter().collect()
+            Event::Signal(received) => match self.attachment {
+                Attachment::Command(session) => {
+                    passed_on(received, session).map(Action::Pass).into_iter().collect()
+                }
+                Attachment::Existing => {
+                    received.for_command().map(|_| Action::End(0)).into_iter().collect()
+                }
+            },
+            Event::NamespaceEnded => {
+                let text = "the namespace has ended".to_owned();
+                vec![Action::Log(LogLevel::Info, text), Action::End(0)]
             }
             Event::Monitor(MonitorToSupervisor::Status(lines), _) => {
                 let lines = lines.as_slice().iter().map(|line| line.as_str().to_owned());
@@ -193,19 +226,14 @@ impl Supervision {
                 self.monitor = HelperState::Dismissed;
                 self.datapath = HelperState::Dismissed;
                 let text = format!("{}: {why}: the namespace has no network", helper.name());
-                vec![Action::Log(LogLevel::Error, text), Action::KillHelpers]
+                let then = match self.attachment {
+                    Attachment::Command(_) => Action::KillHelpers,
+                    Attachment::Existing => Action::End(FAILED),
+                };
+                vec![Action::Log(LogLevel::Error, text), then]
             }
             Event::HelperEnded(helper, termination) => self.ended(helper, termination),
         }
-    }
-
-    fn passed_on(&self, received: ReceivedSignal) -> Option<Signal> {
-        let signal = received.for_command()?;
-        let command_has_it = match (received.sender, self.session, signal) {
-            (Sender::Terminal, Session::Ours, Signal::SIGHUP) => false,
-            (sender, _, _) => sender == Sender::Terminal,
-        };
-        (!command_has_it).then_some(signal)
     }
 
     fn state(&mut self, helper: Helper) -> &mut HelperState {
@@ -232,6 +260,7 @@ impl Supervision {
 
     fn ended(&mut self, helper: Helper, termination: Termination) -> Vec<Action> {
         let consequence = match helper {
+            _ if self.attachment == Attachment::Existing => "the namespace has no network any more",
             Helper::Monitor => "traffic continues, changes of the host's network are not followed",
             Helper::Datapath => "the namespace has no network",
         };
@@ -241,6 +270,9 @@ impl Supervision {
             HelperState::Failed(why) => format!("{} {termination}: {why}", helper.name()),
         };
         let line = Action::Log(LogLevel::Error, format!("{why}: {consequence}"));
+        if self.attachment == Attachment::Existing {
+            return vec![line, Action::End(FAILED)];
+        }
         if helper == Helper::Monitor {
             return vec![line];
         }
@@ -249,13 +281,53 @@ impl Supervision {
     }
 }
 
+/// The signal to pass on to COMMAND, unless the terminal has sent it there too.
+fn passed_on(received: ReceivedSignal, session: Session) -> Option<Signal> {
+    let signal = received.for_command()?;
+    let command_has_it = match (received.sender, session, signal) {
+        (Sender::Terminal, Session::Ours, Signal::SIGHUP) => false,
+        (sender, _, _) => sender == Sender::Terminal,
+    };
+    (!command_has_it).then_some(signal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use pasta_ipc::types::Text;
 
     fn supervision(session: Session) -> Supervision {
-        Supervision { session, monitor: HelperState::Working, datapath: HelperState::Working }
+        of(Attachment::Command(session))
+    }
+
+    fn of(attachment: Attachment) -> Supervision {
+        let (monitor, datapath) = (HelperState::Working, HelperState::Working);
+        Supervision { attachment, monitor, datapath }
+    }
+
+    #[test]
+    fn attached_it_ends_in_order_with_the_namespace_and_at_a_signal() {
+        for name in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+            for sender in [Sender::Process, Sender::Terminal, Sender::Outside] {
+                let actions = of(Attachment::Existing).handle(signal(name, sender));
+                assert_eq!(actions, [Action::End(0)]);
+            }
+        }
+        let actions = of(Attachment::Existing).handle(Event::NamespaceEnded);
+        assert_eq!(actions.last(), Some(&Action::End(0)));
+        let own = signal(Signal::SIGUSR1, Sender::Process);
+        assert_eq!(of(Attachment::Existing).handle(own), [Action::RequestStatus]);
+    }
+
+    #[test]
+    fn attached_the_end_of_a_helper_is_an_error_and_the_end() {
+        for helper in [Helper::Monitor, Helper::Datapath] {
+            let ended = Event::HelperEnded(helper, Termination::Killed(Signal::SIGKILL));
+            let actions = of(Attachment::Existing).handle(ended);
+            assert_eq!((lines(&actions), actions.last()), (1, Some(&Action::End(FAILED))));
+            let actions = of(Attachment::Existing).handle(Event::Violation(helper, "x".into()));
+            assert_eq!((lines(&actions), actions.last()), (1, Some(&Action::End(FAILED))));
+        }
     }
 
     fn signal(signal: Signal, sender: Sender) -> Event {

@@ -95,6 +95,34 @@ pub(crate) fn pidfd_send_signal(pidfd: impl AsFd, signal: Signal) -> io::Result<
     check(rc).map(drop)
 }
 
+/// The kind of the namespace behind `fd`: its `CLONE_NEW` flag (`NS_GET_NSTYPE`, ioctl_ns(2)).
+///
+/// # Errors
+///
+/// `ENOTTY` for another file.
+pub(crate) fn namespace_kind(fd: impl AsFd) -> io::Result<libc::c_int> {
+    // SAFETY: the request takes no argument and touches no memory of ours.
+    Ok(unsafe { request::ns_get_nstype(fd.as_fd().as_raw_fd()) }?)
+}
+
+/// The user namespace that owns the namespace behind `fd` (`NS_GET_USERNS`, ioctl_ns(2)).
+///
+/// # Errors
+///
+/// `EPERM` if it is not ours and not below ours.
+pub(crate) fn owning_user_namespace(fd: impl AsFd) -> io::Result<OwnedFd> {
+    // SAFETY: the request takes no argument and touches no memory of ours.
+    let owner = unsafe { request::ns_get_userns(fd.as_fd().as_raw_fd()) }?;
+    // SAFETY: the kernel has just made this descriptor for us, and it has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
+}
+
+/// Requests of `linux/nsfs.h`.
+mod request {
+    nix::ioctl_none!(ns_get_userns, 0xb7, 0x1);
+    nix::ioctl_none!(ns_get_nstype, 0xb7, 0x3);
+}
+
 /// Closes every descriptor from `first` on.
 ///
 /// # Safety

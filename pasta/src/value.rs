@@ -3,10 +3,25 @@
 use pasta_ipc::types::{IfName, Ipv4Net, Ipv6Net, MacAddr};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::IntErrorKind;
+use std::num::{IntErrorKind, NonZeroU32};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
 
 /// Largest MTU that `-m` takes: a frame of 65535 octets less the Ethernet header of 14.
 pub(crate) const MAX_MTU: u16 = 65521;
+
+/// Smallest size of a log file, in octets. Chosen: what the C program takes as smallest.
+const MIN_LOG_SIZE: u64 = 40_960;
+
+/// Longest name of `-H`, `--fqdn` and `-S` (RFC 1035, section 3.1, less the length of the root label and
+/// the first length octet).
+const MAX_NAME: usize = 253;
+
+/// Longest label of a name (RFC 1035, section 3.1).
+const MAX_LABEL: usize = 63;
+
+/// Directory of named network namespaces (ip-netns(8)).
+const NAMED_NAMESPACES: &str = "/run/netns";
 
 /// Length of an IPv6 prefix where `-a` gives none (RFC 7421: what links have).
 const DEFAULT_IPV6_PREFIX: u8 = 64;
@@ -61,6 +76,17 @@ pub(crate) struct RunAs {
     pub(crate) user: NameOrId,
     /// The group; none: the number of a numeric user, or the primary group of a login.
     pub(crate) group: Option<NameOrId>,
+}
+
+/// A host or domain name of at most 253 octets, in labels of 1 to 63.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DomainName(String);
+
+impl DomainName {
+    /// The name.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// An unsigned number as C writes it: decimal, octal after `0`, hexadecimal after `0x`.
@@ -208,6 +234,61 @@ pub(crate) fn run_as(text: &str) -> Result<RunAs, InvalidValue> {
         (Some(user), None) => Ok(RunAs { user, group: None }),
         (Some(user), Some(Some(group))) => Ok(RunAs { user, group: Some(group) }),
         _ => invalid("user", text),
+    }
+}
+
+/// `--netns`: a path, or the name of a namespace that ip-netns(8) has made.
+pub(crate) fn network_namespace(text: &str) -> PathBuf {
+    if text.contains('/') { text.into() } else { Path::new(NAMED_NAMESPACES).join(text) }
+}
+
+/// `-F`: the number of a descriptor that is not standard output or error.
+pub(crate) fn descriptor(text: &str) -> Result<RawFd, InvalidValue> {
+    match c_number(text).ok().and_then(|number| RawFd::try_from(number).ok()) {
+        Some(number) if number == 0 || number > 2 => Ok(number),
+        _ => invalid("descriptor number", text),
+    }
+}
+
+/// `--log-size`, in octets.
+pub(crate) fn log_size(text: &str) -> Result<u64, InvalidValue> {
+    match c_number(text) {
+        Ok(octets) if (MIN_LOG_SIZE..=i64::MAX.unsigned_abs()).contains(&octets) => Ok(octets),
+        Ok(_) => Err(InvalidValue(format!(
+            "invalid log size: '{text}' (smallest is {MIN_LOG_SIZE} octets)"
+        ))),
+        Err(_) => invalid("log size", text),
+    }
+}
+
+/// `--stats`, in seconds.
+pub(crate) fn stats(text: &str) -> Result<NonZeroU32, InvalidValue> {
+    let number = c_number(text).ok().and_then(|number| u32::try_from(number).ok());
+    number.and_then(NonZeroU32::new).map_or_else(|| invalid("interval in seconds", text), Ok)
+}
+
+/// `-D`: a unicast address, loopback included, or `none`.
+pub(crate) fn dns_server(text: &str) -> Result<AddressOrNone, InvalidValue> {
+    match text {
+        "none" => Ok(AddressOrNone::None),
+        text => dns_host(text).map(AddressOrNone::Address),
+    }
+}
+
+/// `-S`: a domain, or `none`.
+pub(crate) fn search(text: &str) -> Result<Option<DomainName>, InvalidValue> {
+    if text == "none" { Ok(None) } else { domain("search domain", text).map(Some) }
+}
+
+/// `-H`, `--fqdn`, `-S`: a name that DNS can carry.
+pub(crate) fn domain(what: &'static str, text: &str) -> Result<DomainName, InvalidValue> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let fits = |label: &str| (1..=MAX_LABEL).contains(&label.len());
+    let printable = name.bytes().all(|octet| octet.is_ascii_graphic());
+    if printable && name.len() <= MAX_NAME && name.split('.').all(fits) {
+        Ok(DomainName(name.to_owned()))
+    } else {
+        invalid(what, text)
     }
 }
 

@@ -125,6 +125,16 @@ fn compare(role: Role, keep: Keep, report: &AuditReport) -> Vec<String> {
     lines
 }
 
+/// Where a helper's user namespace is, seen from the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserNamespace {
+    /// It has another one than the supervisor.
+    Other,
+    /// It has the supervisor's: a monitor whose target is owned by that, or a datapath where user
+    /// namespaces are switched off.
+    Same,
+}
+
 /// Reads what the kernel tells others about process `pid` and compares it with the table of `role`
 /// and with the process's own `report`. To be called by the supervisor, before it is confined.
 ///
@@ -138,6 +148,7 @@ pub fn audit_from_outside(
     pid: Pid,
     role: Role,
     keep: Keep,
+    user: UserNamespace,
     report: &AuditReport,
 ) -> Result<(), AuditError> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).map_err(AuditError::Unreadable)?;
@@ -149,7 +160,7 @@ pub fn audit_from_outside(
         let read = |who: &str| fs::read_link(format!("/proc/{who}/ns/{name}"));
         // EACCES for a non-dumpable process unless we are root; our own is always readable.
         if let (Ok(own), Ok(theirs)) = (read("self"), read(&pid.to_string())) {
-            lines.extend(compare_namespace(role, name, own != theirs, report));
+            lines.extend(compare_namespace(role, (name, user), own != theirs, report));
         }
     }
     if lines.is_empty() { Ok(()) } else { Err(AuditError::Disagrees(lines)) }
@@ -188,15 +199,17 @@ fn compare_status(role: Role, uid: u32, status: &Status, report: &AuditReport) -
     lines
 }
 
-/// Compares whether namespace `name` of the process differs from ours with the table.
+/// Compares whether namespace `name` of the process differs from ours with the table; `user` is what is
+/// wanted of the user namespace.
 fn compare_namespace(
     role: Role,
-    name: &str,
+    (name, user): (&str, UserNamespace),
     differs: bool,
     report: &AuditReport,
 ) -> Option<String> {
     let (wanted, measure) = match (role, name) {
         (Role::Supervisor, _) => return None,
+        (_, "user") => (user == UserNamespace::Other, None),
         (Role::Datapath, "net") => (false, None),
         (Role::Monitor, "pid") => (false, None),
         (Role::Datapath, "pid") => (true, Some(NO_PID_NAMESPACE)),

@@ -179,3 +179,33 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), DropError> {
     }
     Ok(())
 }
+
+/// For a helper that real root started and that is to enter namespaces that exist: becomes `uid` and
+/// `gid` for good, and keeps what entering and isolating take: `CAP_SYS_ADMIN`, `CAP_NET_ADMIN`,
+/// `CAP_NET_BIND_SERVICE` and `CAP_SETPCAP`. Entering a user namespace replaces them by a full set there.
+///
+/// # Errors
+///
+/// [`DropError`]; the process must end then.
+pub fn become_user_to_enter(uid: Uid, gid: Gid) -> Result<(), DropError> {
+    let kept = [
+        Capability::CAP_SYS_ADMIN,
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_NET_BIND_SERVICE,
+        Capability::CAP_SETPCAP,
+    ];
+    setgroups(&[]).map_err(DropError::Groups)?;
+    setresgid(gid, gid, gid).map_err(DropError::GroupId)?;
+    // A change from root to another user clears the permitted set without this (capabilities(7)).
+    prctl::set_keepcaps(true).map_err(DropError::UserId)?;
+    setresuid(uid, uid, uid).map_err(DropError::UserId)?;
+    prctl::set_keepcaps(false).map_err(DropError::UserId)?;
+    let failed = |error: ::caps::errors::CapsError| {
+        DropError::Capabilities("keep what entering takes", error.to_string())
+    };
+    let kept = kept.into_iter().collect();
+    ::caps::clear(None, CapSet::Effective).map_err(failed)?;
+    ::caps::set(None, CapSet::Permitted, &kept).map_err(failed)?;
+    ::caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
+    prctl::set_dumpable(false).map_err(DropError::Dumpable)
+}

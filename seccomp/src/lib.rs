@@ -43,12 +43,11 @@ pub mod ports;
 mod root;
 mod sys;
 
-pub use audit::{AuditError, audit_from_outside};
-pub use caps::{Keep, become_user};
+pub use audit::{AuditError, UserNamespace, audit_from_outside};
+pub use caps::{DropError, Keep, become_user, become_user_to_enter};
 pub use namespaces::{IsolateError, isolate_datapath, isolate_monitor};
 pub use root::RootError;
 
-use caps::DropError;
 use landlock::Allowed;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -197,6 +197,7 @@ mod tests {
             dns_forward: None,
             dns_host: None,
             outbound: None,
+            outbound_interface: None,
         }
     }
 

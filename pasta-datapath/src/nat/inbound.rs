@@ -231,6 +231,7 @@ mod tests {
             dns_forward: None,
             dns_host: None,
             outbound: None,
+            outbound_interface: None,
         };
         change(&mut policy);
         policy

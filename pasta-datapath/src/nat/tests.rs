@@ -14,6 +14,7 @@ fn policy<A>(host_loopback: HostLoopback<A>) -> FamilyPolicy<A> {
         dns_forward: None,
         dns_host: None,
         outbound: None,
+        outbound_interface: None,
     }
 }
 

@@ -56,6 +56,12 @@ fn monitor_start() -> MonitorStart {
         ports: PortWatch { namespace: Watched::Yes, host: Watched::No },
         loopback: LoopbackTarget::Address,
         log_level: LogLevel::Info,
+        ipv4_outbound_interface: None,
+        ipv6_outbound_interface: None,
+        routes: CopyRoutes::All,
+        addresses: CopyAddresses::All,
+        run_as: None,
+        root: RootFallback::None,
     }
 }
 
@@ -67,6 +73,7 @@ fn policy<A>(address: A) -> FamilyPolicy<A> {
         dns_forward: None,
         dns_host: None,
         outbound: None,
+        outbound_interface: None,
     }
 }
 
@@ -79,6 +86,15 @@ fn datapath_start() -> DatapathStart {
         splice: Splice::On,
         loopback: LoopbackTarget::Loopback,
         log_level: LogLevel::Warn,
+        protocols: Protocols { udp: Service::Off, ..Protocols::default() },
+        responders: Responders::default(),
+        clients: ClientOptions {
+            dns: DnsList::Given(vec![IpAddr::from([192, 0, 2, 53])].try_into().unwrap()),
+            search: SearchList::Given(Bounded::default()),
+            host_name: Some(Text::truncated("box")),
+            ..ClientOptions::default()
+        },
+        free_bind: FreeBind::On,
     }
 }
 

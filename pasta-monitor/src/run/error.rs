@@ -24,6 +24,8 @@ pub(crate) enum RunError {
     Send(io::Error),
     /// Waiting failed.
     Wait(io::Error),
+    /// The user could not be changed.
+    ChangeUser(seccomp::DropError),
     /// The target's user namespace cannot be entered.
     EnterUser(Errno),
     /// The target's network namespace cannot be entered.
@@ -70,6 +72,7 @@ impl fmt::Display for RunError {
             Self::Channel(error) => write!(f, "{error}"),
             Self::Send(_) => f.write_str("cannot send a message"),
             Self::Wait(_) => f.write_str("cannot wait for messages"),
+            Self::ChangeUser(_) => f.write_str("cannot change the user"),
             Self::EnterUser(_) => f.write_str(
                 "cannot enter the user namespace (it must belong to the user that runs pasta)",
             ),
@@ -102,6 +105,7 @@ impl Error for RunError {
             | Self::SockDiag(error)
             | Self::Loopback(error)
             | Self::Runtime(error) => Some(error),
+            Self::ChangeUser(error) => Some(error),
             Self::EnterUser(errno) | Self::EnterNet(errno) | Self::NoTap(errno) => Some(errno),
             Self::Unexpected(error) => Some(error),
             Self::Channel(error) => error.source(),

@@ -1,6 +1,6 @@
 //! The text of `--help`, made from the table of options.
 
-use super::table::{Entry, Kind, TABLE};
+use super::table::{Entry, Kind, SECTIONS};
 
 /// Columns of a line. Chosen: fits every terminal.
 const WIDTH: usize = 80;
@@ -12,20 +12,21 @@ const HEAD: &str = "\
 User-mode networking for network namespaces, without privilege
 
 Usage: pasta [OPTIONS] [--] [COMMAND [ARG...]]
+       pasta [OPTIONS] PID
+       pasta [OPTIONS] --netns PATH|NAME
 
 ";
 
 /// The whole text, with its line end.
 pub(super) fn render() -> String {
     let mut text = HEAD.to_owned();
-    describe(
-        &mut text,
-        "  COMMAND",
-        "Program to run in the new namespace (default: a login shell)",
-    );
-    text.push_str("\nOptions:\n");
-    for entry in TABLE.iter().filter(|entry| !matches!(entry.kind, Kind::Refused(..))) {
-        describe(&mut text, &synopsis(entry), entry.help);
+    describe(&mut text, "  COMMAND", "Program to run in a new namespace (default: a login shell)");
+    describe(&mut text, "  PID", "Process to whose network namespace to attach, in the background");
+    for section in SECTIONS.iter().filter(|section| !section.title.is_empty()) {
+        text.push_str(&format!("\n{}:\n", section.title));
+        for entry in section.entries {
+            describe(&mut text, &synopsis(entry), entry.help);
+        }
     }
     text
 }
@@ -33,7 +34,9 @@ pub(super) fn render() -> String {
 fn synopsis(entry: &Entry) -> String {
     let short = entry.short.map_or_else(|| "   ".to_owned(), |letter| format!("-{letter},"));
     match entry.kind {
-        Kind::Value(value, _) => format!("  {short} --{} {value}", entry.long),
+        Kind::Value(value, _) | Kind::Path(value, _) => {
+            format!("  {short} --{} {value}", entry.long)
+        }
         _ => format!("  {short} --{}", entry.long),
     }
 }

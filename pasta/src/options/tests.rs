@@ -1,5 +1,5 @@
 use super::*;
-use pasta_ipc::types::TapOffloads;
+use pasta_ipc::types::{DnsList, SearchList, TapOffloads};
 
 fn options(line: &str) -> Result<Options, InvalidOptions> {
     let line = crate::cli::parse(line.split(' ').map(OsString::from)).unwrap();
@@ -13,7 +13,7 @@ fn refusal(line: &str) -> String {
 const SERVED: PerFamily<Service, Service> = PerFamily { ipv4: Service::On, ipv6: Service::On };
 
 fn monitor(line: &str) -> MonitorStart {
-    options(line).unwrap().monitor_start(&SERVED, &Forwards::default())
+    options(line).unwrap().monitor_start(&SERVED, &Forwards::default(), None)
 }
 
 fn datapath(line: &str) -> DatapathStart {
@@ -30,25 +30,74 @@ fn shown<T: fmt::Display>(items: &[T]) -> Vec<String> {
 }
 
 #[test]
-fn without_a_command_it_is_the_callers_shell_as_a_login_shell() {
-    let program = options("pasta --config-net").unwrap().program;
-    assert_eq!(program.path.to_str(), Ok("/bin/zsh"));
-    assert_eq!(program.args, [c"-/bin/zsh".to_owned()]);
-    for shell in [None, Some("".into())] {
-        let line = Line { settings: Vec::new(), words: Vec::new() };
-        let program = Options::from_line(line, shell).unwrap().program;
-        assert_eq!(program.args, [c"-/bin/sh".to_owned()]);
+fn level_of_the_log_follows_from_target_and_file() {
+    for (line, level) in [
+        ("pasta 12", LogLevel::Info),
+        ("pasta -q --netns x", LogLevel::Warn),
+        ("pasta -l /tmp/x -- ls", LogLevel::Info),
+        ("pasta -l /tmp/x -d 12", LogLevel::Debug),
+    ] {
+        assert_eq!(options(line).unwrap().log.level, level, "{line}");
     }
+    let refused = "--stats writes to standard error: it needs the foreground (-f)";
+    assert_eq!(refusal("pasta --stats 1 12"), refused);
+    assert!(options("pasta -f --stats 1 12").is_ok());
+    assert!(options("pasta --stats 1 -- ls").is_ok());
 }
 
 #[test]
-fn a_single_number_is_a_process_to_attach_to() {
-    let wanted = "attaching to process 12 is not supported in this version";
-    assert_eq!(refusal("pasta 12"), wanted);
-    assert_eq!(refusal("pasta -- 12"), wanted);
-    assert_eq!(refusal("pasta 2147483648"), "Invalid PID: 2147483648");
-    assert_eq!(options("pasta 12 x").unwrap().program.path.to_str(), Ok("12"));
-    assert_eq!(options("pasta 0x10").unwrap().program.path.to_str(), Ok("0x10"));
+fn protocols_that_are_off_forward_no_port() {
+    let start = datapath("pasta --no-tcp --no-icmp -- ls");
+    assert_eq!((start.protocols.tcp, start.protocols.udp), (Service::Off, Service::On));
+    assert_eq!((start.protocols.icmp, start.responders.ndp), (Service::Off, Service::Off));
+    let options = options("pasta --no-tcp -t none -u 53 -T none").unwrap();
+    let rules = options.forwards(&SERVED, System::fallback()).unwrap();
+    let transports = rules.inbound.iter().chain(&rules.outbound).map(|it| it.transport());
+    assert!(transports.into_iter().all(|it| it == pasta_ipc::forward::Transport::Udp));
+    let refused = "-t forwards what --no-tcp switches off";
+    assert_eq!(refusal("pasta -t 22 --no-tcp"), refused);
+    assert_eq!(refusal("pasta --no-udp -U auto"), "-U forwards what --no-udp switches off");
+}
+
+#[test]
+fn resolvers_for_clients_add_up_and_none_clears_what_came_before() {
+    let line =
+        "pasta --dns-forward 192.0.2.53 -D 192.0.2.1 -D none -D 2001:db8::1 -S a.example -S b.";
+    let start = datapath(line);
+    assert_eq!(start.ipv4.dns_forward, None);
+    let DnsList::Given(dns) = &start.clients.dns else { panic!() };
+    assert_eq!(shown(dns.as_slice()), ["2001:db8::1"]);
+    let SearchList::Given(search) = &start.clients.search else { panic!() };
+    assert_eq!(shown(search.as_slice()), ["a.example", "b"]);
+    let many = options("pasta -D 192.0.2.1 -D 192.0.2.2 -D 192.0.2.3 -D 192.0.2.4").unwrap();
+    assert!(many.warnings[0].contains("192.0.2.4"), "{:?}", many.warnings);
+    assert_eq!(datapath("pasta").clients.dns, DnsList::Host);
+}
+
+#[test]
+fn router_advertisements_are_for_namespaces_that_are_not_configured() {
+    let is_on = |line| datapath(line).responders.router_advertisement == Service::On;
+    assert!(is_on("pasta"));
+    assert!(!is_on("pasta --config-net"));
+    assert!(!is_on("pasta --no-ra"));
+}
+
+#[test]
+fn copying_less_needs_a_namespace_to_configure() {
+    assert_eq!(refusal("pasta --no-copy-routes"), "--no-copy-routes needs --config-net");
+    let start = monitor("pasta --config-net --no-copy-addrs");
+    assert_eq!(start.addresses, CopyAddresses::PrimaryOnly);
+    assert_eq!(start.routes, CopyRoutes::All);
+}
+
+#[test]
+fn interfaces_of_host_sockets_are_templates_and_make_following_stick() {
+    let start = monitor("pasta --outbound-if4 eth0");
+    assert_eq!(start.ipv4_outbound_interface, Some("eth0".to_owned().try_into().unwrap()));
+    assert_eq!(start.following.follow, Follow::Sticky);
+    let start = datapath("pasta --outbound-if6 eth1");
+    assert_eq!(start.ipv6.outbound_interface, Some("eth1".to_owned().try_into().unwrap()));
+    assert_eq!(start.ipv4.outbound_interface, None);
 }
 
 #[test]
@@ -178,8 +227,12 @@ fn last_of_debug_and_quiet_wins() {
         ("pasta --trace -q -d", LogLevel::Debug),
     ] {
         let options = options(line).unwrap();
-        assert_eq!(options.log_level, level, "{line}");
-        assert_eq!(options.monitor_start(&SERVED, &Forwards::default()).log_level, level, "{line}");
+        assert_eq!(options.log.level, level, "{line}");
+        assert_eq!(
+            options.monitor_start(&SERVED, &Forwards::default(), None).log_level,
+            level,
+            "{line}"
+        );
     }
 }
 

@@ -129,6 +129,11 @@ fn wrong<T>(kind: SpecErrorKind, part: &str) -> Parsed<T> {
 }
 
 impl Spec {
+    /// Nothing is forwarded.
+    pub fn none() -> Self {
+        Self { text: "none".into(), listen: None, interface: None, list: List::None }
+    }
+
     /// The value of an option that is not given.
     pub fn auto() -> Self {
         let list = List::Ports(vec![Chunk::Auto]);

@@ -5,7 +5,7 @@
 
 use super::chain::{Chain, PathKind, follow};
 use super::debounce::ReadOutcome;
-use super::deferred_close::DeferredClose;
+use crate::deferred_close::DeferredClose;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, readlinkat};
 use nix::libc;

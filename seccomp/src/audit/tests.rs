@@ -112,7 +112,9 @@ fn pid_namespace_is_wanted_of_the_datapath_unless_missing() {
 #[test]
 fn namespaces_differ_from_ours_where_the_table_says_so() {
     let report = confined_report();
-    let wrong = |role, name, differs| compare_namespace(role, name, differs, &report).is_some();
+    let wrong = |role, name, differs| {
+        compare_namespace(role, (name, UserNamespace::Other), differs, &report).is_some()
+    };
     for name in ["user", "mnt", "ipc", "uts", "cgroup"] {
         assert!(wrong(Role::Datapath, name, false), "{name}");
         assert!(wrong(Role::Monitor, name, false), "{name}");
@@ -122,5 +124,18 @@ fn namespaces_differ_from_ours_where_the_table_says_so() {
     assert!(wrong(Role::Datapath, "net", true) && wrong(Role::Monitor, "net", false));
     assert!(wrong(Role::Datapath, "pid", false) && wrong(Role::Monitor, "pid", true));
     let missing = with_missing(NO_IPC_NAMESPACE);
-    assert!(compare_namespace(Role::Datapath, "ipc", false, &missing).is_none());
+    assert!(
+        compare_namespace(Role::Datapath, ("ipc", UserNamespace::Other), false, &missing).is_none()
+    );
+}
+
+#[test]
+fn user_namespace_is_the_supervisors_only_where_that_is_wanted() {
+    let report = AuditReport::default();
+    for role in [Role::Monitor, Role::Datapath] {
+        for (user, differs) in [(UserNamespace::Other, true), (UserNamespace::Same, false)] {
+            assert!(compare_namespace(role, ("user", user), differs, &report).is_none());
+            assert!(compare_namespace(role, ("user", user), !differs, &report).is_some());
+        }
+    }
 }

@@ -19,7 +19,7 @@ use pasta_ipc::{
 };
 use seccomp::namespaces::ReportChannel;
 use seccomp::ports::{BindPorts, Ports};
-use seccomp::{Confinement, Keep, Role, audit_from_outside};
+use seccomp::{Confinement, Keep, Role, UserNamespace, audit_from_outside};
 use std::fs::{self, File};
 use std::io::{Read, pipe};
 use std::os::fd::{AsFd, AsRawFd};
@@ -139,11 +139,30 @@ pub(crate) fn datapath_is_isolated_confined_and_audited_from_outside() {
             if user.is_some() {
                 assert_eq!(report.groups, 0);
             }
-            audit_from_outside(pid, Role::Datapath, Keep::NOTHING, &report).unwrap();
+            audit_from_outside(pid, Role::Datapath, Keep::NOTHING, UserNamespace::Other, &report)
+                .unwrap();
 
             let boasting = AuditReport { groups: report.groups + 1, ..report.clone() };
-            assert!(audit_from_outside(pid, Role::Datapath, Keep::NOTHING, &boasting).is_err());
-            assert!(audit_from_outside(getpid(), Role::Datapath, Keep::NOTHING, &report).is_err());
+            assert!(
+                audit_from_outside(
+                    pid,
+                    Role::Datapath,
+                    Keep::NOTHING,
+                    UserNamespace::Other,
+                    &boasting
+                )
+                .is_err()
+            );
+            assert!(
+                audit_from_outside(
+                    getpid(),
+                    Role::Datapath,
+                    Keep::NOTHING,
+                    UserNamespace::Other,
+                    &report
+                )
+                .is_err()
+            );
             if user.is_some() {
                 let fds = fs::read_dir(format!("/proc/{pid}/fd"));
                 assert_eq!(fds.unwrap_err().raw_os_error(), Some(libc::EACCES), "not even ours");
@@ -230,12 +249,22 @@ pub(crate) fn monitor_keeps_what_it_needs_and_is_audited_from_outside() {
                 all_measures(&report);
                 let bit = |kept: bool, bit: u64| u64::from(kept) << bit;
                 assert_eq!(report.effective, bit(net_admin, 12) | bit(net_bind_service, 10));
-                audit_from_outside(pid, Role::Monitor, keep, &report).unwrap();
+                audit_from_outside(pid, Role::Monitor, keep, UserNamespace::Other, &report)
+                    .unwrap();
                 for other in [
                     Keep { net_admin: !net_admin, ..keep },
                     Keep { net_bind_service: !net_bind_service, ..keep },
                 ] {
-                    assert!(audit_from_outside(pid, Role::Monitor, other, &report).is_err());
+                    assert!(
+                        audit_from_outside(
+                            pid,
+                            Role::Monitor,
+                            other,
+                            UserNamespace::Other,
+                            &report
+                        )
+                        .is_err()
+                    );
                 }
                 drop(ours);
                 assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)));

@@ -4,7 +4,10 @@ use pasta_ipc::Channel;
 use pasta_ipc::forward::{
     Effort, ForwardRule, LoopbackTarget, PortRange, PortWatch, RawRule, Transport,
 };
-use pasta_ipc::types::{Bounded, Configure, Following, LogLevel, Service, TapUse};
+use pasta_ipc::types::{
+    Bounded, Configure, CopyAddresses, CopyRoutes, Following, LogLevel, RootFallback, Service,
+    TapUse,
+};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -42,6 +45,12 @@ fn start(ports: PortRange) -> MonitorStart {
         ports: PortWatch::default(),
         loopback: LoopbackTarget::Address,
         log_level: LogLevel::Info,
+        ipv4_outbound_interface: None,
+        ipv6_outbound_interface: None,
+        routes: CopyRoutes::All,
+        addresses: CopyAddresses::All,
+        run_as: None,
+        root: RootFallback::None,
     }
 }
 

@@ -16,16 +16,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A descriptor that is closed by the garbage collector of Unix sockets.
 #[derive(Debug)]
-pub(super) struct DeferredClose<T: AsFd> {
+pub(crate) struct DeferredClose<T: AsFd> {
     inner: T,
     /// Receiver and sender, made before this process is confined; none where they could not be. Fields
-    /// are dropped in order: closing the sender, last, has the collector path_kind.
+    /// are dropped in order: closing the sender, last, has the collector close them.
     ends: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl<T: AsFd> DeferredClose<T> {
     /// Wraps `inner`.
-    pub(super) fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         let pair = (AddressFamily::Unix, SockType::Datagram);
         let ends = socketpair(pair.0, pair.1, None, SockFlag::SOCK_CLOEXEC).ok();
         Self { inner, ends }

@@ -1,0 +1,119 @@
+//! Going to the background: the caller's process waits until the supervisor is ready.
+//!
+//! The process is copied before anything is started, because the helpers are tied to the life of their
+//! parent. The copy becomes the supervisor, in a session of its own. The caller's process ends with status
+//! 0 when the supervisor reports that it is ready, and else with the error on standard error and status 1.
+
+use crate::sys::{self, Child, Cloned};
+use crate::termination::Termination;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use pasta_ipc::types::Text;
+use pasta_ipc::{CallerToSupervisor, Channel, ReceiveError, SendError, SupervisorToCaller};
+use std::io;
+use std::os::fd::AsFd;
+
+/// The supervisor's end of the channel to the caller's process.
+#[derive(Debug)]
+pub(crate) struct Caller(Channel<SupervisorToCaller, CallerToSupervisor>);
+
+/// The two processes after [`split`].
+#[derive(Debug)]
+pub(crate) enum Split {
+    /// The caller's process, with the exit status that follows from the supervisor's start, and what is
+    /// to be printed.
+    Caller(i32, Option<String>),
+    /// The supervisor.
+    Supervisor(Caller),
+}
+
+/// Copies this process. The original waits for the result of the start.
+///
+/// # Errors
+///
+/// What clone(2) and socketpair(2) report.
+pub(crate) fn split() -> io::Result<Split> {
+    let (ours, theirs) = Channel::<SupervisorToCaller, CallerToSupervisor>::pair()?;
+    match sys::clone_process(0)? {
+        Cloned::Parent(supervisor) => {
+            drop(ours);
+            // Signals end the waiting, and with it the start: see `Caller::ready`.
+            SigSet::empty().thread_set_mask()?;
+            Ok(wait(&theirs, &supervisor))
+        }
+        Cloned::Child(_) => {
+            drop(theirs);
+            setsid()?;
+            Ok(Split::Supervisor(Caller(ours)))
+        }
+    }
+}
+
+/// Waits for the message of the supervisor, or its end.
+fn wait(channel: &Channel<CallerToSupervisor, SupervisorToCaller>, supervisor: &Child) -> Split {
+    loop {
+        match channel.receive() {
+            Ok(received) => {
+                return match received.message {
+                    SupervisorToCaller::Ready => Split::Caller(0, None),
+                    SupervisorToCaller::Failed(why) => Split::Caller(1, Some(why.to_string())),
+                };
+            }
+            Err(ReceiveError::WouldBlock) => {
+                let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Split::Caller(1, Some(errno.desc().to_owned())),
+                }
+            }
+            Err(ReceiveError::Closed) => return ended(supervisor),
+            Err(error) => return Split::Caller(1, Some(error.to_string())),
+        }
+    }
+}
+
+/// The supervisor has ended without a message.
+fn ended(supervisor: &Child) -> Split {
+    let status = waitid(Id::PIDFd(supervisor.pidfd.as_fd()), WaitPidFlag::WEXITED);
+    match status.map(Termination::from) {
+        // It has printed the reason.
+        Ok(Termination::Exited(status)) if status != 0 => Split::Caller(status, None),
+        Ok(termination) => Split::Caller(1, Some(format!("{termination} before it was ready"))),
+        Err(errno) => Split::Caller(1, Some(errno.desc().to_owned())),
+    }
+}
+
+impl Caller {
+    /// Reports that everything is ready.
+    ///
+    /// # Errors
+    ///
+    /// If the caller's process has ended: it was interrupted, so nobody wants the result.
+    pub(crate) fn ready(&self) -> Result<(), SendError> {
+        self.0.send(&SupervisorToCaller::Ready)
+    }
+
+    /// Reports why the supervisor is about to end.
+    pub(crate) fn failed(&self, why: &str) {
+        // If it has ended, nobody wants to know.
+        let _ = self.0.send(&SupervisorToCaller::Failed(Text::truncated(why)));
+    }
+}
+
+/// Makes standard input, output and error `/dev/null`: the caller reads the others to their end.
+///
+/// # Errors
+///
+/// What open(2) and dup2(2) report.
+pub(crate) fn leave_standard_streams() -> io::Result<()> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Logs, reports and captures.
+
+use super::{Entry, Setting, flag, path, value};
+use crate::value;
+
+pub(super) const ENTRIES: &[Entry] = &[
+    flag(Some('d'), "debug", Setting::Debug, "Log more, with timestamps"),
+    flag(None, "trace", Setting::Trace, "Log even more, implies --debug"),
+    flag(Some('q'), "quiet", Setting::Quiet, "Log warnings and errors only"),
+    path(
+        Some('l'),
+        "log-file",
+        |v| Setting::LogFile(v.into()),
+        "Log to this file instead of the system log",
+    ),
+    value(
+        None,
+        "log-size",
+        "OCTETS",
+        |v| value::log_size(v).map(Setting::LogSize),
+        "Size at which the oldest part of the log file is removed (default: 1048576)",
+    ),
+    value(
+        None,
+        "stats",
+        "SECONDS",
+        |v| value::stats(v).map(Setting::Stats),
+        "Print event counters at most this often; needs -f before it",
+    ),
+    path(
+        Some('p'),
+        "pcap",
+        |v| Setting::Capture(v.into()),
+        "Capture the frames of the namespace to this file",
+    ),
+    flag(Some('e'), "stderr", Setting::Stderr, "Deprecated, without effect"),
+    flag(
+        None,
+        "sandbox-report",
+        Setting::SandboxReport,
+        "Print the privileges that each process has left",
+    ),
+];

@@ -1,0 +1,75 @@
+//! Source and destination addresses of flows.
+
+use super::{Entry, Setting, flag, value};
+use crate::value;
+
+pub(super) const ENTRIES: &[Entry] = &[
+    value(
+        Some('M'),
+        "mac-addr",
+        "MAC",
+        |v| value::mac(v).map(Setting::OurMac),
+        "MAC address of the gateway as the namespace sees it (default: 9a:55:9a:55:9a:55)",
+    ),
+    value(
+        Some('o'),
+        "outbound",
+        "ADDRESS",
+        |v| value::outbound(v).map(Setting::Outbound),
+        "Source address of host sockets, one for each family (default: chosen by the kernel)",
+    ),
+    flag(
+        None,
+        "no-map-gw",
+        Setting::NoMapGateway,
+        "Do not map the gateway's address to the host's loopback",
+    ),
+    value(
+        None,
+        "map-host-loopback",
+        "ADDRESS|none",
+        |v| value::mapped(v).map(Setting::MapHostLoopback),
+        "Address that is mapped to the host's loopback (default: the gateway's)",
+    ),
+    value(
+        None,
+        "map-guest-addr",
+        "ADDRESS|none",
+        |v| value::mapped(v).map(Setting::MapGuestAddress),
+        "Address that is mapped to the host's own address (default: none)",
+    ),
+    value(
+        None,
+        "dns-forward",
+        "ADDRESS",
+        |v| value::peer("DNS address", v).map(Setting::DnsForward),
+        "Address at which DNS queries are accepted, one for each family (default: none)",
+    ),
+    value(
+        None,
+        "dns-host",
+        "ADDRESS",
+        |v| value::dns_host(v).map(Setting::DnsHost),
+        "Resolver to forward these queries to (default: the first of /etc/resolv.conf)",
+    ),
+    value(
+        None,
+        "outbound-if4",
+        "NAME",
+        |v| value::interface(v).map(Setting::OutboundInterface4),
+        "Host interface that IPv4 sockets are bound to; the template without -i",
+    ),
+    value(
+        None,
+        "outbound-if6",
+        "NAME",
+        |v| value::interface(v).map(Setting::OutboundInterface6),
+        "Host interface that IPv6 sockets are bound to; the template without -i",
+    ),
+    flag(
+        None,
+        "freebind",
+        Setting::FreeBind,
+        "Bind sockets also to addresses that the host does not have",
+    ),
+];

@@ -1,0 +1,129 @@
+//! The file that our process id is written to (`-P`).
+//!
+//! It is opened early, with the caller's rights, and not truncated: a start that fails leaves the file
+//! of an instance that runs as it was. It is written once everything is ready, and never removed.
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{Pid, ftruncate, write};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The file, open for writing.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+/// The file cannot be used.
+#[derive(Debug)]
+pub(crate) struct PidFileError {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl fmt::Display for PidFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot write PID file {} (-P)", self.path.display())
+    }
+}
+
+impl std::error::Error for PidFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Opens a regular file for writing, and creates it for its owner only. No link is followed, so that
+/// nobody can make us write to another file.
+///
+/// # Errors
+///
+/// What open(2) reports; `EINVAL` for a file that is not regular.
+pub(crate) fn open_regular(path: &Path, flags: OFlag) -> Result<OwnedFd, io::Error> {
+    let base = OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = open(path, base | flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFREG {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+impl PidFile {
+    /// Opens the file without changing it.
+    ///
+    /// # Errors
+    ///
+    /// [`PidFileError`].
+    pub(crate) fn open(path: &Path) -> Result<Self, PidFileError> {
+        let failed = |cause| PidFileError { path: path.to_owned(), cause };
+        let file = open_regular(path, OFlag::O_WRONLY).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Replaces the content by `pid` and a line end.
+    ///
+    /// # Errors
+    ///
+    /// [`PidFileError`]; a full disk, mostly.
+    pub(crate) fn write(self, pid: Pid) -> Result<(), PidFileError> {
+        let text = format!("{pid}\n");
+        let written = match write(&self.file, text.as_bytes()) {
+            Ok(count) if count == text.len() => {
+                let length = i64::try_from(count).map_err(io::Error::other);
+                length.and_then(|length| Ok(ftruncate(&self.file, length)?))
+            }
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(errno) => Err(errno.into()),
+        };
+        written.map_err(|cause| PidFileError { path: self.path, cause })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("pasta-pid-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn an_older_file_is_kept_until_the_id_is_written() {
+        let path = path("older");
+        fs::write(&path, "1234567 and more\n").unwrap();
+        let file = PidFile::open(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1234567 and more\n");
+        file.write(Pid::from_raw(42)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "42\n");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_new_file_is_for_its_owner_only() {
+        let path = path("new");
+        PidFile::open(&path).unwrap().write(Pid::from_raw(7)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn links_and_other_kinds_of_files_are_refused_by_name() {
+        let (link, target) = (path("link"), path("target"));
+        symlink(&target, &link).unwrap();
+        let error = PidFile::open(&link).unwrap_err();
+        assert!(error.to_string().contains(link.to_str().unwrap()), "{error}");
+        assert!(!target.exists());
+        fs::remove_file(&link).unwrap();
+        for other in ["/dev/null", "/"] {
+            assert!(PidFile::open(Path::new(other)).is_err(), "{other}");
+        }
+    }
+}
