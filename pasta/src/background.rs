@@ -16,7 +16,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use pasta_ipc::types::Text;
 use pasta_ipc::{CallerToSupervisor, Channel, ReceiveError, SendError, SupervisorToCaller};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The supervisor's end of the channel to the caller's process.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) fn split() -> io::Result<Split> {
     match sys::clone_process(0)? {
         Cloned::Parent(supervisor) => {
             drop(ours);
-            // Signals end the waiting, and with it the start: see `Caller::ready`.
+            // Signals end the waiting, and with it the start: the supervisor watches the channel.
             SigSet::empty().thread_set_mask()?;
             Ok(wait(&theirs, &supervisor))
         }
@@ -85,6 +85,12 @@ fn ended(supervisor: &Child) -> Split {
         Ok(Termination::Exited(status)) if status != 0 => Split::Caller(status, None),
         Ok(termination) => Split::Caller(1, Some(format!("{termination} before it was ready"))),
         Err(errno) => Split::Caller(1, Some(errno.desc().to_owned())),
+    }
+}
+
+impl AsFd for Caller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -3,6 +3,7 @@
 //! This module decides nothing: it turns what happens into [`Event`]s, and orders them so that the
 //! messages of a process come before its end.
 
+use crate::background::Caller;
 use crate::bound_listeners::BoundListeners;
 use crate::log::Helper;
 use crate::namespace::InitProcess;
@@ -49,6 +50,8 @@ pub(crate) enum Event {
     InitEnded(Termination),
     /// The namespace that we are attached to has ended. Once.
     NamespaceEnded,
+    /// The process that waits for our start has ended.
+    CallerGone,
     /// A message of the monitor, with its descriptors.
     Monitor(MonitorToSupervisor, Vec<OwnedFd>),
     /// A message of the datapath.
@@ -64,6 +67,7 @@ pub(crate) enum Event {
 #[repr(u64)]
 enum Token {
     Signals,
+    Caller,
     InitChannel,
     MonitorChannel,
     DatapathChannel,
@@ -77,8 +81,9 @@ enum Token {
 }
 
 impl Token {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Signals,
+        Self::Caller,
         Self::InitChannel,
         Self::MonitorChannel,
         Self::DatapathChannel,
@@ -193,6 +198,24 @@ impl Children {
         self.epoll.add(&init.channel, event(Token::InitChannel))?;
         self.epoll.add(&init.child.pidfd, event(Token::Init))?;
         Ok(())
+    }
+
+    /// Watches the channel to the process that waits for our start.
+    ///
+    /// # Errors
+    ///
+    /// What epoll(7) reports.
+    pub(crate) fn watch_caller(&self, caller: &Caller) -> io::Result<()> {
+        self.watch(caller, Token::Caller)
+    }
+
+    /// Watches it no more: it ends now that all is ready.
+    ///
+    /// # Errors
+    ///
+    /// What epoll(7) reports.
+    pub(crate) fn forget_caller(&self, caller: &Caller) -> io::Result<()> {
+        Ok(self.epoll.delete(caller)?)
     }
 
     /// Watches the namespace that we are attached to.
@@ -455,6 +478,8 @@ impl Children {
                     events.push(Event::Signal(ReceivedSignal::from(&info)));
                 }
             }
+            // It sends nothing: only its end wakes us.
+            Token::Caller => events.push(Event::CallerGone),
             Token::InitChannel => self.receive_from_init(events)?,
             Token::MonitorChannel => self.receive_from_monitor(events),
             Token::DatapathChannel => self.receive_from_datapath(events),

@@ -66,7 +66,7 @@ pub(crate) enum LaunchError {
     LogFile(LogFileError),
     /// The namespace to attach to ended during the start.
     NamespaceEnded,
-    /// The process that waits for us was interrupted.
+    /// The process that waits for our start was interrupted.
     CallerGone,
     /// This host cannot serve the options.
     Options(InvalidOptions),
@@ -230,6 +230,7 @@ impl Prepared {
         self,
         options: &'a Options,
         inherited: &InheritedState,
+        caller: Option<&Caller>,
         log: &'a mut Log,
     ) -> Result<Starting<'a>, LaunchError> {
         log.debug("programs and host sockets are open");
@@ -238,11 +239,12 @@ impl Prepared {
         let run_as = self.identity.filter(|_| self.existing.is_some()).map(Identity::id);
         let mut children =
             self.start_helpers().and_then(Children::new).map_err(system("start the helpers"))?;
-        let changed = self.identity.map_or(Ok(()), Identity::assume);
+        let changed = caller
+            .map_or(Ok(()), |caller| children.watch_caller(caller))
+            .and_then(|()| self.identity.map_or(Ok(()), Identity::assume));
         let mut received = Received::default();
-        let watched = changed
-            .map_err(|error| LaunchError::System("change the user", error))
-            .and_then(|()| match (&options.target, self.existing) {
+        let watched = changed.map_err(system("change the user")).and_then(|()| {
+            match (&options.target, self.existing) {
                 (Target::Existing(_), Some(OpenNamespace { user, net, watch })) => {
                     received.namespaces = Some(Namespaces { user, net });
                     children.watch_namespace(watch).map_err(system("watch the namespace"))
@@ -256,7 +258,8 @@ impl Prepared {
                 }
                 // `Prepared::new` opens the namespace of such a target.
                 (Target::Existing(_), None) => Err(LaunchError::NamespaceEnded),
-            });
+            }
+        });
         let starting = Starting {
             progress: Progress {
                 children,
@@ -404,6 +407,7 @@ impl Progress<'_> {
                         namespaces.map(|[user, net]| Namespaces { user, net });
                 }
             },
+            Event::CallerGone => return Err(LaunchError::CallerGone),
             Event::NamespaceEnded => return Err(LaunchError::NamespaceEnded),
             Event::InitEnded(termination) => return Err(LaunchError::InitEnded(termination)),
             Event::Monitor(message, fds) => match message {
@@ -665,6 +669,8 @@ impl<'a> Confirmed<'a> {
                 Target::Existing(_) => progress.log.debug("supervisor is confined, all is ready"),
             }
             if let Some(caller) = caller {
+                let children = &progress.children;
+                children.forget_caller(caller).map_err(system("watch the helpers only"))?;
                 caller.ready().map_err(|_| LaunchError::CallerGone)?;
             }
             Ok(confined)

@@ -141,7 +141,7 @@ fn run(
         (Target::Command(_), _) => Attachment::Command(Session::Inherited),
     };
     log.open(&options.log, &options.target, getpid()).map_err(LaunchError::LogFile)?;
-    let starting = Prepared::new(options, log)?.start(options, inherited, log)?;
+    let starting = Prepared::new(options, log)?.start(options, inherited, caller, log)?;
     let Released { confined, children, resolvers, log } =
         starting.connect()?.confirm()?.release(caller)?;
     supervise::run(confined, children, resolvers, attachment, log)

@@ -205,6 +205,8 @@ impl Supervision {
             }
             // It sends nothing after COMMAND was started.
             Event::Init(..) => Vec::new(),
+            // It is watched during the start only.
+            Event::CallerGone => Vec::new(),
             Event::InitEnded(termination) => vec![Action::End(termination.as_exit_status())],
             Event::Monitor(MonitorToSupervisor::Log(record), _) => {
                 self.relay(Helper::Monitor, record)

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(lab, command_outlives_the_datapath_and_keeps_its_exit_code),
         case!(lab, traffic_outlives_the_monitor),
-        case!(lab, helpers_end_with_the_supervisor_and_the_command_goes_on),
+        case!(lab, helpers_and_the_command_end_with_the_supervisor),
         case!(lab, killed_command_ends_everything),
         case!(lab, killed_init_ends_everything),
         case!(lab, command_outlives_the_tap_and_keeps_its_exit_code),
@@ -74,18 +74,14 @@ fn traffic_outlives_the_monitor(lab: &Lab) -> Outcome {
     process::wait_until_none_left()
 }
 
-fn helpers_end_with_the_supervisor_and_the_command_goes_on(lab: &Lab) -> Outcome {
+fn helpers_and_the_command_end_with_the_supervisor(lab: &Lab) -> Outcome {
     lab.needs_helpers()?;
     let mut inside = lab.session()?;
-    let helpers = [process::only(DATAPATH)?, process::only(MONITOR)?];
+    inside.must(["identity"])?;
 
     inside.running().signal(Signal::SIGKILL)?;
 
-    for helper in helpers {
-        helper.wait_until_gone()?;
-    }
-    inside.must(["identity"])?;
-    Ok(())
+    process::wait_until_none_left()
 }
 
 /// The client that is COMMAND.

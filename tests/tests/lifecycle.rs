@@ -65,9 +65,11 @@ fn signal_that_kills_the_command_shows_in_our_exit_code(lab: &Lab) -> Outcome {
 }
 
 fn command_that_cannot_be_executed_is_an_error(lab: &Lab) -> Outcome {
-    let finished = lab.pasta().configured().run(["no-such-command"])?.expect_code(1)?;
-
-    assert!(finished.errors.contains("no-such-command"), "{finished:?}");
+    // As shells and env(1) have it: 127 for what is not found, 126 for what cannot be executed.
+    for (command, code) in [("no-such-command", 127), ("/etc", 126), ("/etc/resolv.conf", 126)] {
+        let finished = lab.pasta().configured().run([command])?.expect_code(code)?;
+        assert!(finished.errors.contains(command), "{finished:?}");
+    }
     Ok(())
 }
 

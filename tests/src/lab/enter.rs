@@ -20,7 +20,7 @@ use std::process::{ExitStatus, exit};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, wait, waitpid};
-use nix::unistd::{ForkResult, Pid, getegid, geteuid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, getegid, geteuid};
 
 use crate::sys;
 
@@ -97,12 +97,43 @@ fn leave_the_machine() -> Result<Power, EnterError> {
     }
     unshare(CloneFlags::CLONE_NEWUSER | NAMESPACES)
         .map_err(at("make namespaces (user.max_user_namespaces, AppArmor, seccomp?)"))?;
-    let map = at::<io::Error>("map the user");
+    map_to_root(uid, gid)?;
+    Ok(Power::UserNamespace)
+}
+
+/// Makes `uid` and `gid` root of the user namespace that this process has just made.
+fn map_to_root(uid: Uid, gid: Gid) -> Result<(), EnterError> {
     fs::write("/proc/self/setgroups", "deny")
         .and_then(|()| fs::write("/proc/self/uid_map", format!("0 {uid} 1")))
         .and_then(|()| fs::write("/proc/self/gid_map", format!("0 {gid} 1")))
-        .map_err(map)?;
-    Ok(Power::UserNamespace)
+        .map_err(at::<io::Error>("map the user"))
+}
+
+/// Moves this process to a network namespace of its own, as a container engine does for a container:
+/// with this owner.
+///
+/// # Errors
+///
+/// Which step the kernel refused. Needs a process of one thread.
+pub fn isolate(owner: Owner) -> Result<(), EnterError> {
+    let (uid, gid) = (geteuid(), getegid());
+    match owner {
+        Owner::NewUserNamespace => {
+            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
+                .map_err(at("make a user and a network namespace"))?;
+            map_to_root(uid, gid)
+        }
+        Owner::Ours => unshare(CloneFlags::CLONE_NEWNET).map_err(at("make a network namespace")),
+    }
+}
+
+/// The owner of a network namespace that is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A user namespace that is made with it.
+    NewUserNamespace,
+    /// The user namespace of the process.
+    Ours,
 }
 
 /// Waits for `child` and gives its exit code, as a shell would put it.

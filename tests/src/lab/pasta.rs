@@ -45,6 +45,15 @@ impl<'lab> Pasta<'lab> {
         self
     }
 
+    /// Attaches with these words and waits for the result of the start: in the background its end.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be executed, or does not come back.
+    pub fn attach<S: ToString>(self, words: impl IntoIterator<Item = S>) -> Outcome<Finished> {
+        Running::start(self.with(words).command(std::iter::empty::<&str>()))?.finish()
+    }
+
     /// Adds `--config-net`: the namespace is configured when COMMAND starts.
     #[must_use]
     pub fn configured(self) -> Self {
@@ -131,6 +140,26 @@ impl<'lab> Pasta<'lab> {
 /// When the client does not come up.
 pub fn bare_session(lab: &Lab) -> Outcome<Session> {
     Session::open(Running::start(bare_command(lab, ["serve"]))?)
+}
+
+/// A client on the host in a network namespace of its own, as in a container: something to attach to.
+///
+/// # Errors
+///
+/// When the client does not come up.
+pub fn contained_session(lab: &Lab) -> Outcome<Session> {
+    Session::open(Running::start(bare_command(lab, ["contained", "serve"]))?)
+}
+
+/// As [`contained_session`], as root of the lab, whose user namespace owns the network namespace.
+///
+/// # Errors
+///
+/// When the client does not come up.
+pub fn unshared_session(lab: &Lab) -> Outcome<Session> {
+    let mut command = Command::new(lab.program("lab-client"));
+    command.args(["unshared", "serve"]).env_clear().current_dir("/");
+    Session::open(Running::start(command)?)
 }
 
 /// The client as a command of the host, as the user that `pasta` would run as.

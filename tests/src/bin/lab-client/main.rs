@@ -10,13 +10,26 @@ mod sys;
 use std::io::{self, Write};
 
 use tests::client::{Client, protocol};
+use tests::lab::enter::{Owner, isolate};
 
 /// Does what the command line asks; tells whether that worked.
 fn run() -> bool {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut client = Client::default();
-    if words == ["serve"] {
+    // A namespace of its own first, for a program to attach to.
+    let owner = match words.as_slice() {
+        ["contained", "serve"] => Some(Owner::NewUserNamespace),
+        ["unshared", "serve"] => Some(Owner::Ours),
+        _ => None,
+    };
+    if let Some(owner) = owner
+        && let Err(error) = isolate(owner)
+    {
+        eprintln!("lab-client: {error}");
+        return false;
+    }
+    if owner.is_some() || words == ["serve"] {
         return client.serve(io::stdin().lock(), io::stdout()).is_ok();
     }
     let answer = if words.is_empty() {
