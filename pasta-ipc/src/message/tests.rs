@@ -251,10 +251,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 6);
+    assert_eq!(PROTOCOL_VERSION, 7);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0006");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0006");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0007");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0007");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -262,7 +262,7 @@ fn encodings_are_frozen() {
         "01000100000104657468300001fbf0ff0102000000000101c0000207180001c00002010\
          000fbe80301fb1027fb3075000000000101010120010db80000000000000000000000010\
          10f696e746572666163652d6e616d6530fb401ffb411f010120010db8000000000000000\
-         000000002fb60ea0200010002"
+         000000002fb60ea0200010002000000000000"
     );
     assert_eq!(
         hex(&octets_of(&MonitorToSupervisor::TapReady(tap()))),
