@@ -19,6 +19,7 @@ use crate::net::Family;
 use crate::record::Record;
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::AddressFamily;
+use pasta_ipc::types::MacAddr;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -125,6 +126,11 @@ fn ip_address(octets: &[u8]) -> Result<IpAddr, Unreadable> {
     let v4 = || <[u8; 4]>::try_from(octets).map(IpAddr::from);
     let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
     v4().or_else(|_| v6()).map_err(|_| Unreadable::Invalid("address of neither family's length"))
+}
+
+/// A link-layer address; none where it is not that of a single Ethernet interface.
+fn mac_address(octets: &[u8]) -> Option<MacAddr> {
+    <[u8; 6]>::try_from(octets).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

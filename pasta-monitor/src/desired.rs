@@ -18,7 +18,7 @@ use crate::host::{HostView, MAX_ADDRESSES, MAX_ROUTES_OF_LINK, Routing};
 use crate::net::{Family, PerFamily, Prefix, is_link_local, link_local_of};
 use crate::policy::{FamilyPolicy, Policy};
 use crate::record::{Address, Route};
-use pasta_ipc::types::{IfName, Mtu};
+use pasta_ipc::types::{IfName, MacAddr, Mtu};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -203,7 +203,7 @@ impl Wanted {
 
 /// What the namespace should look like: what its families want, on a tap of the link-layer address
 /// `tap_mac`.
-pub fn joined(wanted: PerFamily<Option<Wanted>>, ipv6: bool, tap_mac: [u8; 6]) -> Desired {
+pub fn joined(wanted: PerFamily<Option<Wanted>>, ipv6: bool, tap_mac: MacAddr) -> Desired {
     let mut desired = Desired { ipv6, up: true, ..Desired::default() };
     let PerFamily { v4, v6 } = wanted;
     for (family, wanted) in [(Family::V4, v4), (Family::V6, v6.filter(|_| ipv6))] {
@@ -436,7 +436,7 @@ pub(crate) mod testing {
         host: &HostView,
         policy: &Policy,
         bindings: &PerFamily<Binding>,
-        tap_mac: [u8; 6],
+        tap_mac: MacAddr,
     ) -> Desired {
         let of_family = |family| match bindings.get(family) {
             Binding::Off => None,

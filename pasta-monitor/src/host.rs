@@ -200,7 +200,7 @@ fn sort_of(route: &Route) -> Sort {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use crate::net::testing::{ip, net};
+    use crate::net::testing::{ip, mac, net};
     use crate::record::LinkKind;
 
     /// Builds host views in the way `ip` commands would.
@@ -224,7 +224,7 @@ pub(crate) mod testing {
                 index,
                 name: name.into(),
                 kind: LinkKind::Ordinary,
-                mac: Some([2, 0, 0, 0, 0, index as u8]),
+                mac: Some(mac([2, 0, 0, 0, 0, index as u8])),
                 up: true,
                 carrier: true,
                 loopback: false,

@@ -34,7 +34,7 @@ impl Neighbours {
         if !self.links.contains(&link) || address.is_multicast() {
             return false;
         }
-        match mac.and_then(|mac| MacAddr::try_from(mac).ok()) {
+        match mac {
             Some(mac) => {
                 let known = self.table.contains_key(&(address, link));
                 let room = known || self.table.len() < MAX_NEIGHBOURS;
@@ -71,10 +71,10 @@ impl Collect for Neighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::ip;
+    use crate::net::testing::{ip, mac};
 
     fn at(link: u32, address: &str, last: Option<u8>) -> Neighbour {
-        let mac = last.map(|last| [2, 0, 0, 0, 0, last]);
+        let mac = last.map(|last| mac([2, 0, 0, 0, 0, last]));
         Neighbour { link, address: ip(address), mac }
     }
 

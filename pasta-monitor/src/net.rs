@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 //! Address families and prefixes, for both families in one type.
 
+use pasta_ipc::types::MacAddr;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -170,8 +171,8 @@ pub fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// The link-local address that an interface with this link-layer address takes (RFC 4291, appendix A).
-pub fn link_local_of(mac: [u8; 6]) -> Prefix {
-    let [a, b, c, d, e, f] = mac;
+pub fn link_local_of(mac: MacAddr) -> Prefix {
+    let [a, b, c, d, e, f] = mac.octets();
     let address = Ipv6Addr::from([
         0xfe,
         0x80,
@@ -195,12 +196,17 @@ pub fn link_local_of(mac: [u8; 6]) -> Prefix {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::{IpAddr, Prefix};
+    use super::{IpAddr, MacAddr, Prefix};
 
     /// Parses `address/length`.
     pub(crate) fn net(text: &str) -> Prefix {
         let (address, len) = text.split_once('/').unwrap();
         Prefix::new(address.parse().unwrap(), len.parse().unwrap()).unwrap()
+    }
+
+    /// Makes a link-layer address of its octets.
+    pub(crate) fn mac(octets: [u8; 6]) -> MacAddr {
+        octets.try_into().unwrap()
     }
 
     /// Parses an address.
@@ -211,7 +217,7 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{ip, net};
+    use super::testing::{ip, mac, net};
     use super::*;
 
     #[test]
@@ -246,7 +252,7 @@ mod tests {
 
     #[test]
     fn link_local_address_flips_the_universal_bit() {
-        let link_local = link_local_of([0x02, 0, 0x5e, 0, 0x53, 1]);
+        let link_local = link_local_of(mac([0x02, 0, 0x5e, 0, 0x53, 1]));
         assert_eq!(link_local, net("fe80::5eff:fe00:5301/64"));
     }
 }

@@ -2,6 +2,7 @@
 //! What one netlink message says, checked in full. Host and namespace are read as these.
 
 use crate::net::{Family, Prefix};
+use pasta_ipc::types::MacAddr;
 use std::net::IpAddr;
 
 /// A link.
@@ -13,8 +14,8 @@ pub struct Link {
     pub name: String,
     /// What kind of device it is.
     pub kind: LinkKind,
-    /// Its link-layer address, if it has one of six octets.
-    pub mac: Option<[u8; 6]>,
+    /// Its link-layer address, if it is one of Ethernet's for a single interface.
+    pub mac: Option<MacAddr>,
     /// Administratively up.
     pub up: bool,
     /// Has carrier, and is in operation.
@@ -137,7 +138,7 @@ pub struct Neighbour {
     /// Their address.
     pub address: IpAddr,
     /// Their link-layer address, if it is believed.
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<MacAddr>,
 }
 
 /// A policy rule.

@@ -18,7 +18,7 @@ use crate::net::{Family, PerFamily, Prefix, is_link_local};
 use crate::policy::Policy;
 use crate::record::Address;
 use crate::time::{Instant, earliest};
-use pasta_ipc::types::{Follow, IfName, Mtu, Rename};
+use pasta_ipc::types::{Follow, IfName, MacAddr, Mtu, Rename};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -263,7 +263,7 @@ impl State {
     }
 
     /// What the namespace should look like, on a tap of the link-layer address `tap_mac`.
-    pub fn desired(&self, tap_mac: [u8; 6]) -> Desired {
+    pub fn desired(&self, tap_mac: MacAddr) -> Desired {
         let mtu = self.wanted_mtu();
         let wanted = PerFamily::each(|family| self.families.get(family).with_lingering());
         let mut desired = joined(wanted, uses_ipv6(&self.policy, mtu), tap_mac);

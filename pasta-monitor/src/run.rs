@@ -212,7 +212,7 @@ async fn configure(
     let name = tap_name(policy, &state.bindings());
     let tap = prepared.tun.make(&name, policy.tap_mac)?;
     let index = nix::net::if_::if_nametoindex(tap.info.name.as_str()).map_err(RunError::NoTap)?;
-    let mac = tap.info.mac.octets();
+    let mac = tap.info.mac;
     let ready = MonitorToSupervisor::TapReady(tap.info);
     if !supervisor.tell(&ready, &[tap.fd.as_fd()]).await? {
         return Ok(None);

@@ -1,6 +1,6 @@
 //! `RTM_NEWLINK`.
 
-use super::Unreadable;
+use super::{Unreadable, mac_address};
 use crate::record::{AddressGeneration, Link, LinkKind, Record};
 use netlink_packet_core::{NlasIterator, parse_string, parse_u8, parse_u32};
 
@@ -72,7 +72,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
-            IFLA_ADDRESS => mac = value.try_into().ok(),
+            IFLA_ADDRESS => mac = mac_address(value),
             IFLA_IFNAME => name = Some(name_of(value)),
             IFLA_MTU => mtu = Some(parse_u32(value)?),
             IFLA_MASTER => enslaved = parse_u32(value)? != 0,

@@ -1,6 +1,6 @@
 //! `RTM_NEWNEIGH`.
 
-use super::{Unreadable, ip_address};
+use super::{Unreadable, ip_address, mac_address};
 use crate::net::Family;
 use crate::record::{Neighbour, Record};
 use netlink_packet_core::NlasIterator;
@@ -27,7 +27,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         let value = attribute.value();
         match attribute.kind() {
             NDA_DST => address = Some(ip_address(value)),
-            NDA_LLADDR => mac = value.try_into().ok(),
+            NDA_LLADDR => mac = mac_address(value),
             _ => {}
         }
     }
@@ -50,6 +50,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::testing::mac;
     use std::net::Ipv4Addr;
 
     fn message(family: u8, state: u16, address: &[u8], mac: &[u8]) -> Vec<u8> {
@@ -74,7 +75,7 @@ mod tests {
             [(0x02, true), (0x04, true), (0x80, true), (0x01, false), (0x20, false), (0x40, false)]
         {
             let found = decode(&message(2, state, &[192, 0, 2, 1], &MAC)).unwrap();
-            let mac = believed.then_some(MAC);
+            let mac = believed.then(|| mac(MAC));
             let address = Ipv4Addr::new(192, 0, 2, 1).into();
             assert_eq!(found, Record::Neighbour(Neighbour { link: 7, address, mac }), "{state}");
         }
@@ -89,8 +90,10 @@ mod tests {
         let mut of_every_link = message(2, 2, &[192, 0, 2, 1], &MAC);
         of_every_link[4..8].fill(0);
         assert_eq!(decode(&of_every_link), Ok(Record::Other));
-        // An address that is none of Ethernet's is none.
-        let odd = decode(&message(2, 2, &[192, 0, 2, 1], &[1, 2, 3])).unwrap();
-        assert!(matches!(odd, Record::Neighbour(Neighbour { mac: None, .. })));
+        // Of another length, a group's, and none.
+        for mac in [&[2, 2, 3][..], &[1, 0, 0x5e, 0, 0, 1], &[0; 6]] {
+            let odd = decode(&message(2, 2, &[192, 0, 2, 1], mac)).unwrap();
+            assert!(matches!(odd, Record::Neighbour(Neighbour { mac: None, .. })), "{mac:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::host::HostView;
-use crate::net::testing::{ip, net};
+use crate::net::testing::{ip, mac, net};
 use crate::record::{AddressGeneration, Collect, LinkKind};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED, Nla};
 use proptest::prelude::*;
@@ -56,7 +56,7 @@ fn link(octets: &[u8]) -> crate::record::Link {
 fn a_link_is_read_with_all_that_decisions_need() {
     let link = link(&link_message(IN_OPERATION, ETHERNET, &eth0()));
     assert_eq!((link.index, link.name.as_str(), link.mtu), (7, "eth0", 1500));
-    assert_eq!(link.mac, Some([2, 0, 0, 0, 0, 1]));
+    assert_eq!(link.mac, Some(mac([2, 0, 0, 0, 0, 1])));
     assert!(link.up && link.carrier && !link.enslaved && !link.loopback);
     assert_eq!(link.kind, LinkKind::Ordinary);
     assert_eq!(link.promotes_secondaries, Some(true));

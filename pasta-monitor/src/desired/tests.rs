@@ -4,7 +4,7 @@ use crate::host::testing::{Host, hop};
 use crate::net::testing::{ip, net};
 use crate::policy::testing::{named, plain};
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+const MAC: MacAddr = MacAddr::OURS_BY_DEFAULT;
 
 fn of(host: &Host, policy: &Policy) -> Desired {
     testing::desired(&host.0, policy, &bind(&host.0, policy), MAC)

@@ -1,7 +1,7 @@
 use super::*;
 use crate::namespace::{FoundAddress, FoundRoute};
 use crate::net::Prefix;
-use crate::net::testing::{ip, net};
+use crate::net::testing::{ip, mac, net};
 use crate::record::{Link, LinkKind};
 use pasta_ipc::types::Mtu;
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ impl Fake {
             index: 2,
             name: "tap0".into(),
             kind: LinkKind::Tunnel,
-            mac: Some([2, 0, 0, 0, 0, 1]),
+            mac: Some(mac([2, 0, 0, 0, 0, 1])),
             up: false,
             carrier: false,
             loopback: false,

@@ -6,10 +6,10 @@ use crate::namespace::{Collector, NamespaceView};
 use crate::policy::Policy;
 use crate::policy::testing::plain;
 use crate::record::{Collect, Record};
-use pasta_ipc::types::Service;
+use pasta_ipc::types::{MacAddr, Service};
 use std::collections::BTreeSet;
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+const MAC: MacAddr = MacAddr::OURS_BY_DEFAULT;
 
 /// A namespace with these addresses on the tap, which has index 2.
 fn namespace(addresses: &[&str]) -> NamespaceView {

@@ -11,7 +11,7 @@ use pasta_ipc::types::FamilyState as Published;
 use proptest::prelude::*;
 use std::time::Duration;
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+const MAC: MacAddr = MacAddr::OURS_BY_DEFAULT;
 
 /// A namespace that applies operations to sets.
 fn fresh() -> NamespaceView {

@@ -6,7 +6,7 @@
 
 use crate::run::RunError;
 use crate::run::publisher::Publisher;
-use pasta_ipc::types::{Bounded, Text};
+use pasta_ipc::types::{Bounded, MacAddr, Text};
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::change::Change;
 use pasta_monitor::decode::Notice;
@@ -76,7 +76,7 @@ pub(super) struct Follower {
     state: State,
     host: Netlink,
     namespace: Namespace,
-    tap_mac: [u8; 6],
+    tap_mac: MacAddr,
     subscriptions: Subscriptions,
     clock: Clock,
     publisher: Publisher,
@@ -126,7 +126,7 @@ impl Follower {
         state: State,
         host: Netlink,
         namespace: Namespace,
-        tap_mac: [u8; 6],
+        tap_mac: MacAddr,
         subscriptions: Subscriptions,
         clock: Clock,
     ) -> Self {
