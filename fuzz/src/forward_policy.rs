@@ -3,8 +3,8 @@
 use crate::input::Input;
 use pasta_datapath::nat::{Nat, Protocol, Target};
 use pasta_ipc::types::{
-    Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
-    IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
+    AddressLosses, Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation,
+    HostLoopback, IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -48,6 +48,7 @@ pub fn check(octets: &[u8]) {
         ipv4: ipv4_snapshot,
         ipv6: ipv6_snapshot,
         mtu: None,
+        losses: AddressLosses(0),
         completeness: Completeness::Complete,
     });
     let servers = Bounded::truncated(resolvers.iter().cloned()).0;

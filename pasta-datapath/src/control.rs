@@ -6,7 +6,7 @@ use pasta_ipc::forward::{
 };
 use pasta_ipc::message::Hello;
 use pasta_ipc::types::{
-    AuditReport, DatapathStart, Generation, LogLevel, LogRecord, NeighbourSnapshot,
+    AddressLosses, AuditReport, DatapathStart, Generation, LogLevel, LogRecord, NeighbourSnapshot,
     NetworkSnapshot, ResolverSnapshot, Text,
 };
 use pasta_ipc::{
@@ -73,6 +73,7 @@ pub struct Monitor {
     channel: Option<Channel<DatapathToMonitor, MonitorToDatapath>>,
     phase: Phase,
     generation: Generation,
+    losses: AddressLosses,
     /// Of listening ports, by side and transport.
     ports: [[Generation; 2]; 2],
     neighbours: Generation,
@@ -213,8 +214,8 @@ impl Monitor {
         let channel = Channel::from(fd);
         channel.send(&DatapathToMonitor::Hello(Hello::OURS))?;
         let (phase, generation) = (Phase::New, Generation::default());
-        let (ports, neighbours) = Default::default();
-        Ok(Self { channel: Some(channel), phase, generation, ports, neighbours })
+        let (losses, ports, neighbours) = Default::default();
+        Ok(Self { channel: Some(channel), phase, generation, losses, ports, neighbours })
     }
 
     /// The descriptor, to wait for; none once the monitor has gone.
@@ -256,6 +257,10 @@ impl Monitor {
                 }
                 (Phase::Open, MonitorToDatapath::Network(snapshot)) => {
                     newer(&mut self.generation, snapshot.generation)?;
+                    if snapshot.losses < self.losses {
+                        return Err(violation("count of lost addresses fell"));
+                    }
+                    self.losses = snapshot.losses;
                     handler(PeerMessage::Network(snapshot));
                 }
                 (Phase::Open, MonitorToDatapath::Neighbours(snapshot)) => {
@@ -318,12 +323,13 @@ mod tests {
         (Monitor::handshake(ours.into()).unwrap(), theirs)
     }
 
-    fn network(generation: u64) -> MonitorToDatapath {
+    fn network(generation: u64, losses: u64) -> MonitorToDatapath {
         MonitorToDatapath::Network(Box::new(NetworkSnapshot {
             generation: Generation(generation),
             ipv4: FamilySnapshot::off(),
             ipv6: FamilySnapshot::off(),
             mtu: None,
+            losses: AddressLosses(losses),
             completeness: Completeness::Complete,
         }))
     }
@@ -332,18 +338,30 @@ mod tests {
     fn snapshots_are_taken_after_hello_and_must_grow() {
         let (mut monitor, theirs) = monitor();
         theirs.send(&MonitorToDatapath::Hello(Hello::OURS)).unwrap();
-        theirs.send(&network(2)).unwrap();
+        theirs.send(&network(2, 0)).unwrap();
         let mut count = 0;
         monitor.receive(|_| count += 1).unwrap();
         assert_eq!(count, 1);
-        theirs.send(&network(2)).unwrap();
+        theirs.send(&network(2, 0)).unwrap();
+        assert!(matches!(monitor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+    }
+
+    #[test]
+    fn count_of_lost_addresses_never_falls() {
+        let (mut monitor, theirs) = monitor();
+        theirs.send(&MonitorToDatapath::Hello(Hello::OURS)).unwrap();
+        for (generation, losses) in [(1, 5), (2, 5), (3, 6)] {
+            theirs.send(&network(generation, losses)).unwrap();
+        }
+        monitor.receive(|_| ()).unwrap();
+        theirs.send(&network(4, 5)).unwrap();
         assert!(matches!(monitor.receive(|_| ()), Err(ReceiveError::Violation(_))));
     }
 
     #[test]
     fn snapshot_before_hello_is_a_violation_that_names_it() {
         let (mut monitor, theirs) = monitor();
-        theirs.send(&network(1)).unwrap();
+        theirs.send(&network(1, 0)).unwrap();
         let error = monitor.receive(|_| ()).unwrap_err();
         assert!(error.to_string().contains("Network is not allowed"), "{error}");
     }

@@ -87,7 +87,9 @@ impl Nat {
         self.revision
     }
 
-    /// Takes in what netlink knows; flows that exist keep their target.
+    /// Takes in what netlink knows; flows that exist keep their target. This is a new revision, after
+    /// which the source address of each socket is checked: addresses have changed, or the host has lost
+    /// some ([`NetworkSnapshot::losses`]).
     pub fn update_network(&mut self, snapshot: &NetworkSnapshot) {
         self.revision += 1;
         self.ipv4.update(&snapshot.ipv4);

@@ -33,6 +33,21 @@ impl Generation {
     }
 }
 
+/// How many times the host has lost addresses, counted by the monitor; only grows. Privacy addresses
+/// (RFC 8981) do not count: they come and go by themselves.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct AddressLosses(pub u64);
+
+impl AddressLosses {
+    /// One more.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// How important a log line is; the order is from most to least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LogLevel {
@@ -401,6 +416,8 @@ pub struct NetworkSnapshot {
     pub ipv6: FamilySnapshot<Ipv6Addr>,
     /// MTU of the tap as read back; none while it is not known.
     pub mtu: Option<Mtu>,
+    /// Greater than in the snapshot before: sockets may send from an address that the host has lost.
+    pub losses: AddressLosses,
     /// Whether any list above was cut.
     pub completeness: Completeness,
 }

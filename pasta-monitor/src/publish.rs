@@ -6,7 +6,8 @@ use crate::desired::{Assigned, Desired};
 use crate::namespace::NamespaceView;
 use crate::net::{Family, PerFamily};
 use pasta_ipc::types::{
-    Bounded, Completeness, FamilySnapshot, FamilyState, Generation, Mtu, NetworkSnapshot,
+    AddressLosses, Bounded, Completeness, FamilySnapshot, FamilyState, Generation, Mtu,
+    NetworkSnapshot,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub fn snapshot(
     generation: Generation,
     bindings: &PerFamily<Binding>,
-    desired: &Desired,
+    (desired, losses): (&Desired, AddressLosses),
     namespace: &NamespaceView,
 ) -> NetworkSnapshot {
     let v4 = |it: IpAddr| match it {
@@ -33,6 +34,7 @@ pub fn snapshot(
         ipv4,
         ipv6,
         mtu: u16::try_from(namespace.tap.mtu).ok().and_then(|mtu| Mtu::try_from(mtu).ok()),
+        losses,
         completeness: if complete { Completeness::Complete } else { Completeness::Truncated },
     }
 }

@@ -18,7 +18,7 @@ use crate::net::{Family, PerFamily, Prefix, is_link_local};
 use crate::policy::Policy;
 use crate::record::Address;
 use crate::time::{Instant, earliest};
-use pasta_ipc::types::{Follow, IfName, MacAddr, Mtu, Rename};
+use pasta_ipc::types::{AddressLosses, Follow, IfName, MacAddr, Mtu, Rename};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -68,7 +68,7 @@ pub struct State {
     mtu: Option<Mtu>,
     began_local: bool,
     /// How many times the host has lost addresses, those that come and go by themselves apart.
-    losses: u64,
+    losses: AddressLosses,
     /// Whether the tap's MTU is that of a template.
     mtu_is_of_template: bool,
 }
@@ -116,7 +116,7 @@ impl State {
             users_prefixes: Vec::new(),
             mtu: None,
             began_local: false,
-            losses: 0,
+            losses: AddressLosses::default(),
             mtu_is_of_template: false,
         };
         let bound = |it| matches!(state.families.get(it).tracker.binding(), Binding::Bound(_));
@@ -188,9 +188,9 @@ impl State {
         Family::BOTH.into_iter().any(|it| matches!(binding(it), Binding::Bound(_)))
     }
 
-    /// A number that grows when the host has lost addresses, of whatever interface: sockets that send
-    /// from them are to be looked at. Privacy addresses come and go too often to count.
-    pub fn losses(&self) -> u64 {
+    /// How many times the host has lost addresses, of whatever interface: sockets that send from them
+    /// are to be looked at.
+    pub fn losses(&self) -> AddressLosses {
         self.losses
     }
 
@@ -199,7 +199,9 @@ impl State {
         let mut gone = BTreeSet::new();
         match event {
             Event::HostRead { host, gone: deleted } => {
-                self.losses += u64::from(has_lost_addresses(&self.host, &host));
+                if has_lost_addresses(&self.host, &host) {
+                    self.losses = self.losses.next();
+                }
                 self.host = *host;
                 gone = deleted;
             }

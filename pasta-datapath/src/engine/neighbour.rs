@@ -75,8 +75,9 @@ mod tests {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use pasta_ipc::forward::{LoopbackTarget, SocketFamily, Splice};
     use pasta_ipc::types::{
-        Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
-        IfName, NeighbourEntry, NeighbourSnapshot, NetworkSnapshot, Service, TapInfo, TapOffloads,
+        AddressLosses, Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState,
+        Generation, HostLoopback, IfName, NeighbourEntry, NeighbourSnapshot, NetworkSnapshot,
+        Service, TapInfo, TapOffloads,
     };
     use std::net::Ipv6Addr;
     use std::os::fd::OwnedFd;
@@ -136,6 +137,7 @@ mod tests {
                 ipv4: family(ipv4, ROUTER),
                 ipv6: family(ipv6, "fe80::1"),
                 mtu: None,
+                losses: AddressLosses(0),
                 completeness: Completeness::Complete,
             };
             self.engine.handle_message(PeerMessage::Network(Box::new(snapshot)));

@@ -178,7 +178,7 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::types::{Bounded, Completeness, FamilySnapshot, Generation};
+    use pasta_ipc::types::{AddressLosses, Bounded, Completeness, FamilySnapshot, Generation};
 
     const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
     const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -192,7 +192,8 @@ mod tests {
         ipv6.present = Bounded::truncated([OWN6]).0;
         let mut neighbours = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         let (generation, completeness) = (Generation(1), Completeness::Complete);
-        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
+        let losses = AddressLosses(0);
+        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, losses, completeness };
         neighbours.update(&snapshot, [None; 2]);
         neighbours
     }
@@ -244,7 +245,8 @@ mod tests {
         ipv4.present = Bounded::truncated(addresses.iter().filter_map(|it| it.parse().ok())).0;
         ipv6.present = Bounded::truncated(addresses.iter().filter_map(|it| it.parse().ok())).0;
         let (generation, completeness) = (Generation(1), Completeness::Complete);
-        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
+        let losses = AddressLosses(0);
+        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, losses, completeness };
         let reached_at = reached_at.map(|it| it.parse().ok());
         neighbours.update(&snapshot, reached_at).iter().map(ToString::to_string).collect()
     }
@@ -280,8 +282,9 @@ mod tests {
         let ipv4 =
             FamilySnapshot { assigned: Bounded::truncated([OWN]).0, ..FamilySnapshot::off() };
         let (generation, completeness) = (Generation(1), Completeness::Complete);
+        let losses = AddressLosses(0);
         let ipv6 = FamilySnapshot::off();
-        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, completeness };
+        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, losses, completeness };
         let mut n = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         assert!(n.update(&snapshot, [None; 2]).is_empty());
         assert_eq!(asked(&mut n, ["192.0.2.7", ""], &["192.0.2.7"]), ["192.0.2.7"]);

@@ -209,8 +209,8 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
 mod tests {
     use super::*;
     use pasta_ipc::types::{
-        Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
-        NetworkSnapshot,
+        AddressLosses, Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState,
+        Generation, HostLoopback, NetworkSnapshot,
     };
 
     const SPLICE: LocalPolicy =
@@ -260,6 +260,7 @@ mod tests {
             ipv4: family(&["192.0.2.2", "203.0.113.5"], "192.0.2.1", "192.0.2.1"),
             ipv6: family(&["2001:db8::2", "fe80::77"], "fe80::1", "fe80::1"),
             mtu: None,
+            losses: AddressLosses(0),
             completeness: Completeness::Complete,
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use pasta_ipc::types::{Bounded, Completeness, FamilyState, Generation};
+use pasta_ipc::types::{AddressLosses, Bounded, Completeness, FamilyState, Generation};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PRIMARY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -32,6 +32,7 @@ fn snapshot() -> NetworkSnapshot {
         ipv4,
         ipv6: FamilySnapshot::off(),
         mtu: None,
+        losses: AddressLosses(0),
         completeness: Completeness::Complete,
     }
 }

@@ -165,6 +165,7 @@ fn full_snapshot() -> NetworkSnapshot {
             host_primary: None,
         },
         mtu: Some(Mtu::DEFAULT),
+        losses: AddressLosses(u64::MAX),
         completeness: Completeness::Truncated,
     }
 }
@@ -251,10 +252,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 7);
+    assert_eq!(PROTOCOL_VERSION, 8);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0007");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0007");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0008");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0008");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -286,6 +287,16 @@ fn encodings_are_frozen() {
         NeighbourSnapshot { generation: Generation(3), entries: Bounded::truncated([entry]).0 };
     let neighbours = MonitorToDatapath::Neighbours(Box::new(neighbours));
     assert_eq!(hex(&octets_of(&neighbours)), "06030100c0000201020000000001");
+    let network = NetworkSnapshot {
+        generation: Generation(3),
+        ipv4: FamilySnapshot::off(),
+        ipv6: FamilySnapshot::off(),
+        mtu: Some(Mtu::DEFAULT),
+        losses: AddressLosses(300),
+        completeness: Completeness::Complete,
+    };
+    let network = MonitorToDatapath::Network(Box::new(network));
+    assert_eq!(hex(&octets_of(&network)), "010300000000000000000000000001fbf0fffb2c0100");
     let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0403776879");
     let warning = InitToSupervisor::Warning(Text::truncated("why"));

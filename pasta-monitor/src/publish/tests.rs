@@ -26,7 +26,7 @@ fn namespace(addresses: &[&str]) -> NamespaceView {
 fn published(host: &Host, policy: &Policy, namespace: &NamespaceView) -> NetworkSnapshot {
     let bindings = bind(&host.0, policy);
     let desired = desired(&host.0, policy, &bindings, MAC);
-    snapshot(Generation(5), &bindings, &desired, namespace)
+    snapshot(Generation(5), &bindings, (&desired, AddressLosses(2)), namespace)
 }
 
 fn v4(text: &str) -> Ipv4Addr {
@@ -48,7 +48,7 @@ fn a_bound_family_is_told_whole() {
     assert_eq!(snapshot.ipv4.gateway, Some(v4("192.0.2.1")));
     assert_eq!(snapshot.ipv4.our_address, Some(v4("192.0.2.1")));
     assert_eq!(snapshot.ipv4.host_primary, Some(v4("192.0.2.7")));
-    assert_eq!(snapshot.mtu, Some(Mtu::DEFAULT));
+    assert_eq!((snapshot.mtu, snapshot.losses), (Some(Mtu::DEFAULT), AddressLosses(2)));
     assert_eq!(snapshot.completeness, Completeness::Complete);
 }
 

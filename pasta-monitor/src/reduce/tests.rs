@@ -547,7 +547,7 @@ fn a_lost_address_counts_whatever_link_it_was_on_unless_it_is_a_privacy_address(
     let mut read = |host: HostView| {
         let event = Event::HostRead { host: Box::new(host), gone: BTreeSet::new() };
         state.handle(Instant::START, event);
-        state.losses()
+        state.losses().0
     };
     assert_eq!(read(host(&["198.51.100.7/24", "203.0.113.7/24"])), 0);
     assert_eq!(read(host(&["203.0.113.7/24"])), 1);

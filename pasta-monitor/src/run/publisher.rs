@@ -1,6 +1,6 @@
 //! Publishes snapshots to the datapath, and keeps the newest while the channel is full.
 
-use pasta_ipc::types::{Generation, NeighbourSnapshot, NetworkSnapshot};
+use pasta_ipc::types::{AddressLosses, Generation, NeighbourSnapshot, NetworkSnapshot};
 use pasta_ipc::{MonitorToDatapath, SendError};
 use pasta_monitor::bind::Binding;
 use pasta_monitor::desired::Desired;
@@ -10,13 +10,11 @@ use pasta_monitor::net::PerFamily;
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::publish::snapshot;
 
-/// Sends each snapshot that differs from the one before, and the same again when the host has lost
-/// addresses: then the datapath looks at its sockets. While the channel is full, only the newest
+/// Sends each snapshot that differs from the one before. While the channel is full, only the newest
 /// waits.
 #[derive(Debug, Default)]
 pub(super) struct Publisher {
     newest: Option<NetworkSnapshot>,
-    losses: u64,
     behind: bool,
     neighbours: Option<NeighbourSnapshot>,
     neighbours_behind: bool,
@@ -28,15 +26,14 @@ impl Publisher {
         &mut self,
         datapath: &ToDatapath,
         bindings: &PerFamily<Binding>,
-        (desired, losses): (&Desired, u64),
+        desired: (&Desired, AddressLosses),
         seen: &NamespaceView,
     ) {
         let last = self.newest.as_ref().map_or(Generation(0), |it| it.generation);
         let mut next = snapshot(last, bindings, desired, seen);
-        if self.newest.as_ref() == Some(&next) && self.losses == losses {
+        if self.newest.as_ref() == Some(&next) {
             return;
         }
-        self.losses = losses;
         next.generation = last.next();
         self.newest = Some(next);
         self.behind = true;
@@ -61,8 +58,8 @@ impl Publisher {
     }
 
     /// The count of the host's address losses at the last snapshot.
-    pub(super) fn losses(&self) -> u64 {
-        self.losses
+    pub(super) fn losses(&self) -> AddressLosses {
+        self.newest.as_ref().map(|it| it.losses).unwrap_or_default()
     }
 
     /// Whether the newest snapshot is still to be sent.
