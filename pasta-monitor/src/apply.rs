@@ -6,6 +6,7 @@ use crate::namespace::TAG;
 use crate::net::Family;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::op::NamespaceOp;
+use crate::reconcile::{Attempt, Queue};
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
@@ -32,32 +33,14 @@ pub struct Namespace {
     netlink: Netlink,
     tap: u32,
     added: BTreeSet<WantedAddress>,
-    refused: BTreeSet<NamespaceOp>,
     /// What has been refused at any time, of which the log knows.
     logged: BTreeSet<NamespaceOp>,
-}
-
-/// What became of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// It is done, or was done before.
-    Done,
-    /// It depends on something that is not there yet.
-    Later,
-    /// It cannot be done.
-    Refused(NetlinkError),
 }
 
 impl Namespace {
     /// `netlink` is a socket in the namespace, `tap` the tap's index there.
     pub fn new(netlink: Netlink, tap: u32) -> Self {
-        Self {
-            netlink,
-            tap,
-            added: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            logged: BTreeSet::new(),
-        }
+        Self { netlink, tap, added: BTreeSet::new(), logged: BTreeSet::new() }
     }
 
     /// The socket.
@@ -73,17 +56,6 @@ impl Namespace {
     /// The addresses that we have added in this run.
     pub fn added(&self) -> &BTreeSet<WantedAddress> {
         &self.added
-    }
-
-    /// Whether the kernel has refused this very operation before. It is not worth another try until
-    /// something changes.
-    pub fn has_refused(&self, op: &NamespaceOp) -> bool {
-        self.refused.contains(op)
-    }
-
-    /// Forgets what the kernel has refused: something has changed, so that it is worth another try.
-    pub fn try_again(&mut self) {
-        self.refused.clear();
     }
 
     /// Gives the tap the name `new`, and keeps `old` as an alternative one, by which programs that
@@ -122,30 +94,33 @@ impl Namespace {
         }
     }
 
-    /// Carries out `ops` in order. One that fails never costs the others: it is logged and skipped.
-    ///
-    /// What depends on a later one is tried again in further rounds, until a round helps nothing.
-    pub async fn apply(&mut self, ops: &[NamespaceOp], log: &Log) {
-        let mut waiting: Vec<_> = ops.to_vec();
-        while !waiting.is_empty() {
-            let mut again = Vec::new();
-            for op in &waiting {
-                match self.carry_out(op).await {
-                    Outcome::Done => log.debug(&format!("namespace: {op}: done")),
-                    Outcome::Later => again.push(*op),
-                    Outcome::Refused(error) => self.refuse(op, error, log),
+    /// Carries out `ops` in the order of a [`Queue`], and gives those that the kernel refused, which are
+    /// logged.
+    pub async fn apply(&mut self, ops: Vec<NamespaceOp>, log: &Log) -> Vec<NamespaceOp> {
+        let mut queue = Queue::new(ops);
+        while let Some(op) = queue.front() {
+            let result = self.carry_out(&op).await;
+            queue.tried(match result {
+                Ok(()) => {
+                    log.debug(&format!("namespace: {op}: done"));
+                    Attempt::Done
                 }
-            }
-            if again.len() == waiting.len() {
-                let unreachable = NetlinkError::Refused(Errno::ENETUNREACH);
-                again.iter().for_each(|op| self.refuse(op, unreachable, log));
-                return;
-            }
-            waiting = again;
+                Err(NetlinkError::Refused(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => {
+                    Attempt::TooEarly
+                }
+                Err(error) => {
+                    self.log_refusal(&op, error, log);
+                    Attempt::Refused
+                }
+            });
         }
+        for op in queue.waiting() {
+            self.log_refusal(op, NetlinkError::Refused(Errno::ENETUNREACH), log);
+        }
+        queue.into_refused()
     }
 
-    fn refuse(&mut self, op: &NamespaceOp, error: NetlinkError, log: &Log) {
+    fn log_refusal(&mut self, op: &NamespaceOp, error: NetlinkError, log: &Log) {
         // The kernel says "permission denied" for this, which would send people the wrong way.
         let disabled = error == NetlinkError::Refused(Errno::EACCES);
         let hint = if disabled { " (IPv6 is switched off there: disable_ipv6)" } else { "" };
@@ -158,32 +133,28 @@ impl Namespace {
             _ if !self.logged.insert(*op) => log.debug(&text),
             _ => log.warn(&text),
         }
-        self.refused.insert(*op);
     }
 
-    async fn carry_out(&mut self, op: &NamespaceOp) -> Outcome {
+    /// Carries out one operation; that there is nothing left to do is success.
+    async fn carry_out(&mut self, op: &NamespaceOp) -> Result<(), NetlinkError> {
         let (request, flags) = request(op, self.tap);
         let result = self.netlink.change(request, flags).await;
         let removal = matches!(op, NamespaceOp::RemoveAddress(_) | NamespaceOp::RemoveRoute(_));
-        let outcome = match result {
-            Ok(()) => Outcome::Done,
-            Err(NetlinkError::Refused(Errno::EEXIST)) => Outcome::Done,
-            Err(NetlinkError::Refused(Errno::ESRCH | Errno::EADDRNOTAVAIL)) if removal => {
-                Outcome::Done
-            }
-            Err(NetlinkError::Refused(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => Outcome::Later,
-            Err(error) => Outcome::Refused(error),
-        };
-        match (op, outcome) {
-            (NamespaceOp::AddAddress(address), Outcome::Done) => {
+        match result {
+            Err(NetlinkError::Refused(Errno::EEXIST)) => {}
+            Err(NetlinkError::Refused(Errno::ESRCH | Errno::EADDRNOTAVAIL)) if removal => {}
+            result => result?,
+        }
+        match op {
+            NamespaceOp::AddAddress(address) => {
                 self.added.insert(address.with_deprecated(false));
             }
-            (NamespaceOp::RemoveAddress(address), Outcome::Done) => {
+            NamespaceOp::RemoveAddress(address) => {
                 self.added.remove(&address.with_deprecated(false));
             }
             _ => {}
         }
-        outcome
+        Ok(())
     }
 }
 

@@ -15,6 +15,8 @@
 //! State::handle(now, Event)            -> Desired    reduce.rs     what the namespace should have
 //! plan(Desired, NamespaceView)         -> Plan       plan.rs       the smallest list of changes
 //! snapshot(Bindings, Desired, View)    -> Snapshot   publish.rs    what the datapath needs to know
+//! Refresh::begin_host(now), ..         -> Reading    refresh.rs    what is to be read again, and when
+//! Pass::next(now, State, Input)        -> Step       reconcile.rs  the steps of one pass
 //! Interest::of(HostView, Bindings)     -> Interest   interest.rs   which events can matter
 //! program(Interest)                    -> Program    filter.rs     the kernel's filter for these
 //! ```
@@ -56,8 +58,10 @@ pub mod policy;
 pub mod ports;
 pub mod publish;
 pub mod read;
+pub mod reconcile;
 pub mod record;
 pub mod reduce;
+pub mod refresh;
 pub mod sockets;
 pub mod status;
 pub mod sys;

@@ -42,6 +42,15 @@ pub struct NamespaceView {
     pub routes: Vec<FoundRoute>,
 }
 
+/// A reading of the namespace.
+#[derive(Clone, Debug)]
+pub struct NamespaceReading {
+    /// What it has.
+    pub view: NamespaceView,
+    /// Whether all of it was read, at one moment. If not, nothing may be thought gone.
+    pub complete: bool,
+}
+
 /// An address in the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundAddress {
@@ -197,6 +206,67 @@ impl FoundAddress {
 
     fn family(&self) -> Family {
         self.address.prefix.family()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::op::NamespaceOp;
+    use crate::record::LinkKind;
+    use pasta_ipc::types::MacAddr;
+
+    /// A namespace with a tap as it is right after it was made.
+    pub(crate) fn fresh() -> NamespaceView {
+        let tap = Link {
+            index: 2,
+            name: "tap0".into(),
+            kind: LinkKind::Ordinary,
+            mac: Some(MacAddr::OURS_BY_DEFAULT),
+            up: false,
+            carrier: true,
+            loopback: false,
+            enslaved: false,
+            mtu: 1500,
+            promotes_secondaries: Some(false),
+            address_generation: Some(AddressGeneration::EUI64),
+            without_ipv6: false,
+        };
+        NamespaceView { tap, addresses: Vec::new(), routes: Vec::new() }
+    }
+
+    /// Carries out `op`, without holding it to what the kernel would.
+    pub(crate) fn apply(view: &mut NamespaceView, op: &NamespaceOp) {
+        let NamespaceView { tap, addresses, routes } = view;
+        let key = |it: &WantedRoute| (it.destination, it.metric);
+        let ours = |route| FoundRoute { route, on_tap: true, of_kernel: false, owner: Owner::Ours };
+        match *op {
+            NamespaceOp::SetMtu(mtu) => tap.mtu = mtu.get().into(),
+            NamespaceOp::PromoteSecondaries => tap.promotes_secondaries = Some(true),
+            NamespaceOp::SetAddressGeneration(mode) => tap.address_generation = Some(mode),
+            NamespaceOp::RaiseTap => tap.up = true,
+            NamespaceOp::AddAddress(address) => {
+                addresses.push(FoundAddress { address, on_tap: true, owner: Owner::Ours });
+            }
+            NamespaceOp::AdjustAddress(address) => {
+                let there = addresses.iter_mut().find(|it| it.address.prefix == address.prefix);
+                there.unwrap().address = address;
+            }
+            NamespaceOp::RemoveAddress(address) => addresses.retain(|it| it.address != address),
+            NamespaceOp::AddRoute(route) => routes.push(ours(route)),
+            NamespaceOp::ReplaceRoute(route) => {
+                *routes.iter_mut().find(|it| key(&it.route) == key(&route)).unwrap() = ours(route);
+            }
+            NamespaceOp::RemoveRoute(route) => routes.retain(|it| it.route != route),
+        }
+    }
+
+    /// What is not ours.
+    pub(crate) fn foreign(view: &NamespaceView) -> (Vec<FoundAddress>, Vec<FoundRoute>) {
+        let (mut addresses, mut routes) = (view.addresses.clone(), view.routes.clone());
+        addresses.retain(|it| it.owner == Owner::Foreign);
+        routes.retain(|it| it.owner == Owner::Foreign);
+        (addresses, routes)
     }
 }
 

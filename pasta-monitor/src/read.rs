@@ -3,7 +3,7 @@
 use crate::desired::WantedAddress;
 use crate::host::{HostView, Routing};
 use crate::log::Log;
-use crate::namespace::{Collector, NamespaceView};
+use crate::namespace::{Collector, NamespaceReading};
 use crate::neighbours::Neighbours;
 use crate::net::Family;
 use crate::netlink::{Netlink, NetlinkError, Quality};
@@ -76,15 +76,6 @@ pub async fn neighbours(netlink: &Netlink, links: BTreeSet<u32>, log: &Log) -> N
         log.debug(&format!("host: cannot read neighbours: {error}"));
     }
     found
-}
-
-/// A reading of the namespace.
-#[derive(Clone, Debug)]
-pub struct NamespaceReading {
-    /// What it has.
-    pub view: NamespaceView,
-    /// Whether all of it was read, at one moment. If not, nothing may be thought gone.
-    pub complete: bool,
 }
 
 /// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.

@@ -31,6 +31,17 @@ pub struct Flushed {
     pub link_local_went: bool,
 }
 
+impl Flushed {
+    /// What happened in either of two spans of time.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            tap_was_down: self.tap_was_down || other.tap_was_down,
+            link_local_went: self.link_local_went || other.link_local_went,
+        }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -188,6 +199,13 @@ impl State {
         Family::BOTH.into_iter().any(|it| matches!(binding(it), Binding::Bound(_)))
     }
 
+    /// Until when readiness waits for a first template; none once there is one, or where nothing is
+    /// followed.
+    pub fn bind_deadline(&self) -> Option<Instant> {
+        let waits = self.policy.follows() && !self.is_bound();
+        waits.then(|| Instant::START + self.policy.bind_wait())
+    }
+
     /// How many times the host has lost addresses, of whatever interface: sockets that send from them
     /// are to be looked at.
     pub fn losses(&self) -> AddressLosses {
@@ -247,8 +265,11 @@ impl State {
         self.left.is_some()
     }
 
-    /// When to look at it again, if nothing happens before.
+    /// When to look at it again, if nothing happens before; never where nothing is followed.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.policy.follows() {
+            return None;
+        }
         let hold = self.policy.hold();
         let settle = self.policy.settle();
         let of_family = |it: &FamilyState| {

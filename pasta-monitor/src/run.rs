@@ -350,7 +350,7 @@ async fn serve(
                         }
                         SupervisorToMonitor::ResyncWanted => {
                             if let Some(follower) = &mut work.follower {
-                                follower.look_is_wanted(log);
+                                follower.resync_wanted(log);
                             }
                         }
                         // The phase has it.
@@ -385,7 +385,7 @@ async fn serve(
             () = work.watcher.wait(), if datapath_lives => work.watcher.act(datapath.channel, log),
             () = wait_for(work.follower.as_ref()) => {
                 if let Some(follower) = &mut work.follower {
-                    follower.act(datapath.channel, log).await?;
+                    follower.act(datapath.channel, log).await;
                 }
             }
         }

@@ -2,67 +2,16 @@ use super::*;
 use crate::candidate::rank_of;
 use crate::host::testing::Host;
 use crate::interest::{Interest, Wanted as WantedEvents};
+use crate::namespace::testing::{apply, foreign, fresh};
 use crate::namespace::{FoundAddress, FoundRoute, Owner};
-use crate::op::NamespaceOp;
 use crate::plan::{Plan, plan};
 use crate::policy::testing::plain;
-use crate::record::{AddressGeneration, Link, LinkKind};
+use crate::record::LinkKind;
 use pasta_ipc::types::FamilyState as Published;
 use proptest::prelude::*;
 use std::time::Duration;
 
 const MAC: MacAddr = MacAddr::OURS_BY_DEFAULT;
-
-/// A namespace that applies operations to sets.
-fn fresh() -> NamespaceView {
-    let tap = Link {
-        index: 2,
-        name: "tap0".into(),
-        kind: LinkKind::Ordinary,
-        mac: Some(MAC),
-        up: false,
-        carrier: true,
-        loopback: false,
-        enslaved: false,
-        mtu: 1500,
-        promotes_secondaries: Some(false),
-        address_generation: Some(AddressGeneration::EUI64),
-        without_ipv6: false,
-    };
-    NamespaceView { tap, addresses: Vec::new(), routes: Vec::new() }
-}
-
-fn apply(view: &mut NamespaceView, op: &NamespaceOp) {
-    let NamespaceView { tap, addresses, routes } = view;
-    let key = |it: &WantedRoute| (it.destination, it.metric);
-    let ours = |route| FoundRoute { route, on_tap: true, of_kernel: false, owner: Owner::Ours };
-    match *op {
-        NamespaceOp::SetMtu(mtu) => tap.mtu = mtu.get().into(),
-        NamespaceOp::PromoteSecondaries => tap.promotes_secondaries = Some(true),
-        NamespaceOp::SetAddressGeneration(mode) => tap.address_generation = Some(mode),
-        NamespaceOp::RaiseTap => tap.up = true,
-        NamespaceOp::AddAddress(address) => {
-            addresses.push(FoundAddress { address, on_tap: true, owner: Owner::Ours });
-        }
-        NamespaceOp::AdjustAddress(address) => {
-            let there = addresses.iter_mut().find(|it| it.address.prefix == address.prefix);
-            there.unwrap().address = address;
-        }
-        NamespaceOp::RemoveAddress(address) => addresses.retain(|it| it.address != address),
-        NamespaceOp::AddRoute(route) => routes.push(ours(route)),
-        NamespaceOp::ReplaceRoute(route) => {
-            *routes.iter_mut().find(|it| key(&it.route) == key(&route)).unwrap() = ours(route);
-        }
-        NamespaceOp::RemoveRoute(route) => routes.retain(|it| it.route != route),
-    }
-}
-
-fn foreign(view: &NamespaceView) -> (Vec<FoundAddress>, Vec<FoundRoute>) {
-    let (mut addresses, mut routes) = (view.addresses.clone(), view.routes.clone());
-    addresses.retain(|it| it.owner == Owner::Foreign);
-    routes.retain(|it| it.owner == Owner::Foreign);
-    (addresses, routes)
-}
 
 /// A core and a namespace that it configures, as the shell would.
 struct World {

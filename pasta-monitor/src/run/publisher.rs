@@ -1,14 +1,9 @@
 //! Publishes snapshots to the datapath, and keeps the newest while the channel is full.
 
-use pasta_ipc::types::{AddressLosses, Generation, NeighbourSnapshot, NetworkSnapshot};
+use pasta_ipc::types::{Generation, NeighbourSnapshot, NetworkSnapshot};
 use pasta_ipc::{MonitorToDatapath, SendError};
-use pasta_monitor::bind::Binding;
-use pasta_monitor::desired::Desired;
-use pasta_monitor::namespace::NamespaceView;
 use pasta_monitor::neighbours::Neighbours;
-use pasta_monitor::net::PerFamily;
 use pasta_monitor::peer::ToDatapath;
-use pasta_monitor::publish::snapshot;
 
 /// Sends each snapshot that differs from the one before. While the channel is full, only the newest
 /// waits.
@@ -21,21 +16,15 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes the present state, if it differs from the last snapshot.
-    pub(super) fn publish(
-        &mut self,
-        datapath: &ToDatapath,
-        bindings: &PerFamily<Binding>,
-        desired: (&Desired, AddressLosses),
-        seen: &NamespaceView,
-    ) {
+    /// Publishes `snapshot` with the next generation, if it differs from the last one.
+    pub(super) fn publish(&mut self, datapath: &ToDatapath, mut snapshot: NetworkSnapshot) {
         let last = self.newest.as_ref().map_or(Generation(0), |it| it.generation);
-        let mut next = snapshot(last, bindings, desired, seen);
-        if self.newest.as_ref() == Some(&next) {
+        snapshot.generation = last;
+        if self.newest.as_ref() == Some(&snapshot) {
             return;
         }
-        next.generation = last.next();
-        self.newest = Some(next);
+        snapshot.generation = last.next();
+        self.newest = Some(snapshot);
         self.behind = true;
         self.catch_up(datapath);
     }
@@ -55,11 +44,6 @@ impl Publisher {
     /// The newest snapshot's number.
     pub(super) fn generation(&self) -> u64 {
         self.newest.as_ref().map_or(0, |it| it.generation.0)
-    }
-
-    /// The count of the host's address losses at the last snapshot.
-    pub(super) fn losses(&self) -> AddressLosses {
-        self.newest.as_ref().map(|it| it.losses).unwrap_or_default()
     }
 
     /// Whether the newest snapshot is still to be sent.
