@@ -1,7 +1,7 @@
 //! Netlink messages, as a kernel that has gone mad may send them.
 
+use pasta_ipc::types::{Family, Prefix};
 use pasta_monitor::decode::decode;
-use pasta_monitor::net::{Family, Prefix};
 use pasta_monitor::record::{Address, Hop, Record, Route};
 use std::net::IpAddr;
 

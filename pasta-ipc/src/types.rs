@@ -10,7 +10,7 @@ mod services;
 
 pub use bounded::{Bounded, Completeness, Text, TooMany};
 pub use link::{IfName, InvalidIfName, InvalidMac, InvalidMtu, MacAddr, Mtu, TAP_QUEUE_FRAMES};
-pub use net::{InvalidPrefix, Ipv4Net, Ipv6Net};
+pub use net::{Address, Family, InvalidPrefix, Ipv4Net, Ipv6Net, Prefix};
 pub use services::{
     ClientOptions, DnsList, Protocol, Protocols, Responder, Responders, SearchList,
 };

@@ -3,7 +3,6 @@
 use crate::desired::{WantedAddress, WantedRoute};
 use crate::log::Log;
 use crate::namespace::TAG;
-use crate::net::Family;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::op::NamespaceOp;
 use crate::reconcile::{Attempt, Queue};
@@ -19,7 +18,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
 };
 use nix::errno::Errno;
-use pasta_ipc::types::{IfName, TAP_QUEUE_FRAMES};
+use pasta_ipc::types::{Family, IfName, TAP_QUEUE_FRAMES};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -20,11 +20,10 @@
 
 use crate::candidate::{Candidate, Named, candidates, plausible, rank_of, usable};
 use crate::host::HostView;
-use crate::net::Family;
 use crate::policy::Policy;
 use crate::record::{Link, LinkKind};
 use crate::time::{Instant, earliest};
-use pasta_ipc::types::Follow;
+use pasta_ipc::types::{Family, Follow};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;

@@ -13,10 +13,10 @@
 //! Then the lowest metric wins, then the higher router preference, then the kernel's order.
 
 use crate::host::{HostView, Routing};
-use crate::net::{Family, Prefix, is_link_local};
+use crate::net::is_link_local;
 use crate::policy::Policy;
 use crate::record::{Address, Link, LinkKind, Route};
-use pasta_ipc::types::Tunnels;
+use pasta_ipc::types::{Family, Prefix, Tunnels};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -3,7 +3,7 @@
 
 use crate::bind::{Binding, Reason};
 use crate::desired::Wanted;
-use crate::net::Family;
+use pasta_ipc::types::Family;
 use std::fmt;
 use std::time::Duration;
 

@@ -15,11 +15,10 @@ mod neighbour;
 mod route;
 mod rule;
 
-use crate::net::Family;
 use crate::record::Record;
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::AddressFamily;
-use pasta_ipc::types::MacAddr;
+use pasta_ipc::types::{Family, MacAddr};
 use std::fmt;
 use std::net::IpAddr;
 

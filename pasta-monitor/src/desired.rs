@@ -15,10 +15,10 @@
 use crate::bind::{Binding, Template};
 use crate::candidate::{Named, default_route_through, is_neighbourhood, usable};
 use crate::host::{HostView, MAX_ADDRESSES, MAX_ROUTES_OF_LINK, Routing};
-use crate::net::{Family, PerFamily, Prefix, is_link_local, link_local_of};
+use crate::net::{PerFamily, is_link_local};
 use crate::policy::{FamilyPolicy, Policy};
 use crate::record::{Address, Route};
-use pasta_ipc::types::{IfName, MacAddr, Mtu};
+use pasta_ipc::types::{Family, IfName, MacAddr, Mtu, Prefix};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -217,7 +217,7 @@ pub fn joined(wanted: PerFamily<Option<Wanted>>, ipv6: bool, tap_mac: MacAddr) -
         *desired.assigned.get_mut(family) = Some(assigned);
         desired.left_out += left_out;
         if family == Family::V6 {
-            desired.addresses.push(WantedAddress::new(link_local_of(tap_mac)));
+            desired.addresses.push(WantedAddress::new(Prefix::link_local_of(tap_mac)));
             // The kernel puts the newest first, and prefers what is first among equals as source.
             addresses.reverse();
         }
@@ -349,7 +349,7 @@ impl Sources<'_> {
         if !self.asked.addresses.is_empty() {
             return Vec::new();
         }
-        let peer = |it: &Address| Prefix::new(it.peer?, it.prefix.bits()).map(Prefix::network);
+        let peer = |it: &Address| Prefix::new(it.peer?, it.prefix.bits()).ok().map(Prefix::network);
         let peers = self.of_template().into_iter().filter_map(peer);
         peers.map(|destination| WantedRoute { destination, ..self.usual_route() }).collect()
     }

@@ -21,8 +21,9 @@
 
 use crate::host;
 use crate::interest::{Interest, Wanted};
-use crate::net::{Family, PerFamily};
+use crate::net::PerFamily;
 use libc::sock_filter as Instruction;
+use pasta_ipc::types::Family;
 use std::collections::BTreeSet;
 
 // linux/bpf_common.h.

@@ -2,8 +2,9 @@
 //! [`HostView`]: what the host has, made of complete dumps.
 
 use crate::decode::Notice;
-use crate::net::{Family, PerFamily, is_link_local};
+use crate::net::{PerFamily, is_link_local};
 use crate::record::{Address, Collect, Hop, Link, Record, Route};
+use pasta_ipc::types::Family;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

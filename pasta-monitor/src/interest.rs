@@ -7,10 +7,10 @@
 use crate::bind::Binding;
 use crate::candidate::{default_route_through, plausible};
 use crate::host::{HostView, WIDE};
-use crate::net::{Family, PerFamily};
+use crate::net::PerFamily;
 use crate::policy::Policy;
 use crate::record::{Link, LinkKind, Route};
-use pasta_ipc::types::Follow;
+use pasta_ipc::types::{Family, Follow};
 use std::collections::BTreeSet;
 
 /// Most links that one list holds. Chosen: a filter of four such lists is accepted by every kernel; a

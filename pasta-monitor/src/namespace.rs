@@ -7,8 +7,9 @@
 
 use crate::desired::{WantedAddress, WantedRoute};
 use crate::host::TABLE_MAIN;
-use crate::net::{Family, Prefix, is_link_local};
+use crate::net::is_link_local;
 use crate::record::{Address, AddressGeneration, Collect, Link, Record, Route};
+use pasta_ipc::types::{Family, Prefix};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

@@ -13,9 +13,9 @@
 
 use crate::desired::{Desired, WantedAddress, WantedRoute, is_neighbour, neighbourhood};
 use crate::namespace::{NamespaceView, Owner};
-use crate::net::Family;
 use crate::op::NamespaceOp;
 use crate::record::AddressGeneration;
+use pasta_ipc::types::Family;
 
 /// What to do, in order. The new state is published to the datapath between the two lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

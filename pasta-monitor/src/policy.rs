@@ -1,9 +1,10 @@
 #![forbid(unsafe_code)]
 //! [`Policy`]: what the command line asks for.
 
-use crate::net::{Family, PerFamily, Prefix};
+use crate::net::PerFamily;
 use pasta_ipc::types::{
-    Configure, Follow, Following, IfName, MacAddr, MonitorStart, Mtu, MtuSource, Service,
+    Configure, Family, Follow, Following, IfName, MacAddr, MonitorStart, Mtu, MtuSource, Prefix,
+    Service,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -88,16 +89,12 @@ impl From<&MonitorStart> for Policy {
             families: PerFamily {
                 v4: FamilyPolicy {
                     service: start.ipv4,
-                    addresses: v4
-                        .filter_map(|it| Prefix::new(it.address().into(), it.prefix()))
-                        .collect(),
+                    addresses: v4.copied().map(Prefix::from).collect(),
                     gateway: start.ipv4_gateway.map(IpAddr::V4),
                 },
                 v6: FamilyPolicy {
                     service: start.ipv6,
-                    addresses: v6
-                        .filter_map(|it| Prefix::new(it.address().into(), it.prefix()))
-                        .collect(),
+                    addresses: v6.copied().map(Prefix::from).collect(),
                     gateway: start.ipv6_gateway.map(IpAddr::V6),
                 },
             },

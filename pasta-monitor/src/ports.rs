@@ -7,10 +7,9 @@
 
 pub mod sock_diag;
 
-use crate::net::Family;
 use crate::time::Instant;
 use pasta_ipc::forward::{LoopbackTarget, PortSet, PortSide, PortSnapshot, Transport};
-use pasta_ipc::types::Generation;
+use pasta_ipc::types::{Family, Generation};
 use sock_diag::{Listening, Malformed, Part};
 use std::fmt;
 use std::time::Duration;

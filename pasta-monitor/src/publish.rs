@@ -4,9 +4,9 @@
 use crate::bind::Binding;
 use crate::desired::{Assigned, Desired};
 use crate::namespace::NamespaceView;
-use crate::net::{Family, PerFamily};
+use crate::net::PerFamily;
 use pasta_ipc::types::{
-    AddressLosses, Bounded, Completeness, FamilySnapshot, FamilyState, Generation, Mtu,
+    AddressLosses, Bounded, Completeness, Family, FamilySnapshot, FamilyState, Generation, Mtu,
     NetworkSnapshot,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,8 +1,7 @@
 #![forbid(unsafe_code)]
 //! What one netlink message says, checked in full. Host and namespace are read as these.
 
-use crate::net::{Family, Prefix};
-use pasta_ipc::types::MacAddr;
+use pasta_ipc::types::{Family, MacAddr, Prefix};
 use std::net::IpAddr;
 
 /// A link.

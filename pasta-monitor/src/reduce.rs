@@ -14,11 +14,11 @@ use crate::desired::{
 };
 use crate::host::HostView;
 use crate::namespace::{FoundAddress, NamespaceView, Owner};
-use crate::net::{Family, PerFamily, Prefix, is_link_local};
+use crate::net::{PerFamily, is_link_local};
 use crate::policy::Policy;
 use crate::record::Address;
 use crate::time::{Instant, earliest};
-use pasta_ipc::types::{AddressLosses, Follow, IfName, MacAddr, Mtu, Rename};
+use pasta_ipc::types::{AddressLosses, Family, Follow, IfName, MacAddr, Mtu, Prefix, Rename};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::forward::Watched;
 use pasta_ipc::message::{Hello, Message};
-use pasta_ipc::types::{Bounded, MonitorStart, TapUse, Text, UserId};
+use pasta_ipc::types::{Bounded, Family, MonitorStart, TapUse, Text, UserId};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
     SupervisorToMonitor,
@@ -25,7 +25,6 @@ use pasta_monitor::bind::Binding;
 use pasta_monitor::desired::{Desired, tap_name};
 use pasta_monitor::host::HostView;
 use pasta_monitor::log::Log;
-use pasta_monitor::net::Family;
 use pasta_monitor::netlink::{self, Netlink};
 use pasta_monitor::peer::{DatapathPhase, SupervisorPhase, ToDatapath, ToSupervisor};
 use pasta_monitor::policy::Policy;

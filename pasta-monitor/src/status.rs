@@ -15,12 +15,12 @@ use crate::bind::Binding;
 use crate::candidate::{Named, candidates, plausible, usable};
 use crate::host::HostView;
 use crate::namespace::{NamespaceView, Owner};
-use crate::net::{Family, is_link_local};
+use crate::net::is_link_local;
 use crate::policy::Policy;
 use crate::record::{Link, LinkKind};
 use crate::reduce::State;
 use crate::time::Instant;
-use pasta_ipc::types::{Follow, Tunnels};
+use pasta_ipc::types::{Family, Follow, Tunnels};
 use std::fmt;
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! `RTM_NEWADDR`.
 
 use super::{Unreadable, ip_address};
-use crate::net::{Family, Prefix};
 use crate::record::{Address, Record};
 use netlink_packet_core::{NlasIterator, parse_u8, parse_u32};
+use pasta_ipc::types::{Family, Prefix};
 
 // linux/if_addr.h.
 const IFA_ADDRESS: u16 = 1;
@@ -69,8 +69,8 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     if [Some(ours), peer].into_iter().flatten().any(|it| Family::of(it) != family) {
         return Err(Unreadable::Invalid("address of another family than its message"));
     }
-    let prefix =
-        Prefix::new(ours, bits).ok_or(Unreadable::Invalid("prefix longer than the address"))?;
+    let prefix = Prefix::new(ours, bits)
+        .map_err(|_| Unreadable::Invalid("prefix longer than the address"))?;
 
     let first_bit = has(IFA_F_SECONDARY);
     Ok(Record::Address(Address {

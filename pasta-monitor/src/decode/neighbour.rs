@@ -1,9 +1,9 @@
 //! `RTM_NEWNEIGH`.
 
 use super::{Unreadable, ip_address, mac_address};
-use crate::net::Family;
 use crate::record::{Neighbour, Record};
 use netlink_packet_core::NlasIterator;
+use pasta_ipc::types::Family;
 
 // linux/neighbour.h.
 const NDA_DST: u16 = 1;

@@ -1,13 +1,13 @@
 //! `RTM_NEWROUTE`.
 
 use super::{Unreadable, family};
-use crate::net::{Family, Prefix};
 use crate::record::{Hop, Record, Route};
 use netlink_packet_core::Parseable;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop,
     RouteNextHopFlags, RoutePreference, RouteType, RouteVia,
 };
+use pasta_ipc::types::{Family, Prefix};
 use std::net::IpAddr;
 
 pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
@@ -72,7 +72,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
 
     let len = header.destination_prefix_length;
     let destination = match destination {
-        Some(address) => Prefix::new(address, len),
+        Some(address) => Prefix::new(address, len).ok(),
         None if len == 0 => Some(Prefix::everything(family)),
         None => None,
     };

@@ -12,7 +12,7 @@ fn of(host: &Host, policy: &Policy) -> Desired {
 
 /// The addresses of one family, as text, without the tap's link-local one.
 fn addresses(desired: &Desired, family: Family) -> Vec<String> {
-    let own = link_local_of(MAC);
+    let own = Prefix::link_local_of(MAC);
     let addresses = desired.addresses.iter().map(|it| it.prefix);
     let wanted = addresses.filter(|it| it.family() == family && *it != own);
     wanted.map(|it| it.to_string()).collect()
@@ -50,7 +50,7 @@ fn without_a_host_network_there_is_local_mode() {
     assert_eq!(routes(&desired, Family::V4), ["0.0.0.0/0 via 169.254.2.2 metric 0"]);
     assert_eq!(addresses(&desired, Family::V6), [""; 0]);
     assert_eq!(routes(&desired, Family::V6), [""; 0]);
-    assert!(desired.addresses.iter().any(|it| it.prefix == link_local_of(MAC)));
+    assert!(desired.addresses.iter().any(|it| it.prefix == Prefix::link_local_of(MAC)));
     let v4 = desired.assigned.v4.unwrap();
     assert_eq!(v4.gateway, Some(ip("169.254.2.2")));
     assert_eq!((v4.our_address, v4.host_primary), (v4.gateway, None));

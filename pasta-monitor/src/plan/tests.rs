@@ -1,9 +1,8 @@
 use super::*;
 use crate::namespace::{FoundAddress, FoundRoute};
-use crate::net::Prefix;
 use crate::net::testing::{ip, mac, net};
 use crate::record::{Link, LinkKind};
-use pasta_ipc::types::Mtu;
+use pasta_ipc::types::{Mtu, Prefix};
 use proptest::prelude::*;
 
 fn wanted(prefix: &str) -> WantedAddress {

@@ -4,8 +4,8 @@
 //! Of each socket we use five fields of fixed place, so they are read where they are: with thousands of
 //! listeners, nothing is allocated for any of them.
 
-use crate::net::Family;
 use pasta_ipc::forward::Transport;
+use pasta_ipc::types::Family;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -152,7 +152,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 impl World {
     fn step(&mut self, step: Step) {
-        let everything = crate::net::Prefix::everything(Family::V4);
+        let everything = Prefix::everything(Family::V4);
         match step {
             Step::Host(uplinks, gone) => return self.see(host_of(uplinks), gone),
             Step::Wait(ms) => return self.wait(Duration::from_millis(ms)),
@@ -435,8 +435,7 @@ fn a_secondary_address_that_went_with_its_primary_comes_back() {
 fn a_default_route_that_users_replaced_returns_when_theirs_goes() {
     let mut world = following();
     let is_ours = |it: &&FoundRoute| {
-        it.owner == Owner::Ours
-            && it.route.destination == crate::net::Prefix::everything(Family::V4)
+        it.owner == Owner::Ours && it.route.destination == Prefix::everything(Family::V4)
     };
     assert!(world.namespace.routes.iter().any(|it| is_ours(&it)));
     world.step(Step::UserTakesDefault(true));
