@@ -5,14 +5,13 @@
 
 use crate::codec::{self, DecodeError};
 use crate::message::{Hello, Message, PROTOCOL_VERSION};
-use crate::sys::own_received;
+use crate::sys::{self, Datagram};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -180,22 +179,10 @@ impl<Out: Message, In: Message> Channel<Out, In> {
         // dropped by the kernel before we could own it, and shows as MSG_CTRUNC.
         let mut control =
             if In::MAX_FDS == 0 { Vec::new() } else { nix::cmsg_space!([i32; MAX_FDS]) };
-        let (len, fds, flags) = loop {
-            let mut slices = [IoSliceMut::new(&mut buffer)];
+        let Datagram { len, fds, flags } = loop {
             let room = (In::MAX_FDS > 0).then_some(control.as_mut_slice());
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, room, flags) {
-                Ok(result) => {
-                    let mut fds = Vec::new();
-                    if In::MAX_FDS > 0 && !result.flags.contains(MsgFlags::MSG_CTRUNC) {
-                        for record in result.cmsgs().map_err(|e| ReceiveError::Io(e.into()))? {
-                            if let ControlMessageOwned::ScmRights(raw) = record {
-                                fds.extend(own_received(raw));
-                            }
-                        }
-                    }
-                    break (result.bytes, fds, result.flags);
-                }
+            match sys::receive(self.socket.as_fd(), &mut buffer, room) {
+                Ok(datagram) => break datagram,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Err(ReceiveError::WouldBlock),
                 Err(Errno::ECONNRESET) => return Err(ReceiveError::Closed),
