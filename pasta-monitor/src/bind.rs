@@ -238,7 +238,7 @@ impl Tracker {
             }
             Err(loss) => {
                 self.wish = None;
-                let named = at.policy.template.is_some();
+                let named = at.policy.template(at.family).is_some();
                 let free = at.policy.following.follow == Follow::Roam || named;
                 let (why, since) = held.unwrap_or((loss, at.now));
                 let due = at.policy.hold().map(|hold| since + hold);
@@ -272,7 +272,8 @@ impl Tracker {
         found: &[Candidate<'_>],
         template: &Template,
     ) -> Option<(Reason, Move)> {
-        let free = at.policy.following.follow == Follow::Roam && at.policy.template.is_none();
+        let free =
+            at.policy.following.follow == Follow::Roam && at.policy.template(at.family).is_none();
         let ours = rank_of(found, template.index);
         // Without a default route on either side there is nothing to gain, but to leave a tunnel.
         let is_tunnel = |kind| kind == LinkKind::Tunnel;
@@ -331,7 +332,7 @@ impl Template {
     /// The template as it is: with its present name and primary address.
     fn look(&self, at: Situation<'_>) -> Result<Self, Loss> {
         let link = self.find(at).ok_or(Loss::Gone)?;
-        let named = Named::from(at.policy);
+        let named = Named::of(at.policy, at.family);
         if !link.up {
             return Err(Loss::Down);
         }
@@ -360,7 +361,7 @@ impl Template {
         let gone = self.gone || at.gone.contains(&self.index);
         let same = same.filter(|it| !gone && it.kind == self.kind);
         let by_name = || {
-            let name = match (&at.policy.template, at.policy.following.follow) {
+            let name = match (at.policy.template(at.family), at.policy.following.follow) {
                 (Some(name), _) => name.as_str(),
                 (None, Follow::Sticky) => &self.name,
                 (None, _) => return None,

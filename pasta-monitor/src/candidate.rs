@@ -67,7 +67,7 @@ pub struct DefaultRoute {
 
 /// The interfaces that could be the template, best first.
 pub fn candidates<'a>(host: &'a HostView, policy: &Policy, family: Family) -> Vec<Candidate<'a>> {
-    if let Some(name) = &policy.template {
+    if let Some(name) = policy.template(family) {
         let named = host.links.values().find(|link| link.name == name.as_str() && link.up);
         let rank = Rank { without_default: false, tunnel: false, metric: 0, reluctance: 0 };
         return named
@@ -229,9 +229,10 @@ pub enum Named {
     No,
 }
 
-impl From<&Policy> for Named {
-    fn from(policy: &Policy) -> Self {
-        if policy.template.is_some() { Self::Yes } else { Self::No }
+impl Named {
+    /// Whether the template of `family` was named.
+    pub fn of(policy: &Policy, family: Family) -> Self {
+        if policy.template(family).is_some() { Self::Yes } else { Self::No }
     }
 }
 

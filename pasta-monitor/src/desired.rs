@@ -18,7 +18,7 @@ use crate::host::{HostView, MAX_ADDRESSES, MAX_ROUTES_OF_LINK, Routing};
 use crate::net::{PerFamily, is_link_local};
 use crate::policy::{FamilyPolicy, Policy};
 use crate::record::{Address, Route};
-use pasta_ipc::types::{Family, IfName, MacAddr, Mtu, Prefix};
+use pasta_ipc::types::{CopyAddresses, CopyRoutes, Family, IfName, MacAddr, Mtu, Prefix};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -169,7 +169,8 @@ pub fn wanted(
 ) -> Wanted {
     let asked = policy.families.get(family);
     let before = before.map_or(&[][..], |it| &it.addresses);
-    let sources = Sources { host, asked, template, family, named: Named::from(policy), before };
+    let sources =
+        Sources { host, asked, template, family, named: Named::of(policy, family), before };
     let mut addresses = sources.addresses();
     let mut left_out = addresses.len().saturating_sub(MAX_ADDRESSES);
     addresses.truncate(MAX_ADDRESSES);
@@ -259,7 +260,13 @@ impl Sources<'_> {
             return self.asked.addresses.iter().copied().map(WantedAddress::new).collect();
         }
         match (self.template, self.family) {
-            (Some(_), _) => self.of_template().into_iter().map(reproduced).collect(),
+            (Some(_), _) => {
+                let most = match self.asked.copied {
+                    CopyAddresses::All => usize::MAX,
+                    CopyAddresses::PrimaryOnly => 1,
+                };
+                self.of_template().into_iter().take(most).map(reproduced).collect()
+            }
             (None, Family::V4) => {
                 let prefix = Prefix::new(LOCAL_ADDRESS.into(), LOCAL_PREFIX)
                     .expect("the constant is within the width of IPv4");
@@ -301,7 +308,8 @@ impl Sources<'_> {
     }
 
     fn routes(&self, gateway: Option<IpAddr>, addresses: &[WantedAddress]) -> Vec<WantedRoute> {
-        let on_request = self.asked.gateway.is_some();
+        let on_request =
+            self.asked.gateway.is_some() || self.asked.routes == CopyRoutes::DefaultOnly;
         let Some(template) = self.template.filter(|_| !on_request) else {
             let wanted = on_request || self.family == Family::V4;
             let default = |_| WantedRoute { gateway, ..self.usual_route() };

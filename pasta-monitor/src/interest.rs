@@ -54,9 +54,10 @@ impl Interest {
             Binding::Bound(_) => Wanted::OfLinks,
         });
         let templates = templates(bindings);
-        let named =
-            |link: &Link| policy.template.as_ref().is_some_and(|it| it.as_str() == link.name);
-        let sticks = policy.following.follow != Follow::Roam || policy.template.is_some();
+        let names: Vec<_> =
+            Family::BOTH.into_iter().filter_map(|family| policy.template(family)).collect();
+        let named = |link: &Link| names.iter().any(|name| name.as_str() == link.name);
+        let sticks = policy.following.follow != Follow::Roam || !names.is_empty();
         let is_bound = Family::BOTH.into_iter().all(|family| *families.get(family) != Wanted::All);
         let matters = |link: &Link| {
             let counts = || match link.kind {

@@ -3,8 +3,8 @@
 
 use crate::net::PerFamily;
 use pasta_ipc::types::{
-    Configure, Family, Follow, Following, IfName, MacAddr, MonitorStart, Mtu, MtuSource, Prefix,
-    Service,
+    Configure, CopyAddresses, CopyRoutes, Family, Follow, Following, IfName, MacAddr, MonitorStart,
+    Mtu, MtuSource, Prefix, Service,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,8 +16,6 @@ pub struct Policy {
     pub families: PerFamily<FamilyPolicy>,
     /// Whether the namespace is configured at all (`--config-net`).
     pub configure: Configure,
-    /// The only interface that may be the template (`-i`).
-    pub template: Option<IfName>,
     /// Name of the tap (`-I`). Never compared with names of the host's interfaces.
     pub tap_name: Option<IfName>,
     /// MTU of the tap; none leaves what the kernel chose.
@@ -37,12 +35,23 @@ pub struct FamilyPolicy {
     pub addresses: Vec<Prefix>,
     /// Gateway for the namespace instead of the host's routes (`-g`).
     pub gateway: Option<IpAddr>,
+    /// The only interface that may be the template (`-i`, `--outbound-if4`, `--outbound-if6`).
+    pub template: Option<IfName>,
+    /// Which of the template's routes are reproduced.
+    pub routes: CopyRoutes,
+    /// Which of its addresses are.
+    pub copied: CopyAddresses,
 }
 
 impl Policy {
     /// Whether `family` is served.
     pub fn serves(&self, family: Family) -> bool {
         self.families.get(family).service == Service::On
+    }
+
+    /// The only interface that may be the template of `family`.
+    pub fn template(&self, family: Family) -> Option<&IfName> {
+        self.families.get(family).template.as_ref()
     }
 
     /// Whether the host is watched after start.
@@ -91,15 +100,20 @@ impl From<&MonitorStart> for Policy {
                     service: start.ipv4,
                     addresses: v4.copied().map(Prefix::from).collect(),
                     gateway: start.ipv4_gateway.map(IpAddr::V4),
+                    template: start.template.clone().or(start.ipv4_outbound_interface.clone()),
+                    routes: start.routes,
+                    copied: start.addresses,
                 },
                 v6: FamilyPolicy {
                     service: start.ipv6,
                     addresses: v6.copied().map(Prefix::from).collect(),
                     gateway: start.ipv6_gateway.map(IpAddr::V6),
+                    template: start.template.clone().or(start.ipv6_outbound_interface.clone()),
+                    routes: start.routes,
+                    copied: start.addresses,
                 },
             },
             configure: start.configure,
-            template: start.template.clone(),
             tap_name: start.tap_name.clone(),
             mtu: start.mtu,
             tap_mac: start.tap_mac,
@@ -114,11 +128,17 @@ pub(crate) mod testing {
 
     /// `pasta --config-net` without further options.
     pub(crate) fn plain() -> Policy {
-        let family = || FamilyPolicy { service: Service::On, addresses: Vec::new(), gateway: None };
+        let family = || FamilyPolicy {
+            service: Service::On,
+            addresses: Vec::new(),
+            gateway: None,
+            template: None,
+            routes: CopyRoutes::All,
+            copied: CopyAddresses::All,
+        };
         Policy {
             families: PerFamily::each(|_| family()),
             configure: Configure::Namespace,
-            template: None,
             tap_name: None,
             mtu: Some(Mtu::DEFAULT),
             tap_mac: None,
@@ -128,6 +148,11 @@ pub(crate) mod testing {
 
     /// As `plain`, with `-i NAME`.
     pub(crate) fn named(name: &str) -> Policy {
-        Policy { template: Some(IfName::try_from(name.to_owned()).unwrap()), ..plain() }
+        let mut policy = plain();
+        for family in Family::BOTH {
+            let name = IfName::try_from(name.to_owned()).unwrap();
+            policy.families.get_mut(family).template = Some(name);
+        }
+        policy
     }
 }

@@ -153,15 +153,16 @@ impl State {
         PerFamily::each(|family| self.families.get(family).tracker.binding().clone())
     }
 
-    /// The present name of the template, where it is another than the one that was asked for (`-i`):
-    /// it was renamed, and is the template all the same.
-    pub fn renamed_template(&self) -> Option<&str> {
-        let asked = self.policy.template.as_ref()?.as_str();
-        let name = |family| match self.families.get(family).tracker.binding() {
-            Binding::Bound(template) => Some(template.name.as_str()),
+    /// The name that was asked for (`-i`) and the present name of the template, where they differ: it was
+    /// renamed, and is the template all the same.
+    pub fn renamed_template(&self) -> Option<(&str, &str)> {
+        let names = |family| match self.families.get(family).tracker.binding() {
+            Binding::Bound(template) => {
+                Some((self.policy.template(family)?.as_str(), template.name.as_str()))
+            }
             _ => None,
         };
-        Family::BOTH.into_iter().filter_map(name).find(|name| *name != asked)
+        Family::BOTH.into_iter().filter_map(names).find(|(asked, name)| asked != name)
     }
 
     /// Since when the binding of `family` is of its kind and to its template.

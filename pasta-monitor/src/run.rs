@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::forward::Watched;
 use pasta_ipc::message::{Hello, Message};
-use pasta_ipc::types::{Bounded, Family, MonitorStart, TapUse, Text, UserId};
+use pasta_ipc::types::{Bounded, Family, IfName, MacAddr, MonitorStart, TapUse, Text, UserId};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
     SupervisorToMonitor,
@@ -34,6 +34,7 @@ use pasta_monitor::watch::{self, Events};
 use pasta_monitor::{read, sys};
 use seccomp::ports::BindPorts;
 use seccomp::{Confined, Confinement, Keep, Role};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
@@ -75,8 +76,9 @@ pub(crate) fn run(
     }
     enter(start.user_namespace, start.net_namespace)?;
     let tun = match start.what.tap {
-        TapUse::Make => Some(TunDevice::open()?),
-        TapUse::Given | TapUse::None => None,
+        TapUse::Make => Some(TapSource::Device(TunDevice::open()?)),
+        TapUse::Given => Some(TapSource::Given),
+        TapUse::None => None,
     };
     let socket = netlink::open_here().map_err(RunError::Netlink)?;
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
@@ -175,9 +177,17 @@ fn enter(user: OwnedFd, net: OwnedFd) -> Result<(), RunError> {
     setns(&net, CloneFlags::CLONE_NEWNET).map_err(RunError::EnterNet)
 }
 
+/// Where the tap comes from.
+enum TapSource {
+    /// It is made with this.
+    Device(TunDevice),
+    /// The datapath gets it from the supervisor (`-F`); its name and link-layer address are in `Start`.
+    Given,
+}
+
 /// What was opened while it still could be.
 struct Prepared {
-    tun: TunDevice,
+    tun: TapSource,
     socket: OwnedFd,
     namespace_events: OwnedFd,
     host_events: Option<OwnedFd>,
@@ -209,14 +219,23 @@ async fn configure(
 
     let policy = state.policy();
     let name = tap_name(policy, &state.bindings());
-    let tap = prepared.tun.make(&name, policy.tap_mac)?;
-    let index = nix::net::if_::if_nametoindex(tap.info.name.as_str()).map_err(RunError::NoTap)?;
-    let mac = tap.info.mac;
-    let ready = MonitorToSupervisor::TapReady(tap.info);
-    if !supervisor.tell(&ready, &[tap.fd.as_fd()]).await? {
-        return Ok(None);
-    }
-    drop(tap.fd);
+    let (index, mac) = match prepared.tun {
+        // A tap of another namespace is no link here: then there is nothing to read of it.
+        TapSource::Given => (
+            nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0),
+            policy.tap_mac.unwrap_or(MacAddr::OURS_BY_DEFAULT),
+        ),
+        TapSource::Device(device) => {
+            let tap = device.make(&name, policy.tap_mac)?;
+            let index = nix::net::if_::if_nametoindex(tap.info.name.as_str());
+            let mac = tap.info.mac;
+            let ready = MonitorToSupervisor::TapReady(tap.info);
+            if !supervisor.tell(&ready, &[tap.fd.as_fd()]).await? {
+                return Ok(None);
+            }
+            (index.map_err(RunError::NoTap)?, mac)
+        }
+    };
 
     let namespace = Namespace::new(Netlink::start(prepared.socket), index);
     namespace.lengthen_queue(log).await;
@@ -235,14 +254,16 @@ fn subscribe(socket: OwnedFd, (side, groups): (&str, &[u32]), log: &Log) -> Opti
 
 /// An interface that was named and is not there is waited for; where nothing is followed, in vain.
 fn check_template(state: &State, log: &Log) -> Result<(), RunError> {
-    let Some(name) = &state.policy().template else { return Ok(()) };
-    if state.host().links.values().any(|link| link.name == name.as_str()) {
-        return Ok(());
+    let policy = state.policy();
+    let exists = |name: &IfName| state.host().links.values().any(|it| it.name == name.as_str());
+    let served = Family::BOTH.into_iter().filter(|family| policy.serves(*family));
+    let named: BTreeSet<_> = served.filter_map(|family| policy.template(family)).collect();
+    for name in named.into_iter().filter(|name| !exists(name)) {
+        if !policy.follows() {
+            return Err(RunError::NoTemplate(name.clone()));
+        }
+        log.warn(&format!("interface \"{name}\" does not exist on the host: it is waited for"));
     }
-    if !state.policy().follows() {
-        return Err(RunError::NoTemplate(name.clone()));
-    }
-    log.warn(&format!("interface \"{name}\" (-i) does not exist on the host"));
     Ok(())
 }
 

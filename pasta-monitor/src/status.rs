@@ -206,9 +206,9 @@ fn of_policy(policy: &Policy) -> String {
         if asked.gateway.is_some() {
             pinned.push(format!("{family} gateway"));
         }
-    }
-    if let Some(name) = &policy.template {
-        pinned.push(format!("template {name}"));
+        if let Some(name) = &asked.template {
+            pinned.push(format!("{family} template {name}"));
+        }
     }
     if let Some(name) = &policy.tap_name {
         pinned.push(format!("tap name {name}"));
@@ -246,13 +246,13 @@ fn some_of(list: impl Iterator<Item = String>) -> String {
 
 /// Why a link is no candidate.
 fn why_not(host: &HostView, policy: &Policy, family: Family, link: &Link) -> &'static str {
-    let named = policy.template.as_ref().map(|it| it.as_str() == link.name);
+    let named = policy.template(family).map(|it| it.as_str() == link.name);
     match named {
         Some(false) => "not named",
         _ if !link.up => "down",
         None if link.enslaved => "enslaved",
         None if !plausible(link) => "no carrier",
-        _ if usable(host, link.index, family, Named::from(policy)).is_empty() => {
+        _ if usable(host, link.index, family, Named::of(policy, family)).is_empty() => {
             "no usable address"
         }
         _ if link.kind == LinkKind::Tunnel && policy.following.tunnels == Tunnels::Never => {

@@ -20,6 +20,7 @@ use crate::background::{self, Caller};
 use crate::bound_listeners::{BoundListeners, ListenError};
 use crate::children::{Children, Event, StartedHelpers};
 use crate::existing::{OpenError, OpenNamespace};
+use crate::given_tap::{GivenTap, GivenTapError};
 use crate::helpers::{self, Executables, FindError};
 use crate::host::{self, RouteSockets};
 use crate::identity::{self, Identity, IdentityError, Privilege};
@@ -60,6 +61,8 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) enum LaunchError {
     /// The namespace to attach to cannot be used.
     Open(OpenError),
+    /// The tap that was handed over cannot be used.
+    GivenTap(GivenTapError),
     /// The PID file cannot be written.
     PidFile(PidFileError),
     /// The log file cannot be written.
@@ -102,6 +105,7 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(error) => write!(f, "{error}"),
+            Self::GivenTap(error) => write!(f, "{error}"),
             Self::PidFile(error) => write!(f, "{error}"),
             Self::LogFile(error) => write!(f, "{error}"),
             Self::NamespaceEnded => f.write_str("the namespace has ended"),
@@ -133,6 +137,7 @@ impl std::error::Error for LaunchError {
         match self {
             // Their text is ours; the next cause is theirs.
             Self::Open(error) => error.source(),
+            Self::GivenTap(error) => error.source(),
             Self::PidFile(error) => error.source(),
             Self::LogFile(error) => error.source(),
             Self::Identity(error) => error.source(),
@@ -164,6 +169,8 @@ pub(crate) struct Prepared {
     forwards: Forwards,
     listeners: BoundListeners,
     files: OpenFiles,
+    /// The tap that the caller has made.
+    given: Option<GivenTap>,
     /// The namespace to attach to.
     existing: Option<OpenNamespace>,
 }
@@ -180,7 +187,11 @@ impl Prepared {
     /// # Errors
     ///
     /// [`LaunchError`].
-    pub(crate) fn new(options: &Options, log: &mut Log) -> Result<Self, LaunchError> {
+    pub(crate) fn new(
+        options: &Options,
+        tap: Option<OwnedFd>,
+        log: &mut Log,
+    ) -> Result<Self, LaunchError> {
         let (services, warnings) =
             options.services(host::kernel_families()).map_err(LaunchError::Options)?;
         for warning in options.warnings.iter().chain(&warnings) {
@@ -199,6 +210,8 @@ impl Prepared {
         };
         let pid = options.files.pid.as_deref().map(PidFile::open).transpose();
         let files = OpenFiles { pid: pid.map_err(LaunchError::PidFile)? };
+        let given = options.files.tap.filter(|_| options.tap() == TapUse::Given);
+        let given = given.map(|number| GivenTap::new(number, tap)).transpose();
         let existing = match &options.target {
             Target::Command(_) => None,
             Target::Existing(existing) => {
@@ -217,6 +230,7 @@ impl Prepared {
             services,
             forwards,
             files,
+            given: given.map_err(LaunchError::GivenTap)?,
             existing,
         })
     }
@@ -274,6 +288,7 @@ impl Prepared {
             forwards: self.forwards,
             listeners: self.listeners,
             files: self.files,
+            given: self.given,
             run_as,
         };
         match watched {
@@ -468,6 +483,7 @@ pub(crate) struct Starting<'a> {
     forwards: Forwards,
     listeners: BoundListeners,
     files: OpenFiles,
+    given: Option<GivenTap>,
     /// The user that the monitor is to become.
     run_as: Option<UserId>,
 }
@@ -479,7 +495,8 @@ impl<'a> Starting<'a> {
     ///
     /// [`LaunchError`]; everything that was started has been killed.
     pub(crate) fn connect(self) -> Result<Connected<'a>, LaunchError> {
-        let Self { progress, options, services, routes, forwards, listeners, files, run_as } = self;
+        let Self { progress, options, services, routes, forwards, listeners, files, given, run_as } =
+            self;
         let keep = Keep {
             net_admin: options.changes_namespace(),
             net_bind_service: seccomp::ports::name_low_port(&forwards.outbound),
@@ -498,9 +515,9 @@ impl<'a> Starting<'a> {
                 true => UserNamespace::Same,
                 false => UserNamespace::Other,
             };
-            let start = SupervisorToMonitor::Start(Box::new(
-                options.monitor_start(&services, &forwards, run_as),
-            ));
+            let given_info = given.as_ref().map(|it| &it.info);
+            let start = options.monitor_start(&services, &forwards, run_as, given_info);
+            let start = SupervisorToMonitor::Start(Box::new(start));
             let fds = [&namespaces.user, &namespaces.net, &routes.events, &routes.dumps];
             let mut fds = fds.map(AsFd::as_fd).to_vec();
             fds.extend(ports.as_ref().map(AsFd::as_fd));
@@ -533,7 +550,8 @@ impl<'a> Starting<'a> {
 
             let tap = match options.tap() {
                 TapUse::Make => Some(progress.wait_for(|received, _| received.tap.take())?),
-                TapUse::Given | TapUse::None => None,
+                TapUse::Given => given.map(|GivenTap { tap, info }| (info, tap)),
+                TapUse::None => None,
             };
             let (info, tap) = tap.unzip();
             if let Some(info) = &info {

@@ -11,6 +11,7 @@ mod cli;
 mod deferred_close;
 mod existing;
 mod follow_options;
+mod given_tap;
 mod helpers;
 mod host;
 mod identity;
@@ -44,7 +45,8 @@ use log::{Log, emit};
 use nix::unistd::{getpid, getsid};
 use options::Options;
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use supervise::{Attachment, Session};
 use target::{Ground, Target};
 
@@ -55,20 +57,16 @@ const ABOVE_STANDARD: u32 = 3;
 const FAILED: i32 = 1;
 
 fn main() {
-    let inherited = InheritedState::take().and_then(|inherited| {
-        #[expect(unsafe_code, reason = "only `main` can know that nothing has been opened")]
-        // SAFETY: nothing in this process has opened a descriptor above 2 yet: this is the start of
-        // `main`, and `InheritedState::take` opens none.
-        unsafe { sys::close_from(ABOVE_STANDARD) }.map(|()| inherited)
-    });
-    let status = match inherited {
-        Ok(caller) => run_with(&caller),
-        Err(error) => {
-            emit(&format!("pasta: cannot harden this process: {error}\n"));
-            FAILED
-        }
+    let status = match InheritedState::take() {
+        Ok(inherited) => run_with(&inherited),
+        Err(error) => not_hardened(&error),
     };
     sys::exit_now(status)
+}
+
+fn not_hardened(error: &io::Error) -> i32 {
+    emit(&format!("pasta: cannot harden this process: {error}\n"));
+    FAILED
 }
 
 fn run_with(inherited: &InheritedState) -> i32 {
@@ -94,6 +92,13 @@ fn run_with(inherited: &InheritedState) -> i32 {
             return FAILED;
         }
     };
+    #[expect(unsafe_code, reason = "only `main` can know that nothing has been opened")]
+    // SAFETY: nothing in this process has opened a descriptor above 2 yet: this is the start of `main`,
+    // and neither `InheritedState::take` nor reading the command line opens one.
+    let tap = match unsafe { sys::close_from(ABOVE_STANDARD, options.files.tap) } {
+        Ok(tap) => tap,
+        Err(error) => return not_hardened(&error),
+    };
     let caller = match &options.target {
         Target::Existing(existing) if existing.ground == Ground::Background => {
             match background::split() {
@@ -111,7 +116,7 @@ fn run_with(inherited: &InheritedState) -> i32 {
         Target::Existing(_) | Target::Command(_) => None,
     };
     let mut log = Log::new(options.log.level);
-    match run(&options, inherited, caller.as_ref(), &mut log) {
+    match run(&options, inherited, tap, caller.as_ref(), &mut log) {
         Ok(status) => status,
         Err(LaunchError::Interrupted(signal)) => termination::interrupted(signal),
         Err(error) => {
@@ -130,6 +135,7 @@ fn run_with(inherited: &InheritedState) -> i32 {
 fn run(
     options: &Options,
     inherited: &InheritedState,
+    tap: Option<OwnedFd>,
     caller: Option<&Caller>,
     log: &mut Log,
 ) -> Result<i32, LaunchError> {
@@ -141,7 +147,7 @@ fn run(
         (Target::Command(_), _) => Attachment::Command(Session::Inherited),
     };
     log.open(&options.log, &options.target, getpid()).map_err(LaunchError::LogFile)?;
-    let starting = Prepared::new(options, log)?.start(options, inherited, caller, log)?;
+    let starting = Prepared::new(options, tap, log)?.start(options, inherited, caller, log)?;
     let Released { confined, children, resolvers, log } =
         starting.connect()?.confirm()?.release(caller)?;
     supervise::run(confined, children, resolvers, attachment, log)

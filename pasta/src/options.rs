@@ -303,22 +303,27 @@ impl Options {
         (self.follows() && ms > 0).then_some(ms)
     }
 
-    /// The monitor's start message; `run_as` is the user that it becomes.
+    /// The monitor's start message; `run_as` is the user that it becomes, `given` the tap that is not to be
+    /// made or configured.
     pub(crate) fn monitor_start(
         &self,
         services: &PerFamily<Service, Service>,
         forwards: &Forwards,
         run_as: Option<UserId>,
+        given: Option<&TapInfo>,
     ) -> MonitorStart {
         MonitorStart {
             ipv4: services.ipv4,
             ipv6: services.ipv6,
-            configure: self.interface.configure,
+            configure: match given {
+                Some(_) => Configure::LoopbackOnly,
+                None => self.interface.configure,
+            },
             tap: self.interface.tap,
             template: self.interface.template.clone(),
-            tap_name: self.interface.name.clone(),
+            tap_name: given.map(|it| it.name.clone()).or(self.interface.name.clone()),
             mtu: self.interface.mtu,
-            tap_mac: self.interface.mac,
+            tap_mac: given.map(|it| it.mac).or(self.interface.mac),
             // They fit: `from_line` refuses longer lists.
             ipv4_addresses: Bounded::truncated(self.interface.addresses.ipv4.iter().copied()).0,
             ipv6_addresses: Bounded::truncated(self.interface.addresses.ipv6.iter().copied()).0,

@@ -1,9 +1,10 @@
 #![allow(unsafe_code)]
 //! System calls that no dependency wraps as this program needs them.
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use pasta_ipc::types::MacAddr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -117,24 +118,126 @@ pub(crate) fn owning_user_namespace(fd: impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }
 
+/// What the kernel says of a tap (`TUNGETIFF`, Documentation/networking/tuntap.rst).
+#[derive(Debug)]
+pub(crate) struct TapRequest {
+    /// Name of its interface, in the namespace where it was made or moved to.
+    pub(crate) name: String,
+    /// `IFF_TAP` and others (`linux/if_tun.h`).
+    pub(crate) flags: libc::c_int,
+}
+
+/// Asks for the name and flags of a tap.
+///
+/// # Errors
+///
+/// `ENOTTY` for another file, `EBADFD` for a tun device without an interface.
+pub(crate) fn tap_request(tap: impl AsFd) -> io::Result<TapRequest> {
+    let mut request = empty_request();
+    interface_ioctl(tap, libc::TUNGETIFF, &mut request)?;
+    // SAFETY: the kernel has filled in this member of the union; any number is a value of its type.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    let name = request.ifr_name.iter().take_while(|octet| **octet != 0);
+    let name = name.map(|octet| octet.to_ne_bytes()[0]).collect();
+    let name = String::from_utf8(name).map_err(io::Error::other)?;
+    Ok(TapRequest { name, flags: libc::c_int::from(flags) & 0xffff })
+}
+
+/// The link-layer address of a tap's interface.
+///
+/// # Errors
+///
+/// `EBADFD` without an interface; `InvalidData` if it is not unicast.
+pub(crate) fn tap_mac(tap: impl AsFd) -> io::Result<MacAddr> {
+    let mut request = empty_request();
+    interface_ioctl(tap, libc::SIOCGIFHWADDR, &mut request)?;
+    // SAFETY: the kernel has filled in this member of the union; any octet is a value of its type.
+    let [a, b, c, d, e, f, ..] = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
+    let octets = [a, b, c, d, e, f].map(|octet| octet.to_ne_bytes()[0]);
+    MacAddr::try_from(octets).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Octets of the virtio-net header of a tap (`TUNGETVNETHDRSZ`).
+///
+/// # Errors
+///
+/// `EBADFD` without an interface.
+pub(crate) fn vnet_header_size(tap: impl AsFd) -> io::Result<libc::c_int> {
+    let mut size: libc::c_int = 0;
+    let fd = tap.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes one `int` at the pointer, which `size` is; it lives until we return and
+    // no pointer is kept. `tap` stays open for as long as it is borrowed.
+    let rc = unsafe { libc::ioctl(fd, libc::TUNGETVNETHDRSZ, &raw mut size) };
+    check(rc.into()).map(|_| size)
+}
+
+fn empty_request() -> libc::ifreq {
+    // SAFETY: the structure consists of integers, arrays of them, and a pointer in a member that
+    // nothing here reads; all zero is a valid value of each.
+    unsafe { std::mem::zeroed() }
+}
+
+/// Carries out a request that takes a `struct ifreq` (netdevice(7)).
+fn interface_ioctl(
+    fd: impl AsFd,
+    number: libc::Ioctl,
+    request: &mut libc::ifreq,
+) -> io::Result<()> {
+    // SAFETY: such a request takes a pointer to one `struct ifreq`, which the kernel reads and may
+    // overwrite; `request` is exactly that, lives until the call returns, and no pointer is kept. `fd`
+    // stays open for as long as it is borrowed.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), number, &raw mut *request) }.into())
+        .map(drop)
+}
+
 /// Requests of `linux/nsfs.h`.
 mod request {
     nix::ioctl_none!(ns_get_userns, 0xb7, 0x1);
     nix::ioctl_none!(ns_get_nstype, 0xb7, 0x3);
 }
 
-/// Closes every descriptor from `first` on.
+/// Closes every descriptor from `first` on but `keep`, which is owned from now on and closed on exec;
+/// none if it is not open.
 ///
 /// # Safety
 ///
-/// No value that is used or dropped later may own a descriptor in that range.
+/// No value may own a descriptor in that range.
 ///
 /// # Errors
 ///
 /// `ENOSYS` before Linux 5.9.
-pub(crate) unsafe fn close_from(first: libc::c_uint) -> io::Result<()> {
-    // SAFETY: as the caller ensures; closing touches no memory.
-    unsafe { close_range(first, libc::c_uint::MAX) }
+pub(crate) unsafe fn close_from(
+    first: libc::c_uint,
+    keep: Option<RawFd>,
+) -> io::Result<Option<OwnedFd>> {
+    let kept = match keep {
+        // SAFETY: the number is looked at only; if it is open it stays so until it is closed below.
+        Some(number) => match fcntl(unsafe { BorrowedFd::borrow_raw(number) }, F_SET_CLOEXEC) {
+            // SAFETY: the call succeeded, so it is open, and as the caller ensures nothing owns it.
+            Ok(_) => Some(unsafe { OwnedFd::from_raw_fd(number) }),
+            Err(_) => None,
+        },
+        None => None,
+    };
+    for (first, last) in around(first, kept.as_ref().map(AsFd::as_fd)) {
+        // SAFETY: as the caller ensures, nothing owns these; closing touches no memory.
+        unsafe { close_range(first, last) }?;
+    }
+    Ok(kept)
+}
+
+const F_SET_CLOEXEC: FcntlArg<'_> = FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC);
+
+/// The ranges from `first` on, below and above `keep`.
+fn around(
+    first: libc::c_uint,
+    keep: Option<BorrowedFd<'_>>,
+) -> impl Iterator<Item = (libc::c_uint, libc::c_uint)> {
+    // A descriptor is not negative.
+    let keep = keep.map(|fd| fd.as_raw_fd().unsigned_abs()).filter(|number| *number >= first);
+    let below = keep.filter(|number| *number > first).map(|number| (first, number - 1));
+    let above = (keep.map_or(first, |number| number + 1), libc::c_uint::MAX);
+    below.into_iter().chain([above])
 }
 
 /// Closes the descriptors from `first` to `last`, both included.
@@ -164,12 +267,7 @@ impl ForkedProcess {
         first: libc::c_uint,
         keep: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
-        // The ranges below and above the kept descriptor, which is not negative; the first one is empty
-        // without one.
-        let keep = keep.map(|fd| fd.as_raw_fd().unsigned_abs()).filter(|number| *number >= first);
-        let below = keep.filter(|number| *number > first).map(|number| (first, number - 1));
-        let above = (keep.map_or(first, |number| number + 1), libc::c_uint::MAX);
-        for (first, last) in below.into_iter().chain([above]) {
+        for (first, last) in around(first, keep) {
             // SAFETY: values that own these descriptors are copies of the parent's. None is dropped in
             // this process, which ends by exec or `exit_now`; all that it still uses is `keep`.
             unsafe { close_range(first, last) }?;

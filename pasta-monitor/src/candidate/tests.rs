@@ -210,7 +210,7 @@ fn a_named_interface_is_the_only_one_and_needs_neither_carrier_nor_route() {
 #[test]
 fn the_name_of_the_tap_has_no_influence() {
     let host = way_out(way_out(Host::default(), 2, 0, |_| {}), 3, 100, |_| {}).0;
-    let policy = Policy { tap_name: named("l3").template, ..plain() };
+    let policy = Policy { tap_name: named("l3").template(Family::V4).cloned(), ..plain() };
     assert_eq!(chosen(&host, &policy, Family::V4), "l2 192.0.2.7");
 }
 

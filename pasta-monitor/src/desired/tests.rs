@@ -312,7 +312,8 @@ fn too_many_routes_lose_ordinary_ones_first() {
 fn the_tap_is_named_by_option_then_template_then_constant() {
     let name =
         |host: &Host, policy: &Policy| tap_name(policy, &bind(&host.0, policy)).as_str().to_owned();
-    let asked = |tap: &str| Policy { tap_name: named(tap).template, ..plain() };
+    let asked =
+        |tap: &str| Policy { tap_name: named(tap).template(Family::V4).cloned(), ..plain() };
     assert_eq!(name(&ordinary(), &asked("foo0")), "foo0");
     assert_eq!(name(&ordinary(), &plain()), "eth0");
     assert_eq!(name(&ordinary_v6(), &plain()), "eth0");
@@ -323,4 +324,33 @@ fn the_tap_is_named_by_option_then_template_then_constant() {
     assert_eq!(name(&lo, &named("lo")), "tap0");
     let odd = Host::default().link(2, "wl\u{e4}n").address(2, "192.0.2.7/24");
     assert_eq!(name(&odd.route(2, "0.0.0.0/0", "", 0), &plain()), "tap0");
+}
+
+#[test]
+fn with_less_to_copy_there_is_one_address_and_one_default_route() {
+    let host = ordinary().address(2, "192.0.2.8/24").route(2, "198.51.100.0/24", "192.0.2.9", 0);
+    let all = of(&host, &plain());
+    assert_eq!(addresses(&all, Family::V4), ["192.0.2.7/24", "192.0.2.8/24"]);
+    assert_eq!(routes(&all, Family::V4).len(), 2);
+    let mut policy = plain();
+    policy.families.v4.copied = CopyAddresses::PrimaryOnly;
+    policy.families.v4.routes = CopyRoutes::DefaultOnly;
+    let less = of(&host, &policy);
+    assert_eq!(addresses(&less, Family::V4), ["192.0.2.7/24"]);
+    assert_eq!(routes(&less, Family::V4), ["0.0.0.0/0 via 192.0.2.1 metric 0"]);
+}
+
+#[test]
+fn families_may_have_templates_of_their_own() {
+    let host = ordinary()
+        .link(3, "eth1")
+        .address(3, "fe80::8/64")
+        .address(3, "2001:db8:1::7/64")
+        .route(3, "::/0", "fe80::2", 1024);
+    let mut policy = plain();
+    policy.families.v4.template = Some(IfName::try_from("eth1".to_owned()).unwrap());
+    let desired = of(&host, &policy);
+    // Which has no IPv4 address: local mode, although another interface would do.
+    assert_eq!(addresses(&desired, Family::V4), ["169.254.2.1/16"]);
+    assert_eq!(addresses(&desired, Family::V6), ["2001:db8:1::7/64"]);
 }

@@ -512,6 +512,6 @@ fn a_named_template_that_is_renamed_is_told_of_and_kept() {
     assert_eq!(state.renamed_template(), None);
     let event = Event::HostRead { host: Box::new(host("lan0")), gone: BTreeSet::new() };
     state.handle(Instant::START, event);
-    assert_eq!(state.renamed_template(), Some("lan0"));
+    assert_eq!(state.renamed_template().map(|(_, name)| name), Some("lan0"));
     assert!(state.is_bound());
 }

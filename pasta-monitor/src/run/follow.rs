@@ -274,9 +274,7 @@ impl Follower {
         if self.rename_logged {
             return;
         }
-        if let (Some(name), Some(asked)) =
-            (self.state.renamed_template(), &self.state.policy().template)
-        {
+        if let Some((asked, name)) = self.state.renamed_template() {
             log.warn(&format!(
                 "interface \"{asked}\" (-i) is \"{name}\" now, and stays the template"
             ));

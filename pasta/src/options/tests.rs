@@ -13,7 +13,7 @@ fn refusal(line: &str) -> String {
 const SERVED: PerFamily<Service, Service> = PerFamily { ipv4: Service::On, ipv6: Service::On };
 
 fn monitor(line: &str) -> MonitorStart {
-    options(line).unwrap().monitor_start(&SERVED, &Forwards::default(), None)
+    options(line).unwrap().monitor_start(&SERVED, &Forwards::default(), None, None)
 }
 
 fn datapath(line: &str) -> DatapathStart {
@@ -229,7 +229,7 @@ fn last_of_debug_and_quiet_wins() {
         let options = options(line).unwrap();
         assert_eq!(options.log.level, level, "{line}");
         assert_eq!(
-            options.monitor_start(&SERVED, &Forwards::default(), None).log_level,
+            options.monitor_start(&SERVED, &Forwards::default(), None, None).log_level,
             level,
             "{line}"
         );
