@@ -11,6 +11,7 @@
 //! TCP, NAT and the rules of forwarded ports have no clock, no descriptor and no randomness of their own;
 //! datagram flows and splices own their sockets. A drop is a value with a reason, counted in [`counters`].
 
+pub mod capture;
 pub mod control;
 pub mod counters;
 pub mod engine;
