@@ -1,6 +1,6 @@
 //! The text of `--help`, made from the table of options.
 
-use super::table::{Entry, Kind, SECTIONS};
+use super::table::{Entry, SECTIONS};
 
 /// Columns of a line. Chosen: fits every terminal.
 const WIDTH: usize = 80;
@@ -17,27 +17,44 @@ Usage: pasta [OPTIONS] [--] [COMMAND [ARG...]]
 
 ";
 
+const TAIL: &str = "
+PORTS is none, or a list of 8080, 8080:80, 8000-8009, auto, all and the like, of
+which each -t and -u may have an address in front: 127.0.0.1/8080. MS is a
+number of milliseconds.
+
+Examples:
+  pasta --config-net           A shell with the host's network
+  pasta --config-net -t 8080:80 -- httpd -f
+                               A server, at port 8080 of the host
+  pasta --config-net 1234      Connect the network namespace of process 1234
+
+pasta(1) is the manual.
+";
+
 /// The whole text, with its line end.
 pub(super) fn render() -> String {
     let mut text = HEAD.to_owned();
-    describe(&mut text, "  COMMAND", "Program to run in a new namespace (default: a login shell)");
-    describe(&mut text, "  PID", "Process to whose network namespace to attach, in the background");
+    describe(
+        &mut text,
+        "  COMMAND",
+        "Program to run in a new network namespace (default: a login shell)",
+    );
+    describe(&mut text, "  PID", "Process whose network namespace to attach to, in the background");
     for section in SECTIONS.iter().filter(|section| !section.title.is_empty()) {
         text.push_str(&format!("\n{}:\n", section.title));
         for entry in section.entries {
             describe(&mut text, &synopsis(entry), entry.help);
         }
     }
+    text.push_str(TAIL);
     text
 }
 
 fn synopsis(entry: &Entry) -> String {
     let short = entry.short.map_or_else(|| "   ".to_owned(), |letter| format!("-{letter},"));
-    match entry.kind {
-        Kind::Value(value, _) | Kind::Path(value, _) => {
-            format!("  {short} --{} {value}", entry.long)
-        }
-        _ => format!("  {short} --{}", entry.long),
+    match entry.kind.value_name() {
+        Some(value) => format!("  {short} --{} {value}", entry.long),
+        None => format!("  {short} --{}", entry.long),
     }
 }
 
@@ -65,13 +82,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_section_fits_two_screens() {
+        const SCREEN: usize = 24;
+        let text = render();
+        let sections = text.split("\n\n");
+        assert!(sections.clone().count() > SECTIONS.len());
+        for section in sections {
+            assert!(section.lines().count() <= 2 * SCREEN, "{section}");
+        }
+    }
+
+    #[test]
     fn lines_fit_the_width_and_descriptions_are_aligned() {
         let text = render();
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
         let wanted = "  -f, --foreground             Stay in the foreground";
         assert!(text.contains(wanted), "{text}");
-        let wanted = "  -a, --address ADDRESS[/LENGTH]\n                               Address in";
+        let wanted = "  -a, --address ADDRESS[/LENGTH]\n                               Address of";
         assert!(text.contains(wanted), "{text}");
     }
 }

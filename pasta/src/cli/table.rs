@@ -29,7 +29,8 @@ pub(super) struct Entry {
 pub(super) enum Kind {
     /// Takes nothing.
     Flag(Setting),
-    /// Takes a value, shown under this name, read by this function.
+    /// Takes a value, shown under this name, read by this function. In the name, `|` separates
+    /// alternatives, and words in lower case stand for themselves.
     Value(&'static str, fn(&str) -> Result<Setting, InvalidValue>),
     /// Takes the path of a file, which need not be UTF-8.
     Path(&'static str, fn(OsString) -> Setting),
@@ -71,6 +72,14 @@ impl Refusal {
 }
 
 impl Kind {
+    /// The name of the value, if the option takes one and is shown.
+    pub(super) fn value_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Value(name, _) | Self::Path(name, _) => Some(name),
+            Self::Flag(_) | Self::Refused(..) | Self::Help | Self::Version => None,
+        }
+    }
+
     /// Whether the option takes a value.
     pub(super) fn arity(&self) -> Arity {
         match self {
@@ -127,7 +136,7 @@ pub(super) const SECTIONS: &[Section] = &[
     Section { title: "Target and life cycle", entries: target::ENTRIES },
     Section { title: "Interface in the namespace", entries: interface::ENTRIES },
     Section { title: "Following the host", entries: interface::FOLLOWING },
-    Section { title: "Addresses of flows", entries: translation::ENTRIES },
+    Section { title: "Addresses and mappings", entries: translation::ENTRIES },
     Section { title: "Forwarded ports", entries: forwarding::ENTRIES },
     Section { title: "Protocols and services", entries: services::ENTRIES },
     Section { title: "Output", entries: output::ENTRIES },

@@ -5,13 +5,13 @@ use crate::value;
 
 pub(super) const ENTRIES: &[Entry] = &[
     flag(Some('d'), "debug", Setting::Debug, "Log more, with timestamps"),
-    flag(None, "trace", Setting::Trace, "Log even more, implies --debug"),
+    flag(None, "trace", Setting::Trace, "Log every event too; implies --debug"),
     flag(Some('q'), "quiet", Setting::Quiet, "Log warnings and errors only"),
     path(
         Some('l'),
         "log-file",
         |v| Setting::LogFile(v.into()),
-        "Log to this file instead of the system log",
+        "Log to this file (default: the system log when attached, else standard error)",
     ),
     value(
         None,
@@ -25,19 +25,19 @@ pub(super) const ENTRIES: &[Entry] = &[
         "stats",
         "SECONDS",
         |v| value::stats(v).map(Setting::Stats),
-        "Print event counters at most this often; needs -f before it",
+        "Print event counters, at most this often; in the foreground only",
     ),
     path(
         Some('p'),
         "pcap",
         |v| Setting::Capture(v.into()),
-        "Capture the frames of the namespace to this file",
+        "Write the namespace's frames to this file, for tcpdump or Wireshark",
     ),
     flag(Some('e'), "stderr", Setting::Stderr, "Deprecated, without effect"),
     flag(
         None,
         "sandbox-report",
         Setting::SandboxReport,
-        "Print the privileges that each process has left",
+        "Print the privileges that each process has left, before COMMAND starts",
     ),
 ];

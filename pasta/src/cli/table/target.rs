@@ -17,12 +17,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         |v| Setting::UserNamespace(v.into()),
         "User namespace to enter (default: the one that owns the network namespace)",
     ),
-    flag(None, "netns-only", Setting::NoUserNamespace, "Do not enter or create a user namespace"),
+    flag(None, "netns-only", Setting::NoUserNamespace, "Neither enter nor create a user namespace"),
     flag(
         None,
         "no-netns-quit",
         Setting::OutliveNamespace,
-        "Do not end when the namespace is unlinked or unmounted, or its process ends",
+        "Do not end when the namespace is unlinked or unmounted, or its process ends: run until killed",
     ),
     flag(
         None,
@@ -40,7 +40,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         Some('P'),
         "pid",
         |v| Setting::PidFile(v.into()),
-        "Write our process id to this file once all is ready",
+        "Write the process id of pasta to this file once all is ready",
     ),
     value(
         None,
@@ -60,7 +60,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         "fd",
         "NUMBER",
         |v| value::descriptor(v).map(Setting::TapDescriptor),
-        "Use this open tap instead of creating one; it is not configured",
+        "Use the tap open at this descriptor instead of creating one; it is not configured",
     ),
     Entry { short: Some('h'), long: "help", help: "Print this help", kind: Kind::Help },
     Entry { short: None, long: "version", help: "Print the version", kind: Kind::Version },
