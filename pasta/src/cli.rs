@@ -9,6 +9,8 @@
 //! Errors have the texts and the exit status of the C program: container engines match
 //! `unrecognized option '--NAME'` and status 1. docs/decisions/0013 says why this is no library.
 
+#[cfg(test)]
+mod generated;
 mod help;
 mod setting;
 mod table;
