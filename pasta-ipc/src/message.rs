@@ -8,8 +8,8 @@ use crate::forward::{
     Refusal, RequestId, SocketCount, SocketKind, Watched,
 };
 use crate::types::{
-    AuditReport, Bounded, DatapathStart, LogRecord, MonitorStart, NeighbourSnapshot,
-    NetworkSnapshot, ResolverSnapshot, TapInfo, Text,
+    AuditReport, Bounded, Captured, DatapathStart, LogRecord, MonitorStart, NeighbourSnapshot,
+    NetworkSnapshot, ResolverSnapshot, RootFallback, TapInfo, Text, UserId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ pub enum SupervisorToDatapath {
     /// Always first. Once.
     Hello(Hello),
     /// Everything else to start with. Once, after `Hello` and what is to be known or held from the
-    /// start. Descriptor: the tap, if there is one.
+    /// start. Descriptors: the tap, if there is one; the capture file, if there is one.
     Start(Box<DatapathStart>),
     /// The host's resolvers. After `Hello`, any number.
     Resolvers(ResolverSnapshot),
@@ -211,9 +211,30 @@ pub enum SupervisorToCaller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallerToSupervisor {}
 
-/// What the supervisor may say to a datapath that isolates itself: nothing.
+/// What the supervisor may say to a datapath that isolates itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SupervisorToIsolation {}
+pub enum SupervisorToIsolation {
+    /// How it is to isolate itself. Once.
+    Isolate(Isolation),
+}
+
+/// How a datapath isolates itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// Where the rights for it come from.
+    pub rights: IsolationRights,
+    /// What is tried where pivot_root(2) is refused.
+    pub root: RootFallback,
+}
+
+/// Where the rights to isolate a process come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IsolationRights {
+    /// From a user namespace of its own.
+    UserNamespace,
+    /// It was started by root where user namespaces are switched off, and becomes this user afterwards.
+    Root(UserId),
+}
 
 /// The id of a process in the supervisor's PID namespace; positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,7 +297,9 @@ impl Message for SupervisorToDatapath {
 
     fn descriptors(&self) -> usize {
         match self {
-            Self::Start(start) => usize::from(start.tap.is_some()),
+            Self::Start(start) => {
+                usize::from(start.tap.is_some()) + usize::from(start.capture == Captured::Yes)
+            }
             Self::Listeners(listeners) => listeners.as_slice().len(),
             Self::Hello(_) | Self::Resolvers(_) | Self::Forwards(_) | Self::Shutdown => 0,
         }
@@ -353,7 +376,7 @@ impl Message for SupervisorToIsolation {
     const MAX_FDS: usize = 0;
 
     fn descriptors(&self) -> usize {
-        match *self {}
+        0
     }
 }
 

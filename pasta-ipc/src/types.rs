@@ -18,6 +18,7 @@ pub use services::{
 use crate::forward::{ForwardRule, LoopbackTarget, MAX_RULES, PortWatch, Splice};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 /// Number of a published snapshot: grows with each change, counted per publisher.
 #[derive(
@@ -318,6 +319,21 @@ pub struct DatapathStart {
     pub clients: ClientOptions,
     /// Whether sockets may be bound to addresses that the host does not have (`--freebind`).
     pub free_bind: FreeBind,
+    /// Whether frames are captured (`-p`).
+    pub capture: Captured,
+    /// Shortest time between two lines of counters in the log (`--stats`), in seconds; none: at the end
+    /// only.
+    pub stats: Option<NonZeroU32>,
+}
+
+/// Whether frames are captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Captured {
+    /// Into the file whose descriptor comes along.
+    Yes,
+    /// They are not.
+    #[default]
+    No,
 }
 
 /// Whether sockets may be bound to addresses that the host does not have (`IP_FREEBIND`, ip(7)).

@@ -85,7 +85,7 @@ pub(crate) fn run(
     let watched = start.what.ports.namespace == Watched::Yes;
     let sockets = watched.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
     sys::bring_up(&socket, "lo").map_err(RunError::Loopback)?;
-    let missing = seccomp::isolate_monitor()?;
+    let missing = seccomp::isolate_monitor(start.what.root)?;
 
     // One thread, without helpers: the kernel lets only such a process enter a user namespace, and
     // the filter lets it start no other.
@@ -100,6 +100,7 @@ pub(crate) fn run(
         let keep = Keep {
             net_admin: tun.is_some() && policy.changes_namespace(),
             net_bind_service: seccomp::ports::name_low_port(rules),
+            capture: false,
         };
         let bind = BindPorts::of(rules);
         let socket_server = SocketServer::new(&start.what);

@@ -1,11 +1,16 @@
 //! The user of this process, and the user that root changes to before a namespace is created.
 
+use crate::sys::{self, Cloned};
+use crate::termination::Termination;
 use crate::value::{NameOrId, RunAs};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgroups, setresgid, setresuid};
 use pasta_ipc::types::UserId;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 
 /// The user that root changes to without `--runas`.
 const DEFAULT_USER: &str = "nobody";
@@ -116,6 +121,22 @@ pub(crate) fn privilege(run_as: Option<&RunAs>) -> Result<Privilege, IdentityErr
         (false, None) => Ok(Privilege::Ordinary),
         (false, Some(identity)) if identity == (Identity { uid, gid }) => Ok(Privilege::Ordinary),
         (false, Some(identity)) => Err(IdentityError::NotRoot(identity)),
+    }
+}
+
+/// Whether `identity` can create a user namespace here: tried by a process that does nothing else.
+pub(crate) fn may_create_user_namespace(identity: Identity) -> bool {
+    match sys::clone_process(0) {
+        Ok(Cloned::Child(_)) => {
+            let created = identity.assume().is_ok() && unshare(CloneFlags::CLONE_NEWUSER).is_ok();
+            sys::exit_now(if created { 0 } else { 1 })
+        }
+        Ok(Cloned::Parent(child)) => {
+            let ended = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
+            matches!(ended.map(Termination::from), Ok(Termination::Exited(0)))
+        }
+        // Whatever is missing then, the start will say so.
+        Err(_) => true,
     }
 }
 

@@ -16,145 +16,67 @@
 //! `--bind-wait` allows, and requests the monitor's status; USR2 makes the monitor read again. Both
 //! requests are sent only after `Start`; the monitor answers when it has started.
 
+mod error;
+
 use crate::background::{self, Caller};
-use crate::bound_listeners::{BoundListeners, ListenError};
+use crate::bound_listeners::BoundListeners;
 use crate::children::{Children, Event, StartedHelpers};
-use crate::existing::{OpenError, OpenNamespace};
-use crate::given_tap::{GivenTap, GivenTapError};
-use crate::helpers::{self, Executables, FindError};
+use crate::existing::OpenNamespace;
+use crate::given_tap::GivenTap;
+use crate::helpers::{self, Executables};
 use crate::host::{self, RouteSockets};
-use crate::identity::{self, Identity, IdentityError, Privilege};
+use crate::identity::{self, Identity, Privilege};
 use crate::inherited::InheritedState;
 use crate::log::{Helper, Log, emit};
-use crate::log_file::LogFileError;
-use crate::namespace::{CreateError, InitProcess, Namespaces};
-use crate::options::{InvalidOptions, Options, PerFamily, SandboxReport};
-use crate::pid_file::{PidFile, PidFileError};
+use crate::namespace::{InitProcess, Namespaces};
+use crate::options::{Options, PerFamily, SandboxReport};
+use crate::pid_file::{PidFile, open_regular};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
 use crate::signals::ReceivedSignal;
 use crate::target::Target;
-use crate::termination::Termination;
 use crate::tun::Access;
 use caps::CapSet;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::getpid;
+use nix::unistd::{ftruncate, getpid};
 use pasta::ports::Forwards;
-use pasta_ipc::channel::{Channel, SendError};
+use pasta_ipc::channel::Channel;
 use pasta_ipc::forward::{Direction, ForwardRule, ForwardTable, Watched};
-use pasta_ipc::message::Hello;
-use pasta_ipc::types::{AuditReport, Bounded, Generation, Service, TapInfo, TapUse, Text, UserId};
+use pasta_ipc::message::{Hello, Isolation, IsolationRights};
+use pasta_ipc::types::{
+    AuditReport, Bounded, Captured, Generation, Service, TapInfo, TapUse, Text, UserId,
+};
 use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor,
     MonitorToDatapath, MonitorToSupervisor, SupervisorToDatapath, SupervisorToIsolation,
     SupervisorToMonitor,
 };
-use seccomp::{AuditError, ConfineError, Confined, Keep, Role, UserNamespace};
-use std::fmt;
+use seccomp::{Confined, Keep, Role, UserNamespace};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-/// Why the start failed.
-#[derive(Debug)]
-pub(crate) enum LaunchError {
-    /// The namespace to attach to cannot be used.
-    Open(OpenError),
-    /// The tap that was handed over cannot be used.
-    GivenTap(GivenTapError),
-    /// The PID file cannot be written.
-    PidFile(PidFileError),
-    /// The log file cannot be written.
-    LogFile(LogFileError),
-    /// The namespace to attach to ended during the start.
-    NamespaceEnded,
-    /// The process that waits for our start was interrupted.
-    CallerGone,
-    /// This host cannot serve the options.
-    Options(InvalidOptions),
-    /// The user to become cannot be determined.
-    Identity(IdentityError),
-    /// A forwarded port cannot be listened on.
-    Listen(ListenError),
-    /// A helper's program is missing.
-    Find(FindError),
-    /// A system call failed; the text is its purpose.
-    System(&'static str, io::Error),
-    /// The namespaces could not be created.
-    Create(CreateError),
-    /// Process 1 or a helper reported why it ended.
-    Reported(String),
-    /// Process 1 ended without a report.
-    InitEnded(Termination),
-    /// A helper ended without a report.
-    HelperEnded(Helper, Termination),
-    /// A helper broke the protocol.
-    Violation(Helper, String),
-    /// A message could not be sent to a helper.
-    Send(Helper, SendError),
-    /// A helper is not confined as it should be.
-    Audit(Helper, AuditError),
-    /// We could not be confined ourselves.
-    Confine(ConfineError),
-    /// A signal ended it.
-    Interrupted(Signal),
+/// Opens and empties the capture file, for appending only. Without it there is a network all the same, so
+/// an error is a warning.
+fn open_capture(path: &Path, log: &mut Log) -> Option<OwnedFd> {
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND;
+    let opened = open_regular(path, flags).and_then(|file| {
+        ftruncate(&file, 0)?;
+        Ok(file)
+    });
+    let failed = |error: io::Error| {
+        log.warn(&format!(
+            "frames are not captured: cannot write {} (-p): {error}",
+            path.display()
+        ));
+    };
+    opened.map_err(failed).ok()
 }
 
-impl fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open(error) => write!(f, "{error}"),
-            Self::GivenTap(error) => write!(f, "{error}"),
-            Self::PidFile(error) => write!(f, "{error}"),
-            Self::LogFile(error) => write!(f, "{error}"),
-            Self::NamespaceEnded => f.write_str("the namespace has ended"),
-            Self::CallerGone => f.write_str("interrupted"),
-            Self::Options(error) => write!(f, "{error}"),
-            Self::Identity(error) => write!(f, "{error}"),
-            Self::Listen(error) => write!(f, "{error}"),
-            Self::Find(error) => write!(f, "{error}"),
-            Self::System(what, _) => write!(f, "cannot {what}"),
-            Self::Create(error) => write!(f, "{error}"),
-            Self::Reported(why) => f.write_str(why),
-            Self::InitEnded(termination) => {
-                write!(f, "first process of the namespace {termination} before it was ready")
-            }
-            Self::HelperEnded(helper, termination) => {
-                write!(f, "{} {termination} before it was ready", helper.name())
-            }
-            Self::Violation(helper, why) => write!(f, "{}: {why}", helper.name()),
-            Self::Send(helper, _) => write!(f, "cannot send a message to {}", helper.name()),
-            Self::Audit(helper, _) => write!(f, "{} is not confined", helper.name()),
-            Self::Confine(_) => f.write_str("cannot confine the supervisor"),
-            Self::Interrupted(signal) => write!(f, "interrupted by {signal}"),
-        }
-    }
-}
-
-impl std::error::Error for LaunchError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            // Their text is ours; the next cause is theirs.
-            Self::Open(error) => error.source(),
-            Self::GivenTap(error) => error.source(),
-            Self::PidFile(error) => error.source(),
-            Self::LogFile(error) => error.source(),
-            Self::Identity(error) => error.source(),
-            Self::Find(error) => error.source(),
-            Self::Create(error) => error.source(),
-            Self::System(_, error) => Some(error),
-            Self::Send(_, error) => Some(error),
-            Self::Audit(_, error) => Some(error),
-            Self::Confine(error) => Some(error),
-            _ => None,
-        }
-    }
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
-    move |error| LaunchError::System(what, error)
-}
+pub(crate) use error::LaunchError;
+use error::system;
 
 type Services = PerFamily<Service, Service>;
 
@@ -179,6 +101,7 @@ pub(crate) struct Prepared {
 #[derive(Debug)]
 struct OpenFiles {
     pid: Option<PidFile>,
+    capture: Option<OwnedFd>,
 }
 
 impl Prepared {
@@ -209,7 +132,8 @@ impl Prepared {
             Privilege::Root(identity) => Some(identity),
         };
         let pid = options.files.pid.as_deref().map(PidFile::open).transpose();
-        let files = OpenFiles { pid: pid.map_err(LaunchError::PidFile)? };
+        let capture = options.files.capture.as_deref().and_then(|path| open_capture(path, log));
+        let files = OpenFiles { pid: pid.map_err(LaunchError::PidFile)?, capture };
         let given = options.files.tap.filter(|_| options.tap() == TapUse::Given);
         let given = given.map(|number| GivenTap::new(number, tap)).transpose();
         let existing = match &options.target {
@@ -251,8 +175,17 @@ impl Prepared {
         // Entering the namespaces that exist takes capabilities, which a change of the user would cost
         // before the program is executed: the monitor changes it afterwards.
         let run_as = self.identity.filter(|_| self.existing.is_some()).map(Identity::id);
-        let mut children =
-            self.start_helpers().and_then(Children::new).map_err(system("start the helpers"))?;
+        let isolation_rights = match (self.identity, run_as) {
+            (Some(identity), Some(id)) if !identity::may_create_user_namespace(identity) => {
+                log.warn("user namespaces are switched off: the helpers use those of the host");
+                IsolationRights::Root(id)
+            }
+            _ => IsolationRights::UserNamespace,
+        };
+        let mut children = self
+            .start_helpers(options, isolation_rights)
+            .and_then(Children::new)
+            .map_err(system("start the helpers"))?;
         let changed = caller
             .map_or(Ok(()), |caller| children.watch_caller(caller))
             .and_then(|()| self.identity.map_or(Ok(()), Identity::assume));
@@ -290,6 +223,10 @@ impl Prepared {
             files: self.files,
             given: self.given,
             run_as,
+            datapath_user: match isolation_rights {
+                IsolationRights::UserNamespace => UserNamespace::Other,
+                IsolationRights::Root(_) => UserNamespace::Same,
+            },
         };
         match watched {
             Ok(()) => Ok(starting),
@@ -297,13 +234,20 @@ impl Prepared {
         }
     }
 
-    fn start_helpers(&self) -> io::Result<StartedHelpers> {
+    fn start_helpers(
+        &self,
+        options: &Options,
+        isolation_rights: IsolationRights,
+    ) -> io::Result<StartedHelpers> {
         let (monitor, to_monitor) = Channel::<SupervisorToMonitor, MonitorToSupervisor>::pair()?;
         let (datapath, to_datapath) =
             Channel::<SupervisorToDatapath, DatapathToSupervisor>::pair()?;
         let (publishing, listening) = Channel::<MonitorToDatapath, DatapathToMonitor>::pair()?;
         let (isolation, to_isolation) =
             Channel::<SupervisorToIsolation, IsolationToSupervisor>::pair()?;
+        let how = Isolation { rights: isolation_rights, root: options.files.root };
+        let instruction = SupervisorToIsolation::Isolate(how);
+        isolation.send(&instruction).map_err(io::Error::other)?;
         let monitor_child = helpers::spawn(
             &helpers::Start {
                 helper: Helper::Monitor,
@@ -328,7 +272,11 @@ impl Prepared {
                 program: self.executables.datapath.as_fd(),
                 null: self.null.as_fd(),
                 descriptors: &[to_datapath.as_fd(), listening.as_fd(), to_isolation.as_fd()],
-                identity: self.identity,
+                identity: match isolation_rights {
+                    IsolationRights::UserNamespace => self.identity,
+                    // Its namespaces take root's rights.
+                    IsolationRights::Root(_) => None,
+                },
                 tun: Access::Shared,
             },
             |channel, why| {
@@ -486,6 +434,8 @@ pub(crate) struct Starting<'a> {
     given: Option<GivenTap>,
     /// The user that the monitor is to become.
     run_as: Option<UserId>,
+    /// Whether the datapath has another user namespace than ours.
+    datapath_user: UserNamespace,
 }
 
 impl<'a> Starting<'a> {
@@ -495,11 +445,22 @@ impl<'a> Starting<'a> {
     ///
     /// [`LaunchError`]; everything that was started has been killed.
     pub(crate) fn connect(self) -> Result<Connected<'a>, LaunchError> {
-        let Self { progress, options, services, routes, forwards, listeners, files, given, run_as } =
-            self;
+        let Self {
+            progress,
+            options,
+            services,
+            routes,
+            forwards,
+            listeners,
+            files,
+            given,
+            run_as,
+            datapath_user,
+        } = self;
         let keep = Keep {
             net_admin: options.changes_namespace(),
             net_bind_service: seccomp::ports::name_low_port(&forwards.outbound),
+            capture: files.capture.is_some(),
         };
         let (progress, (resolvers, monitor_user)) = step(progress, |progress| {
             let ports = match forwards.watched().host {
@@ -557,13 +518,23 @@ impl<'a> Starting<'a> {
             if let Some(info) = &info {
                 progress.log.debug(&format!("tap {} made", info.name));
             }
-            let start = options.datapath_start(&services, info);
+            let capture = if files.capture.is_some() { Captured::Yes } else { Captured::No };
+            let start = options.datapath_start(&services, info, capture);
             let start = SupervisorToDatapath::Start(Box::new(start));
-            let fds: Vec<_> = tap.iter().map(AsFd::as_fd).collect();
+            let fds: Vec<_> = tap.iter().chain(&files.capture).map(AsFd::as_fd).collect();
             progress.children.start_datapath(&start, &fds).map_err(to_datapath)?;
             Ok((resolvers, monitor_user))
         })?;
-        Ok(Connected { progress, options, services, resolvers, keep, monitor_user, files })
+        Ok(Connected {
+            progress,
+            options,
+            services,
+            resolvers,
+            keep,
+            monitor_user,
+            datapath_user,
+            files,
+        })
     }
 }
 
@@ -582,10 +553,12 @@ pub(crate) struct Connected<'a> {
     options: &'a Options,
     services: Services,
     resolvers: Resolvers,
-    /// Capabilities that the monitor keeps.
+    /// What the helpers keep.
     keep: Keep,
     /// Whether the monitor has entered another user namespace than ours.
     monitor_user: UserNamespace,
+    /// Whether the datapath has another one.
+    datapath_user: UserNamespace,
     files: OpenFiles,
 }
 
@@ -596,7 +569,16 @@ impl<'a> Connected<'a> {
     ///
     /// As [`Starting::connect`].
     pub(crate) fn confirm(self) -> Result<Confirmed<'a>, LaunchError> {
-        let Self { progress, options, services, resolvers, keep, monitor_user, files } = self;
+        let Self {
+            progress,
+            options,
+            services,
+            resolvers,
+            keep,
+            monitor_user,
+            datapath_user,
+            files,
+        } = self;
         let (progress, ()) = step(progress, |progress| {
             progress.waiting_for = match options.bind_wait() {
                 Some(limit) => format!("a network, {limit} ms at most (--bind-wait)"),
@@ -609,10 +591,9 @@ impl<'a> Connected<'a> {
                 Some((monitor, datapath))
             })?;
             progress.log.debug("helpers are confined");
-            let own = UserNamespace::Other;
             for (helper, role, keep, user, (pid, report)) in [
                 (Helper::Monitor, Role::Monitor, keep, monitor_user, &monitor),
-                (Helper::Datapath, Role::Datapath, Keep::NOTHING, own, &datapath),
+                (Helper::Datapath, Role::Datapath, keep, datapath_user, &datapath),
             ] {
                 if options.sandbox_report == SandboxReport::Print {
                     emit(&report::table(helper.name(), *pid, report));

@@ -10,9 +10,10 @@ use pasta::ports::spec::Spec;
 use pasta::ports::{self, Forwards, PortOption, System};
 use pasta_ipc::forward::{LoopbackTarget, Splice};
 use pasta_ipc::types::{
-    Bounded, ClientOptions, Configure, CopyAddresses, CopyRoutes, DatapathStart, FamilyPolicy,
-    Follow, Following, FreeBind, HostLoopback, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr,
-    MonitorStart, Mtu, Protocols, Responders, RootFallback, Service, TapInfo, TapUse, UserId,
+    Bounded, Captured, ClientOptions, Configure, CopyAddresses, CopyRoutes, DatapathStart,
+    FamilyPolicy, Follow, Following, FreeBind, HostLoopback, IfName, Ipv4Net, Ipv6Net, LogLevel,
+    MacAddr, MonitorStart, Mtu, Protocols, Responders, RootFallback, Service, TapInfo, TapUse,
+    UserId,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -344,11 +345,13 @@ impl Options {
         }
     }
 
-    /// The datapath's start message; `tap` is the tap that the monitor made.
+    /// The datapath's start message; `tap` is the tap that the monitor made, `capture` whether there is a
+    /// file for frames.
     pub(crate) fn datapath_start(
         &self,
         services: &PerFamily<Service, Service>,
         tap: Option<TapInfo>,
+        capture: Captured,
     ) -> DatapathStart {
         DatapathStart {
             our_mac: self.nat.our_mac,
@@ -378,6 +381,8 @@ impl Options {
             responders: self.services.responders,
             clients: self.services.clients.clone(),
             free_bind: self.nat.free_bind,
+            capture,
+            stats: self.log.stats,
         }
     }
 }

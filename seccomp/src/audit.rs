@@ -73,7 +73,7 @@ pub(crate) fn audit_self(
 ) -> Result<AuditReport, AuditError> {
     let fds = descriptors::list(role).map_err(AuditError::Unreadable)?;
     // The report has room for so many; what it leaves out is looked at all the same.
-    let refused = descriptors::refused(role, &fds);
+    let refused = descriptors::refused(role, keep, &fds);
     let report = read_self(landlock_abi, missing, fds).map_err(AuditError::Unreadable)?;
     let mut lines = compare(role, keep, &report);
     lines.extend(refused.into_iter().filter(|line| !lines.contains(line)).collect::<Vec<_>>());
@@ -121,7 +121,7 @@ fn compare(role: Role, keep: Keep, report: &AuditReport) -> Vec<String> {
             check("securebits", bits.into(), LOCKED_SECUREBITS.into());
         }
     }
-    lines.extend(descriptors::refused(role, report.fds.as_slice()));
+    lines.extend(descriptors::refused(role, keep, report.fds.as_slice()));
     lines
 }
 

@@ -26,23 +26,29 @@ pub(crate) const NO_EMPTY_BOUNDING: &str = "empty bounding set";
 /// As [`NO_EMPTY_BOUNDING`].
 pub(crate) const NO_SECUREBITS: &str = "locked securebits";
 
-/// What the monitor still holds once it is confined, over the user namespace it is in. The other
-/// two hold nothing, whatever this says.
+/// What a helper still holds once it is confined: the monitor capabilities over the user namespace it is
+/// in, the datapath a file. What a role may not hold is left out, whatever this says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
     /// `CAP_NET_ADMIN`: it follows the host.
     pub net_admin: bool,
     /// `CAP_NET_BIND_SERVICE`: a rule names a low port inside the namespace.
     pub net_bind_service: bool,
+    /// A file to append to, without a limit on its size: the datapath captures frames.
+    pub capture: bool,
 }
 
 impl Keep {
-    /// No capability.
-    pub const NOTHING: Self = Self { net_admin: false, net_bind_service: false };
+    /// No capability and no file.
+    pub const NOTHING: Self = Self { net_admin: false, net_bind_service: false, capture: false };
 
     /// What the table leaves to `role` of it.
     pub(crate) fn of(self, role: Role) -> Self {
-        if role == Role::Monitor { self } else { Self::NOTHING }
+        match role {
+            Role::Supervisor => Self::NOTHING,
+            Role::Monitor => Self { capture: false, ..self },
+            Role::Datapath => Self { capture: self.capture, ..Self::NOTHING },
+        }
     }
 
     /// The capability set as a mask.
@@ -104,6 +110,10 @@ impl std::error::Error for DropError {
 ///
 /// `EPERM` without `CAP_SETPCAP`; bits already dropped stay dropped.
 pub(crate) fn empty_bounding() -> io::Result<()> {
+    // Dropping takes a capability also where there is nothing left to drop.
+    if sys::bounding() == 0 {
+        return Ok(());
+    }
     for cap in 0..u64::BITS {
         if !sys::drop_from_bounding(cap)? {
             break;
@@ -118,7 +128,12 @@ pub(crate) fn empty_bounding() -> io::Result<()> {
 ///
 /// `EPERM` without `CAP_SETPCAP`.
 pub(crate) fn lock_securebits() -> io::Result<()> {
-    sys::set_securebits(sys::securebits()? | LOCKED_SECUREBITS)
+    let bits = sys::securebits()?;
+    // Setting takes a capability also where nothing would change.
+    if bits & LOCKED_SECUREBITS == LOCKED_SECUREBITS {
+        return Ok(());
+    }
+    sys::set_securebits(bits | LOCKED_SECUREBITS)
 }
 
 /// Drops the supplementary groups where the kernel lets us. It does not in a user namespace without
@@ -182,7 +197,7 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), DropError> {
 
 /// For a helper that real root started and that is to enter namespaces that exist: becomes `uid` and
 /// `gid` for good, and keeps what entering and isolating take: `CAP_SYS_ADMIN`, `CAP_NET_ADMIN`,
-/// `CAP_NET_BIND_SERVICE` and `CAP_SETPCAP`. Entering a user namespace replaces them by a full set there.
+/// `CAP_NET_BIND_SERVICE`, `CAP_SETPCAP` and `CAP_SYS_CHROOT`. Entering a user namespace replaces them by a full set there.
 ///
 /// # Errors
 ///
@@ -193,6 +208,7 @@ pub fn become_user_to_enter(uid: Uid, gid: Gid) -> Result<(), DropError> {
         Capability::CAP_NET_ADMIN,
         Capability::CAP_NET_BIND_SERVICE,
         Capability::CAP_SETPCAP,
+        Capability::CAP_SYS_CHROOT,
     ];
     setgroups(&[]).map_err(DropError::Groups)?;
     setresgid(gid, gid, gid).map_err(DropError::GroupId)?;

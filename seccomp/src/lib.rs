@@ -217,7 +217,7 @@ fn finish(
     mut missing: Vec<String>,
     allowed: Allowed<'_>,
 ) -> Result<(Confined, AuditReport), ConfineError> {
-    set_attribute("set resource limits", limits::limit(role))?;
+    set_attribute("set resource limits", limits::limit(role, keep))?;
     set_attribute("set no_new_privs", prctl::set_no_new_privs())?;
     note(&mut missing, "memory-deny-write-execute", sys::refuse_exec_gain());
     let fenced = landlock::restrict(role, allowed);

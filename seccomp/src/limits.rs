@@ -1,6 +1,7 @@
 //! Resource limits per process.
 
 use crate::Role;
+use crate::caps::Keep;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
@@ -24,18 +25,23 @@ pub(crate) fn no_core() -> Result<(), Errno> {
 /// # Errors
 ///
 /// What setrlimit(2) reports; lowering cannot fail.
-pub(crate) fn limit(role: Role) -> Result<(), Errno> {
+pub(crate) fn limit(role: Role, keep: Keep) -> Result<(), Errno> {
     no_core()?;
     setrlimit(Resource::RLIMIT_MSGQUEUE, 0, 0)?;
     setrlimit(Resource::RLIMIT_MEMLOCK, 0, 0)?;
     match role {
         Role::Supervisor => lower(Resource::RLIMIT_NOFILE, SUPERVISOR_DESCRIPTORS),
         Role::Monitor => {
-            no_processes_and_files()?;
+            no_processes()?;
+            no_files()?;
             lower(Resource::RLIMIT_NOFILE, MONITOR_DESCRIPTORS)
         }
         Role::Datapath => {
-            no_processes_and_files()?;
+            no_processes()?;
+            // With a capture the user's own limit holds.
+            if !keep.capture {
+                no_files()?;
+            }
             // A flow is up to four descriptors: use all that the user has.
             let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
             setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -43,8 +49,11 @@ pub(crate) fn limit(role: Role) -> Result<(), Errno> {
     }
 }
 
-fn no_processes_and_files() -> Result<(), Errno> {
-    setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
+fn no_processes() -> Result<(), Errno> {
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0)
+}
+
+fn no_files() -> Result<(), Errno> {
     setrlimit(Resource::RLIMIT_FSIZE, 0, 0)
 }
 

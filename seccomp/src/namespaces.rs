@@ -4,17 +4,23 @@
 //! and that is non-dumpable since its first line: a process exec'd inside a user namespace can be
 //! traced by that namespace's owner even when it is non-dumpable.
 
+use crate::caps::{DropError, NO_SECUREBITS, become_user, lock_securebits};
 use crate::root::{RootError, empty_root};
 use crate::sys::{Cloned, clone_sibling, exit_now, take_inherited_socket};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::unistd::{getpid, getsid, setsid};
-use pasta_ipc::message::{IsolationToSupervisor, NotAProcessId, ProcessId, SupervisorToIsolation};
-use pasta_ipc::{Channel, SendError};
+use nix::unistd::{Gid, Uid, getpid, getsid, setsid};
+use pasta_ipc::message::{
+    Isolation, IsolationRights, IsolationToSupervisor, NotAProcessId, ProcessId,
+    SupervisorToIsolation,
+};
+use pasta_ipc::types::{RootFallback, UserId};
+use pasta_ipc::{Channel, ReceiveError, SendError};
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 
 /// The datapath's end of the channel on which it reports its successor (start-up protocol).
 pub const ISOLATION_CHANNEL: RawFd = 5;
@@ -52,6 +58,10 @@ pub enum IsolateError {
     Dumpable(Errno),
     /// The root could not be replaced.
     Root(RootError),
+    /// The supervisor has not said how.
+    Instruction(ReceiveError),
+    /// The user could not be changed.
+    ChangeUser(DropError),
 }
 
 impl fmt::Display for IsolateError {
@@ -78,6 +88,8 @@ impl fmt::Display for IsolateError {
             }
             Self::Dumpable(_) => f.write_str("cannot become non-dumpable"),
             Self::Root(_) => f.write_str("cannot empty the root directory"),
+            Self::Instruction(_) => f.write_str("cannot learn how to isolate"),
+            Self::ChangeUser(_) => f.write_str("cannot change the user"),
         }
     }
 }
@@ -93,12 +105,17 @@ impl std::error::Error for IsolateError {
             Self::Report(error) => Some(error),
             Self::ProcessId(error) => Some(error),
             Self::Root(error) => Some(error),
+            Self::Instruction(error) => Some(error),
+            Self::ChangeUser(error) => Some(error),
         }
     }
 }
 
 /// Isolates the datapath: session, user namespace without a map, mount, pid, ipc, uts and cgroup
 /// namespaces, empty root.
+///
+/// Where user namespaces are switched off and root has started it, the others are made with root's
+/// rights; then it becomes an ordinary user.
 ///
 /// The process that calls this does not come back: it reports the pid of its successor, as seen by
 /// the launcher, on the channel [`ISOLATION_CHANNEL`] and ends with status 0. What returns is the
@@ -123,10 +140,13 @@ pub fn isolate_datapath() -> Result<Vec<String>, IsolateError> {
 ///
 /// As [`isolate_datapath`].
 pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, IsolateError> {
+    let Isolation { rights, root } = receive_instruction(&report)?;
     own_session()?;
-    // No map is ever written: the process shows as the overflow user to itself, and the kernel
-    // refuses further user namespaces to an unmapped id.
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(IsolateError::UserNamespace)?;
+    if rights == IsolationRights::UserNamespace {
+        // No map is ever written: the process shows as the overflow user to itself, and the kernel
+        // refuses further user namespaces to an unmapped id.
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(IsolateError::UserNamespace)?;
+    }
     stay_untraceable()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
     let mut missing = leave_small_namespaces();
@@ -137,7 +157,14 @@ pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, 
             report_successor(&report, getpid().as_raw())?;
         }
     }
-    empty_root().map_err(IsolateError::Root)?;
+    empty_root(root).map_err(IsolateError::Root)?;
+    if let IsolationRights::Root(UserId { uid, gid }) = rights {
+        // The right to lock them goes with the user.
+        if let Err(error) = lock_securebits() {
+            missing.push(format!("{NO_SECUREBITS}: {error}"));
+        }
+        become_user(Uid::from_raw(uid), Gid::from_raw(gid)).map_err(IsolateError::ChangeUser)?;
+    }
     Ok(missing)
 }
 
@@ -149,13 +176,35 @@ pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, 
 /// # Errors
 ///
 /// [`IsolateError`]; the process must end then.
-pub fn isolate_monitor() -> Result<Vec<String>, IsolateError> {
+pub fn isolate_monitor(root: RootFallback) -> Result<Vec<String>, IsolateError> {
     own_session()?;
     stay_untraceable()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
     let missing = leave_small_namespaces();
-    empty_root().map_err(IsolateError::Root)?;
+    empty_root(root).map_err(IsolateError::Root)?;
     Ok(missing)
+}
+
+/// Waits for the supervisor's instruction; nothing runs yet, so this blocks.
+fn receive_instruction(channel: &ReportChannel) -> Result<Isolation, IsolateError> {
+    loop {
+        match channel.receive() {
+            Ok(received) => {
+                let SupervisorToIsolation::Isolate(how) = received.message;
+                return Ok(how);
+            }
+            Err(ReceiveError::WouldBlock) => {
+                let mut wait = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut wait, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => {
+                        return Err(IsolateError::Instruction(ReceiveError::Io(errno.into())));
+                    }
+                }
+            }
+            Err(error) => return Err(IsolateError::Instruction(error)),
+        }
+    }
 }
 
 /// Keys typed at the user's terminal signal its foreground group, never a session of its own.

@@ -6,7 +6,8 @@
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{chdir, pivot_root};
+use nix::unistd::{chdir, chroot, pivot_root};
+use pasta_ipc::types::RootFallback;
 use std::fmt;
 
 /// Where the tmpfs is mounted before it becomes the root: the first of these that is a directory.
@@ -43,7 +44,7 @@ impl std::error::Error for RootError {
 /// # Errors
 ///
 /// [`RootError`] naming the step; the process must not go on then, its mounts are half changed.
-pub(crate) fn empty_root() -> Result<(), RootError> {
+pub(crate) fn empty_root(fallback: RootFallback) -> Result<(), RootError> {
     let failed = |step| move |errno| RootError { step, errno };
     const NOTHING: Option<&str> = None;
 
@@ -65,7 +66,18 @@ pub(crate) fn empty_root() -> Result<(), RootError> {
 
     // With both arguments the same, the old root ends up mounted on top of the new one
     // (pivot_root(2), notes), from where it is detached.
-    pivot_root(".", ".").map_err(failed("make the empty tmpfs the root"))?;
-    umount2(".", MntFlags::MNT_DETACH).map_err(failed("detach the old root"))?;
+    match (pivot_root(".", "."), fallback) {
+        (Ok(()), _) => {
+            umount2(".", MntFlags::MNT_DETACH).map_err(failed("detach the old root"))?;
+        }
+        // An initramfs cannot be a new root's old one. The tmpfs covers it instead; no path and no
+        // descriptor leads below.
+        (Err(Errno::EINVAL | Errno::EPERM), RootFallback::Chroot) => {
+            mount(Some("."), "/", NOTHING, MsFlags::MS_MOVE, NOTHING)
+                .map_err(failed("move the empty tmpfs to the root"))?;
+            chroot(".").map_err(failed("change the root"))?;
+        }
+        (Err(errno), _) => return Err(failed("make the empty tmpfs the root")(errno)),
+    }
     chdir("/").map_err(failed("enter the new root"))
 }

@@ -95,6 +95,8 @@ fn datapath_start() -> DatapathStart {
             ..ClientOptions::default()
         },
         free_bind: FreeBind::On,
+        capture: Captured::No,
+        stats: None,
     }
 }
 

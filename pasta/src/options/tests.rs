@@ -1,5 +1,5 @@
 use super::*;
-use pasta_ipc::types::{DnsList, SearchList, TapOffloads};
+use pasta_ipc::types::{Captured, DnsList, SearchList, TapOffloads};
 
 fn options(line: &str) -> Result<Options, InvalidOptions> {
     let line = crate::cli::parse(line.split(' ').map(OsString::from)).unwrap();
@@ -22,7 +22,7 @@ fn datapath(line: &str) -> DatapathStart {
         mac: MacAddr::OURS_BY_DEFAULT,
         offloads: TapOffloads::Tcp,
     };
-    options(line).unwrap().datapath_start(&SERVED, Some(tap))
+    options(line).unwrap().datapath_start(&SERVED, Some(tap), Captured::No)
 }
 
 fn shown<T: fmt::Display>(items: &[T]) -> Vec<String> {

@@ -5,6 +5,7 @@
 //! above is closed, which makes that certain.
 
 use crate::Role;
+use crate::caps::Keep;
 use crate::sys;
 use nix::sys::stat::{FileStat, fstat, major, minor};
 use pasta_ipc::types::{FdEntry, Text};
@@ -14,6 +15,7 @@ use std::io;
 const BLOCK: u32 = 256;
 
 const NULL_DEVICE: &str = "character device 1:3";
+const REGULAR_FILE: &str = "regular file";
 const TUN_DEVICE: &str = "character device 10:200";
 
 /// Lists the open descriptors. A helper closes whatever lies beyond the first empty block.
@@ -59,7 +61,7 @@ fn kind_of_file(stat: &FileStat) -> String {
     let kind = match stat.st_mode & libc::S_IFMT {
         libc::S_IFIFO => "pipe",
         libc::S_IFDIR => "directory",
-        libc::S_IFREG => "regular file",
+        libc::S_IFREG => REGULAR_FILE,
         libc::S_IFBLK => "block device",
         libc::S_IFLNK => "symbolic link",
         libc::S_IFCHR => {
@@ -74,13 +76,21 @@ fn kind_of_file(stat: &FileStat) -> String {
 
 /// Which of `held` the table of `role` does not list, a line each. The supervisor holds what the
 /// user gave it (stdio may be anything), so nothing is refused there.
-pub(super) fn refused(role: Role, held: &[FdEntry]) -> Vec<String> {
+pub(super) fn refused(role: Role, keep: Keep, held: &[FdEntry]) -> Vec<String> {
     let may_hold = |kind: &str| match role {
         Role::Supervisor => true,
         Role::Monitor => matches!(kind, "netlink socket") || common(kind),
         Role::Datapath => kind == TUN_DEVICE || common(kind),
     };
+    // The capture is one file, open for appending.
+    let captures = if keep.capture { 1 } else { 0 };
+    let mut files = 0;
+    let mut is_capture = |entry: &FdEntry| {
+        files += u32::from(entry.kind.as_str() == REGULAR_FILE);
+        entry.kind.as_str() == REGULAR_FILE && files <= captures
+    };
     held.iter()
+        .filter(|entry| !is_capture(entry))
         .filter(|entry| !may_hold(entry.kind.as_str()))
         .map(|entry| format!("descriptor {} is a {}", entry.number, entry.kind))
         .collect()
@@ -113,17 +123,29 @@ mod tests {
                 "character device 136:0",
                 "other socket",
             ] {
-                assert_eq!(refused(role, &[entry(kind)]), [format!("descriptor 7 is a {kind}")]);
+                assert_eq!(
+                    refused(role, Keep::NOTHING, &[entry(kind)]),
+                    [format!("descriptor 7 is a {kind}")]
+                );
             }
         }
     }
 
     #[test]
+    fn one_file_is_the_capture() {
+        let keep = Keep { capture: true, ..Keep::NOTHING };
+        let files = [entry(REGULAR_FILE), entry(REGULAR_FILE)];
+        assert!(refused(Role::Datapath, keep, &files[..1]).is_empty());
+        assert_eq!(refused(Role::Datapath, keep, &files).len(), 1);
+        assert!(!refused(Role::Datapath, keep, &[entry("directory")]).is_empty());
+    }
+
+    #[test]
     fn tap_is_for_the_datapath_and_netlink_for_the_monitor() {
-        assert!(refused(Role::Datapath, &[entry(TUN_DEVICE)]).is_empty());
-        assert!(!refused(Role::Monitor, &[entry(TUN_DEVICE)]).is_empty());
-        assert!(refused(Role::Monitor, &[entry("netlink socket")]).is_empty());
-        assert!(!refused(Role::Datapath, &[entry("netlink socket")]).is_empty());
+        assert!(refused(Role::Datapath, Keep::NOTHING, &[entry(TUN_DEVICE)]).is_empty());
+        assert!(!refused(Role::Monitor, Keep::NOTHING, &[entry(TUN_DEVICE)]).is_empty());
+        assert!(refused(Role::Monitor, Keep::NOTHING, &[entry("netlink socket")]).is_empty());
+        assert!(!refused(Role::Datapath, Keep::NOTHING, &[entry("netlink socket")]).is_empty());
     }
 
     #[test]

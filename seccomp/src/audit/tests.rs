@@ -12,9 +12,9 @@ fn confined_report() -> AuditReport {
     }
 }
 
-const ADMIN: Keep = Keep { net_admin: true, net_bind_service: false };
-const SERVICE: Keep = Keep { net_admin: false, net_bind_service: true };
-const BOTH: Keep = Keep { net_admin: true, net_bind_service: true };
+const ADMIN: Keep = Keep { net_admin: true, net_bind_service: false, capture: false };
+const SERVICE: Keep = Keep { net_admin: false, net_bind_service: true, capture: false };
+const BOTH: Keep = Keep { net_admin: true, net_bind_service: true, capture: false };
 
 fn with_missing(measure: &str) -> AuditReport {
     let missing = Bounded::truncated([Text::truncated(&format!("{measure}: refused"))]).0;

@@ -13,7 +13,8 @@ use nix::sys::socket::{
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid, pause};
 use pasta_ipc::message::IsolationToSupervisor;
-use pasta_ipc::types::AuditReport;
+use pasta_ipc::message::{Isolation, IsolationRights, SupervisorToIsolation};
+use pasta_ipc::types::{AuditReport, RootFallback};
 use pasta_ipc::{
     Channel, DatapathToSupervisor, MonitorToSupervisor, SupervisorToDatapath, SupervisorToMonitor,
 };
@@ -74,6 +75,8 @@ fn start_datapath() -> (Pid, AuditReport, Channel<SupervisorToDatapath, Datapath
         datapath(report, theirs);
     };
     drop((theirs, report));
+    let how = Isolation { rights: IsolationRights::UserNamespace, root: RootFallback::None };
+    pids.send(&SupervisorToIsolation::Isolate(how)).unwrap();
     wait_for(&pids);
     let IsolationToSupervisor::Successor(pid) = pids.receive().unwrap().message;
     assert_eq!(waitpid(first, None), Ok(WaitStatus::Exited(first, 0)));
@@ -206,7 +209,7 @@ fn monitor(
     setns(&user, CloneFlags::CLONE_NEWUSER).unwrap();
     setns(&net, CloneFlags::CLONE_NEWNET).unwrap();
     drop((user, net));
-    let missing = seccomp::isolate_monitor().unwrap();
+    let missing = seccomp::isolate_monitor(RootFallback::None).unwrap();
     assert_eq!(fs::read_dir("/").unwrap().count(), 0, "the root is empty");
     let epoll = new_epoll();
     let bind = BindPorts { tcp: Ports::Only([80].into()), ..BindPorts::none() };
@@ -231,7 +234,7 @@ pub(crate) fn monitor_keeps_what_it_needs_and_is_audited_from_outside() {
         for (net_admin, net_bind_service) in
             [(true, false), (false, false), (false, true), (true, true)]
         {
-            let keep = Keep { net_admin, net_bind_service };
+            let keep = Keep { net_admin, net_bind_service, capture: false };
             as_launcher(user, || {
                 let owner = start_namespace();
                 let open = |name| File::open(format!("/proc/{owner}/ns/{name}")).unwrap();
