@@ -3,8 +3,11 @@
 use crate::input::Input;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use pasta_datapath::counters::Counters;
+use pasta_datapath::link::Link;
 use pasta_datapath::link::classify::Framing;
 use pasta_datapath::link::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable, send};
+use pasta_datapath::link::writer::FrameDevice;
 use pasta_datapath::sys::tap::Tap;
 use pasta_datapath::wire::checksum::Sum;
 use pasta_datapath::wire::icmp::{self, Message};
@@ -13,12 +16,6 @@ use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::types::{IfName, MacAddr, TapInfo, TapOffloads};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-
-/// A tap and its far end, which keeps frames apart as the kernel's does.
-struct Link {
-    tap: Tap,
-    far: OwnedFd,
-}
 
 /// Reads `octets` as a packet, what was wrong with it, and who says so.
 ///
@@ -50,26 +47,28 @@ pub fn check(octets: &[u8]) {
     let Some(why) = why else { return };
     let Ok(mac) = MacAddr::try_from([2, 0, 0, 0, 0, 1]) else { return };
 
-    let mut link = link(offloads, mac);
-    let sent = send(&mut link.tap, mac, reporter, &offending, why);
+    let ((mut link, far), mut counters) = (link(offloads, mac), Counters::default());
+    let sent = send(&mut link.writer(&mut counters), mac, reporter, &offending, why);
     let mut buffer = [0; 256];
-    let received = recv(link.far.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
+    let received = recv(far.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
     if source.is_ipv4() != destination.is_ipv4() {
         assert!(!sent && received.is_err(), "a packet of two families is quoted");
         return;
     }
     assert!(sent, "not sent");
     let frame = received.ok().and_then(|len| buffer.get(..len)).unwrap_or_default();
-    check_frame(frame, link.tap.framing(), mac, reporter, &offending);
+    check_frame(frame, Framing::of(link.device.offloads()), mac, reporter, &offending);
 }
 
-fn link(offloads: TapOffloads, mac: MacAddr) -> Link {
+/// A tap and its far end, which keeps frames apart as the kernel's does.
+fn link(offloads: TapOffloads, mac: MacAddr) -> (Link<Tap>, OwnedFd) {
     let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC);
     let pair = socketpair(AddressFamily::Unix, kind, None, flags);
     let (Ok((near, far)), Ok(name)) = (pair, IfName::try_from("tap0".to_owned())) else {
         panic!("no socket pair");
     };
-    Link { tap: Tap::new(near, &TapInfo { name, mac, offloads }, MacAddr::OURS_BY_DEFAULT), far }
+    let tap = Tap::new(near, &TapInfo { name, mac, offloads });
+    (Link::new(tap, MacAddr::OURS_BY_DEFAULT), far)
 }
 
 fn check_frame(

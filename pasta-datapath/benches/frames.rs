@@ -7,7 +7,7 @@ mod flows;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flows::{PAYLOAD, Steady};
 use pasta_datapath::link::classify::{Framing, classify};
-use pasta_datapath::sys::tap::{Path, TCP};
+use pasta_datapath::link::writer::{Path, TCP};
 use pasta_datapath::wire::checksum::Sum;
 use pasta_ipc::types::MacAddr;
 use std::hint::black_box;

@@ -21,6 +21,7 @@ mod token;
 mod tx_window;
 
 use crate::control::{Monitor, PeerMessage, Supervisor};
+use crate::counters::Counters;
 use crate::flow::FlowId;
 use crate::flow::echo::EchoFlow;
 use crate::flow::splice::{Side, SpliceFlow};
@@ -28,10 +29,12 @@ use crate::flow::table::FlowTable;
 use crate::flow::tcp::window::CreditPool;
 use crate::flow::udp::forwarded::ForwardedFlow;
 use crate::flow::udp::{Reading, UdpFlow};
+use crate::link::Link;
 use crate::link::icmp_error;
 use crate::link::neighbour::Neighbours;
 use crate::nat::Nat;
 use crate::sys::epoll::{CAPACITY, Event, Poller};
+use crate::sys::fd_budget::FdBudget;
 use crate::sys::socket::{PeekMethod, QueuedError, probe_peek, probe_send_buffer, take_error};
 use crate::sys::tap::Tap;
 use crate::time::Instant;
@@ -119,7 +122,9 @@ struct Flow {
 /// The shell's state.
 #[derive(Debug)]
 pub struct Engine {
-    tap: Tap,
+    link: Link<Tap>,
+    counters: Counters,
+    fd_budget: FdBudget,
     tap_ready: bool,
     poller: Poller,
     supervisor: Supervisor,
@@ -164,21 +169,25 @@ impl Engine {
     ///
     /// Where descriptors cannot be waited for; the supervisor's channel comes back to say so.
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clock, once a turn")]
+    #[expect(clippy::too_many_arguments, reason = "the parts of the loop, each made by the caller")]
     pub fn new(
-        tap: Tap,
+        link: Link<Tap>,
         supervisor: Supervisor,
         monitor: Monitor,
         nat: Nat,
         neighbours: Neighbours,
         ports: PortForwarding,
+        fd_budget: FdBudget,
         max_flows: usize,
     ) -> Result<Self, (Supervisor, io::Error)> {
-        let poller = match watch_fixed(&tap, &supervisor, &monitor) {
+        let poller = match watch_fixed(&link.device, &supervisor, &monitor) {
             Ok(poller) => poller,
             Err(error) => return Err((supervisor, error)),
         };
         Ok(Self {
-            tap,
+            link,
+            counters: Counters::default(),
+            fd_budget,
             tap_ready: true,
             poller,
             supervisor,
@@ -221,7 +230,7 @@ impl Engine {
     pub fn run(&mut self, _: &Confined) -> Result<Ended, RunError> {
         loop {
             if let Some(ended) = self.turn()? {
-                let (backlog, counters) = (self.credit.backlog_total(), &self.tap.counters);
+                let (backlog, counters) = (self.credit.backlog_total(), &self.counters);
                 let line = format!("datapath ends: backlog octets {backlog}, {counters}");
                 self.supervisor.log(LogLevel::Info, || line);
                 // Whoever waits for us waits for the ports, and not for the tap.
@@ -255,7 +264,7 @@ impl Engine {
             events.extend(self.poller.wait(timeout).map_err(RunError::Wait)?);
         }
         let now = self.now();
-        let before = self.tap.counters.octets_to_tap;
+        let before = self.counters.octets_to_tap;
 
         self.fire_timers(now);
         let (mut near, mut far) = (false, false);
@@ -290,7 +299,7 @@ impl Engine {
         self.serve_listeners(now);
         self.serve_run_queue(now);
         self.serve_waiting(now);
-        let little = self.tap.counters.octets_to_tap - before < LITTLE;
+        let little = self.counters.octets_to_tap - before < LITTLE;
         self.busy_poll.note(match (near, far) {
             (true, false) => Turn::Near,
             (false, true) if little => Turn::Far,
@@ -366,7 +375,8 @@ impl Engine {
 
     /// Runs a flow that may have more to do.
     fn feed(&mut self, now: Instant, id: FlowId) {
-        let Self { tap, flows, scratch, mtu, run_queue, ports, .. } = self;
+        let Self { link, counters, flows, scratch, mtu, run_queue, ports, .. } = self;
+        let tap = &mut link.writer(counters);
         let Some(flow) = flows.get_mut(id) else { return };
         flow.queued = false;
         let reading = match &mut flow.kind {
@@ -397,7 +407,8 @@ impl Engine {
 
     /// Tells the namespace what a datagram socket's error queue holds.
     fn report_socket_errors(&mut self, id: FlowId) {
-        let Self { tap, flows, nat, .. } = self;
+        let Self { link, counters, flows, nat, .. } = self;
+        let tap = &mut link.writer(counters);
         let Some(flow) = flows.get_mut(id) else { return };
         let (socket, mac, path, offending, target) = match &flow.kind {
             Kind::Udp(it) => (it.socket(), it.mac(), it.path(), it.offending(0), it.target()),

@@ -7,10 +7,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use pasta_datapath::control::{Monitor, PeerMessage, Supervisor};
 use pasta_datapath::engine::{Ended, Engine, MAX_FLOWS, PortForwarding, RunError};
+use pasta_datapath::link::Link;
 use pasta_datapath::link::neighbour::Neighbours;
 use pasta_datapath::nat::Nat;
 use pasta_datapath::nat::inbound::LocalPolicy;
 use pasta_datapath::sys;
+use pasta_datapath::sys::fd_budget::FdBudget;
 use pasta_datapath::sys::tap::Tap;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::forward::{Direction, SocketFamily};
@@ -102,8 +104,8 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let Begin { start, tap, monitor, missing, before } = begin;
     supervisor.set_level(start.log_level);
     let tap = match (tap, &start.tap) {
-        (Some(fd), Some(info)) => Tap::new(fd, info, start.our_mac),
-        _ => Tap::none(start.our_mac),
+        (Some(fd), Some(info)) => Tap::new(fd, info),
+        _ => Tap::none(),
     };
     let families = SocketFamily::served(start.ipv4.service, start.ipv6.service);
     let nat = Nat::new(start.ipv4, start.ipv6);
@@ -113,9 +115,11 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let flows = descriptors.min(MAX_FLOWS);
     let local = LocalPolicy { splice: start.splice, loopback: start.loopback };
     let mac = start.tap.as_ref().map_or(start.our_mac, |tap| tap.mac);
-    let ports = PortForwarding::new(local, families, descriptors);
+    let ports = PortForwarding::new(local, families);
+    let (link, budget) = (Link::new(tap, start.our_mac), FdBudget::new(descriptors));
+    let neighbours = Neighbours::new(mac);
     let mut engine =
-        match Engine::new(tap, supervisor, monitor, nat, Neighbours::new(mac), ports, flows) {
+        match Engine::new(link, supervisor, monitor, nat, neighbours, ports, budget, flows) {
             Ok(engine) => engine,
             Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
         };

@@ -1,6 +1,7 @@
 //! System calls and nothing else: descriptors, buffers, options. What needs `unsafe` is in one file.
 
 pub mod epoll;
+pub mod fd_budget;
 pub mod listen_socket;
 pub mod pipe;
 pub mod pktinfo;

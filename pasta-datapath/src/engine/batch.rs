@@ -5,12 +5,12 @@ use crate::counters::DropReason;
 use crate::flow::tcp::connection::reset_for;
 use crate::flow::udp::{Datagram, NotSent};
 use crate::flow::{FlowId, FlowKey};
-use crate::link::classify::{Content, Frame, classify};
+use crate::link::classify::{Content, Frame, Framing, classify};
 use crate::link::icmp_error;
 use crate::link::neighbour;
+use crate::link::writer::{FrameDevice, MAX_FRAME, ReadError};
 use crate::nat::Protocol;
 use crate::sys;
-use crate::sys::tap::{MAX_FRAME, ReadError};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header};
 use nix::errno::Errno;
@@ -64,8 +64,9 @@ impl Engine {
             && (start + MAX_FRAME <= LARGE_OCTETS || start < self.ranges.len() * LARGE_FRAME)
             && let Some(free) = frames.get_mut(start..start + MAX_FRAME)
         {
-            match self.tap.read(free) {
+            match self.link.device.read(free) {
                 Ok(len) => {
+                    self.counters.from_tap += 1;
                     self.credit.frame_received();
                     self.ranges.push((start, start + len));
                     start += len.next_multiple_of(64);
@@ -77,7 +78,10 @@ impl Engine {
                         break;
                     }
                 }
-                Err(ReadError::WouldBlock) => {
+                Err(error @ (ReadError::WouldBlock | ReadError::Lost)) => {
+                    if error == ReadError::Lost {
+                        self.counters.drop(DropReason::Malformed);
+                    }
                     self.tap_ready = false;
                     self.credit.queue_is_empty();
                     break;
@@ -101,10 +105,10 @@ impl Engine {
         let ranges = std::mem::take(&mut self.ranges);
         for (start, end) in &ranges {
             let octets = frames.get(*start..*end).unwrap_or_default();
-            let handled = classify(octets, self.tap.framing())
+            let handled = classify(octets, Framing::of(self.link.device.offloads()))
                 .and_then(|frame| self.handle_frame(now, frame, &mut batch));
             if let Err(reason) = handled {
-                self.tap.counters.drop(reason);
+                self.counters.drop(reason);
             }
         }
         self.ranges = ranges;
@@ -121,7 +125,7 @@ impl Engine {
     /// The link-layer address that the namespace learns for `address`: ours for what a mapping leads
     /// to the host, and where nothing is known.
     pub(super) fn mac_at(&self, address: IpAddr) -> MacAddr {
-        let ours = self.tap.our_mac();
+        let ours = self.link.our_mac;
         let known = |it: IpAddr| {
             if self.nat.is_mapped(it) { Some(ours) } else { self.neighbours.mac_of(it) }
         };
@@ -145,7 +149,7 @@ impl Engine {
                     return Err(DropReason::NeighbourNotOurs);
                 }
                 let mac = self.mac_at(request.target.into());
-                neighbour::send_arp_reply(&mut self.tap, &request, mac);
+                neighbour::send_arp_reply(&mut self.link.writer(&mut self.counters), &request, mac);
                 Ok(())
             }
             Content::NeighbourSolicitation { source, target } => {
@@ -156,7 +160,12 @@ impl Engine {
                     return Err(DropReason::NeighbourNotOurs);
                 }
                 let target_mac = self.mac_at(target.into());
-                neighbour::send_advertisement(&mut self.tap, mac, source, (target, target_mac));
+                neighbour::send_advertisement(
+                    &mut self.link.writer(&mut self.counters),
+                    mac,
+                    source,
+                    (target, target_mac),
+                );
                 Ok(())
             }
             Content::NeighbourAnswer { address, at } => self.learn_namespace_mac(mac, address, at),
@@ -271,7 +280,7 @@ impl Engine {
         mac: MacAddr,
         group: &[(FlowId, MacAddr, Datagram<'_>)],
     ) {
-        let Self { tap, nat, flows, .. } = self;
+        let Self { link, counters, nat, flows, .. } = self;
         if let Some(Flow { kind: Kind::Forwarded(_), .. }) = flows.get_mut(id) {
             return self.answer_forwarded(now, id, mac, group);
         }
@@ -280,6 +289,7 @@ impl Engine {
         let mut datagrams = [empty; BATCH];
         datagrams.iter_mut().zip(group).for_each(|(slot, (_, _, datagram))| *slot = *datagram);
         let datagrams = datagrams.get(..group.len()).unwrap_or_default();
+        let tap = &mut link.writer(counters);
         let (mut doubtful, mut hard) = (false, false);
         flow.send(now, mac, datagrams, |flow, datagram, why| match why {
             NotSent::Dropped(reason) => tap.counters.drop(reason),

@@ -47,7 +47,7 @@ impl Engine {
     /// Descriptors that nothing holds and nothing is on its way for.
     pub(super) fn descriptors_left(&self) -> usize {
         let held = self.flows.len() + self.ports.held();
-        self.ports.descriptors.saturating_sub(held)
+        self.fd_budget.left(held)
     }
 
     /// Whether there is no place, or no descriptor, for a flow that needs so many.
@@ -68,7 +68,7 @@ impl Engine {
             now.since(*last_seen) >= least
         };
         let Some((id, _)) = candidates.into_iter().find(idle_enough) else { return false };
-        self.tap.counters.evicted += 1;
+        self.counters.evicted += 1;
         match self.flows.get_mut(id).map(|flow| &mut flow.kind) {
             Some(Kind::Tcp(tcp)) => {
                 // Both ends get a reset.

@@ -8,6 +8,7 @@ use crate::flow::udp::Datagram;
 use crate::flow::udp::coalesce::{Coalesced, write_to_tap};
 use crate::flow::udp::forwarded::ForwardedFlow;
 use crate::flow::{FlowId, FlowKey};
+use crate::link::writer::{self, Path};
 use crate::nat::Protocol;
 use crate::nat::inbound::{Delivery, InboundFlow};
 use crate::port_forward::listeners::{ListenerId, ListenerSpec};
@@ -16,7 +17,6 @@ use crate::sys;
 use crate::sys::listen_socket;
 use crate::sys::pktinfo::{DatagramAddresses, receive_from};
 use crate::sys::socket::{ReadDatagrams, TcpSocket};
-use crate::sys::tap::{self, Path};
 use crate::time::Instant;
 use nix::errno::Errno;
 use pasta_ipc::forward::{
@@ -112,7 +112,7 @@ impl Engine {
                 ListenerSpec::Namespace(at) => {
                     if let Some(asked) = self.ports.asked.get_mut(at) {
                         *asked = forward_target;
-                    } else if self.ports.has_room_to_listen() {
+                    } else if self.fd_budget.allows_listener(self.ports.listener_count()) {
                         self.ports.to_ask.push_back((*at, forward_target));
                     } else {
                         counts.add(forward_target.effort, Err(Errno::EMFILE));
@@ -145,7 +145,7 @@ impl Engine {
         if let Some(socket) = self.ports.listeners.take_spare(at) {
             return Ok(socket);
         }
-        if !self.ports.has_room_to_listen() {
+        if !self.fd_budget.allows_listener(self.ports.listener_count()) {
             return Err(Errno::EMFILE);
         }
         at.open(self.ports.families)
@@ -297,7 +297,7 @@ impl Engine {
                         self.open_splice_to_namespace(now, socket, destination, otherwise);
                     }
                     Err(_) => {
-                        self.tap.counters.drop(DropReason::NoAddress);
+                        self.counters.drop(DropReason::NoAddress);
                         reset(socket);
                     }
                 }
@@ -314,13 +314,13 @@ impl Engine {
         destination: SocketAddr,
     ) {
         let Some(key) = self.free_key(Protocol::Tcp, source, translated, destination) else {
-            self.tap.counters.drop(DropReason::NoSocket);
+            self.counters.drop(DropReason::NoSocket);
             return reset(socket);
         };
         if let Some(old) = self.flows.find(&key) {
             // From one port to two of ours that lead to the same: in the namespace they would be one.
             if self.is_elsewhere(old, &socket) {
-                self.tap.counters.drop(DropReason::NoSocket);
+                self.counters.drop(DropReason::NoSocket);
                 return reset(socket);
             }
             // The same peer has come again: it knows nothing of the connection that was there.
@@ -333,12 +333,12 @@ impl Engine {
         flow.relay.connected();
         let token = Token::Flow(self.flows.next_id(), crate::flow::splice::Side::Initiating);
         if self.poller.add(flow.socket.as_fd(), token.into()).is_err() {
-            self.tap.counters.drop(DropReason::NoSocket);
+            self.counters.drop(DropReason::NoSocket);
             return flow.socket.reset_on_close();
         }
         match self.insert(now, key, Kind::Tcp(flow)) {
             Some(id) => self.run_tcp(now, id, &[]),
-            None => self.tap.counters.drop(DropReason::TableFull),
+            None => self.counters.drop(DropReason::TableFull),
         }
     }
 
@@ -448,7 +448,8 @@ impl Engine {
         if let Ok(id) = id {
             self.flows.touch(now, id);
         }
-        let Self { tap, flows, mtu, .. } = self;
+        let Self { link, counters, flows, mtu, .. } = self;
+        let tap = &mut link.writer(counters);
         let deadline = match id {
             Err(reason) => return tap.counters.drop(reason),
             Ok(id) => match flows.get_mut(id).map(|flow| &mut flow.kind) {
@@ -526,7 +527,8 @@ impl Engine {
                     None => {}
                 }
                 let mac = self.neighbours.namespace_mac();
-                let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
+                let path =
+                    Path::new(self.link.our_mac, mac, writer::UDP, key.remote, key.namespace);
                 let flow = ForwardedFlow::to_tap(now, id, addresses, path, mac);
                 let inserted = self.insert(now, key, Kind::Forwarded(Box::new(flow)));
                 inserted.ok_or(DropReason::TableFull)?
@@ -544,14 +546,14 @@ impl Engine {
         mac: MacAddr,
         group: &[(FlowId, MacAddr, Datagram<'_>)],
     ) {
-        let Self { tap, flows, ports, .. } = self;
+        let Self { counters, flows, ports, .. } = self;
         let Some(Flow { kind: Kind::Forwarded(flow), .. }) = flows.get_mut(id) else { return };
         let Some(listener) = ports.listener(flow.listener()) else { return self.remove(id) };
         let empty = Datagram { payload: &[], segment_size: None };
         let mut datagrams = [empty; super::BATCH];
         datagrams.iter_mut().zip(group).for_each(|(slot, (_, _, datagram))| *slot = *datagram);
         let datagrams = datagrams.get(..group.len()).unwrap_or_default();
-        flow.answer(now, mac, listener, datagrams, |reason| tap.counters.drop(reason));
+        flow.answer(now, mac, listener, datagrams, |reason| counters.drop(reason));
     }
 
     /// Notes that the namespace has opened a flow from `source`: so it has that address.

@@ -20,14 +20,22 @@ impl Engine {
                         _ => None,
                     };
                     // From nobody (RFC 5227, section 2.1.1) is a question too.
-                    let nobody = (Ipv4Addr::UNSPECIFIED, self.tap.our_mac());
-                    neighbour::send_arp_request(&mut self.tap, ours.unwrap_or(nobody), target);
+                    let nobody = (Ipv4Addr::UNSPECIFIED, self.link.our_mac);
+                    neighbour::send_arp_request(
+                        &mut self.link.writer(&mut self.counters),
+                        ours.unwrap_or(nobody),
+                        target,
+                    );
                 }
                 IpAddr::V6(target) => {
                     let source = self.nat.our_link_local();
                     // From nobody would be looking for a duplicate.
                     if let Some(mac) = self.sender_mac(source.into()) {
-                        neighbour::send_solicitation(&mut self.tap, (source, mac), target);
+                        neighbour::send_solicitation(
+                            &mut self.link.writer(&mut self.counters),
+                            (source, mac),
+                            target,
+                        );
                     }
                 }
             }
@@ -64,11 +72,14 @@ mod tests {
     use super::*;
     use crate::control::{Monitor, PeerMessage, Supervisor};
     use crate::engine::PortForwarding;
+    use crate::link::Link;
     use crate::link::classify::{Content, Framing, classify};
     use crate::link::neighbour::Neighbours;
+    use crate::link::writer::MAX_FRAME;
     use crate::nat::Nat;
     use crate::nat::inbound::LocalPolicy;
-    use crate::sys::tap::{MAX_FRAME, Tap};
+    use crate::sys::fd_budget::FdBudget;
+    use crate::sys::tap::Tap;
     use crate::time::Instant;
     use crate::wire::{arp, ethernet, icmp, ip};
     use nix::errno::Errno;
@@ -118,13 +129,22 @@ mod tests {
             let ((tap, namespace), (supervisor, s), (monitor, m)) = (pair(), pair(), pair());
             let name = IfName::try_from("tap0".to_owned()).unwrap();
             let info = TapInfo { name, mac: mac(1), offloads: TapOffloads::None };
-            let tap = Tap::new(tap, &info, OURS);
+            let tap = Link::new(Tap::new(tap, &info), OURS);
             let supervisor = Supervisor::handshake(supervisor).unwrap();
             let monitor = Monitor::handshake(monitor).unwrap();
             let local = LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Address };
-            let ports = PortForwarding::new(local, SocketFamily::Both, 64);
-            let engine =
-                Engine::new(tap, supervisor, monitor, nat, Neighbours::new(mac(1)), ports, 64);
+            let ports = PortForwarding::new(local, SocketFamily::Both);
+            let budget = FdBudget::new(64);
+            let engine = Engine::new(
+                tap,
+                supervisor,
+                monitor,
+                nat,
+                Neighbours::new(mac(1)),
+                ports,
+                budget,
+                64,
+            );
             let Ok(engine) = engine else { panic!("no engine") };
             Self { engine, namespace, _peers: [s, m], generation: 0 }
         }
@@ -187,7 +207,7 @@ mod tests {
         }
 
         fn not_ours(&self) -> u64 {
-            self.engine.tap.counters.dropped(DropReason::NeighbourNotOurs)
+            self.engine.counters.dropped(DropReason::NeighbourNotOurs)
         }
     }
 

@@ -9,10 +9,10 @@ use crate::flow::tcp::connection::{Connection, reset_for};
 use crate::flow::udp::UdpFlow;
 use crate::flow::{FlowId, FlowKey};
 use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
+use crate::link::writer::{self, Path, icmp_protocol};
 use crate::nat::{Denied, Protocol, Target};
 use crate::sys::epoll::Event;
 use crate::sys::socket::{Connecting, open};
-use crate::sys::tap::{self, Path, icmp_protocol};
 use crate::time::Instant;
 use crate::wire::seq::Seq;
 use crate::wire::tcp::{Header, LEN as TCP_LEN};
@@ -118,7 +118,7 @@ impl Engine {
                 self.nat.resolver_failed(remote, asked.address.ip());
             }
             let reason = self.refuse_tcp(mac, key, &syn, errno.into());
-            self.tap.counters.drop(reason);
+            self.counters.drop(reason);
             return;
         }
         if event.is_writable() {
@@ -160,7 +160,7 @@ impl Engine {
                 let [d0, d1] = syn.destination.to_be_bytes();
                 let [q0, q1, q2, q3] = u32::from(syn.seq).to_be_bytes();
                 let transport = [s0, s1, d0, d1, q0, q1, q2, q3];
-                self.send_unreachable(mac, &key, tap::TCP, transport, TCP_LEN as u16, why);
+                self.send_unreachable(mac, &key, writer::TCP, transport, TCP_LEN as u16, why);
                 DropReason::Unreachable
             }
         }
@@ -177,7 +177,7 @@ impl Engine {
         self.observe(key.namespace.ip(), mac);
         let target = self.target(now, &key);
         let (socket, target) = self.udp_socket(now, mac, &key, target, payload_len)?;
-        let path = Path::new(self.tap.our_mac(), mac, tap::UDP, key.remote, key.namespace);
+        let path = Path::new(self.link.our_mac, mac, writer::UDP, key.remote, key.namespace);
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add_reading(socket.as_fd(), token);
         let source_check = SourceCheck::good(now, self.nat.revision());
@@ -210,7 +210,7 @@ impl Engine {
                 let (source, destination) = (port, key.remote.port());
                 let transport = udp::header(&udp::Header { source, destination, checksum: 0 }, len);
                 let len = len.saturating_add(udp::LEN as u16);
-                self.send_unreachable(mac, key, tap::UDP, transport, len, why);
+                self.send_unreachable(mac, key, writer::UDP, transport, len, why);
                 reason
             }
             _ => DropReason::NoSocket,
@@ -269,7 +269,7 @@ impl Engine {
         let target = self.target(now, &key);
         let (socket, target) = self.echo_socket(now, mac, &key, target, body)?;
         let (protocol, id) = (icmp_protocol(key.remote.ip()), key.namespace.port());
-        let path = Path::new(self.tap.our_mac(), mac, protocol, key.remote, key.namespace);
+        let path = Path::new(self.link.our_mac, mac, protocol, key.remote, key.namespace);
         let token = self.flows.next_id().as_token();
         let watched = self.poller.add_reading(socket.as_fd(), token);
         let source_check = SourceCheck::good(now, self.nat.revision());
@@ -314,7 +314,7 @@ impl Engine {
         let flow = Flow { kind, armed: None, queued: false, waits: false };
         let (id, _old) = self.flows.insert(key, flow).ok()?;
         self.flows.touch(now, id);
-        self.tap.counters.flows += 1;
+        self.counters.flows += 1;
         let FlowKey { protocol, namespace, remote } = key;
         self.supervisor
             .log(LogLevel::Debug, || format!("flow opened: {protocol:?} {namespace} -> {remote}"));
@@ -328,7 +328,7 @@ impl Engine {
             .insert_nameless(Flow { kind, armed: None, queued: false, waits: false })
             .ok()?;
         self.flows.touch(now, id);
-        self.tap.counters.flows += 1;
+        self.counters.flows += 1;
         Some(id)
     }
 
@@ -386,7 +386,7 @@ impl Engine {
     fn send_icmp_error(&mut self, mac: MacAddr, offending: &Offending, why: Unreachable) {
         let remote = offending.destination.ip();
         let reporter = super::reporter(&self.nat, remote, why, None);
-        icmp_error::send(&mut self.tap, mac, reporter, offending, why);
+        icmp_error::send(&mut self.link.writer(&mut self.counters), mac, reporter, offending, why);
     }
 
     /// Unpredictable for others, growing in time for the same endpoints (RFC 6528, section 3).

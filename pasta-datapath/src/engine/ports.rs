@@ -42,13 +42,11 @@ pub struct PortForwarding {
     pub(super) to_ask: VecDeque<(NamespaceListener, ForwardTarget)>,
     /// Listeners that could not be opened, and why.
     pub(super) refused: BTreeMap<ListenerSpec, Errno>,
-    /// Descriptors in all.
-    pub(super) descriptors: usize,
 }
 
 impl PortForwarding {
-    /// Nothing is forwarded yet. With `descriptors` in all, at most half are listeners.
-    pub fn new(local: LocalPolicy, families: SocketFamily, descriptors: usize) -> Self {
+    /// Nothing is forwarded yet.
+    pub fn new(local: LocalPolicy, families: SocketFamily) -> Self {
         Self {
             rules: Rules::default(),
             listeners: Listeners::default(),
@@ -66,7 +64,6 @@ impl PortForwarding {
             asked: BTreeMap::new(),
             to_ask: VecDeque::new(),
             refused: BTreeMap::new(),
-            descriptors,
         }
     }
 
@@ -85,10 +82,9 @@ impl PortForwarding {
         [self.starved.1, self.ask_again, self.interfaces_due].into_iter().flatten().min()
     }
 
-    /// Whether another listener may be had, of either direction.
-    pub(super) fn has_room_to_listen(&self) -> bool {
-        let listeners = self.listeners.len() + self.asked.len() + self.to_ask.len();
-        listeners < self.descriptors / 2
+    /// Listeners that there are or that are wanted of the monitor, of both directions.
+    pub(super) fn listener_count(&self) -> usize {
+        self.listeners.len() + self.asked.len() + self.to_ask.len()
     }
 
     /// Descriptors that are held or on their way here.

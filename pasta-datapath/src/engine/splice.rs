@@ -56,7 +56,7 @@ impl Engine {
                 self.set_target(id, connecting.fd, connecting.done);
             }
             Err(_) => {
-                self.tap.counters.drop(DropReason::Unreachable);
+                self.counters.drop(DropReason::Unreachable);
                 reset(socket);
             }
         }
@@ -66,7 +66,7 @@ impl Engine {
         let token = Token::Flow(self.flows.next_id(), Side::Initiating);
         let watched = flow.socket(Side::Initiating).map(|fd| self.poller.add(fd, token.into()));
         let Some(id) = self.insert_nameless(now, Kind::Splice(Box::new(flow))) else {
-            self.tap.counters.drop(DropReason::TableFull);
+            self.counters.drop(DropReason::TableFull);
             return None;
         };
         self.ports.spliced += 1;
@@ -92,7 +92,7 @@ impl Engine {
             Some(socket) => self.connect_target(id, socket),
             None => {
                 if self.ports.pool.wait(kind, id).is_err() {
-                    self.tap.counters.drop(DropReason::NoSocket);
+                    self.counters.drop(DropReason::NoSocket);
                     self.break_splice(id);
                 }
             }
@@ -129,7 +129,7 @@ impl Engine {
         if flow.try_otherwise() {
             self.find_target(id);
         } else {
-            self.tap.counters.drop(DropReason::Unreachable);
+            self.counters.drop(DropReason::Unreachable);
             self.break_splice(id);
         }
     }
@@ -242,14 +242,14 @@ impl Engine {
         if self.poller.add_reading(socket.as_fd(), token.into()).is_err() {
             return self.lose_datagrams(id);
         }
-        let Self { flows, tap, .. } = self;
+        let Self { flows, counters, .. } = self;
         if let Some(Flow { kind: Kind::Forwarded(flow), .. }) = flows.get_mut(id) {
-            flow.set_socket(socket, |reason| tap.counters.drop(reason));
+            flow.set_socket(socket, |reason| counters.drop(reason));
         }
     }
 
     fn lose_datagrams(&mut self, id: FlowId) {
-        self.tap.counters.drop(DropReason::NoSocket);
+        self.counters.drop(DropReason::NoSocket);
         self.remove(id);
     }
 
@@ -385,7 +385,7 @@ impl Engine {
 
     fn end_waiting(&mut self, waiting: Vec<FlowId>) {
         for id in waiting {
-            self.tap.counters.drop(DropReason::NoSocket);
+            self.counters.drop(DropReason::NoSocket);
             self.break_splice(id);
             self.remove(id);
         }

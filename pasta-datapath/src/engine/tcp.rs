@@ -10,8 +10,9 @@ use crate::flow::tcp::connection::Connection;
 use crate::flow::tcp::relay::{Outcome, QUANTUM, Relay, TapWriter};
 use crate::flow::{FlowId, FlowKey};
 use crate::link::classify::Framing;
+use crate::link::writer::{self, FrameWriter, Path};
 use crate::sys::socket::TcpSocket;
-use crate::sys::tap::{self, Path, Tap};
+use crate::sys::tap::Tap;
 use crate::time::Instant;
 use crate::wire::tcp::{Header, LEN, ToSend};
 use pasta_ipc::types::MacAddr;
@@ -95,7 +96,7 @@ pub(super) struct TcpFlow {
 
 /// The tap with the headers of one flow.
 struct FlowTap<'a> {
-    tap: &'a mut Tap,
+    tap: FrameWriter<'a, Tap>,
     path: &'a Path,
 }
 
@@ -130,7 +131,7 @@ impl Engine {
         Box::new(TcpFlow {
             relay: Relay::new(connection),
             socket: TcpSocket::new(fd, method),
-            path: Path::new(self.tap.our_mac(), mac, tap::TCP, key.remote, key.namespace),
+            path: Path::new(self.link.our_mac, mac, writer::TCP, key.remote, key.namespace),
             mac,
             counted: Counted::default(),
             moved: Moved::default(),
@@ -140,9 +141,9 @@ impl Engine {
 
     /// Answers a segment for which there is no flow.
     pub(super) fn send_reset(&mut self, mac: MacAddr, key: FlowKey, reset: &ToSend) {
-        let our_mac = self.tap.our_mac();
-        let path = Path::new(our_mac, mac, tap::TCP, key.remote, key.namespace);
-        self.tap.write_tcp(&path, reset, u16::MAX, &[]);
+        let our_mac = self.link.our_mac;
+        let path = Path::new(our_mac, mac, writer::TCP, key.remote, key.namespace);
+        self.link.writer(&mut self.counters).write_tcp(&path, reset, u16::MAX, &[]);
     }
 
     /// Runs a flow with events. While others are in the run queue it moves little: enough for
@@ -215,15 +216,15 @@ impl Engine {
         id: FlowId,
         payloads: &[IoSlice<'_>],
     ) {
-        let Self { tap, flows, poller, scratch, credit, run_queue, waiting, .. } = self;
+        let Self { link, counters, flows, poller, scratch, credit, run_queue, waiting, .. } = self;
         let Some(flow) = flows.get_mut(id) else { return };
         let Kind::Tcp(tcp) = &mut flow.kind else { return };
         let TcpFlow { relay, socket, path, .. } = &mut **tcp;
-        let mut to_tap = FlowTap { tap, path };
+        let mut to_tap = FlowTap { tap: link.writer(counters), path };
         let Outcome { next, deadline, facts } =
             relay.run_for(quantum, now, socket, payloads, &mut to_tap, scratch, credit);
         if facts.backlog_overflowed {
-            tap.counters.drop(DropReason::BacklogFull);
+            counters.drop(DropReason::BacklogFull);
         }
         match next {
             Next::Wait => {}

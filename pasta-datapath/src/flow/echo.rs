@@ -6,9 +6,10 @@
 use crate::flow::source_check::SourceCheck;
 use crate::flow::udp::Reading;
 use crate::link::icmp_error::{Offending, QUOTED_TRANSPORT};
+use crate::link::writer::{FrameWriter, Path, icmp_protocol};
 use crate::nat::Target;
 use crate::sys::socket::{receive_datagrams, send_datagrams};
-use crate::sys::tap::{Path, Tap, icmp_protocol};
+use crate::sys::tap::Tap;
 use crate::time::Instant;
 use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
 use nix::errno::Errno;
@@ -120,7 +121,12 @@ impl EchoFlow {
     }
 
     /// Moves replies to the tap.
-    pub fn receive(&mut self, now: Instant, tap: &mut Tap, buffer: &mut [u8]) -> Reading {
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        tap: &mut FrameWriter<'_, Tap>,
+        buffer: &mut [u8],
+    ) -> Reading {
         let (from, to): (IpAddr, IpAddr) = (self.path.source().ip(), self.path.destination().ip());
         for _ in 0..READS {
             let read = match receive_datagrams(self.socket.as_fd(), buffer) {

@@ -17,9 +17,10 @@ pub mod forwarded;
 use crate::counters::DropReason;
 use crate::flow::source_check::SourceCheck;
 use crate::link::icmp_error::{Offending, QUOTED_TRANSPORT};
+use crate::link::writer::{FrameWriter, Path};
 use crate::nat::Target;
 use crate::sys::socket::{receive_datagrams, send_datagrams};
-use crate::sys::tap::{Path, Tap};
+use crate::sys::tap::Tap;
 use crate::time::Instant;
 use crate::wire::ip::PROTOCOL_UDP;
 use crate::wire::udp;
@@ -195,7 +196,13 @@ impl UdpFlow {
     }
 
     /// Moves what the socket has received to the tap, datagrams of one size together.
-    pub fn receive(&mut self, now: Instant, tap: &mut Tap, mtu: Mtu, buffer: &mut [u8]) -> Reading {
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        tap: &mut FrameWriter<'_, Tap>,
+        mtu: Mtu,
+        buffer: &mut [u8],
+    ) -> Reading {
         self.receive_late(now, tap, mtu, buffer);
         let mut gathered = GroBatch::default();
         let mut reading = Reading::More;
@@ -223,7 +230,13 @@ impl UdpFlow {
     }
 
     /// Takes what the resolver that was asked before has to say, once; its time may be over.
-    fn receive_late(&mut self, now: Instant, tap: &mut Tap, mtu: Mtu, buffer: &mut [u8]) {
+    fn receive_late(
+        &mut self,
+        now: Instant,
+        tap: &mut FrameWriter<'_, Tap>,
+        mtu: Mtu,
+        buffer: &mut [u8],
+    ) {
         let Some((socket, until)) = &self.previous else { return };
         match receive_datagrams(socket.as_fd(), buffer) {
             Ok(read) => {

@@ -7,7 +7,7 @@ use crate::wire::ip::{
 };
 use crate::wire::vnet::{self, ChecksumState, Segmentation};
 use crate::wire::{Malformed, arp, ethernet, icmp, tcp, udp};
-use pasta_ipc::types::MacAddr;
+use pasta_ipc::types::{MacAddr, TapOffloads};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// How frames on the tap begin.
@@ -17,6 +17,16 @@ pub enum Framing {
     Vnet,
     /// With the Ethernet header.
     Plain,
+}
+
+impl Framing {
+    /// That of a tap with `offloads`.
+    pub fn of(offloads: TapOffloads) -> Self {
+        match offloads {
+            TapOffloads::None => Self::Plain,
+            TapOffloads::Tcp | TapOffloads::TcpAndUdp => Self::Vnet,
+        }
+    }
 }
 
 /// A frame that was understood.

@@ -4,7 +4,8 @@
 //! octets of its transport header, which is what a host finds its socket by (RFC 792; RFC 1122,
 //! section 3.2.2; RFC 4443, section 3).
 
-use crate::sys::tap::{Path, Tap, icmp_protocol};
+use crate::link::writer::{FrameWriter, Path, icmp_protocol};
+use crate::sys::tap::Tap;
 use crate::wire::icmp::{Error, error_head};
 use crate::wire::ip::{ipv4_header, ipv6_header};
 use nix::errno::Errno;
@@ -81,7 +82,7 @@ pub struct Offending {
 /// Tells the sender of `offending`, at `mac`, that `why`; the error comes from `reporter`, which is of
 /// the same family.
 pub fn send(
-    tap: &mut Tap,
+    tap: &mut FrameWriter<'_, Tap>,
     mac: MacAddr,
     reporter: IpAddr,
     offending: &Offending,
@@ -103,6 +104,6 @@ pub fn send(
     let head = error_head(reporter, source.ip(), why.error(source.is_ipv4()), quote);
     let from = SocketAddr::new(reporter, 0);
     let to = SocketAddr::new(source.ip(), 0);
-    let path = Path::new(tap.our_mac(), mac, icmp_protocol(reporter), from, to);
+    let path = Path::new(tap.our_mac, mac, icmp_protocol(reporter), from, to);
     tap.write_icmp(&path, &head, quote)
 }

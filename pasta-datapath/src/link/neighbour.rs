@@ -9,7 +9,8 @@
 //! no more than that.
 
 use crate::link::classify::is_impossible;
-use crate::sys::tap::{Path, Tap};
+use crate::link::writer::{FrameWriter, Path};
+use crate::sys::tap::Tap;
 use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
 use crate::wire::{arp, ethernet, icmp};
 use pasta_ipc::types::{MacAddr, NeighbourSnapshot, NetworkSnapshot};
@@ -126,7 +127,11 @@ impl Neighbours {
 
 /// Tells the asker of `request` that the address is at `mac`, in its name. Frames to there come to us
 /// all the same.
-pub fn send_arp_reply(tap: &mut Tap, request: &arp::Request, mac: MacAddr) -> bool {
+pub fn send_arp_reply(
+    tap: &mut FrameWriter<'_, Tap>,
+    request: &arp::Request,
+    mac: MacAddr,
+) -> bool {
     let to = request.sender_mac.octets();
     let header = ethernet::header(to, mac, ethernet::TYPE_ARP);
     tap.write_complete(&[&header, &arp::reply(request, mac)])
@@ -134,7 +139,7 @@ pub fn send_arp_reply(tap: &mut Tap, request: &arp::Request, mac: MacAddr) -> bo
 
 /// Tells the asker at `source` and `mac` that a target is at its link-layer address, in its name.
 pub fn send_advertisement(
-    tap: &mut Tap,
+    tap: &mut FrameWriter<'_, Tap>,
     mac: MacAddr,
     source: Ipv6Addr,
     (target, target_mac): (Ipv6Addr, MacAddr),
@@ -147,7 +152,7 @@ pub fn send_advertisement(
 
 /// Asks everybody who has `target`, as `sender` at `mac`.
 pub fn send_arp_request(
-    tap: &mut Tap,
+    tap: &mut FrameWriter<'_, Tap>,
     (sender, mac): (Ipv4Addr, MacAddr),
     target: Ipv4Addr,
 ) -> bool {
@@ -157,7 +162,7 @@ pub fn send_arp_request(
 
 /// Asks those who listen to the group of `target` who has it, as `source` at `mac`.
 pub fn send_solicitation(
-    tap: &mut Tap,
+    tap: &mut FrameWriter<'_, Tap>,
     (source, mac): (Ipv6Addr, MacAddr),
     target: Ipv6Addr,
 ) -> bool {

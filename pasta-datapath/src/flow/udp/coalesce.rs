@@ -2,8 +2,9 @@
 
 use super::{Datagram, MAX_GROUP, MAX_GROUP_OCTETS, NotSent};
 use crate::counters::DropReason;
+use crate::link::writer::{FrameWriter, Path};
 use crate::sys::socket::ReadDatagrams;
-use crate::sys::tap::{Path, Tap};
+use crate::sys::tap::Tap;
 use crate::wire::udp;
 use nix::errno::Errno;
 use pasta_ipc::types::Mtu;
@@ -137,7 +138,7 @@ impl GroBatch {
     pub fn add(
         &mut self,
         read: ReadDatagrams,
-        tap: &mut Tap,
+        tap: &mut FrameWriter<'_, Tap>,
         path: &Path,
         mtu: Mtu,
         buffer: &mut [u8],
@@ -164,7 +165,7 @@ impl GroBatch {
     }
 
     /// Writes what is gathered in `buffer` to the tap.
-    pub fn write(&mut self, tap: &mut Tap, path: &Path, mtu: Mtu, buffer: &[u8]) {
+    pub fn write(&mut self, tap: &mut FrameWriter<'_, Tap>, path: &Path, mtu: Mtu, buffer: &[u8]) {
         let Self { len, count, size } = std::mem::take(self);
         if count == 0 {
             return;
@@ -229,7 +230,13 @@ impl<K: Copy + PartialEq> Coalesced<K> {
 }
 
 /// Moves what was read from a host socket to the tap; larger than it carries is a counted drop.
-pub fn write_to_tap(tap: &mut Tap, path: &Path, mtu: Mtu, read: ReadDatagrams, octets: &[u8]) {
+pub fn write_to_tap(
+    tap: &mut FrameWriter<'_, Tap>,
+    path: &Path,
+    mtu: Mtu,
+    read: ReadDatagrams,
+    octets: &[u8],
+) {
     let size = read.segment_size.map_or(octets.len(), usize::from);
     if size > largest_payload(path, mtu) || read.truncated {
         tap.counters.drop(DropReason::TooLarge);

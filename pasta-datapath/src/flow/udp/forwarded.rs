@@ -12,10 +12,11 @@ use super::coalesce::Coalesced;
 use super::{Datagram, NotSent, coalesce, lifetime};
 use crate::counters::DropReason;
 use crate::flow::udp::Reading;
+use crate::link::writer::{FrameWriter, Path};
 use crate::port_forward::listeners::ListenerId;
 use crate::sys::pktinfo::{DatagramAddresses, send_from};
 use crate::sys::socket::{ReadDatagrams, receive_datagrams, send_datagrams};
-use crate::sys::tap::{Path, Tap};
+use crate::sys::tap::Tap;
 use crate::time::Instant;
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
@@ -144,7 +145,7 @@ impl ForwardedFlow {
     pub fn arrived(
         &mut self,
         now: Instant,
-        tap: &mut Tap,
+        tap: &mut FrameWriter<'_, Tap>,
         mtu: Mtu,
         read: ReadDatagrams,
         octets: &[u8],

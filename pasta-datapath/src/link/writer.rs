@@ -1,0 +1,428 @@
+#![forbid(unsafe_code)]
+//! Frames for the namespace: headers in front of payload that is not copied.
+//!
+//! The headers of one flow are made once ([`Path`]); lengths and checksums are filled in for each frame. What
+//! the frames are written to is behind [`FrameDevice`], so that this runs without a tap.
+
+use crate::counters::{Counters, DropReason};
+use crate::link::classify::Framing;
+use crate::wire::checksum::{Sum, pseudo_header};
+use crate::wire::ip::{
+    IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4_header,
+    ipv6_header,
+};
+use crate::wire::vnet::Segmentation;
+use crate::wire::{ethernet, tcp, udp, vnet};
+use nix::errno::Errno;
+use pasta_ipc::types::{MacAddr, TapOffloads};
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+
+/// Largest frame read or written, virtio-net header and Ethernet header included.
+pub const MAX_FRAME: usize = vnet::LEN + ethernet::LEN + 65535;
+
+/// Longest header in front of payload: virtio-net, Ethernet, IPv6, TCP with options.
+const MAX_HEADERS: usize = vnet::LEN + ethernet::LEN + IPV6_LEN + tcp::LEN + tcp::MAX_OPTIONS_LEN;
+
+/// Why no frame could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// None is waiting.
+    WouldBlock,
+    /// One was lost: the kernel could not hand it over.
+    Lost,
+    /// The tap was deleted or moved away, with what the kernel said.
+    Gone(Errno),
+}
+
+/// What frames are read from and written to.
+pub trait FrameDevice {
+    /// What the kernel does for us on the frames that we write.
+    fn offloads(&self) -> TapOffloads;
+
+    /// Reads one frame to the front of `buffer`, which has room for [`MAX_FRAME`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError>;
+
+    /// Writes one frame.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::NoTap`] or [`DropReason::TapFull`].
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<(), DropReason>;
+}
+
+/// The link and network headers of one flow towards the namespace, made once.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// Ethernet and network header; length and checksum of the latter are filled in for each frame.
+    headers: [u8; ethernet::LEN + IPV6_LEN],
+    /// Sum of an IPv4 header without its total length; of the pseudo-header without its length.
+    ip_sum: Sum,
+    pseudo_sum: Sum,
+    source: SocketAddr,
+    destination: SocketAddr,
+}
+
+impl Path {
+    /// From `source`, as the namespace sees it, to `destination` in the namespace at `mac`. The
+    /// addresses are of one family: they came from one packet.
+    pub fn new(
+        our_mac: MacAddr,
+        mac: MacAddr,
+        protocol: u8,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Self {
+        let mut headers = [0; ethernet::LEN + IPV6_LEN];
+        let (link, network) = headers.split_at_mut(ethernet::LEN);
+        let mut ip_sum = Sum::default();
+        let ether_type = match (source.ip(), destination.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let mut header = ipv4_header(from, to, protocol, 0);
+                // Total length and checksum: filled in with each frame.
+                header.iter_mut().skip(2).take(2).for_each(|octet| *octet = 0);
+                header.iter_mut().skip(10).take(2).for_each(|octet| *octet = 0);
+                ip_sum = ip_sum.octets(&header);
+                network.iter_mut().zip(header).for_each(|(to, from)| *to = from);
+                ethernet::TYPE_IPV4
+            }
+            (from, to) => {
+                let v6 = |address| match address {
+                    IpAddr::V4(a) => a.to_ipv6_mapped(),
+                    IpAddr::V6(a) => a,
+                };
+                network.copy_from_slice(&ipv6_header(v6(from), v6(to), protocol, 0));
+                ethernet::TYPE_IPV6
+            }
+        };
+        link.copy_from_slice(&ethernet::header(mac.octets(), our_mac, ether_type));
+        let pseudo_sum = pseudo_header(source.ip(), destination.ip(), protocol, 0);
+        Self { headers, ip_sum, pseudo_sum, source, destination }
+    }
+
+    /// The address the namespace sees.
+    pub fn source(&self) -> SocketAddr {
+        self.source
+    }
+
+    /// The namespace's end.
+    pub fn destination(&self) -> SocketAddr {
+        self.destination
+    }
+
+    /// Sets the destination MAC address.
+    pub fn set_mac(&mut self, mac: MacAddr) {
+        self.headers.iter_mut().zip(mac.octets()).for_each(|(to, from)| *to = from);
+    }
+
+    fn is_ipv6(&self) -> bool {
+        self.source.is_ipv6()
+    }
+
+    fn network_len(&self) -> usize {
+        if self.is_ipv6() { IPV6_LEN } else { IPV4_LEN }
+    }
+
+    /// Most octets of transport header and payload that fit one packet.
+    pub fn max_transport(&self) -> usize {
+        if self.is_ipv6() { 65535 } else { 65535 - IPV4_LEN }
+    }
+}
+
+/// Headers being put together, front to back.
+struct Head {
+    octets: [u8; MAX_HEADERS],
+    len: usize,
+}
+
+impl Head {
+    fn new() -> Self {
+        Self { octets: [0; MAX_HEADERS], len: 0 }
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        let room = self.octets.iter_mut().skip(self.len);
+        room.zip(part).for_each(|(to, from)| *to = *from);
+        self.len = (self.len + part.len()).min(MAX_HEADERS);
+    }
+
+    fn octets(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Writes frames to the namespace and counts them; lent for a moment.
+#[derive(Debug)]
+pub struct FrameWriter<'a, D> {
+    /// Where they go.
+    pub device: &'a mut D,
+    /// Our link-layer address.
+    pub our_mac: MacAddr,
+    /// What becomes of them.
+    pub counters: &'a mut Counters,
+}
+
+impl<D: FrameDevice> FrameWriter<'_, D> {
+    /// How frames begin.
+    pub fn framing(&self) -> Framing {
+        Framing::of(self.device.offloads())
+    }
+
+    /// Whether the kernel cuts UDP super-frames for us.
+    pub fn segments_udp(&self) -> bool {
+        self.device.offloads() == TapOffloads::TcpAndUdp
+    }
+
+    /// Writes one frame whose checksums are complete; `parts` begin with the Ethernet header.
+    pub fn write_complete(&mut self, parts: &[&[u8]]) -> bool {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let vnet: &[u8] = match self.framing() {
+            Framing::Vnet => &vnet::COMPLETE,
+            Framing::Plain => &[],
+        };
+        let all = std::iter::once(vnet).chain(parts.iter().copied());
+        slices.iter_mut().zip(all).for_each(|(slice, part)| *slice = IoSlice::new(part));
+        self.write(&slices)
+    }
+
+    /// Writes an ICMP or ICMPv6 message whose own checksum is complete, in a packet of its own.
+    pub fn write_icmp(&mut self, path: &Path, head: &[u8], body: &[u8]) -> bool {
+        let network = self.network_header(path, head.len() + body.len());
+        self.write_complete(&[network.octets(), head, body])
+    }
+
+    /// Writes a TCP segment; a payload larger than `segment_size` stands for several.
+    pub fn write_tcp(
+        &mut self,
+        path: &Path,
+        header: &tcp::ToSend,
+        segment_size: u16,
+        payload: &[u8],
+    ) -> bool {
+        let segmentation = if payload.len() > usize::from(segment_size) {
+            Segmentation::Tcp(segment_size)
+        } else {
+            Segmentation::None
+        };
+        let len = header.header_len();
+        let (source, destination) = (path.source.port(), path.destination.port());
+        self.write_transport(path, len, tcp::CHECKSUM_OFFSET, segmentation, payload, |checksum| {
+            let mut octets = [0; tcp::LEN + tcp::MAX_OPTIONS_LEN];
+            header.write(source, destination, checksum, &mut octets);
+            octets
+        })
+    }
+
+    /// Writes a UDP datagram, or with `segment_size` several of that size, the last possibly shorter.
+    pub fn write_udp(&mut self, path: &Path, segment_size: Option<u16>, payload: &[u8]) -> bool {
+        let segmentation = segment_size.map_or(Segmentation::None, Segmentation::Udp);
+        let (source, destination) = (path.source.port(), path.destination.port());
+        let payload_len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
+        let offset = udp::CHECKSUM_OFFSET;
+        self.write_transport(path, udp::LEN, offset, segmentation, payload, |checksum| {
+            udp::header(&udp::Header { source, destination, checksum }, payload_len)
+        })
+    }
+
+    /// Headers that `make` writes for a checksum field, in front of `payload`. The kernel finishes
+    /// the checksum, or we do where the tap has no virtio-net header.
+    fn write_transport<const N: usize>(
+        &mut self,
+        path: &Path,
+        header_len: usize,
+        checksum_offset: u16,
+        segmentation: Segmentation,
+        payload: &[u8],
+        make: impl Fn(u16) -> [u8; N],
+    ) -> bool {
+        let transport_len = header_len + payload.len();
+        if transport_len > path.max_transport() {
+            self.counters.drop(DropReason::TooLarge);
+            return false;
+        }
+        // Checked against 65535 right above.
+        let pseudo = path.pseudo_sum.word(transport_len as u16);
+        let network = self.network_header(path, transport_len);
+        let mut head = Head::new();
+        let transport = match self.framing() {
+            Framing::Vnet => {
+                let offset = ethernet::LEN + path.network_len();
+                let vnet = vnet::ToSend {
+                    transport: offset as u16,
+                    checksum: checksum_offset,
+                    headers: (offset + header_len) as u16,
+                    segmentation,
+                    ipv6: path.is_ipv6(),
+                };
+                head.push(&vnet.octets());
+                make(pseudo.folded())
+            }
+            Framing::Plain => {
+                let unsummed = make(0);
+                let header = unsummed.get(..header_len).unwrap_or_default();
+                let checksum = match pseudo.octets(header).octets(payload).checksum() {
+                    // A UDP checksum of zero would mean that there is none (RFC 768).
+                    0 => 0xffff,
+                    checksum => checksum,
+                };
+                make(checksum)
+            }
+        };
+        head.push(network.octets());
+        head.push(transport.get(..header_len).unwrap_or_default());
+        self.write(&[IoSlice::new(head.octets()), IoSlice::new(payload)])
+    }
+
+    /// Ethernet and network header of `path` for a packet that carries `transport_len` octets.
+    fn network_header(&self, path: &Path, transport_len: usize) -> Head {
+        let mut head = Head::new();
+        head.push(path.headers.get(..ethernet::LEN + path.network_len()).unwrap_or_default());
+        let mut put = |at: usize, value: u16| {
+            let octets = head.octets.iter_mut().skip(ethernet::LEN + at);
+            octets.zip(value.to_be_bytes()).for_each(|(to, from)| *to = from);
+        };
+        if path.is_ipv6() {
+            put(4, u16::try_from(transport_len).unwrap_or(u16::MAX));
+        } else {
+            let total = u16::try_from(IPV4_LEN + transport_len).unwrap_or(u16::MAX);
+            put(2, total);
+            put(10, path.ip_sum.word(total).checksum());
+        }
+        head
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> bool {
+        match self.device.write(slices) {
+            Ok(()) => {
+                self.counters.octets_to_tap +=
+                    slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+                self.counters.to_tap += 1;
+                true
+            }
+            Err(reason) => {
+                self.counters.drop(reason);
+                false
+            }
+        }
+    }
+}
+
+/// The protocol number of an ICMP packet between addresses like `address`.
+pub fn icmp_protocol(address: IpAddr) -> u8 {
+    if address.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 }
+}
+
+/// Protocol numbers for [`Path::new`].
+pub const TCP: u8 = PROTOCOL_TCP;
+/// As [`TCP`].
+pub const UDP: u8 = PROTOCOL_UDP;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::classify::{Content, classify};
+    use crate::wire::seq::Seq;
+
+    /// A tap that keeps the last frame.
+    struct Device {
+        offloads: TapOffloads,
+        written: Vec<u8>,
+    }
+
+    impl FrameDevice for Device {
+        fn offloads(&self) -> TapOffloads {
+            self.offloads
+        }
+
+        fn read(&mut self, _: &mut [u8]) -> Result<usize, ReadError> {
+            Err(ReadError::WouldBlock)
+        }
+
+        fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<(), DropReason> {
+            self.written = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            Ok(())
+        }
+    }
+
+    /// What `write` writes to a tap with `offloads`, and how the frame begins.
+    fn written(
+        offloads: TapOffloads,
+        write: impl FnOnce(&mut FrameWriter<'_, Device>) -> bool,
+    ) -> (Vec<u8>, Framing) {
+        let (mut device, mut counters) =
+            (Device { offloads, written: Vec::new() }, Counters::default());
+        let our_mac = MacAddr::OURS_BY_DEFAULT;
+        let mut writer = FrameWriter { device: &mut device, our_mac, counters: &mut counters };
+        assert!(write(&mut writer));
+        let framing = writer.framing();
+        assert_eq!((counters.to_tap, counters.octets_to_tap), (1, device.written.len() as u64));
+        (device.written, framing)
+    }
+
+    fn paths(protocol: u8) -> [Path; 2] {
+        let mac = MacAddr::try_from([2, 0, 0, 0, 0, 1]).unwrap();
+        let path = |source: &str, destination: &str| {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            Path::new(MacAddr::OURS_BY_DEFAULT, mac, protocol, source, destination)
+        };
+        [
+            path("198.51.100.1:80", "192.0.2.7:1024"),
+            path("[2001:db8:1::1]:80", "[2001:db8::7]:1024"),
+        ]
+    }
+
+    #[test]
+    fn segments_read_back_with_and_without_offloads_in_both_families() {
+        let header = tcp::ToSend {
+            seq: Seq::from(1),
+            ack: Seq::from(2),
+            flags: tcp::Flags::ACK,
+            window: 9,
+            syn: None,
+            sack: tcp::SackBlocks::default(),
+        };
+        for offloads in [TapOffloads::Tcp, TapOffloads::None] {
+            for path in paths(TCP) {
+                let (octets, framing) =
+                    written(offloads, |tap| tap.write_tcp(&path, &header, 1460, &[7; 1001]));
+                let frame = classify(&octets, framing).unwrap();
+                let Content::Tcp { source, destination, header, payload } = frame.content else {
+                    panic!("not a segment");
+                };
+                assert_eq!((source, destination), (path.source(), path.destination()));
+                assert_eq!((header.seq, header.ack), (Seq::from(1), Seq::from(2)));
+                assert_eq!(payload, [7; 1001]);
+            }
+        }
+    }
+
+    #[test]
+    fn datagrams_read_back_with_and_without_offloads_in_both_families() {
+        for offloads in [TapOffloads::TcpAndUdp, TapOffloads::None] {
+            for path in paths(UDP) {
+                for len in [0, 1, 1472, 60_000] {
+                    let (octets, framing) =
+                        written(offloads, |tap| tap.write_udp(&path, None, &vec![0xff; len]));
+                    let frame = classify(&octets, framing).unwrap();
+                    let Content::Udp { payload, .. } = frame.content else {
+                        panic!("not a datagram");
+                    };
+                    assert_eq!(payload, vec![0xff; len]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_a_packet_can_hold_is_refused_and_counted() {
+        let mut device = Device { offloads: TapOffloads::TcpAndUdp, written: Vec::new() };
+        let (our_mac, mut counters) = (MacAddr::OURS_BY_DEFAULT, Counters::default());
+        let mut writer = FrameWriter { device: &mut device, our_mac, counters: &mut counters };
+        assert!(!writer.write_udp(&paths(UDP)[0], None, &vec![0; 65508]));
+        assert_eq!(counters.dropped(DropReason::TooLarge), 1);
+    }
+}
