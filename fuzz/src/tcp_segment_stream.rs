@@ -22,7 +22,7 @@ mod tap;
 use crate::input::Input;
 use pasta_datapath::flow::Next;
 use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{MAX_SLICES, Relay};
+use pasta_datapath::flow::tcp::relay::{Context, MAX_SLICES, Noted, QUANTUM, Relay};
 use pasta_datapath::flow::tcp::window::CreditPool;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
@@ -259,7 +259,13 @@ impl World {
         let expected = self.next();
         let syn_sent = self.relay.connection().is_syn_sent();
         self.tap.receives(&header);
-        let range = self.relay.segment(self.now, &header, len);
+        // What is out of order is not kept: nothing may be added to this backlog.
+        let mut none = CreditPool::new(0, 0);
+        let octets = vec![0; len];
+        let range = match self.relay.segment(self.now, &header, &octets, &mut none) {
+            Noted::Take(range) => range,
+            Noted::NewConnection => 0..0,
+        };
         self.reset_noted |= syn_sent && header.flags.contains(Flags::RST) && header.seq == expected;
 
         assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} octets");
@@ -325,7 +331,9 @@ impl World {
             self.socket.expect(self.taken, self.fin_taken);
             self.tap.turn();
             let Self { relay, socket, tap, credit, scratch, .. } = self;
-            let next = relay.run(self.now, socket, &slices, tap, scratch, credit).next;
+            let (now, quantum) = (self.now, QUANTUM);
+            let mut cx = Context { now, quantum, socket, tap, scratch, credit };
+            let next = relay.run(&mut cx, &slices).next;
             slices.clear();
             self.tap.accepted(self.socket.accepted, self.socket.is_shut_down);
             self.failed |= self.socket.is_broken;

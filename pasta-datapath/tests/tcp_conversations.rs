@@ -2,7 +2,9 @@
 
 use pasta_datapath::flow::Next;
 use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{Facts, HostSocket, Relay, TapWriter};
+use pasta_datapath::flow::tcp::relay::{
+    Context, Facts, HostSocket, Noted, QUANTUM, Relay, TapWriter,
+};
 use pasta_datapath::flow::tcp::window::{CreditPool, WindowLimits};
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
@@ -137,8 +139,16 @@ impl Talk {
         let mut scratch = vec![0; 100_000];
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
-        let Self { relay, socket, credit, .. } = self;
-        let outcome = relay.run(self.now, socket, slices, &mut sent, &mut scratch, credit);
+        let Self { now, relay, socket, credit, .. } = self;
+        let mut cx = Context {
+            now: *now,
+            quantum: QUANTUM,
+            socket,
+            tap: &mut sent,
+            scratch: &mut scratch,
+            credit,
+        };
+        let outcome = relay.run(&mut cx, slices);
         (self.next, self.facts) = (outcome.next, outcome.facts);
         assert_eq!(outcome.deadline, self.relay.deadline());
         sent.0
@@ -158,11 +168,15 @@ impl Talk {
     }
 
     fn take(&mut self, header: &Header, payload: &[u8]) -> Vec<(ToSend, Vec<u8>)> {
-        let taken = self.relay.segment(self.now, header, payload.len());
-        if taken.is_empty() {
-            self.relay.keep_out_of_order(payload, &mut self.credit);
-        }
+        let taken = match self.note(header, payload) {
+            Noted::Take(taken) => taken,
+            Noted::NewConnection => 0..0,
+        };
         self.run(&payload[taken])
+    }
+
+    fn note(&mut self, header: &Header, payload: &[u8]) -> Noted {
+        self.relay.segment(self.now, header, payload, &mut self.credit)
     }
 
     fn wait(&mut self, time: Duration) -> Vec<(ToSend, Vec<u8>)> {
@@ -244,8 +258,7 @@ fn sender_without_sack_gets_a_duplicate_acknowledgement_for_each_segment_out_of_
     // Several in one batch: as many as start a fast retransmit.
     for at in [400, 500, 600, 700] {
         let header = talk.header(at, ACK);
-        assert!(talk.relay.segment(talk.now, &header, 100).is_empty());
-        talk.relay.keep_out_of_order(&[7; 100], &mut talk.credit);
+        assert_eq!(talk.note(&header, &[7; 100]), Noted::Take(0..0));
     }
     assert_eq!(talk.run(&[]).len(), 3);
     let answers = talk.receive(0, ACK, &[7; 100]);
@@ -425,9 +438,9 @@ fn reset_counts_with_the_exact_number_and_is_challenged_elsewhere_in_the_window(
 fn syn_in_an_open_connection_is_challenged() {
     let mut talk = Talk::open(true);
     for seq in [IRS.wrapping_add(5000), 5] {
-        let [(challenge, _)] = &talk.take(&syn(seq), &[])[..] else { panic!("no challenge") };
+        assert_eq!(talk.note(&syn(seq), &[]), Noted::Take(0..0));
+        let [(challenge, _)] = &talk.run(&[])[..] else { panic!("no challenge") };
         assert_eq!((offset(challenge.ack), challenge.flags), (0, ACK));
-        assert!(!talk.relay.is_new_incarnation());
     }
 }
 
@@ -435,10 +448,8 @@ fn syn_in_an_open_connection_is_challenged() {
 fn syn_after_fin_of_the_namespace_is_a_new_incarnation() {
     let mut talk = Talk::open(true);
     talk.receive(0, ACK.with(Flags::FIN), &[]);
-    talk.relay.segment(talk.now, &syn(IRS), 0);
-    assert!(!talk.relay.is_new_incarnation(), "a late copy of the first one");
-    talk.relay.segment(talk.now, &syn(IRS.wrapping_add(5000)), 0);
-    assert!(talk.relay.is_new_incarnation());
+    assert_eq!(talk.note(&syn(IRS), &[]), Noted::Take(0..0), "a late copy of the first one");
+    assert_eq!(talk.note(&syn(IRS.wrapping_add(5000)), &[]), Noted::NewConnection);
     assert_eq!(talk.run(&[]), []);
     assert_eq!(talk.next, Next::Reset);
 }
@@ -447,10 +458,10 @@ fn syn_after_fin_of_the_namespace_is_a_new_incarnation() {
 fn another_syn_while_the_socket_connects_is_a_new_incarnation() {
     let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
     let mut relay = Relay::new(connection);
-    relay.segment(Instant::START, &syn(IRS), 0);
-    assert!(!relay.is_new_incarnation(), "retransmitted while it waits");
-    relay.segment(Instant::START, &syn(IRS.wrapping_add(5000)), 0);
-    assert!(relay.is_new_incarnation());
+    let mut credit = CreditPool::new(1 << 20, 1 << 22);
+    let mut note = |seq| relay.segment(Instant::START, &syn(seq), &[], &mut credit);
+    assert_eq!(note(IRS), Noted::Take(0..0), "retransmitted while it waits");
+    assert_eq!(note(IRS.wrapping_add(5000)), Noted::NewConnection);
 }
 
 #[test]
@@ -491,7 +502,7 @@ fn octets_out_of_order_follow_all_parts_of_the_batch_that_fills_the_hole() {
     talk.receive(60, ACK, &octets[60..]);
     for at in [0, 30] {
         let header = talk.header(at, ACK);
-        assert_eq!(talk.relay.segment(talk.now, &header, 30), 0..30);
+        assert_eq!(talk.note(&header, &octets[at as usize..][..30]), Noted::Take(0..30));
     }
     talk.run(&octets[..30]);
     talk.run(&octets[30..60]);

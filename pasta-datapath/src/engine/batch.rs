@@ -3,6 +3,7 @@
 use super::{Engine, Flow, Kind};
 use crate::counters::DropReason;
 use crate::flow::tcp::connection::reset_for;
+use crate::flow::tcp::relay::Noted;
 use crate::flow::udp::{Datagram, NotSent};
 use crate::flow::{FlowId, FlowKey};
 use crate::link::classify::{Content, Frame, Framing, classify};
@@ -205,7 +206,7 @@ impl Engine {
         let found = self.flows.find(&key);
         let id = match found {
             Some(id) => id,
-            None if is_opening(header) => return self.open_tcp(now, mac, key, header),
+            None if header.is_opening() => return self.open_tcp(now, mac, key, header),
             None => {
                 if let Some(reset) = reset_for(header, payload.len()) {
                     self.send_reset(mac, key, &reset);
@@ -228,21 +229,17 @@ impl Engine {
         if !payload.is_empty() {
             self.active.count(now, &mut flow.counted, payload.len());
         }
-        if flow.relay.is_reset() && is_opening(header) {
-            self.run_tcp(now, id, &[]);
-            return self.open_tcp(now, mac, key, header);
+        match flow.relay.segment(now, header, payload, &mut self.credit) {
+            Noted::Take(taken) => {
+                let position = batch.segments.len();
+                batch.segments.push((id, position, payload.get(taken).unwrap_or_default()));
+                Ok(())
+            }
+            Noted::NewConnection => {
+                self.run_tcp(now, id, &[]);
+                self.open_tcp(now, mac, key, header)
+            }
         }
-        let taken = flow.relay.segment(now, header, payload.len());
-        if flow.relay.is_new_incarnation() {
-            self.run_tcp(now, id, &[]);
-            return self.open_tcp(now, mac, key, header);
-        }
-        if taken.is_empty() {
-            flow.relay.keep_out_of_order(payload, &mut self.credit);
-        }
-        let position = batch.segments.len();
-        batch.segments.push((id, position, payload.get(taken).unwrap_or_default()));
-        Ok(())
     }
 
     /// Gives the flows that a batch touched what it had for them.
@@ -317,10 +314,4 @@ impl Engine {
             nat.resolver_failed(flow.path().source(), flow.target().address.ip());
         }
     }
-}
-
-fn is_opening(header: &Header) -> bool {
-    use crate::wire::tcp::Flags;
-    let flags = header.flags;
-    flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) && !flags.contains(Flags::RST)
 }

@@ -7,7 +7,7 @@ use super::{Engine, Kind};
 use crate::counters::DropReason;
 use crate::flow::Next;
 use crate::flow::tcp::connection::Connection;
-use crate::flow::tcp::relay::{Outcome, QUANTUM, Relay, TapWriter};
+use crate::flow::tcp::relay::{Context, Outcome, QUANTUM, Relay, TapWriter};
 use crate::flow::{FlowId, FlowKey};
 use crate::link::classify::Framing;
 use crate::link::writer::{self, FrameWriter, Path};
@@ -221,8 +221,10 @@ impl Engine {
         let Kind::Tcp(tcp) = &mut flow.kind else { return };
         let TcpFlow { relay, socket, path, .. } = &mut **tcp;
         let mut to_tap = FlowTap { tap: link.writer(counters), path };
-        let Outcome { next, deadline, facts } =
-            relay.run_for(quantum, now, socket, payloads, &mut to_tap, scratch, credit);
+        let Outcome { next, deadline, facts } = relay.run(
+            &mut Context { now, quantum, socket, tap: &mut to_tap, scratch, credit },
+            payloads,
+        );
         if facts.backlog_overflowed {
             counters.drop(DropReason::BacklogFull);
         }

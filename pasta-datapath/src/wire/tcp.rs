@@ -77,6 +77,14 @@ pub struct Header {
     pub sack_permitted: bool,
 }
 
+impl Header {
+    /// Whether this is a SYN that asks for a connection.
+    pub fn is_opening(&self) -> bool {
+        let has = |flags| self.flags.contains(flags);
+        has(Flags::SYN) && !has(Flags::ACK) && !has(Flags::RST)
+    }
+}
+
 /// Splits a segment into header and payload.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ mod socket;
 
 use pasta_datapath::flow::Next;
 use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{Relay, TapWriter};
+use pasta_datapath::flow::tcp::relay::{Context, Noted, QUANTUM, Relay, TapWriter};
 use pasta_datapath::flow::tcp::window::CreditPool;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::seq::Seq;
@@ -514,11 +514,13 @@ impl World {
         let mut scratch = vec![0; 200_000];
         let slices = [IoSlice::new(payload)];
         let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
-        let Self { relay, socket, credit, .. } = self;
-        let mut outcome = relay.run(self.now, socket, slices, &mut wire, &mut scratch, credit);
+        let Self { now, relay, socket, credit, .. } = self;
+        let (tap, scratch) = (&mut wire, &mut scratch[..]);
+        let mut cx = Context { now: *now, quantum: QUANTUM, socket, tap, scratch, credit };
+        let mut outcome = relay.run(&mut cx, slices);
         let mut event_wanted = outcome.facts.write_event_wanted;
         while outcome.next == Next::More {
-            outcome = relay.run(self.now, socket, &[], &mut wire, &mut scratch, credit);
+            outcome = relay.run(&mut cx, &[]);
             event_wanted |= outcome.facts.write_event_wanted;
         }
         self.socket.wants_room |= event_wanted;
@@ -595,11 +597,11 @@ impl World {
             Event::ToUs(segment) => {
                 let Segment { header, payload } = segment;
                 if self.gone.is_none() {
-                    let taken = self.relay.segment(self.now, &header, payload.len());
-                    if taken.is_empty() {
-                        self.relay.keep_out_of_order(&payload, &mut self.credit);
+                    let noted = self.relay.segment(self.now, &header, &payload, &mut self.credit);
+                    match noted {
+                        Noted::Take(taken) => self.run_relay(&payload[taken]),
+                        Noted::NewConnection => self.run_relay(&[]),
                     }
-                    self.run_relay(&payload[taken]);
                 }
             }
             Event::PeerTimeout => {

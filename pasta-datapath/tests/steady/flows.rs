@@ -3,7 +3,7 @@
 
 use pasta_datapath::flow::table::FlowTable;
 use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{HostSocket, Relay, TapWriter};
+use pasta_datapath::flow::tcp::relay::{Context, HostSocket, Noted, QUANTUM, Relay, TapWriter};
 use pasta_datapath::flow::tcp::window::CreditPool;
 use pasta_datapath::flow::{FlowId, FlowKey};
 use pasta_datapath::link::classify::{Content, Framing, classify};
@@ -180,7 +180,9 @@ impl Steady {
     fn run(&mut self, id: FlowId, payloads: &[IoSlice<'_>]) {
         let Self { now, table, socket, tap, credit, scratch, .. } = self;
         if let Some(relay) = table.get_mut(id) {
-            let _ = relay.run(*now, socket, payloads, tap, scratch, credit);
+            let (now, quantum) = (*now, QUANTUM);
+            let _ =
+                relay.run(&mut Context { now, quantum, socket, tap, scratch, credit }, payloads);
         }
     }
 
@@ -233,8 +235,9 @@ impl Steady {
             let Some(id) = self.table.find(&key) else { panic!("no flow") };
             self.table.touch(self.now, id);
             let Some(relay) = self.table.get_mut(id) else { panic!("no flow") };
-            let taken = relay.segment(self.now, &header, payload.len());
-            if !taken.is_empty() {
+            if let Noted::Take(taken) = relay.segment(self.now, &header, payload, &mut self.credit)
+                && !taken.is_empty()
+            {
                 slices[filled] = IoSlice::new(&payload[taken]);
                 filled += 1;
             }

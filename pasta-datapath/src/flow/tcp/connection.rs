@@ -293,8 +293,7 @@ impl Connection {
 
     /// Whether `header` is the SYN of a new incarnation.
     fn is_new_syn(&self, header: &Header) -> bool {
-        let has = |flags| header.flags.contains(flags);
-        has(Flags::SYN) && !has(Flags::ACK) && !has(Flags::RST) && header.seq != self.irs
+        header.is_opening() && header.seq != self.irs
     }
 
     /// Takes in a segment in state SYN-SENT (RFC 9293, section 3.10.7.3).

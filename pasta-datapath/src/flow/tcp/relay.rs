@@ -125,6 +125,28 @@ pub struct Relay {
     connection: Connection,
     /// Octets received in order and not yet accepted by the socket.
     backlog: VecDeque<u8>,
+    /// The socket's receive queue and its peer.
+    queue: ReceiveQueue,
+    /// The socket's send buffer.
+    buffer: BufferState,
+    /// Of the present `run`, for its outcome.
+    facts: Facts,
+    /// Window credit lent to this flow.
+    lent: WindowCredit,
+    /// Delayed acknowledgement.
+    delayed: DelayedAck,
+    /// Octets received out of order.
+    out_of_order: OutOfOrder,
+    /// Retransmission of the window update that opened a zero window: when, how long after the last time,
+    /// and how often still.
+    window_update: Option<(Instant, Duration, u8)>,
+    /// Noted until the next `run`.
+    pending: Pending,
+}
+
+/// What is known of a socket's receive queue and of its peer.
+#[derive(Debug, Default)]
+struct ReceiveQueue {
     /// The socket may have something to peek at.
     readable: bool,
     /// The peer has ended its direction: all that it sent is in the queue.
@@ -133,33 +155,37 @@ pub struct Relay {
     failed: bool,
     /// The peer has sent urgent data: a short peek does not mean that the queue is empty.
     urgent: bool,
-    /// The free space of the send buffer may have changed.
-    send_buffer_changed: bool,
-    /// An event comes when the send buffer is writable.
-    write_event_armed: bool,
-    /// Of the present `run`, for its outcome.
-    facts: Facts,
-    /// Window credit lent to this flow.
-    lent: WindowCredit,
-    /// When the send buffer is polled, and how long after the last time.
+}
+
+/// What is known of a socket's send buffer.
+#[derive(Debug, Default)]
+struct BufferState {
+    /// Its free space may have changed.
+    changed: bool,
+    /// An event comes when it is writable.
+    event_armed: bool,
+    /// When it is polled, and how long after the last time.
     recheck: Option<(Instant, Duration)>,
-    /// Deadline of the delayed acknowledgement.
-    delayed_ack: Option<Instant>,
+}
+
+/// Whether an acknowledgement is delayed, and what speaks for it.
+#[derive(Debug, Default)]
+struct DelayedAck {
+    /// Its deadline, while it is.
+    due: Option<Instant>,
     /// Segments with payload, or batches of them, since an answer was sent.
     unanswered: u8,
     /// How often in a row one segment had one answer.
     exchanges: u8,
-    /// Octets received out of order.
+}
+
+/// What has arrived out of order.
+#[derive(Debug, Default)]
+struct OutOfOrder {
+    /// Its octets.
     assembler: Option<Box<Assembler>>,
-    /// The part of the last segment that may be kept there.
-    out_of_order: Option<OutOfOrder>,
-    /// Segments out of order since the last `run`.
-    out_of_order_count: u8,
-    /// Retransmission of the window update that opened a zero window: when, how long after the last time,
-    /// and how often still.
-    window_update: Option<(Instant, Duration, u8)>,
-    /// Noted until the next `run`.
-    pending: Pending,
+    /// Segments since the last `run`.
+    segments: u8,
 }
 
 /// Whether `error` says that the peer has ended the connection, so that what it sent before can still be
@@ -168,12 +194,30 @@ fn is_end_by_peer(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
-/// Part of a segment received out of order.
-#[derive(Clone, Debug)]
-struct OutOfOrder {
-    seq: Seq,
-    payload: Range<usize>,
-    fin: Option<Seq>,
+/// What a segment means for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// This part of its payload, which may be none, is to be given to the next [`Relay::run`].
+    Take(Range<usize>),
+    /// It is the SYN of another connection between the same ends; the next [`Relay::run`] ends this one.
+    NewConnection,
+}
+
+/// What one [`Relay::run`] may use; lent by the caller.
+#[derive(Debug)]
+pub struct Context<'a, S, T> {
+    /// The time.
+    pub now: Instant,
+    /// Most octets that may go to the namespace.
+    pub quantum: usize,
+    /// The host socket.
+    pub socket: &'a mut S,
+    /// Where segments go.
+    pub tap: &'a mut T,
+    /// Where peeked octets go; its contents are of no use afterwards.
+    pub scratch: &'a mut [u8],
+    /// The limits that all connections share.
+    pub credit: &'a mut CreditPool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,21 +238,12 @@ impl Relay {
         Self {
             connection,
             backlog: VecDeque::new(),
-            readable: false,
-            ended: false,
-            failed: false,
-            urgent: false,
-            send_buffer_changed: false,
-            write_event_armed: false,
+            queue: ReceiveQueue::default(),
+            buffer: BufferState::default(),
             facts: Facts::default(),
             lent: WindowCredit::default(),
-            recheck: None,
-            delayed_ack: None,
-            unanswered: 0,
-            exchanges: 0,
-            assembler: None,
-            out_of_order: None,
-            out_of_order_count: 0,
+            delayed: DelayedAck::default(),
+            out_of_order: OutOfOrder::default(),
             window_update: None,
             pending: Pending::None,
         }
@@ -227,7 +262,7 @@ impl Relay {
     /// Notes that the socket is connected and may be read.
     pub fn connected(&mut self) {
         self.pending = Pending::Syn;
-        self.readable = true;
+        self.queue.readable = true;
     }
 
     /// Notes that the socket is connected; an event comes when it is readable.
@@ -237,36 +272,36 @@ impl Relay {
 
     /// Notes that the socket may be read.
     pub fn readable(&mut self) {
-        self.readable = true;
+        self.queue.readable = true;
     }
 
     /// Notes that the peer has sent FIN.
     pub fn ended(&mut self) {
-        self.readable = true;
-        self.ended = true;
+        self.queue.readable = true;
+        self.queue.ended = true;
     }
 
     /// Notes that the peer has sent urgent data: reads stop in front of its last octet and behind it.
     pub fn urgent(&mut self) {
-        self.readable = true;
-        self.urgent = true;
+        self.queue.readable = true;
+        self.queue.urgent = true;
     }
 
     /// Notes that the send buffer is writable.
     pub fn writable(&mut self) {
         // Every event says so while there is space: it matters only where that was not known.
-        let asked = std::mem::take(&mut self.write_event_armed);
-        let short = self.recheck.is_some() || self.connection.receiver().is_used_up();
-        self.send_buffer_changed |= asked || short || !self.backlog.is_empty();
+        let asked = std::mem::take(&mut self.buffer.event_armed);
+        let short = self.buffer.recheck.is_some() || self.connection.receiver().is_used_up();
+        self.buffer.changed |= asked || short || !self.backlog.is_empty();
     }
 
     /// Notes that the socket has failed: the namespace is to be reset, once it has what the peer sent
     /// before.
     pub fn failed(&mut self) {
-        self.readable = true;
-        self.failed = true;
+        self.queue.readable = true;
+        self.queue.failed = true;
         // The send buffer does not matter any more.
-        self.recheck = None;
+        self.buffer.recheck = None;
     }
 
     /// Notes that this connection is to be reset, for both ends.
@@ -274,66 +309,66 @@ impl Relay {
         self.pending = Pending::Abort;
     }
 
-    /// Notes a segment from the namespace; says which part of its payload is to be given to the next
-    /// [`Relay::run`], in the order of these calls.
-    pub fn segment(&mut self, now: Instant, header: &Header, payload_len: usize) -> Range<usize> {
+    /// Notes a segment from the namespace. What is out of order is kept, as far as the backlog allows; what is
+    /// in order is for the next [`Relay::run`], in the order of these calls.
+    pub fn segment(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        payload: &[u8],
+        credit: &mut CreditPool,
+    ) -> Noted {
+        if self.pending == Pending::ResetReceived && header.is_opening() {
+            return Noted::NewConnection;
+        }
         let was_established = self.connection.is_established();
-        let action = self.connection.segment(now, header, payload_len);
+        let action = self.connection.segment(now, header, payload.len());
         if !was_established
             && self.connection.is_established()
             && self.connection.receiver().edge() == self.connection.receiver().next()
         {
             // Active open: no window was open in either direction.
-            self.send_buffer_changed = true;
-            self.readable = true;
+            self.buffer.changed = true;
+            self.queue.readable = true;
         }
-        self.out_of_order = None;
-        if payload_len > 0 {
+        if !payload.is_empty() {
             self.window_update = None;
         }
         match action {
-            SegmentAction::Take(range) => return range,
-            SegmentAction::OutOfOrder(payload, fin) => {
-                self.out_of_order_count = self.out_of_order_count.saturating_add(1);
-                self.out_of_order = Some(OutOfOrder { seq: header.seq, payload, fin });
+            SegmentAction::Take(range) => return Noted::Take(range),
+            SegmentAction::OutOfOrder(range, fin) => {
+                let octets = payload.get(range).unwrap_or_default();
+                self.keep_out_of_order(header.seq, octets, fin, credit);
             }
-            SegmentAction::NewIncarnation => self.pending = Pending::NewIncarnation,
+            SegmentAction::NewIncarnation => {
+                self.pending = Pending::NewIncarnation;
+                return Noted::NewConnection;
+            }
             SegmentAction::OldDuplicate(answer) => self.pending = Pending::OldDuplicate(answer),
             SegmentAction::SimultaneousOpen => self.pending = Pending::RetransmitSyn,
-            SegmentAction::Retransmit => self.readable = true,
+            SegmentAction::Retransmit => self.queue.readable = true,
             SegmentAction::Reset => self.pending = Pending::ResetReceived,
             SegmentAction::Unacceptable => self.pending = Pending::Abort,
         }
-        0..0
+        Noted::Take(0..0)
     }
 
-    /// Keeps the part of a segment's payload that is out of order; to be called after [`Relay::segment`] for
-    /// the same segment has given nothing to take.
-    pub fn keep_out_of_order(&mut self, payload: &[u8], credit: &mut CreditPool) {
-        let Some(out_of_order) = self.out_of_order.take() else { return };
+    fn keep_out_of_order(
+        &mut self,
+        seq: Seq,
+        octets: &[u8],
+        fin: Option<Seq>,
+        credit: &mut CreditPool,
+    ) {
+        self.out_of_order.segments = self.out_of_order.segments.saturating_add(1);
         if !credit.may_add_backlog() {
             return;
         }
-        let assembler = self.assembler.get_or_insert_default();
-        credit.add_backlog(
-            assembler
-                .insert(out_of_order.seq, payload.get(out_of_order.payload).unwrap_or_default()),
-        );
-        if let Some(fin) = out_of_order.fin {
+        let assembler = self.out_of_order.assembler.get_or_insert_default();
+        credit.add_backlog(assembler.insert(seq, octets));
+        if let Some(fin) = fin {
             assembler.insert_fin(fin);
         }
-    }
-
-    /// Whether the segment that was noted last has reset the connection; the next [`Relay::run`] then ends
-    /// it.
-    pub fn is_reset(&self) -> bool {
-        self.pending == Pending::ResetReceived
-    }
-
-    /// Whether the segment that was noted last is the SYN of a new incarnation of this connection; the next
-    /// [`Relay::run`] then ends this one.
-    pub fn is_new_incarnation(&self) -> bool {
-        self.pending == Pending::NewIncarnation
     }
 
     /// Sends no segments larger than `mss` from now on.
@@ -343,8 +378,8 @@ impl Relay {
 
     /// Notes that time has passed.
     pub fn tick(&mut self, now: Instant) {
-        if self.recheck.is_some_and(|(due, _)| due <= now) {
-            self.send_buffer_changed = true;
+        if self.buffer.recheck.is_some_and(|(due, _)| due <= now) {
+            self.buffer.changed = true;
         }
         if let Some((due, wait, left)) = self.window_update
             && due <= now
@@ -356,10 +391,10 @@ impl Relay {
         match self.connection.expire(now) {
             TimeoutAction::Nothing => {}
             TimeoutAction::RetransmitSyn => self.pending = Pending::RetransmitSyn,
-            TimeoutAction::Retransmit => self.readable = true,
+            TimeoutAction::Retransmit => self.queue.readable = true,
             TimeoutAction::Probe => {
                 self.pending = Pending::Probe;
-                self.readable = true;
+                self.queue.readable = true;
             }
             TimeoutAction::Abort => self.pending = Pending::Abort,
         }
@@ -367,46 +402,26 @@ impl Relay {
 
     /// When [`Relay::tick`] wants to be called next.
     pub fn deadline(&self) -> Option<Instant> {
-        let recheck = self.recheck.map(|(due, _)| due);
+        let recheck = self.buffer.recheck.map(|(due, _)| due);
         let window_update = self.window_update.map(|(due, ..)| due);
-        let others = [recheck, self.delayed_ack, self.connection.consume_by(), window_update];
+        let others = [recheck, self.delayed.due, self.connection.consume_by(), window_update];
         others.into_iter().chain([self.connection.deadline()]).flatten().min()
     }
 
     /// Notes that it is this flow's turn to have window credit.
     pub fn grow_window(&mut self) {
-        self.send_buffer_changed = true;
+        self.buffer.changed = true;
     }
 
     /// Acts on what was noted. `payloads` is what [`Relay::segment`] said to take, in one call or in
-    /// several one after the other; `scratch` is where peeked octets go, its contents are of no use
-    /// afterwards. Moves up to [`QUANTUM`] octets towards the namespace.
-    pub fn run(
+    /// several one after the other.
+    pub fn run<S: HostSocket, T: TapWriter>(
         &mut self,
-        now: Instant,
-        socket: &mut impl HostSocket,
+        cx: &mut Context<'_, S, T>,
         payloads: &[IoSlice<'_>],
-        tap: &mut impl TapWriter,
-        scratch: &mut [u8],
-        credit: &mut CreditPool,
-    ) -> Outcome {
-        self.run_for(QUANTUM, now, socket, payloads, tap, scratch, credit)
-    }
-
-    /// As [`Relay::run`], for `quantum` octets.
-    #[expect(clippy::too_many_arguments, reason = "each is lent by the shell for this call alone")]
-    pub fn run_for(
-        &mut self,
-        quantum: usize,
-        now: Instant,
-        socket: &mut impl HostSocket,
-        payloads: &[IoSlice<'_>],
-        tap: &mut impl TapWriter,
-        scratch: &mut [u8],
-        credit: &mut CreditPool,
     ) -> Outcome {
         self.facts = Facts::default();
-        let next = self.act(quantum, now, socket, payloads, tap, scratch, credit);
+        let next = self.act(cx, payloads);
         let keepalive_received = self.connection.is_keepalive_received();
         Outcome {
             next,
@@ -415,64 +430,58 @@ impl Relay {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as for `run_for`")]
-    fn act(
+    fn act<S: HostSocket, T: TapWriter>(
         &mut self,
-        quantum: usize,
-        now: Instant,
-        socket: &mut impl HostSocket,
+        cx: &mut Context<'_, S, T>,
         payloads: &[IoSlice<'_>],
-        tap: &mut impl TapWriter,
-        scratch: &mut [u8],
-        credit: &mut CreditPool,
     ) -> Next {
         match std::mem::replace(&mut self.pending, Pending::None) {
             Pending::None => {}
-            Pending::ResetReceived | Pending::NewIncarnation => return self.leave(credit),
-            Pending::Abort => return self.abort_now(tap, credit),
+            Pending::ResetReceived | Pending::NewIncarnation => return self.leave(cx.credit),
+            Pending::Abort => return self.abort_now(cx),
             Pending::Syn | Pending::RetransmitSyn => {
-                if credit.may_lend() {
+                if cx.credit.may_lend() {
                     // The window of a SYN is not scaled; the next acknowledgement advertises the rest.
-                    self.open_window(socket.send_buffer(0), u16::MAX.into(), credit);
+                    self.open_window(cx.socket.send_buffer(0), u16::MAX.into(), cx.credit);
                 }
-                let header = self.connection.syn(now);
-                tap.send(&header, self.connection.send_mss(), &[]);
+                let header = self.connection.syn(cx.now);
+                cx.tap.send(&header, self.connection.send_mss(), &[]);
             }
             Pending::OldDuplicate(header) => {
-                tap.send(&header, self.connection.send_mss(), &[]);
+                cx.tap.send(&header, self.connection.send_mss(), &[]);
             }
             Pending::Probe => {
                 let header = self.connection.probe();
-                tap.send(&header, self.connection.send_mss(), &[]);
+                cx.tap.send(&header, self.connection.send_mss(), &[]);
             }
         }
         // Before the handshake nobody can be sent what is still in the queue.
-        if self.failed && !self.connection.has_begun() {
-            return self.abort_now(tap, credit);
+        if self.queue.failed && !self.connection.has_begun() {
+            return self.abort_now(cx);
         }
         if !self.connection.is_syn_sent() {
             return Next::Wait;
         }
         let before = self.connection.sender().next();
-        if self.consume(now, socket).is_err() {
-            return self.abort_now(tap, credit);
+        if self.consume(cx.now, cx.socket).is_err() {
+            return self.abort_now(cx);
         }
-        if !self.failed {
-            match self.feed_socket(now, socket, payloads, credit) {
+        if !self.queue.failed {
+            match self.feed_socket(cx, payloads) {
                 Err(error) if is_end_by_peer(&error) => self.failed(),
-                Err(_) => return self.abort_now(tap, credit),
+                Err(_) => return self.abort_now(cx),
                 Ok(()) => {}
             }
         }
-        let Ok(next) = self.send_window(quantum, now, socket, tap, scratch) else {
-            return self.abort_now(tap, credit);
+        let Ok(next) = self.send_window(cx) else {
+            return self.abort_now(cx);
         };
         let sent = self.connection.sender().next() != before;
         self.note_exchange(!payloads.is_empty(), sent);
         if self.connection.is_established() {
-            self.acknowledge(now, payloads, tap);
+            self.acknowledge(cx.now, payloads, cx.tap);
         }
-        if self.connection.is_over() { self.leave_in_order(credit) } else { next }
+        if self.connection.is_over() { self.leave_in_order(cx.credit) } else { next }
     }
 
     /// Sends the acknowledgements that are due: one, or as many duplicates as make a sender without SACK
@@ -482,7 +491,7 @@ impl Relay {
         let duplicate = sack && self.connection.receiver().has_duplicate();
         // A segment with data may have carried the number; D-SACK needs one without.
         let due = self.acknowledge_now(now, payloads) || duplicate;
-        let out_of_order = std::mem::take(&mut self.out_of_order_count);
+        let out_of_order = std::mem::take(&mut self.out_of_order.segments);
         let count = if sack { out_of_order.min(1) } else { out_of_order.min(DUPLICATE_ACKS) };
         for _ in 0..count.max(u8::from(due)) {
             let mut header = self.connection.acknowledgement();
@@ -490,7 +499,7 @@ impl Relay {
                 if let Some((from, to)) = self.connection.receiver().take_duplicate() {
                     header.sack.push(from, to);
                 }
-                if let Some(assembler) = &self.assembler {
+                if let Some(assembler) = &self.out_of_order.assembler {
                     assembler.add_sack_blocks(&mut header.sack);
                 }
             }
@@ -505,23 +514,23 @@ impl Relay {
     /// Whether an acknowledgement without data is to leave in this run, or is delayed.
     fn acknowledge_now(&mut self, now: Instant, payloads: &[IoSlice<'_>]) -> bool {
         if !self.connection.receiver().ack_due() {
-            self.delayed_ack = None;
+            self.delayed.due = None;
             return false;
         }
         let octets: usize = payloads.iter().map(|payload| payload.len()).sum();
         let lone = payloads.len() == 1 && octets < DELAYED_OCTETS && self.backlog.is_empty();
-        match self.delayed_ack {
+        match self.delayed.due {
             None if lone && self.connection.receiver().may_wait() => {
-                let exchange = self.exchanges >= EXCHANGES;
+                let exchange = self.delayed.exchanges >= EXCHANGES;
                 let wait = if exchange { DELAYED_ACK_EXCHANGE } else { DELAYED_ACK };
-                self.delayed_ack = Some(now + wait);
+                self.delayed.due = Some(now + wait);
                 false
             }
             Some(due) if now < due && payloads.is_empty() => !self.connection.receiver().may_wait(),
             _ => {
                 // Nothing has carried it.
-                self.exchanges = 0;
-                self.delayed_ack = None;
+                self.delayed.exchanges = 0;
+                self.delayed.due = None;
                 true
             }
         }
@@ -530,16 +539,17 @@ impl Relay {
     /// Notes that payload was received or sent, to distinguish request/response from bulk.
     fn note_exchange(&mut self, received: bool, sent: bool) {
         if sent {
-            let single = self.unanswered == 1;
-            self.exchanges = if single { self.exchanges.saturating_add(1) } else { 0 };
-            self.unanswered = 0;
+            let single = self.delayed.unanswered == 1;
+            self.delayed.exchanges =
+                if single { self.delayed.exchanges.saturating_add(1) } else { 0 };
+            self.delayed.unanswered = 0;
         }
-        self.unanswered = self.unanswered.saturating_add(u8::from(received));
+        self.delayed.unanswered = self.delayed.unanswered.saturating_add(u8::from(received));
     }
 
     fn consume(&mut self, now: Instant, socket: &mut impl HostSocket) -> io::Result<()> {
         let over = self.connection.is_over() || self.connection.sender().fin().is_some();
-        let bulk = Consume::InBulk { whole_queue_seen: !self.readable };
+        let bulk = Consume::InBulk { whole_queue_seen: !self.queue.readable };
         let when = if over { Consume::All } else { bulk };
         match self.connection.sender().take_consumable(now, when) {
             0 => Ok(()),
@@ -547,10 +557,10 @@ impl Relay {
         }
     }
 
-    fn abort_now(&mut self, tap: &mut impl TapWriter, credit: &mut CreditPool) -> Next {
+    fn abort_now<S, T: TapWriter>(&mut self, cx: &mut Context<'_, S, T>) -> Next {
         let header = self.connection.reset();
-        tap.send(&header, self.connection.send_mss(), &[]);
-        self.leave(credit)
+        cx.tap.send(&header, self.connection.send_mss(), &[]);
+        self.leave(cx.credit)
     }
 
     fn leave(&mut self, credit: &mut CreditPool) -> Next {
@@ -566,7 +576,9 @@ impl Relay {
     /// Releases what this flow has of the common budget; its end.
     pub fn release(&mut self, credit: &mut CreditPool) {
         credit.remove_backlog(self.backlog.len());
-        credit.remove_backlog(self.assembler.take().map_or(0, |assembler| assembler.octets()));
+        credit.remove_backlog(
+            self.out_of_order.assembler.take().map_or(0, |assembler| assembler.octets()),
+        );
         credit.repay(&mut self.lent, 0);
         self.backlog = VecDeque::new();
     }

@@ -1,7 +1,7 @@
 //! To the host socket: payload in order is written or added to the backlog, octets that were out of order
 //! follow, and the advertised window is updated.
 
-use super::{HostSocket, MAX_SLICES, Relay};
+use super::{Context, HostSocket, MAX_SLICES, Relay};
 use crate::flow::tcp::window::CreditPool;
 use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
@@ -15,17 +15,15 @@ const RECHECK_LONGEST: Duration = Duration::from_millis(128);
 
 impl Relay {
     /// Writes to the socket and updates the window.
-    pub(super) fn feed_socket(
+    pub(super) fn feed_socket<S: HostSocket, T>(
         &mut self,
-        now: Instant,
-        socket: &mut impl HostSocket,
+        cx: &mut Context<'_, S, T>,
         payloads: &[IoSlice<'_>],
-        credit: &mut CreditPool,
     ) -> io::Result<()> {
-        self.write(socket, payloads, credit)?;
-        self.write_assembled(socket, credit)?;
-        self.shut_down_if_due(socket);
-        self.refresh_window(now, socket, credit);
+        self.write(cx.socket, payloads, cx.credit)?;
+        self.write_assembled(cx.socket, cx.credit)?;
+        self.shut_down_if_due(cx.socket);
+        self.refresh_window(cx.now, cx.socket, cx.credit);
         Ok(())
     }
 
@@ -36,10 +34,10 @@ impl Relay {
         payloads: &[IoSlice<'_>],
         credit: &mut CreditPool,
     ) -> io::Result<()> {
-        if (!self.backlog.is_empty() && self.send_buffer_changed) || !payloads.is_empty() {
+        if (!self.backlog.is_empty() && self.buffer.changed) || !payloads.is_empty() {
             let accepted = self.write_once(socket, payloads)?;
             // The send buffer is read again when the namespace may come to need a larger window.
-            self.send_buffer_changed |= self.connection.receiver().is_used_up();
+            self.buffer.changed |= self.connection.receiver().is_used_up();
             self.connection.accepted(u32::try_from(accepted).unwrap_or(u32::MAX));
             let accepted_backlog = accepted.min(self.backlog.len());
             self.backlog.drain(..accepted_backlog);
@@ -62,7 +60,7 @@ impl Relay {
         if self.connection.backlog() as usize > self.backlog.len() {
             return Ok(());
         }
-        let Some(mut assembler) = self.assembler.take() else { return Ok(()) };
+        let Some(mut assembler) = self.out_of_order.assembler.take() else { return Ok(()) };
         while let Some(block) = assembler.take_block(self.connection.receiver().next()) {
             credit.remove_backlog(block.octets.len());
             // Not delayed (RFC 5681, section 4.2).
@@ -72,7 +70,7 @@ impl Relay {
             if !payload.is_empty()
                 && let Err(error) = self.write(socket, &[IoSlice::new(payload)], credit)
             {
-                self.assembler = Some(assembler);
+                self.out_of_order.assembler = Some(assembler);
                 return Err(error);
             }
         }
@@ -81,7 +79,7 @@ impl Relay {
             self.connection.take_assembled(next, 0, true);
         }
         if !assembler.is_empty() {
-            self.assembler = Some(assembler);
+            self.out_of_order.assembler = Some(assembler);
         }
         Ok(())
     }
@@ -115,7 +113,7 @@ impl Relay {
             Err(error) => return Err(error),
         };
         // After a short write the kernel sends an event when there is space.
-        self.write_event_armed |= accepted < offered;
+        self.buffer.event_armed |= accepted < offered;
         Ok(accepted)
     }
 
@@ -150,7 +148,7 @@ impl Relay {
         credit: &mut CreditPool,
     ) {
         credit.repay(&mut self.lent, self.connection.window_left());
-        if !std::mem::take(&mut self.send_buffer_changed) {
+        if !std::mem::take(&mut self.buffer.changed) {
             return;
         }
         let buffer = socket.send_buffer(credit.least());
@@ -162,18 +160,18 @@ impl Relay {
                 self.open_window(buffer, u32::MAX, credit);
             }
         }
-        self.recheck = match (self.write_event_armed, buffer.is_writable()) {
+        self.buffer.recheck = match (self.buffer.event_armed, buffer.is_writable()) {
             (true, _) => None,
             (false, false) => {
                 self.facts.write_event_wanted = true;
-                self.write_event_armed = true;
+                self.buffer.event_armed = true;
                 None
             }
             // The buffer drains without an event while the kernel calls it writable; poll it if the
             // namespace may be waiting for the window.
             (false, true) if self.facts.credit_wanted => None,
             (false, true) if buffer.queued > 0 && self.connection.receiver().is_tight() => {
-                let wait = self.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
+                let wait = self.buffer.recheck.map_or(RECHECK_FIRST, |(_, wait)| wait * 2);
                 let wait = wait.min(RECHECK_LONGEST);
                 Some((now + wait, wait))
             }

@@ -1,21 +1,18 @@
 //! To the namespace: output of the socket's queue as far as the namespace's window and the quantum allow,
 //! retransmissions included, and FIN.
 
-use super::{HostSocket, Relay, TapWriter};
+use super::{Context, HostSocket, Relay, TapWriter};
 use crate::flow::Next;
 use crate::time::Instant;
 use std::io::{self, ErrorKind};
 
 impl Relay {
     /// Sends what the namespace's window and the quantum allow.
-    pub(super) fn send_window(
+    pub(super) fn send_window<S: HostSocket, T: TapWriter>(
         &mut self,
-        mut quantum: usize,
-        now: Instant,
-        socket: &mut impl HostSocket,
-        tap: &mut impl TapWriter,
-        scratch: &mut [u8],
+        cx: &mut Context<'_, S, T>,
     ) -> io::Result<Next> {
+        let Context { now, mut quantum, ref mut socket, ref mut tap, ref mut scratch, .. } = *cx;
         if !self.connection.is_established() {
             return Ok(Next::Wait);
         }
@@ -25,7 +22,7 @@ impl Relay {
                 let header = self.connection.fin(now);
                 tap.send(&header, size, &[]);
             }
-            if !self.readable {
+            if !self.queue.readable {
                 self.connection.sender().unblocked();
                 return Ok(Next::Wait);
             }
@@ -35,7 +32,7 @@ impl Relay {
                 match self.connection.sender().fin() {
                     None => self.connection.sender().blocked(now),
                     // Our FIN was sent already.
-                    Some(fin) if self.failed && !next.before(fin) => {
+                    Some(fin) if self.queue.failed && !next.before(fin) => {
                         return Err(ErrorKind::ConnectionReset.into());
                     }
                     Some(_) => {}
@@ -56,12 +53,12 @@ impl Relay {
             let peeked = match socket.peek(offset, into) {
                 Ok(peeked) => peeked,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !self.failed && !self.ended {
-                        self.readable = false;
+                    if !self.queue.failed && !self.queue.ended {
+                        self.queue.readable = false;
                         continue;
                     }
                     // Octets behind urgent data can be read once that was consumed.
-                    if self.urgent && offset > 0 {
+                    if self.queue.urgent && offset > 0 {
                         return Ok(Next::Wait);
                     }
                     // The end of the stream may not show at a peek offset.
@@ -71,10 +68,10 @@ impl Relay {
                 Err(error) => return Err(error),
             };
             if peeked == 0 {
-                if self.failed {
+                if self.queue.failed {
                     return Err(ErrorKind::ConnectionReset.into());
                 }
-                self.readable = false;
+                self.queue.readable = false;
                 if self.connection.sender().fin().is_none() {
                     let header = self.connection.fin(now);
                     tap.send(&header, size, &[]);
@@ -84,13 +81,14 @@ impl Relay {
             let peeked = into.split_at(peeked.min(into.len())).0;
             let is_short = peeked.len() < wanted;
             // All has been read and fits the window: what is left of the stream is its end.
-            let is_last = is_short && self.ended && !self.urgent && !self.failed;
-            if !self.send_frames(now, peeked, is_last, tap) {
+            let is_last = is_short && self.queue.ended && !self.queue.urgent && !self.queue.failed;
+            if !self.send_frames(now, peeked, is_last, *tap) {
                 // The tap is full; the retransmission timeout sends the rest at the latest.
                 return Ok(Next::Wait);
             }
             quantum = if quantum > frame { quantum - peeked.len() } else { 0 };
-            self.readable = !is_last && (!is_short || self.ended || self.urgent || self.failed);
+            self.queue.readable = !is_last
+                && (!is_short || self.queue.ended || self.queue.urgent || self.queue.failed);
         }
     }
 
