@@ -68,7 +68,7 @@ fn link(offloads: TapOffloads, mac: MacAddr) -> (Link<Tap>, OwnedFd) {
         panic!("no socket pair");
     };
     let tap = Tap::new(near, &TapInfo { name, mac, offloads });
-    (Link::new(tap, MacAddr::OURS_BY_DEFAULT), far)
+    (Link::new(tap, MacAddr::OURS_BY_DEFAULT, MacAddr::OURS_BY_DEFAULT), far)
 }
 
 fn check_frame(

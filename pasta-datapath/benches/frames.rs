@@ -1,6 +1,8 @@
-//! The pure path: octets to what they are, the flow they belong to, and a TCP flow at full speed with a
-//! socket and a tap that do nothing. Frames a second of one core, without any kernel.
+//! The pure path: octets to what they are, the flow they belong to, and a TCP flow at full speed through the
+//! stack, with a socket and a tap that do nothing. Frames a second of one core, without any kernel.
 
+#[path = "../tests/fake/mod.rs"]
+mod fake;
 #[path = "../tests/steady/flows.rs"]
 mod flows;
 
@@ -30,7 +32,7 @@ fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("find flow among");
     group.throughput(Throughput::Elements(1));
     for others in [1, 1000, 50_000] {
-        let steady = Steady::new(others, 1);
+        let mut steady = Steady::new(others, 1);
         group.bench_function(others.to_string(), |b| b.iter(|| steady.find(black_box(1024))));
     }
     group.finish();

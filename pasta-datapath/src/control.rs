@@ -31,9 +31,9 @@ enum Phase {
 
 /// What a peer has sent.
 #[derive(Debug)]
-pub enum PeerMessage {
+pub enum PeerMessage<K = OwnedFd> {
     /// Options, and the tap if there is one.
-    Start(Box<DatapathStart>, Option<OwnedFd>),
+    Start(Box<DatapathStart>, Option<K>),
     /// What netlink knows.
     Network(Box<NetworkSnapshot>),
     /// What resolv.conf says.
@@ -41,13 +41,13 @@ pub enum PeerMessage {
     /// What is to be forwarded.
     Forwards(Box<ForwardTable>),
     /// Listeners that were made for us.
-    Listeners(Vec<(ListenerAddress, OwnedFd)>),
+    Listeners(Vec<(ListenerAddress, K)>),
     /// Who listens.
     Ports(Box<PortSnapshot>),
     /// Who the template's neighbours are.
     Neighbours(Box<NeighbourSnapshot>),
     /// Sockets inside the namespace, as asked for.
-    Sockets(RequestId, Vec<OwnedFd>),
+    Sockets(RequestId, Vec<K>),
     /// There are none.
     Refused(RequestId, Refusal),
     /// The process is to end.
@@ -143,6 +143,11 @@ impl Supervisor {
             Ok(()) => self.withheld = 0,
             Err(_) => self.withheld += 1,
         }
+    }
+
+    /// Notes lines that were withheld before they came here.
+    pub fn note_withheld(&mut self, lines: u64) {
+        self.withheld += lines;
     }
 
     /// Takes what has arrived, up to a bound; the descriptor stays readable if there is more.

@@ -1,14 +1,20 @@
+#![forbid(unsafe_code)]
 //! What happens on the link and needs no host socket: parsing and classification, ARP and NDP, ICMP errors,
 //! and the frames that are written.
 
 pub mod classify;
 pub mod icmp_error;
 pub mod neighbour;
+pub mod tx_window;
 pub mod writer;
 
-use crate::counters::Counters;
-use pasta_ipc::types::MacAddr;
-use writer::FrameWriter;
+use crate::counters::{Counters, DropReason};
+use crate::nat::Nat;
+use crate::wire::arp;
+use neighbour::Neighbours;
+use pasta_ipc::types::{MacAddr, Mtu, NetworkSnapshot};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use writer::{FrameDevice, FrameWriter};
 
 /// Our end of the link.
 #[derive(Debug)]
@@ -17,16 +23,149 @@ pub struct Link<D> {
     pub device: D,
     /// Our link-layer address.
     pub our_mac: MacAddr,
+    /// Who is where on the link.
+    pub neighbours: Neighbours,
+    /// The tap's MTU.
+    pub mtu: Mtu,
 }
 
 impl<D> Link<D> {
-    /// Our end of the link that `device` is.
-    pub fn new(device: D, our_mac: MacAddr) -> Self {
-        Self { device, our_mac }
+    /// Our end of the link that `device` is; the namespace's is at `namespace_mac`.
+    pub fn new(device: D, our_mac: MacAddr, namespace_mac: MacAddr) -> Self {
+        Self { device, our_mac, neighbours: Neighbours::new(namespace_mac), mtu: Mtu::DEFAULT }
     }
 
     /// Lends what frames are written with.
     pub fn writer<'a>(&'a mut self, counters: &'a mut Counters) -> FrameWriter<'a, D> {
         FrameWriter { device: &mut self.device, our_mac: self.our_mac, counters }
+    }
+
+    /// The largest segment that fits the tap, for the family of `peer`.
+    pub fn mss(&self, peer: IpAddr) -> u16 {
+        let headers = if peer.is_ipv4() { 40 } else { 60 };
+        self.mtu.get().saturating_sub(headers)
+    }
+
+    /// The link-layer address that the namespace learns for `address`: ours for what a mapping leads
+    /// to the host, and where nothing is known.
+    fn mac_at(&self, nat: &Nat, address: IpAddr) -> MacAddr {
+        let known = |it: IpAddr| {
+            if nat.is_mapped(it) { Some(self.our_mac) } else { self.neighbours.mac_of(it) }
+        };
+        let gateway = nat.gateway(address);
+        known(address).or_else(|| known(gateway?)).unwrap_or(self.our_mac)
+    }
+
+    /// Where a question says that it comes from if its sender is `ours`, for the namespace notes that.
+    /// None where that would be wrong: the address is the namespace's own, or that of a router in front
+    /// of the host which the host does not know, or has not published yet.
+    fn sender_mac(&self, nat: &Nat, ours: IpAddr) -> Option<MacAddr> {
+        let is_router = nat.gateway(ours) == Some(ours) && !nat.is_mapped(ours);
+        let is_unknown = is_router && self.neighbours.mac_of(ours).is_none();
+        (!self.neighbours.is_own(ours) && !is_unknown).then(|| self.mac_at(nat, ours))
+    }
+
+    /// Takes in that `address` is `at` this MAC address, which `from` says.
+    ///
+    /// # Errors
+    ///
+    /// The counter, if nothing is learned.
+    pub fn learn(
+        &mut self,
+        nat: &Nat,
+        from: MacAddr,
+        address: IpAddr,
+        at: MacAddr,
+    ) -> Result<(), DropReason> {
+        let reached_at = nat.namespace_address(address.is_ipv4());
+        if from != at || reached_at != Some(address) {
+            return Err(DropReason::NeighbourNotOurs);
+        }
+        self.neighbours.set_namespace_mac(at);
+        Ok(())
+    }
+}
+
+impl<D: FrameDevice> Link<D> {
+    /// Answers an ARP request.
+    ///
+    /// # Errors
+    ///
+    /// The counter, if it is not to be answered.
+    pub fn answer_arp(
+        &mut self,
+        nat: &Nat,
+        counters: &mut Counters,
+        request: &arp::Request,
+    ) -> Result<(), DropReason> {
+        if !nat.serves(request.target.into()) {
+            return Err(DropReason::FamilyOff);
+        }
+        if !self.neighbours.answers_arp(request) {
+            return Err(DropReason::NeighbourNotOurs);
+        }
+        let mac = self.mac_at(nat, request.target.into());
+        neighbour::send_arp_reply(&mut self.writer(counters), request, mac);
+        Ok(())
+    }
+
+    /// Answers a neighbour solicitation from `source` at `mac`.
+    ///
+    /// # Errors
+    ///
+    /// The counter, if it is not to be answered.
+    pub fn answer_solicitation(
+        &mut self,
+        nat: &Nat,
+        counters: &mut Counters,
+        (mac, source): (MacAddr, Ipv6Addr),
+        target: Ipv6Addr,
+    ) -> Result<(), DropReason> {
+        if !nat.serves(target.into()) {
+            return Err(DropReason::FamilyOff);
+        }
+        if !self.neighbours.answers_solicitation(source, target) {
+            return Err(DropReason::NeighbourNotOurs);
+        }
+        let target_mac = self.mac_at(nat, target.into());
+        let writer = &mut self.writer(counters);
+        neighbour::send_advertisement(writer, mac, source, (target, target_mac));
+        Ok(())
+    }
+
+    /// Takes in which addresses the namespace has, and asks who has those that are new.
+    pub fn update(&mut self, nat: &Nat, counters: &mut Counters, snapshot: &NetworkSnapshot) {
+        let reached_at = [true, false].map(|v4| nat.namespace_address(v4));
+        let new = self.neighbours.update(snapshot, reached_at);
+        self.mtu = snapshot.mtu.unwrap_or(self.mtu);
+        self.solicit(nat, counters, &new);
+    }
+
+    /// Asks who has each of `addresses`, which are the namespace's.
+    fn solicit(&mut self, nat: &Nat, counters: &mut Counters, addresses: &[IpAddr]) {
+        for address in addresses.iter().filter(|it| nat.serves(**it)) {
+            match *address {
+                IpAddr::V4(target) => {
+                    let ours = match nat.our_address(*address) {
+                        Some(IpAddr::V4(ours)) => {
+                            self.sender_mac(nat, ours.into()).map(|it| (ours, it))
+                        }
+                        _ => None,
+                    };
+                    // From nobody (RFC 5227, section 2.1.1) is a question too.
+                    let nobody = (Ipv4Addr::UNSPECIFIED, self.our_mac);
+                    let writer = &mut self.writer(counters);
+                    neighbour::send_arp_request(writer, ours.unwrap_or(nobody), target);
+                }
+                IpAddr::V6(target) => {
+                    let source = nat.our_link_local();
+                    // From nobody would be looking for a duplicate.
+                    if let Some(mac) = self.sender_mac(nat, source.into()) {
+                        let writer = &mut self.writer(counters);
+                        neighbour::send_solicitation(writer, (source, mac), target);
+                    }
+                }
+            }
+        }
     }
 }

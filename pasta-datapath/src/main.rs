@@ -6,13 +6,17 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use pasta_datapath::control::{Monitor, PeerMessage, Supervisor};
-use pasta_datapath::engine::{Ended, Engine, MAX_FLOWS, PortForwarding, RunError};
 use pasta_datapath::link::Link;
-use pasta_datapath::link::neighbour::Neighbours;
+use pasta_datapath::log::Log;
 use pasta_datapath::nat::Nat;
 use pasta_datapath::nat::inbound::LocalPolicy;
+use pasta_datapath::port_forward::Ports;
+use pasta_datapath::reactor::{self, Ended, Reactor, RunError, Stack};
+use pasta_datapath::stack::Limits;
 use pasta_datapath::sys;
 use pasta_datapath::sys::fd_budget::FdBudget;
+use pasta_datapath::sys::host::HostSockets;
+use pasta_datapath::sys::socket::probe_send_buffer;
 use pasta_datapath::sys::tap::Tap;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::forward::{Direction, SocketFamily};
@@ -29,6 +33,9 @@ const MONITOR: i32 = 4;
 
 /// Exit status after a peer broke the protocol.
 const VIOLATION: u8 = 3;
+
+/// Most flows; each is a descriptor and some 1,000 octets of ours.
+const MAX_FLOWS: usize = 131_071;
 
 /// Descriptors kept for other things than flows.
 const RESERVED_DESCRIPTORS: u64 = 64;
@@ -115,34 +122,40 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let flows = descriptors.min(MAX_FLOWS);
     let local = LocalPolicy { splice: start.splice, loopback: start.loopback };
     let mac = start.tap.as_ref().map_or(start.our_mac, |tap| tap.mac);
-    let ports = PortForwarding::new(local, families);
-    let (link, budget) = (Link::new(tap, start.our_mac), FdBudget::new(descriptors));
-    let neighbours = Neighbours::new(mac);
-    let mut engine =
-        match Engine::new(link, supervisor, monitor, nat, neighbours, ports, budget, flows) {
-            Ok(engine) => engine,
-            Err((mut supervisor, error)) => return give_up(&mut supervisor, &error),
-        };
+    let poller = match reactor::poller(&tap, &supervisor, &monitor) {
+        Ok(poller) => poller,
+        Err(error) => return give_up(&mut supervisor, &error),
+    };
+    let fd_budget = FdBudget::new(descriptors);
+    let limits = Limits { fd_budget, flows, send_buffer: probe_send_buffer() };
+    let (link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
+    let log = Log::new(start.log_level);
+    let stack = Stack::new(HostSockets::new(poller), link, nat, ports, log, limits);
+    let mut reactor = Reactor::new(stack, supervisor, monitor);
     let bind = inbound_ports(&before);
-    before.into_iter().for_each(|message| engine.handle_message(message));
+    for message in before {
+        if let Err(error) = reactor.handle_message(message) {
+            return give_up(reactor.supervisor(), &error);
+        }
+    }
     let what = Confinement { bind, ..Confinement::least(Role::Datapath, missing) };
-    let confined = seccomp::confine(what, Some(engine.supervisor().as_fd()));
+    let confined = seccomp::confine(what, Some(reactor.supervisor().as_fd()));
     let (confined, report) = match confined {
         Ok(done) => done,
-        Err(error) => return give_up(engine.supervisor(), &error),
+        Err(error) => return give_up(reactor.supervisor(), &error),
     };
-    if let Err(error) = engine.supervisor().ready(report) {
-        return give_up(engine.supervisor(), &error);
+    if let Err(error) = reactor.supervisor().ready(report) {
+        return give_up(reactor.supervisor(), &error);
     }
-    match engine.run(&confined) {
+    match reactor.run(&confined) {
         Ok(Ended::Asked) => ExitCode::SUCCESS,
         Ok(Ended::TapGone(errno)) => {
             let line = || format!("the tap has gone ({errno}): the namespace has no network now");
-            engine.supervisor().log(LogLevel::Warn, line);
+            reactor.supervisor().log(LogLevel::Warn, line);
             ExitCode::SUCCESS
         }
         Err(error) => {
-            engine.supervisor().failed(&error.to_string());
+            reactor.supervisor().failed(&error.to_string());
             match error {
                 RunError::Peer(..) => ExitCode::from(VIOLATION),
                 RunError::Wait(_) => ExitCode::FAILURE,

@@ -2,6 +2,7 @@
 
 pub mod epoll;
 pub mod fd_budget;
+pub mod host;
 pub mod listen_socket;
 pub mod pipe;
 pub mod pktinfo;

@@ -1,5 +1,6 @@
 //! What a flow at full speed costs: system calls for each frame, and no allocation at all.
 
+mod fake;
 #[path = "steady/flows.rs"]
 mod flows;
 #[path = "steady/sys.rs"]

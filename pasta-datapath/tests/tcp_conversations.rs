@@ -5,7 +5,8 @@ use pasta_datapath::flow::tcp::connection::Connection;
 use pasta_datapath::flow::tcp::relay::{
     Context, Facts, HostSocket, Noted, QUANTUM, Relay, TapWriter,
 };
-use pasta_datapath::flow::tcp::window::{CreditPool, WindowLimits};
+use pasta_datapath::flow::tcp::window::CreditPool;
+use pasta_datapath::link::tx_window::WindowLimits;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::seq::Seq;
@@ -70,6 +71,18 @@ impl HostSocket for Socket {
 
     fn shut_down_write(&mut self) {
         self.shut_down = true;
+    }
+
+    fn take_error(&mut self) -> Option<nix::errno::Errno> {
+        None
+    }
+
+    fn keep_alive(&mut self) {}
+
+    fn reset_on_close(&mut self) {}
+
+    fn local_address(&self) -> Option<std::net::SocketAddr> {
+        None
     }
 }
 

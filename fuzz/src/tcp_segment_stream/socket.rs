@@ -120,4 +120,16 @@ impl HostSocket for Socket {
         assert_eq!(everything, self.taken, "ended before everything was written");
         self.is_shut_down = true;
     }
+
+    fn take_error(&mut self) -> Option<nix::errno::Errno> {
+        None
+    }
+
+    fn keep_alive(&mut self) {}
+
+    fn reset_on_close(&mut self) {}
+
+    fn local_address(&self) -> Option<std::net::SocketAddr> {
+        None
+    }
 }

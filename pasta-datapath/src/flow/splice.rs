@@ -10,12 +10,16 @@
 //! Readiness is edge-triggered: a direction goes on until a read or a write says that it cannot. A read
 //! that came up short says so too, unless the stream has ended behind it.
 
-use crate::flow::Next;
-use crate::sys::pipe::{Pipe, Pipes};
+pub mod pipes;
+
+use crate::counters::DropReason;
+use crate::flow::{Context, Facts, FlowEvent, Next, Outcome, Readiness, Side, TargetSocket};
+use crate::sockets::{Interest, Progress, Sockets};
+use crate::token::Token;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use pasta_ipc::forward::Transport;
+use pipes::{Pipes, Splicing};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// A read of this many octets or more is the beginning of a stream; chosen: below it two copies cost
 /// less than the calls that a pipe takes.
@@ -27,38 +31,48 @@ const PATIENCE: u8 = 8;
 /// Octets that a direction moves in a turn of the loop before others go first.
 const SHARE: usize = 512 * 1024;
 
-/// One of the two sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The one that was accepted.
-    Initiating,
-    /// The one that we connected.
-    Target,
-}
+/// A stream socket of either end. None of the calls blocks.
+pub trait StreamSocket {
+    /// Takes octets off the receive queue; zero is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As recv(2), `EAGAIN` if nothing is waiting.
+    fn read(&self, into: &mut [u8]) -> Result<usize, Errno>;
 
-impl Side {
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Initiating => Self::Target,
-            Self::Target => Self::Initiating,
-        }
-    }
+    /// Appends to the send buffer; a short count means that it is full.
+    ///
+    /// # Errors
+    ///
+    /// As send(2), `EAGAIN` if nothing fits.
+    fn write(&self, octets: &[u8]) -> Result<usize, Errno>;
+
+    /// Sends FIN behind what the send buffer holds.
+    fn shut_down_write(&self);
+
+    /// The error that the socket has come to, if any; asking clears it.
+    fn take_error(&self) -> Option<Errno>;
+
+    /// Makes closing the socket send a reset.
+    fn reset_on_close(&self);
+
+    /// The address that it is bound to.
+    fn local_address(&self) -> Option<SocketAddr>;
 }
 
 /// What was read and could not be written.
 #[derive(Debug)]
-enum Held {
+enum Held<P> {
     Nothing,
-    Pipe(Pipe),
+    Pipe(P),
     /// Where no pipe was to be had; at most [`SMALL`].
     Octets(Vec<u8>),
 }
 
 /// One direction.
 #[derive(Debug)]
-struct Half {
-    held: Held,
+struct Half<P> {
+    held: Held<P>,
     /// The source may have something.
     readable: bool,
     /// The source's peer has sent FIN: a short read does not mean that nothing follows.
@@ -74,7 +88,7 @@ struct Half {
     bulk: u8,
 }
 
-impl Half {
+impl<P> Half<P> {
     fn new() -> Self {
         Self {
             held: Held::Nothing,
@@ -90,32 +104,28 @@ impl Half {
 
 /// The socket towards the target.
 #[derive(Debug)]
-enum Target {
+enum Target<K> {
     /// There is none yet: one that lives in the namespace was asked for.
     Wanted,
-    Connecting(OwnedFd),
-    Connected(OwnedFd),
+    Connecting(K),
+    Connected(K),
 }
 
 /// A local connection: an accepted socket and the one that it is joined to.
 #[derive(Debug)]
-pub struct SpliceFlow {
-    initiating: OwnedFd,
-    target: Target,
+pub struct SpliceFlow<K, P> {
+    initiating: K,
+    target: Target<K>,
     destination: SocketAddr,
     otherwise: Option<SocketAddr>,
-    forth: Half,
-    back: Half,
+    forth: Half<P>,
+    back: Half<P>,
 }
 
-impl SpliceFlow {
+impl<K: StreamSocket, P: Splicing<K>> SpliceFlow<K, P> {
     /// A flow of an accepted socket to `destination`, for which there is no socket yet; `otherwise` is
     /// tried where that refuses.
-    pub fn new(
-        initiating: OwnedFd,
-        destination: SocketAddr,
-        otherwise: Option<SocketAddr>,
-    ) -> Self {
+    pub fn new(initiating: K, destination: SocketAddr, otherwise: Option<SocketAddr>) -> Self {
         let (forth, back) = (Half::new(), Half::new());
         Self { initiating, target: Target::Wanted, destination, otherwise, forth, back }
     }
@@ -130,31 +140,136 @@ impl SpliceFlow {
         self.destination
     }
 
-    /// Gives the flow its target's socket, which has begun to connect or is connected.
-    pub fn set_target(&mut self, socket: OwnedFd, connected: bool) {
-        self.target =
-            if connected { Target::Connected(socket) } else { Target::Connecting(socket) };
-    }
-
     /// Turns to the other destination, if there is one; a new socket is wanted then.
-    pub fn try_otherwise(&mut self) -> bool {
+    fn try_otherwise(&mut self) -> bool {
         let Some(otherwise) = self.otherwise.take() else { return false };
         self.destination = otherwise;
         self.target = Target::Wanted;
         true
     }
 
-    /// Whether the target's socket is connecting.
-    pub fn is_connecting(&self) -> bool {
-        matches!(self.target, Target::Connecting(_))
-    }
-
     /// Notes that the target's socket is connected.
-    pub fn connected(&mut self) {
+    fn connected(&mut self) {
         self.target = match std::mem::replace(&mut self.target, Target::Wanted) {
             Target::Connecting(socket) => Target::Connected(socket),
             other => other,
         };
+    }
+
+    /// Takes in what happened to this flow and does all that follows from it now.
+    pub fn on_event<S: Sockets<Socket = K, Pipe = P>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        event: FlowEvent<'_, K>,
+    ) -> Outcome {
+        match event {
+            FlowEvent::Opened if self.wants_socket() => self.socket_wanted(),
+            FlowEvent::Target(socket) => self.set_target(cx, socket),
+            FlowEvent::Socket(side, readiness) => self.socket_event(cx, side, readiness),
+            FlowEvent::Opened | FlowEvent::Turn => self.settle(cx.pipes, cx.scratch),
+            FlowEvent::Abort => self.break_off(),
+            FlowEvent::Evicted => Outcome::of(Next::Over),
+            // Of other kinds of flows; it has no deadline.
+            FlowEvent::Payloads(_)
+            | FlowEvent::Datagrams(..)
+            | FlowEvent::Arrived(..)
+            | FlowEvent::Deadline
+            | FlowEvent::CreditFree => Outcome::of(Next::Wait),
+        }
+    }
+
+    fn socket_wanted(&self) -> Outcome {
+        let facts = Facts { socket_wanted: true, ..Facts::default() };
+        Outcome { facts, ..Outcome::of(Next::Wait) }
+    }
+
+    fn set_target<S: Sockets<Socket = K, Pipe = P>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        given: TargetSocket<K>,
+    ) -> Outcome {
+        if !self.wants_socket() {
+            return Outcome::of(Next::Wait);
+        }
+        let (socket, connected) = match given {
+            TargetSocket::Host(connecting) => (connecting.socket, Ok(connecting.progress)),
+            TargetSocket::Namespace(socket) => {
+                let connected = cx.sockets.connect(&socket, Transport::Tcp, self.destination, 0);
+                (socket, connected)
+            }
+        };
+        let Ok(progress) = connected else { return self.target_failed(cx) };
+        let watched = cx.sockets.watch(&socket, Token::Flow(cx.id, Side::Target), Interest::Stream);
+        self.target = match progress {
+            Progress::Connected => Target::Connected(socket),
+            Progress::Connecting => Target::Connecting(socket),
+        };
+        if watched.is_err() { self.break_off() } else { self.settle(cx.pipes, cx.scratch) }
+    }
+
+    /// The target cannot be reached where it was looked for; there may be another place.
+    fn target_failed<S: Sockets<Socket = K, Pipe = P>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+    ) -> Outcome {
+        if self.try_otherwise() {
+            return self.socket_wanted();
+        }
+        cx.tap.counters.drop(DropReason::Unreachable);
+        self.break_off()
+    }
+
+    fn socket_event<S: Sockets<Socket = K, Pipe = P>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        side: Side,
+        readiness: Readiness,
+    ) -> Outcome {
+        let failed = readiness.has(Readiness::FAILED)
+            && self.socket(side).is_some_and(|socket| socket.take_error().is_some());
+        if side == Side::Target && matches!(self.target, Target::Connecting(_)) {
+            if failed {
+                return self.target_failed(cx);
+            }
+            if !readiness.has(Readiness::WRITABLE) {
+                return Outcome::of(Next::Wait);
+            }
+            self.connected();
+        } else if failed {
+            return self.break_off();
+        }
+        if readiness.has(Readiness::ENDED) {
+            self.hung_up(side);
+        }
+        if readiness.has(Readiness::READABLE) {
+            self.readable(side);
+        }
+        if readiness.has(Readiness::WRITABLE) {
+            self.writable(side);
+        }
+        self.settle(cx.pipes, cx.scratch)
+    }
+
+    fn settle(&mut self, pipes: &mut Pipes<P>, scratch: &mut [u8]) -> Outcome {
+        match self.run(pipes, scratch) {
+            Next::Reset => self.break_off(),
+            next => Outcome::of(next),
+        }
+    }
+
+    /// Resets both sides.
+    fn break_off(&self) -> Outcome {
+        for side in [Side::Initiating, Side::Target] {
+            if let Some(socket) = self.socket(side) {
+                socket.reset_on_close();
+            }
+        }
+        Outcome::of(Next::Over)
+    }
+
+    /// The socket that was accepted.
+    pub fn initiating(&self) -> &K {
+        &self.initiating
     }
 
     /// Whether either direction has moved much of late.
@@ -163,10 +278,10 @@ impl SpliceFlow {
     }
 
     /// A socket of the flow.
-    pub fn socket(&self, side: Side) -> Option<BorrowedFd<'_>> {
+    pub fn socket(&self, side: Side) -> Option<&K> {
         match (side, &self.target) {
-            (Side::Initiating, _) => Some(self.initiating.as_fd()),
-            (Side::Target, Target::Connecting(fd) | Target::Connected(fd)) => Some(fd.as_fd()),
+            (Side::Initiating, _) => Some(&self.initiating),
+            (Side::Target, Target::Connecting(fd) | Target::Connected(fd)) => Some(fd),
             (Side::Target, Target::Wanted) => None,
         }
     }
@@ -188,7 +303,7 @@ impl SpliceFlow {
         self.from(side.other()).writable = true;
     }
 
-    fn from(&mut self, side: Side) -> &mut Half {
+    fn from(&mut self, side: Side) -> &mut Half<P> {
         match side {
             Side::Initiating => &mut self.forth,
             Side::Target => &mut self.back,
@@ -196,9 +311,9 @@ impl SpliceFlow {
     }
 
     /// Moves what can be moved; `scratch` is of at least [`SMALL`] octets.
-    pub fn run(&mut self, pipes: &mut Pipes, scratch: &mut [u8]) -> Next {
+    pub fn run(&mut self, pipes: &mut Pipes<P>, scratch: &mut [u8]) -> Next {
         let Target::Connected(target) = &self.target else { return Next::Wait };
-        let (a, b) = (self.initiating.as_fd(), target.as_fd());
+        let (a, b) = (&self.initiating, target);
         let forth = self.forth.pump(a, b, pipes, scratch);
         let back = self.back.pump(b, a, pipes, scratch);
         match (forth, back) {
@@ -210,7 +325,7 @@ impl SpliceFlow {
     }
 
     /// Gives back what is borrowed, when the flow ends.
-    pub fn release(&mut self, pipes: &mut Pipes) {
+    pub fn release(&mut self, pipes: &mut Pipes<P>) {
         for half in [&mut self.forth, &mut self.back] {
             if let Held::Pipe(pipe) = std::mem::replace(&mut half.held, Held::Nothing) {
                 pipes.give_back(pipe);
@@ -228,14 +343,17 @@ enum Pumped {
     More,
 }
 
-impl Half {
-    fn pump(
+impl<P> Half<P> {
+    fn pump<K: StreamSocket>(
         &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        pipes: &mut Pipes,
+        from: &K,
+        to: &K,
+        pipes: &mut Pipes<P>,
         scratch: &mut [u8],
-    ) -> Result<Pumped, Errno> {
+    ) -> Result<Pumped, Errno>
+    where
+        P: Splicing<K>,
+    {
         let mut moved = 0;
         loop {
             moved += self.write_held(to, pipes)?;
@@ -244,8 +362,7 @@ impl Half {
             }
             if self.ended && !self.shut {
                 self.shut = true;
-                // Fails only where the connection is gone, which shows as its error.
-                let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
+                to.shut_down_write();
             }
             if self.ended || !self.readable {
                 return Ok(Pumped::Blocked);
@@ -262,7 +379,10 @@ impl Half {
     }
 
     /// Writes what is held, as much as the destination takes.
-    fn write_held(&mut self, to: BorrowedFd<'_>, pipes: &mut Pipes) -> Result<usize, Errno> {
+    fn write_held<K: StreamSocket>(&mut self, to: &K, pipes: &mut Pipes<P>) -> Result<usize, Errno>
+    where
+        P: Splicing<K>,
+    {
         if !self.writable {
             return Ok(0);
         }
@@ -294,12 +414,15 @@ impl Half {
         Ok(written)
     }
 
-    fn read_into_pipe(
+    fn read_into_pipe<K>(
         &mut self,
-        from: BorrowedFd<'_>,
-        mut pipe: Pipe,
-        pipes: &mut Pipes,
-    ) -> Result<(), Errno> {
+        from: &K,
+        mut pipe: P,
+        pipes: &mut Pipes<P>,
+    ) -> Result<(), Errno>
+    where
+        P: Splicing<K>,
+    {
         let filled = pipe.fill(from);
         match filled {
             Ok(octets @ 1..) => {
@@ -319,16 +442,19 @@ impl Half {
     }
 
     /// Receives and sends; what the destination does not take is held.
-    fn pass_on(
+    fn pass_on<K: StreamSocket>(
         &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        pipes: &mut Pipes,
+        from: &K,
+        to: &K,
+        pipes: &mut Pipes<P>,
         scratch: &mut [u8],
-    ) -> Result<usize, Errno> {
+    ) -> Result<usize, Errno>
+    where
+        P: Splicing<K>,
+    {
         let len = SMALL.min(scratch.len());
         let buffer = scratch.get_mut(..len).unwrap_or_default();
-        let octets = match retry(|| recv(from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)) {
+        let octets = match from.read(buffer) {
             Ok(0) => {
                 self.ended = true;
                 return Ok(0);
@@ -352,7 +478,10 @@ impl Half {
         Ok(sent)
     }
 
-    fn hold(&mut self, octets: &[u8], pipes: &mut Pipes) {
+    fn hold<K>(&mut self, octets: &[u8], pipes: &mut Pipes<P>)
+    where
+        P: Splicing<K>,
+    {
         self.held = match pipes.borrow() {
             // An empty pipe takes sixteen times as much.
             Some(mut pipe) => match pipe.put(octets) {
@@ -368,9 +497,8 @@ impl Half {
 }
 
 /// Sends what fits; a short count or none at all means that the socket is full.
-fn send_some(to: BorrowedFd<'_>, octets: &[u8], writable: &mut bool) -> Result<usize, Errno> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    match retry(|| send(to.as_raw_fd(), octets, flags)) {
+fn send_some<K: StreamSocket>(to: &K, octets: &[u8], writable: &mut bool) -> Result<usize, Errno> {
+    match to.write(octets) {
         Ok(sent) => {
             *writable = sent == octets.len();
             Ok(sent)
@@ -380,15 +508,6 @@ fn send_some(to: BorrowedFd<'_>, octets: &[u8], writable: &mut bool) -> Result<u
             Ok(0)
         }
         Err(errno) => Err(errno),
-    }
-}
-
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => continue,
-            other => return other,
-        }
     }
 }
 

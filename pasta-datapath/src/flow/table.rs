@@ -152,7 +152,7 @@ impl<F> FlowTable<F> {
         }
     }
 
-    /// Notes that flow was active: `id`.
+    /// Notes that flow `id` was active.
     pub fn touch(&mut self, now: Instant, id: FlowId) {
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         if slot.life != id.life || slot.flow.is_none() {
@@ -165,11 +165,24 @@ impl<F> FlowTable<F> {
         }
     }
 
+    /// The flow that a frame with `key` belongs to; with `used` it was active at that time.
+    #[inline]
+    pub fn look_up(&mut self, key: &FlowKey, used: Option<Instant>) -> Option<(FlowId, &mut F)> {
+        let id = self.find(key)?;
+        if let Some(now) = used {
+            self.touch(now, id);
+        }
+        Some((id, self.get_mut(id)?))
+    }
+
     /// The flows in the order in which they were last touched, with when that was.
-    pub fn oldest(&self) -> impl Iterator<Item = (FlowId, Instant)> {
+    pub fn oldest(&self) -> impl Iterator<Item = (FlowId, &F, Instant)> {
         let slot = |index: u32| self.slots.get(index as usize).map(|slot| (index, slot));
         let slots = std::iter::successors(slot(self.oldest), move |(_, it)| slot(it.newer));
-        slots.map(|(index, slot)| (FlowId { index, life: slot.life }, slot.touched))
+        slots.filter_map(|(index, slot)| {
+            let (_, flow) = slot.flow.as_ref()?;
+            Some((FlowId { index, life: slot.life }, flow, slot.touched))
+        })
     }
 
     /// All flows, in no order of interest.
@@ -263,7 +276,8 @@ mod tests {
         for (when, which) in [(1, 2), (2, 0), (3, 3), (4, 0), (5, 0)] {
             table.touch(at(when), ids[which]);
         }
-        let listed = |table: &FlowTable<u16>| table.oldest().collect::<Vec<_>>();
+        let listed =
+            |table: &FlowTable<u16>| table.oldest().map(|(id, _, at)| (id, at)).collect::<Vec<_>>();
         let [a, b, c, d] = ids;
         assert_eq!(listed(&table), [(b, at(0)), (c, at(1)), (d, at(3)), (a, at(5))]);
         table.remove(c);

@@ -28,6 +28,7 @@
 
 pub mod assembler;
 pub mod connection;
+pub mod flow;
 pub mod receiver;
 pub mod relay;
 pub mod rto;

@@ -4,8 +4,7 @@
 //! octets of its transport header, which is what a host finds its socket by (RFC 792; RFC 1122,
 //! section 3.2.2; RFC 4443, section 3).
 
-use crate::link::writer::{FrameWriter, Path, icmp_protocol};
-use crate::sys::tap::Tap;
+use crate::link::writer::{FrameDevice, FrameWriter, Path, icmp_protocol};
 use crate::wire::icmp::{Error, error_head};
 use crate::wire::ip::{ipv4_header, ipv6_header};
 use nix::errno::Errno;
@@ -81,8 +80,8 @@ pub struct Offending {
 
 /// Tells the sender of `offending`, at `mac`, that `why`; the error comes from `reporter`, which is of
 /// the same family.
-pub fn send(
-    tap: &mut FrameWriter<'_, Tap>,
+pub fn send<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
     mac: MacAddr,
     reporter: IpAddr,
     offending: &Offending,

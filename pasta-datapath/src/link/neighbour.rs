@@ -9,8 +9,7 @@
 //! no more than that.
 
 use crate::link::classify::is_impossible;
-use crate::link::writer::{FrameWriter, Path};
-use crate::sys::tap::Tap;
+use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
 use crate::wire::{arp, ethernet, icmp};
 use pasta_ipc::types::{MacAddr, NeighbourSnapshot, NetworkSnapshot};
@@ -127,8 +126,8 @@ impl Neighbours {
 
 /// Tells the asker of `request` that the address is at `mac`, in its name. Frames to there come to us
 /// all the same.
-pub fn send_arp_reply(
-    tap: &mut FrameWriter<'_, Tap>,
+pub fn send_arp_reply<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
     request: &arp::Request,
     mac: MacAddr,
 ) -> bool {
@@ -138,8 +137,8 @@ pub fn send_arp_reply(
 }
 
 /// Tells the asker at `source` and `mac` that a target is at its link-layer address, in its name.
-pub fn send_advertisement(
-    tap: &mut FrameWriter<'_, Tap>,
+pub fn send_advertisement<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
     mac: MacAddr,
     source: Ipv6Addr,
     (target, target_mac): (Ipv6Addr, MacAddr),
@@ -151,8 +150,8 @@ pub fn send_advertisement(
 }
 
 /// Asks everybody who has `target`, as `sender` at `mac`.
-pub fn send_arp_request(
-    tap: &mut FrameWriter<'_, Tap>,
+pub fn send_arp_request<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
     (sender, mac): (Ipv4Addr, MacAddr),
     target: Ipv4Addr,
 ) -> bool {
@@ -161,8 +160,8 @@ pub fn send_arp_request(
 }
 
 /// Asks those who listen to the group of `target` who has it, as `source` at `mac`.
-pub fn send_solicitation(
-    tap: &mut FrameWriter<'_, Tap>,
+pub fn send_solicitation<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
     (source, mac): (Ipv6Addr, MacAddr),
     target: Ipv6Addr,
 ) -> bool {

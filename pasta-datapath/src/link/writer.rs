@@ -63,6 +63,7 @@ pub struct Path {
     /// Sum of an IPv4 header without its total length; of the pseudo-header without its length.
     ip_sum: Sum,
     pseudo_sum: Sum,
+    mac: MacAddr,
     source: SocketAddr,
     destination: SocketAddr,
 }
@@ -101,7 +102,7 @@ impl Path {
         };
         link.copy_from_slice(&ethernet::header(mac.octets(), our_mac, ether_type));
         let pseudo_sum = pseudo_header(source.ip(), destination.ip(), protocol, 0);
-        Self { headers, ip_sum, pseudo_sum, source, destination }
+        Self { headers, ip_sum, pseudo_sum, mac, source, destination }
     }
 
     /// The address the namespace sees.
@@ -114,9 +115,18 @@ impl Path {
         self.destination
     }
 
-    /// Sets the destination MAC address.
+    /// The link-layer address of the namespace's end.
+    pub fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    /// The namespace's end is at `mac`.
+    #[inline]
     pub fn set_mac(&mut self, mac: MacAddr) {
-        self.headers.iter_mut().zip(mac.octets()).for_each(|(to, from)| *to = from);
+        if mac != self.mac {
+            self.mac = mac;
+            self.headers.iter_mut().zip(mac.octets()).for_each(|(to, from)| *to = from);
+        }
     }
 
     fn is_ipv6(&self) -> bool {

@@ -5,12 +5,56 @@
 //! wait in it are kept, and so is the port. Listeners that the launcher has bound wait until a rule
 //! wants them.
 
+use crate::flow::datagram::ReadDatagrams;
 use crate::port_forward::rules::{ForwardTarget, Ports};
+use nix::errno::Errno;
 use pasta_ipc::forward::{Direction, ListenerAddress, NamespaceListener, Transport};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+
+/// A listening socket, or of UDP a bound one. None of the calls blocks.
+pub trait ListenSocket: Sized {
+    /// Accepts a connection; gives its socket and from where it comes.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    fn accept(&self) -> io::Result<(Self, SocketAddr)>;
+
+    /// Reads one datagram, or several of one size that the kernel has joined, and says from where it came and to
+    /// which address.
+    ///
+    /// # Errors
+    ///
+    /// As recvmsg(2), `EAGAIN` if nothing is waiting; `EPROTO` where the kernel does not say.
+    fn receive_from(&self, buffer: &mut [u8]) -> Result<(ReadDatagrams, DatagramAddresses), Errno>;
+
+    /// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address; with
+    /// `segment_size`, several of that size at once.
+    ///
+    /// # Errors
+    ///
+    /// As sendmsg(2); `EINVAL` or `EIO` where the path cannot segment.
+    fn send_from(
+        &self,
+        addresses: &DatagramAddresses,
+        slices: &[IoSlice<'_>],
+        segment_size: Option<u16>,
+    ) -> Result<(), Errno>;
+}
+
+/// The two ends of a datagram on an unconnected socket, in the form of the socket: on one that takes
+/// both families, IPv4 is mapped into IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DatagramAddresses {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Our address.
+    pub local: IpAddr,
+}
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,28 +124,22 @@ impl ListenerId {
 
 /// A listening socket, or of UDP a bound one.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Listener<K> {
     /// Where it is.
     pub spec: ListenerSpec,
     /// Where what comes in goes.
     pub target: ForwardTarget,
-    socket: OwnedFd,
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
+    socket: K,
 }
 
 /// All listeners.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    slots: Vec<(u32, Option<Listener>)>,
+#[derive(Debug)]
+pub struct Listeners<K> {
+    slots: Vec<(u32, Option<Listener<K>>)>,
     free: Vec<u32>,
     by_spec: BTreeMap<ListenerSpec, ListenerId>,
     /// Bound by the launcher, and not asked for yet.
-    spare: BTreeMap<ListenerAddress, OwnedFd>,
+    spare: BTreeMap<ListenerAddress, K>,
     ours: [Ports; 2],
     /// How many listeners a port of ours has, at different addresses.
     shared: HashMap<(Direction, Transport, u16), u32>,
@@ -116,14 +154,27 @@ pub struct Difference {
     pub missing: Vec<(ListenerSpec, ForwardTarget)>,
 }
 
-impl Listeners {
+impl<K> Default for Listeners<K> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_spec: BTreeMap::new(),
+            spare: BTreeMap::new(),
+            ours: Default::default(),
+            shared: HashMap::new(),
+        }
+    }
+}
+
+impl<K> Listeners<K> {
     /// Keeps a listener that was bound for us.
-    pub fn hand_over(&mut self, at: ListenerAddress, socket: OwnedFd) {
+    pub fn hand_over(&mut self, at: ListenerAddress, socket: K) {
         self.spare.insert(at, socket);
     }
 
     /// The socket that the launcher bound to this address, if there is one.
-    pub fn take_spare(&mut self, at: &ListenerAddress) -> Option<OwnedFd> {
+    pub fn take_spare(&mut self, at: &ListenerAddress) -> Option<K> {
         self.spare.remove(at)
     }
 
@@ -163,12 +214,7 @@ impl Listeners {
     }
 
     /// Adds a listener; there is none with this `spec`.
-    pub fn insert(
-        &mut self,
-        spec: ListenerSpec,
-        target: ForwardTarget,
-        socket: OwnedFd,
-    ) -> ListenerId {
+    pub fn insert(&mut self, spec: ListenerSpec, target: ForwardTarget, socket: K) -> ListenerId {
         let id = self.next_id();
         let (direction, transport, port) = (spec.direction(), spec.transport(), spec.port());
         self.ours_of(direction).get_mut(transport).insert(port);
@@ -183,7 +229,7 @@ impl Listeners {
     }
 
     /// Takes a listener out.
-    pub fn remove(&mut self, id: ListenerId) -> Option<Listener> {
+    pub fn remove(&mut self, id: ListenerId) -> Option<Listener<K>> {
         let (life, slot) = self.slots.get_mut(id.index as usize)?;
         if *life != id.life {
             return None;
@@ -206,9 +252,14 @@ impl Listeners {
     }
 
     /// The listener `id`, unless it is gone.
-    pub fn get(&self, id: ListenerId) -> Option<&Listener> {
+    pub fn get(&self, id: ListenerId) -> Option<&Listener<K>> {
         let (life, listener) = self.slots.get(id.index as usize)?;
         listener.as_ref().filter(|_| *life == id.life)
+    }
+
+    /// The socket of the listener `id`.
+    pub fn socket(&self, id: ListenerId) -> Option<&K> {
+        self.get(id).map(|listener| &listener.socket)
     }
 
     /// The name of the listener that an event is about.
@@ -285,9 +336,7 @@ mod tests {
         ports.iter().map(|port| (spec(*port), target(*port))).collect()
     }
 
-    fn socket() -> OwnedFd {
-        std::fs::File::open("/dev/null").unwrap().into()
-    }
+    fn socket() {}
 
     #[test]
     fn what_stays_wanted_is_not_touched() {

@@ -10,7 +10,6 @@ use pasta_ipc::forward::{
 };
 use pasta_ipc::message::MAX_REQUESTS;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 
 /// With fewer than this in stock more are asked for; chosen: half of what one message brings.
 const LOW: usize = MAX_SOCKETS as usize / 2;
@@ -29,8 +28,8 @@ pub enum Request {
 
 /// Sockets of one kind.
 #[derive(Debug)]
-struct Stock<W> {
-    sockets: Vec<OwnedFd>,
+struct Stock<W, K> {
+    sockets: Vec<K>,
     /// Who waits for one, first come first served.
     waiting: VecDeque<W>,
     /// How many are asked for.
@@ -39,7 +38,7 @@ struct Stock<W> {
     used: bool,
 }
 
-impl<W> Default for Stock<W> {
+impl<W, K> Default for Stock<W, K> {
     fn default() -> Self {
         Self { sockets: Vec::new(), waiting: VecDeque::new(), coming: 0, used: false }
     }
@@ -47,13 +46,13 @@ impl<W> Default for Stock<W> {
 
 /// The stock of every kind, for flows that are named by `W`.
 #[derive(Debug)]
-pub struct Pool<W> {
-    stocks: BTreeMap<SocketKind, Stock<W>>,
+pub struct Pool<W, K> {
+    stocks: BTreeMap<SocketKind, Stock<W, K>>,
     outstanding: BTreeMap<RequestId, Request>,
     last: RequestId,
 }
 
-impl<W> Default for Pool<W> {
+impl<W, K> Default for Pool<W, K> {
     fn default() -> Self {
         let last = RequestId::default();
         Self { stocks: BTreeMap::new(), outstanding: BTreeMap::new(), last }
@@ -64,9 +63,9 @@ impl<W> Default for Pool<W> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-impl<W> Pool<W> {
+impl<W, K> Pool<W, K> {
     /// A socket from stock; none: [`Pool::wait`] for one.
-    pub fn take(&mut self, kind: SocketKind) -> Option<OwnedFd> {
+    pub fn take(&mut self, kind: SocketKind) -> Option<K> {
         let stock = self.stocks.entry(kind).or_default();
         stock.used = true;
         stock.sockets.pop()
@@ -110,7 +109,8 @@ impl<W> Pool<W> {
 
     /// Descriptors that are in stock or on their way, and that nobody waits for.
     pub fn held(&self) -> usize {
-        let held = |it: &Stock<W>| (it.sockets.len() + it.coming).saturating_sub(it.waiting.len());
+        let held =
+            |it: &Stock<W, K>| (it.sockets.len() + it.coming).saturating_sub(it.waiting.len());
         self.stocks.values().map(held).sum()
     }
 
@@ -153,7 +153,7 @@ impl<W> Pool<W> {
     }
 
     /// Takes in sockets of `kind`; gives each that somebody waits for to whom it is for.
-    pub fn fill(&mut self, kind: SocketKind, sockets: Vec<OwnedFd>) -> Vec<(W, OwnedFd)> {
+    pub fn fill(&mut self, kind: SocketKind, sockets: Vec<K>) -> Vec<(W, K)> {
         let stock = self.stocks.entry(kind).or_default();
         let mut given = Vec::new();
         for socket in sockets {
@@ -167,7 +167,7 @@ impl<W> Pool<W> {
 
     /// Whether as many flows as may wait for sockets of some kind of `transport`.
     pub fn is_full(&self, transport: Transport) -> bool {
-        let full = |(kind, stock): (&SocketKind, &Stock<W>)| {
+        let full = |(kind, stock): (&SocketKind, &Stock<W, K>)| {
             kind.transport == transport && stock.waiting.len() >= MAX_WAITING
         };
         self.stocks.iter().any(full)
@@ -200,6 +200,7 @@ pub fn kind_for(address: std::net::SocketAddr, transport: Transport) -> SocketKi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
 
     const KIND: SocketKind = SocketKind { ipv6: false, transport: Transport::Tcp };
 
@@ -216,7 +217,7 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_for_before_it_is_needed_and_then_the_stock_is_kept() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::<_, OwnedFd>::default();
         assert_eq!(pool.next_request(100), None);
         assert!(pool.take(KIND).is_none());
         pool.wait(KIND, "flow").unwrap();
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn many_that_wait_are_asked_for_together_and_bounded() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::<_, OwnedFd>::default();
         for n in 0..MAX_WAITING {
             pool.wait(KIND, n).unwrap();
         }
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn after_a_refusal_nothing_is_asked_for_before_it_is_needed() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::<_, OwnedFd>::default();
         pool.wait(KIND, "flow").unwrap();
         let id = request(pool.next_request(100));
         pool.answered(id);
@@ -266,7 +267,7 @@ mod tests {
 
     #[test]
     fn without_spare_descriptors_only_those_who_wait_are_served() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::<_, OwnedFd>::default();
         (0..3).for_each(|who| pool.wait(KIND, who).unwrap());
         assert_eq!(pool.held(), 0);
         let Some(DatapathToMonitor::SocketsWanted { count, .. }) = pool.next_request(0) else {
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn request_that_was_not_sent_can_be_made_again_under_the_same_name() {
-        let mut pool = Pool::<()>::default();
+        let mut pool = Pool::<(), OwnedFd>::default();
         pool.take(KIND);
         let message = pool.next_request(100).unwrap();
         pool.not_sent(&message);
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn requests_are_bounded() {
-        let mut pool = Pool::<()>::default();
+        let mut pool = Pool::<(), OwnedFd>::default();
         let listener = |port: u16| NamespaceListener {
             transport: Transport::Tcp,
             family: pasta_ipc::forward::SocketFamily::Both,

@@ -1,5 +1,6 @@
 //! Readiness, by token.
 
+use crate::flow::Readiness;
 use crate::sys;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,34 +16,8 @@ pub const CAPACITY: usize = 256;
 pub struct Event {
     /// What it was registered with.
     pub token: u64,
-    flags: EpollFlags,
-}
-
-impl Event {
-    /// It may be read.
-    pub fn is_readable(self) -> bool {
-        self.flags.contains(EpollFlags::EPOLLIN)
-    }
-
-    /// It may be written.
-    pub fn is_writable(self) -> bool {
-        self.flags.contains(EpollFlags::EPOLLOUT)
-    }
-
-    /// The peer has ended its direction.
-    pub fn is_ended(self) -> bool {
-        self.flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP)
-    }
-
-    /// The peer has sent urgent data, where a read ends short of what there is.
-    pub fn is_urgent(self) -> bool {
-        self.flags.contains(EpollFlags::EPOLLPRI)
-    }
-
-    /// It has failed, or has an error to report.
-    pub fn is_failed(self) -> bool {
-        self.flags.contains(EpollFlags::EPOLLERR)
-    }
+    /// What happened.
+    pub readiness: Readiness,
 }
 
 /// A set of descriptors to wait for. All are edge-triggered and registered for everything.
@@ -122,7 +97,10 @@ impl Poller {
         };
         Ok(self.events.iter().take(count).map(|event| {
             let (token, bits) = (event.u64, event.events);
-            Event { token, flags: EpollFlags::from_bits_truncate(bits.cast_signed()) }
+            Event {
+                token,
+                readiness: readiness(EpollFlags::from_bits_truncate(bits.cast_signed())),
+            }
         }))
     }
 
@@ -130,4 +108,13 @@ impl Poller {
     pub fn into_fd(self) -> OwnedFd {
         self.epoll.0
     }
+}
+
+fn readiness(flags: EpollFlags) -> Readiness {
+    Readiness::default()
+        .with(Readiness::READABLE, flags.contains(EpollFlags::EPOLLIN))
+        .with(Readiness::WRITABLE, flags.contains(EpollFlags::EPOLLOUT))
+        .with(Readiness::ENDED, flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP))
+        .with(Readiness::URGENT, flags.contains(EpollFlags::EPOLLPRI))
+        .with(Readiness::FAILED, flags.contains(EpollFlags::EPOLLERR))
 }

@@ -1,6 +1,7 @@
 //! Datagrams of sockets that many peers talk to: from whom they come, and to which of our addresses.
 
-use super::socket::ReadDatagrams;
+use crate::flow::datagram::ReadDatagrams;
+use crate::port_forward::listeners::DatagramAddresses;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -9,16 +10,6 @@ use nix::sys::socket::{
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
-
-/// The two ends of a datagram on an unconnected socket, in the form of the socket: on one that takes
-/// both families, IPv4 is mapped into IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DatagramAddresses {
-    /// The other end.
-    pub peer: SocketAddr,
-    /// Our address.
-    pub local: IpAddr,
-}
 
 /// Reads one datagram, or several of one size that the kernel has joined, from a socket that was asked
 /// to say where each came to (`IP_PKTINFO`, ip(7); `IPV6_RECVPKTINFO`, ipv6(7)).

@@ -1,10 +1,13 @@
 //! Host sockets: made for a target, read and written without ever blocking.
 
+use crate::flow::datagram::{QueuedError, ReadDatagrams};
+use crate::flow::splice::StreamSocket;
+use crate::flow::tcp::relay::HostSocket;
 use crate::nat::{Protocol, Target};
+use crate::sockets::{Connecting, Progress};
 use crate::sys;
 use crate::sys::send_buffer::SendBuffer;
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockProtocol,
     SockType, SockaddrStorage, bind, connect, getsockname, recv, recvmsg, sendmsg, setsockopt,
@@ -64,27 +67,6 @@ impl TcpSocket {
     pub fn new(fd: OwnedFd, method: PeekMethod) -> Self {
         Self { fd, method, asks: false, enlarged_to: 0, kernel_offset: None }
     }
-
-    /// The error the socket has come to, if any; asking clears it.
-    pub fn take_error(&self) -> Option<Errno> {
-        take_error(self.fd.as_fd())
-    }
-
-    /// Makes the kernel ask an idle peer whether it is still there (`SO_KEEPALIVE`, tcp(7)), in the
-    /// intervals that the host is set up for.
-    pub fn ask_peer(&mut self) {
-        // Where it fails, a peer that has gone is noticed when something is sent.
-        if !std::mem::replace(&mut self.asks, true) {
-            let _ = setsockopt(&self.fd, sockopt::KeepAlive, &true);
-        }
-    }
-
-    /// Makes closing the socket send a reset (`SO_LINGER` with time 0, socket(7)).
-    pub fn reset_on_close(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        // Where it fails the peer sees an ordinary end, which is all that is left to do.
-        let _ = setsockopt(&self.fd, sockopt::Linger, &linger);
-    }
 }
 
 impl AsFd for TcpSocket {
@@ -102,13 +84,8 @@ pub fn take_error(fd: BorrowedFd<'_>) -> Option<Errno> {
     }
 }
 
-impl TcpSocket {
-    /// Appends to the send buffer; a short count means that it is full.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if nothing fits; others end the connection.
-    pub fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+impl HostSocket for TcpSocket {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         loop {
             match sendmsg::<()>(self.fd.as_raw_fd(), slices, &[], flags, None) {
@@ -118,8 +95,7 @@ impl TcpSocket {
         }
     }
 
-    /// The state of the send buffer, enlarged first where it is too small for `least` octets of payload.
-    pub fn send_buffer(&mut self, least: u32) -> SendBuffer {
+    fn send_buffer(&mut self, least: u32) -> SendBuffer {
         let buffer = sys::send_buffer(&self.fd);
         let size = SendBuffer::size_for(least);
         if size <= buffer.size.max(self.enlarged_to) {
@@ -133,13 +109,7 @@ impl TcpSocket {
         sys::send_buffer(&self.fd)
     }
 
-    /// Copies from the receive queue, `offset` octets behind its front. Zero is the end of the stream.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` if nothing is there, `ResourceBusy` if that is not known before more was consumed; others
-    /// end the connection.
-    pub fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
         if self.method == PeekMethod::Discard {
             return sys::peek_behind(&self.fd, offset as usize, into);
         }
@@ -163,12 +133,7 @@ impl TcpSocket {
         Ok(read)
     }
 
-    /// Takes `octets` off the front of the receive queue.
-    ///
-    /// # Errors
-    ///
-    /// Any ends the connection.
-    pub fn consume(&mut self, octets: u32) -> io::Result<()> {
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
         let mut left = octets;
         while left > 0 {
             let taken = match sys::discard(&self.fd, left as usize) {
@@ -186,20 +151,31 @@ impl TcpSocket {
         Ok(())
     }
 
-    /// Sends FIN behind what the send buffer holds.
-    pub fn shut_down_write(&mut self) {
+    fn shut_down_write(&mut self) {
         // Fails only where the connection is gone already, which shows as its error.
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
     }
-}
 
-/// A socket that has begun to connect.
-#[derive(Debug)]
-pub struct Connecting {
-    /// The socket.
-    pub fd: OwnedFd,
-    /// Whether it is connected already.
-    pub done: bool,
+    fn take_error(&mut self) -> Option<Errno> {
+        take_error(self.fd.as_fd())
+    }
+
+    /// `SO_KEEPALIVE`, tcp(7).
+    fn keep_alive(&mut self) {
+        // Where it fails, a peer that has gone is noticed when something is sent.
+        if !std::mem::replace(&mut self.asks, true) {
+            let _ = setsockopt(&self.fd, sockopt::KeepAlive, &true);
+        }
+    }
+
+    /// `SO_LINGER` with time 0, socket(7).
+    fn reset_on_close(&mut self) {
+        StreamSocket::reset_on_close(&self.fd);
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        sys::local_address(&self.fd).ok()
+    }
 }
 
 /// Opens a socket of `protocol` and starts to connect it to `target`. `port` is the source port to
@@ -209,7 +185,11 @@ pub struct Connecting {
 /// # Errors
 ///
 /// What the kernel says: as socket(2), bind(2) and connect(2).
-pub fn open(protocol: Protocol, target: &Target, port: Option<u16>) -> Result<Connecting, Errno> {
+pub fn open(
+    protocol: Protocol,
+    target: &Target,
+    port: Option<u16>,
+) -> Result<Connecting<OwnedFd>, Errno> {
     let fd = open_unbound(protocol, target)?;
     if let Some(interface) = &target.interface {
         setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
@@ -233,12 +213,12 @@ pub fn open(protocol: Protocol, target: &Target, port: Option<u16>) -> Result<Co
         (Some(source), None) => try_bind(source, 0)?,
         (None, None) => {}
     }
-    let done = match connect(fd.as_raw_fd(), &SockaddrStorage::from(target.address)) {
-        Ok(()) => true,
-        Err(Errno::EINPROGRESS) => false,
+    let progress = match connect(fd.as_raw_fd(), &SockaddrStorage::from(target.address)) {
+        Ok(()) => Progress::Connected,
+        Err(Errno::EINPROGRESS) => Progress::Connecting,
         Err(errno) => return Err(errno),
     };
-    Ok(Connecting { fd, done })
+    Ok(Connecting { socket: fd, progress })
 }
 
 /// Whether the host still has the address that a connected socket of datagrams sends from: whether
@@ -327,17 +307,6 @@ pub fn send_datagrams(
     }
 }
 
-/// What a read of a datagram socket gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadDatagrams {
-    /// Octets at the front of the buffer.
-    pub len: usize,
-    /// If they are several datagrams: the size of each but the last.
-    pub segment_size: Option<u16>,
-    /// Whether the buffer was too small and the rest is gone.
-    pub truncated: bool,
-}
-
 /// Reads one datagram, or several of one size that the kernel has joined.
 ///
 /// # Errors
@@ -365,17 +334,6 @@ pub fn receive_datagrams(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<ReadDa
             }
         }
     }
-}
-
-/// An error that the network or the kernel reported for a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueuedError {
-    /// What sending would give.
-    pub errno: Errno,
-    /// The next hop's MTU, with `EMSGSIZE`.
-    pub mtu: u32,
-    /// Who said so, if it came from the network.
-    pub offender: Option<IpAddr>,
 }
 
 /// Takes one error off the socket's queue (`IP_RECVERR`, ip(7)); `None` if there is none.

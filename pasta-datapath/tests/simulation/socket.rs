@@ -90,4 +90,16 @@ impl HostSocket for Socket {
     fn shut_down_write(&mut self) {
         self.shut_down = true;
     }
+
+    fn take_error(&mut self) -> Option<nix::errno::Errno> {
+        None
+    }
+
+    fn keep_alive(&mut self) {}
+
+    fn reset_on_close(&mut self) {}
+
+    fn local_address(&self) -> Option<std::net::SocketAddr> {
+        None
+    }
 }

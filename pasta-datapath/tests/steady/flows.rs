@@ -1,30 +1,29 @@
-//! One flow at full speed in each direction, through everything but the kernel: frames as the tap gives
-//! them, the flow table, the real relay, and a socket and a tap that count what they are asked.
+//! One flow at full speed in each direction, through the real stack: frames as the tap gives them, and a socket and
+//! a tap that count what they are asked.
 
-use pasta_datapath::flow::table::FlowTable;
-use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{Context, HostSocket, Noted, QUANTUM, Relay, TapWriter};
-use pasta_datapath::flow::tcp::window::CreditPool;
-use pasta_datapath::flow::{FlowId, FlowKey};
-use pasta_datapath::link::classify::{Content, Framing, classify};
+use crate::fake::rig::{Rig, key, policy};
+use crate::fake::{self, TcpModel};
+use nix::errno::Errno;
+use pasta_datapath::flow::tcp::relay::HostSocket;
+use pasta_datapath::flow::{FlowId, FlowKey, Readiness};
 use pasta_datapath::link::writer::MAX_FRAME;
-use pasta_datapath::nat::Protocol;
+use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::sys::send_buffer::SendBuffer;
-use pasta_datapath::time::Instant;
 use pasta_datapath::wire::ip::{IPV4_LEN, PROTOCOL_TCP, ipv4_header};
 use pasta_datapath::wire::seq::Seq;
-use pasta_datapath::wire::tcp::{Flags, Header, LEN, SackBlocks, ToSend};
+use pasta_datapath::wire::tcp::{Flags, LEN, MAX_OPTIONS_LEN, SackBlocks, SynOptions, ToSend};
 use pasta_datapath::wire::vnet::Segmentation;
 use pasta_datapath::wire::{ethernet, vnet};
-use pasta_ipc::types::MacAddr;
+use pasta_ipc::types::{MacAddr, Service};
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 const NAMESPACE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 7), 1024);
 const REMOTE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 80);
 const IRS: u32 = 1000;
-const ISS: u32 = 5000;
 const HEADERS: usize = vnet::LEN + ethernet::LEN + IPV4_LEN + LEN;
 /// The segment size at the usual MTU of 1500.
 const MSS: u16 = 1460;
@@ -47,154 +46,146 @@ pub(crate) struct Calls {
     pub(crate) octets: u64,
 }
 
+/// Counts that the socket, the tap and the test share, and the highest number that the namespace was sent.
+#[derive(Debug, Default)]
+struct Counts {
+    calls: Cell<Calls>,
+    highest: Cell<Seq>,
+}
+
+impl Counts {
+    fn add(&self, change: impl FnOnce(&mut Calls)) {
+        let mut calls = self.calls.get();
+        change(&mut calls);
+        self.calls.set(calls);
+    }
+}
+
 /// Takes everything, has everything.
-#[derive(Default)]
-struct Socket {
-    calls: Calls,
+#[derive(Debug, Default)]
+pub(crate) struct Socket {
+    counts: Rc<Counts>,
+}
+
+impl TcpModel for Socket {
+    fn of(_: fake::Socket) -> Self {
+        Self::default()
+    }
 }
 
 impl HostSocket for Socket {
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.calls.sends += 1;
         let len = slices.iter().map(|slice| slice.len()).sum();
-        self.calls.octets += len as u64;
+        self.counts.add(|calls| {
+            calls.sends += 1;
+            calls.octets += len as u64;
+        });
         Ok(len)
     }
 
     fn send_buffer(&mut self, _least: u32) -> SendBuffer {
-        self.calls.rooms += 1;
+        self.counts.add(|calls| calls.rooms += 1);
         SendBuffer { size: 4_000_000, queued: 0 }
     }
 
     fn peek(&mut self, _: u32, into: &mut [u8]) -> io::Result<usize> {
-        self.calls.peeks += 1;
+        self.counts.add(|calls| calls.peeks += 1);
         if into.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { Ok(into.len()) }
     }
 
     fn consume(&mut self, _: u32) -> io::Result<()> {
-        self.calls.consumes += 1;
+        self.counts.add(|calls| calls.consumes += 1);
         Ok(())
     }
 
     fn shut_down_write(&mut self) {}
-}
 
-#[derive(Default)]
-struct Tap {
-    calls: Calls,
-    highest: Seq,
-}
-
-impl TapWriter for Tap {
-    fn send(&mut self, header: &ToSend, _: u16, payload: &[u8]) -> bool {
-        if payload.is_empty() {
-            self.calls.bare += 1;
-        } else {
-            self.calls.frames += 1;
-            self.calls.octets += payload.len() as u64;
-            self.highest = header.seq + payload.len() as u32;
-        }
-        true
+    fn take_error(&mut self) -> Option<Errno> {
+        None
     }
 
-    fn frame_payload(&self, _: u16) -> usize {
-        PAYLOAD
+    fn keep_alive(&mut self) {}
+
+    fn reset_on_close(&mut self) {}
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
     }
 }
 
-/// A flow among `others`, and the buffers that the shell lends.
+/// A flow among `others`.
 pub(crate) struct Steady {
-    now: Instant,
-    table: FlowTable<Relay>,
-    socket: Socket,
-    tap: Tap,
-    credit: CreditPool,
-    scratch: Vec<u8>,
+    rig: Rig<Socket>,
+    counts: Rc<Counts>,
+    flow: FlowId,
     /// Frames of a batch, each in a place of its own.
-    frames: Vec<Vec<u8>>,
+    frames: Vec<u8>,
+    places: Vec<(usize, usize)>,
     seq: Seq,
     ack: Seq,
 }
 
-fn key(port: u16) -> FlowKey {
+fn flow_key(port: u16) -> FlowKey {
     let namespace = SocketAddr::from((NAMESPACE.0, port));
-    FlowKey { protocol: Protocol::Tcp, namespace, remote: REMOTE.into() }
-}
-
-fn syn() -> Header {
-    Header {
-        source: NAMESPACE.1,
-        destination: REMOTE.1,
-        seq: Seq::from(IRS),
-        ack: Seq::default(),
-        flags: Flags::SYN,
-        window: 60_000,
-        mss: Some(MSS),
-        window_scale: Some(7),
-        sack_permitted: true,
-    }
-}
-
-fn relay() -> Relay {
-    Relay::new(Connection::from_syn(Instant::START, &syn(), Seq::from(ISS), MSS))
+    FlowKey { namespace, ..key(Protocol::Tcp, "192.0.2.7:1", "198.51.100.1:80") }
 }
 
 impl Steady {
     /// The handshake is over; batches have `batch` frames.
     pub(crate) fn new(others: u16, batch: usize) -> Self {
-        let mut table = FlowTable::new(usize::from(others) + 1);
-        for port in 0..others {
-            assert!(table.insert(key(2000 + port), relay()).is_ok(), "the table is large enough");
-        }
-        let mut relay = relay();
-        relay.connected();
-        assert!(table.insert(key(NAMESPACE.1), relay).is_ok(), "the table is large enough");
+        let nat = Nat::new(policy(Service::On), policy(Service::On));
+        let mut rig = Rig::with(nat, usize::from(others) + 1);
+        rig.has(&["192.0.2.7"], &[]);
+        let counts = Rc::<Counts>::default();
+        let seen = Rc::clone(&counts);
+        rig.stack.link().device.hook = Some(Box::new(move |slices| note_frame(&seen, slices)));
         let mut steady = Self {
-            now: Instant::START,
-            table,
-            socket: Socket::default(),
-            tap: Tap::default(),
-            credit: CreditPool::new(1 << 20, 1 << 22),
-            scratch: vec![0; 512 * 1024],
-            frames: vec![Vec::with_capacity(MAX_FRAME); batch],
-            seq: Seq::from(IRS + 1),
-            ack: Seq::from(ISS + 1),
+            rig,
+            counts: Rc::clone(&counts),
+            flow: FlowId::from_token(0),
+            frames: vec![7; batch.max(1) * MAX_FRAME],
+            places: Vec::with_capacity(batch),
+            seq: Seq::from(IRS),
+            ack: Seq::default(),
         };
-        let id = steady.find(NAMESPACE.1);
-        steady.run(id, &[]);
+        for port in (0..others).map(|n| 2000 + n).chain([NAMESPACE.1]) {
+            if port == NAMESPACE.1 {
+                let counts = Rc::clone(&counts);
+                steady.rig.stack.sockets().tcp.push_back(Socket { counts });
+            }
+            (steady.seq, steady.ack) = (Seq::from(IRS), Seq::default());
+            steady.write_frame(0, port, Flags::SYN, 0);
+            steady.batch();
+        }
+        // Our SYN is the last frame that was written; it takes one number.
+        (steady.seq, steady.ack) = (Seq::from(IRS + 1), counts.highest.get() + 1);
+        steady.write_frame(0, NAMESPACE.1, Flags::ACK, 0);
+        steady.batch();
+        steady.flow = steady.find(NAMESPACE.1);
+        counts.calls.set(Calls::default());
         steady
     }
 
     pub(crate) fn calls(&self) -> Calls {
-        let (socket, tap) = (self.socket.calls, self.tap.calls);
-        let octets = socket.octets + tap.octets;
-        Calls { frames: tap.frames, bare: tap.bare, reads: tap.reads, octets, ..socket }
+        self.counts.calls.get()
     }
 
     /// The flow that frames from `port` belong to.
-    pub(crate) fn find(&self, port: u16) -> FlowId {
-        let found = self.table.find(&key(port));
+    pub(crate) fn find(&mut self, port: u16) -> FlowId {
+        let found = self.rig.stack.flows().table.find(&flow_key(port));
         found.unwrap_or_else(|| panic!("no flow for {port}"))
     }
 
-    fn run(&mut self, id: FlowId, payloads: &[IoSlice<'_>]) {
-        let Self { now, table, socket, tap, credit, scratch, .. } = self;
-        if let Some(relay) = table.get_mut(id) {
-            let (now, quantum) = (*now, QUANTUM);
-            let _ =
-                relay.run(&mut Context { now, quantum, socket, tap, scratch, credit }, payloads);
-        }
-    }
-
-    fn write_frame(&mut self, at: usize, payload: usize) {
-        let header = ToSend {
-            seq: self.seq,
-            ack: self.ack,
-            flags: Flags::ACK,
-            window: u16::MAX,
-            syn: None,
-            sack: SackBlocks::NONE,
-        };
+    /// Puts a segment behind the others of the batch.
+    fn write_frame(&mut self, at: usize, port: u16, flags: Flags, payload: usize) {
+        let syn = flags.contains(Flags::SYN).then_some(SynOptions {
+            mss: MSS,
+            window_scale: Some(7),
+            sack_permitted: true,
+        });
+        let (seq, ack, window) = (self.seq, self.ack, u16::MAX);
+        let header = ToSend { seq, ack, flags, window, syn, sack: SackBlocks::NONE };
+        let header_len = header.header_len();
         let vnet = vnet::ToSend {
             transport: (ethernet::LEN + IPV4_LEN) as u16,
             checksum: 16,
@@ -203,69 +194,69 @@ impl Steady {
             ipv6: false,
         };
         let mac = MacAddr::OURS_BY_DEFAULT;
-        let network = ipv4_header(NAMESPACE.0, REMOTE.0, PROTOCOL_TCP, (LEN + payload) as u16);
-        let mut transport = [0; LEN];
-        header.write(NAMESPACE.1, REMOTE.1, 0, &mut transport);
-        let frame = &mut self.frames[at];
-        frame.resize(HEADERS + payload, 7);
+        let len = (header_len + payload) as u16;
+        let network = ipv4_header(NAMESPACE.0, REMOTE.0, PROTOCOL_TCP, len);
+        let mut transport = [0; LEN + MAX_OPTIONS_LEN];
+        header.write(port, REMOTE.1, 0, &mut transport);
         let link = ethernet::header([2, 0, 0, 0, 0, 1], mac, ethernet::TYPE_IPV4);
-        let parts: [&[u8]; 4] = [&vnet.octets(), &link, &network, &transport];
-        let mut place = 0;
+        let parts: [&[u8]; 4] = [&vnet.octets(), &link, &network, &transport[..header_len]];
+        let start = at * MAX_FRAME;
+        let mut place = start;
         for part in parts {
-            frame[place..place + part.len()].copy_from_slice(part);
+            self.frames[place..place + part.len()].copy_from_slice(part);
             place += part.len();
         }
+        self.places.push((start, place + payload));
         self.seq += payload as u32;
     }
 
-    /// Handles the first `count` frames as a batch.
-    fn batch(&mut self, count: usize) {
-        self.now = self.now + Duration::from_micros(50);
-        let frames = std::mem::take(&mut self.frames);
-        let mut slices = [IoSlice::new(&[]); 64];
-        let (mut filled, mut touched) = (0, None);
-        for frame in frames.iter().take(count) {
-            self.tap.calls.reads += 1;
-            let Ok(classified) = classify(frame, Framing::Vnet) else { panic!("a bad frame") };
-            let Content::Tcp { source, destination, header, payload } = classified.content else {
-                panic!("not a segment")
-            };
-            let (namespace, remote) = (source, destination);
-            let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
-            let Some(id) = self.table.find(&key) else { panic!("no flow") };
-            self.table.touch(self.now, id);
-            let Some(relay) = self.table.get_mut(id) else { panic!("no flow") };
-            if let Noted::Take(taken) = relay.segment(self.now, &header, payload, &mut self.credit)
-                && !taken.is_empty()
-            {
-                slices[filled] = IoSlice::new(&payload[taken]);
-                filled += 1;
-            }
-            touched = Some(id);
-        }
-        if let Some(id) = touched {
-            self.run(id, &slices[..filled]);
-        }
-        self.frames = frames;
+    /// Handles what was written as a batch.
+    fn batch(&mut self) {
+        self.rig.now = self.rig.now + Duration::from_micros(50);
+        let (now, reads) = (self.rig.now, self.places.len() as u64);
+        self.counts.add(|calls| calls.reads += reads);
+        self.rig.stack.fire_timers(now);
+        // So it would be seen by a reactor whose reads come to an end.
+        self.rig.stack.tap_is_empty();
+        self.rig.stack.handle_frames(now, &self.frames, &self.places);
+        self.places.clear();
+        self.rig.stack.serve(now);
     }
 
     /// One batch of super-frames from the namespace to the socket.
     pub(crate) fn upload(&mut self) {
-        let count = self.frames.len();
-        (0..count).for_each(|at| self.write_frame(at, PAYLOAD));
-        self.batch(count);
+        let count = self.frames.len() / MAX_FRAME;
+        (0..count).for_each(|at| self.write_frame(at, NAMESPACE.1, Flags::ACK, PAYLOAD));
+        self.batch();
     }
 
     /// One acknowledgement of all that the namespace was sent, which makes room for as much again.
     pub(crate) fn download(&mut self) {
-        let id = self.find(NAMESPACE.1);
-        if let Some(relay) = self.table.get_mut(id) {
-            relay.readable();
+        let stack = &mut self.rig.stack;
+        if self.counts.calls.get().frames == 0 {
+            let side = pasta_datapath::flow::Side::Initiating;
+            stack.socket_event(self.rig.now, self.flow, side, Readiness::READABLE);
+        } else {
+            self.ack = self.counts.highest.get();
         }
-        if self.tap.calls.frames > 0 {
-            self.ack = self.tap.highest;
-        }
-        self.write_frame(0, 0);
-        self.batch(1);
+        self.write_frame(0, NAMESPACE.1, Flags::ACK, 0);
+        self.batch();
     }
+}
+
+/// Counts a frame to the namespace.
+fn note_frame(counts: &Counts, slices: &[IoSlice<'_>]) {
+    let [head, payload] = slices else { return };
+    let seq = head.get(vnet::LEN + ethernet::LEN + IPV4_LEN + 4..).and_then(|it| it.first_chunk());
+    let Some(seq) = seq else { return };
+    let end = Seq::from(u32::from_be_bytes(*seq)) + payload.len() as u32;
+    counts.highest.set(end);
+    counts.add(|calls| {
+        if payload.is_empty() {
+            calls.bare += 1;
+        } else {
+            calls.frames += 1;
+            calls.octets += payload.len() as u64;
+        }
+    });
 }

@@ -1,12 +1,14 @@
 use super::*;
+use crate::sys::pipe::Pipe;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 /// A flow between two pairs of sockets; the far ends are the client's and the service's.
-struct Coalesced {
-    flow: SpliceFlow,
-    pipes: Pipes,
+struct Joined {
+    flow: SpliceFlow<OwnedFd, Pipe>,
+    pipes: Pipes<Pipe>,
     scratch: Vec<u8>,
     client: UnixStream,
     service: UnixStream,
@@ -18,15 +20,15 @@ fn pair() -> (OwnedFd, UnixStream) {
     (ours, UnixStream::from(theirs))
 }
 
-fn joined() -> Coalesced {
+fn joined() -> Joined {
     let (initiating, client) = pair();
     let (target, service) = pair();
     let mut flow = SpliceFlow::new(initiating, ([192, 0, 2, 2], 80).into(), None);
-    flow.set_target(target, true);
-    Coalesced { flow, pipes: Pipes::new(16), scratch: vec![0; SMALL], client, service }
+    flow.target = Target::Connected(target);
+    Joined { flow, pipes: Pipes::new(16), scratch: vec![0; SMALL], client, service }
 }
 
-impl Coalesced {
+impl Joined {
     /// What epoll would say: both sockets can be read and written.
     fn turn(&mut self) -> Next {
         for side in [Side::Initiating, Side::Target] {
@@ -155,13 +157,13 @@ fn nothing_moves_before_the_target_is_connected() {
     let (target, mut service) = pair();
     let (first, second) = (([192, 0, 2, 2], 80).into(), ([192, 0, 2, 3], 80).into());
     let mut flow = SpliceFlow::new(initiating, first, Some(second));
-    let (mut pipes, mut scratch) = (Pipes::new(16), vec![0; SMALL]);
+    let (mut pipes, mut scratch) = (Pipes::<Pipe>::new(16), vec![0; SMALL]);
     client.write_all(b"early").unwrap();
     assert!(flow.wants_socket());
     assert_eq!(flow.run(&mut pipes, &mut scratch), Next::Wait);
     assert!(flow.try_otherwise() && flow.destination() == second && !flow.try_otherwise());
-    flow.set_target(target, false);
-    assert!(flow.is_connecting());
+    flow.target = Target::Connecting(target);
+    assert!(!flow.wants_socket());
     assert_eq!(flow.run(&mut pipes, &mut scratch), Next::Wait);
     flow.connected();
     assert_eq!(flow.run(&mut pipes, &mut scratch), Next::Wait);

@@ -8,7 +8,6 @@
 //! Timers: retransmission and keepalive ([`Connection`]), delayed acknowledgement, retransmission of a window
 //! update, and polling of a send buffer that drains without an event.
 
-mod host_socket;
 mod to_socket;
 mod to_tap;
 
@@ -21,8 +20,10 @@ use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
 use crate::wire::seq::Seq;
 use crate::wire::tcp::{Header, ToSend};
+use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -82,6 +83,18 @@ pub trait HostSocket {
 
     /// Sends FIN behind what the send buffer holds.
     fn shut_down_write(&mut self);
+
+    /// The error that the socket has come to, if any; asking clears it.
+    fn take_error(&mut self) -> Option<Errno>;
+
+    /// Makes the kernel ask an idle peer whether it is still there, in the intervals that the host is set up for.
+    fn keep_alive(&mut self);
+
+    /// Makes closing the socket send a reset.
+    fn reset_on_close(&mut self);
+
+    /// The address that it is bound to.
+    fn local_address(&self) -> Option<SocketAddr>;
 }
 
 /// Writes the segments of one flow to the tap.

@@ -9,30 +9,8 @@
 //! and credit that is older than as many frames as the queue holds: a flow that uses its window does so
 //! sooner.
 
-use crate::sys::send_buffer::SendBuffer;
+use crate::link::tx_window::WindowLimits;
 use pasta_ipc::types::TAP_QUEUE_FRAMES;
-
-/// Limits on advertised windows, in octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WindowLimits {
-    /// Smallest send buffer of a flow's socket, as payload: without it flows that send at the same time
-    /// have windows as different as their send buffers, which the kernel enlarges only where they are filled.
-    pub least: u32,
-    /// The largest window of one flow.
-    pub most: u32,
-    /// Window credit of all flows; with more than that lent, no window grows.
-    pub all: u64,
-}
-
-impl WindowLimits {
-    /// The same where `SO_SNDBUF` accepts no more than `size` octets of kernel memory: asking for more
-    /// would shrink a buffer that the kernel has enlarged beyond that.
-    #[must_use]
-    pub fn with_buffers_of(self, size: u32) -> Self {
-        let largest = SendBuffer { size, queued: 0 };
-        Self { least: self.least.min(largest.payload()), ..self }
-    }
-}
 
 /// Backlog and window credit of all flows, and the bounds on them.
 #[derive(Debug)]
@@ -194,6 +172,7 @@ impl CreditPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::send_buffer::SendBuffer;
 
     fn limits(most: u32, all: u64) -> WindowLimits {
         WindowLimits { least: 0, most, all }

@@ -9,7 +9,7 @@
 //! A frame of several segments takes one slot of the queue as any other, so windows grow with the frames
 //! that arrive. A sender that changes to smaller frames may lose some until the next period.
 
-use crate::flow::tcp::window::WindowLimits;
+use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
 use pasta_ipc::types::{Mtu, TAP_QUEUE_FRAMES};
 
@@ -35,13 +35,35 @@ const SMALL_FRAME: u32 = 4096;
 /// flows.
 const PERIOD_NANOS: u64 = 16_000_000;
 
+/// Limits on advertised windows, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowLimits {
+    /// Smallest send buffer of a flow's socket, as payload: without it flows that send at the same time
+    /// have windows as different as their send buffers, which the kernel enlarges only where they are filled.
+    pub least: u32,
+    /// The largest window of one flow.
+    pub most: u32,
+    /// Window credit of all flows; with more than that lent, no window grows.
+    pub all: u64,
+}
+
+impl WindowLimits {
+    /// The same where `SO_SNDBUF` accepts no more than `size` octets of kernel memory: asking for more
+    /// would shrink a buffer that the kernel has enlarged beyond that.
+    #[must_use]
+    pub fn with_buffers_of(self, size: u32) -> Self {
+        let largest = SendBuffer { size, queued: 0 };
+        Self { least: self.least.min(largest.payload()), ..self }
+    }
+}
+
 /// What a flow notes of when it was counted; none yet in the first period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counted(u32);
+pub struct Counted(u32);
 
 /// Counts the flows that send, and what.
 #[derive(Debug, Default)]
-pub(super) struct Active {
+pub struct Active {
     period: u32,
     count: u32,
     /// How many there were in the period before.
@@ -56,7 +78,7 @@ pub(super) struct Active {
 
 impl Active {
     /// Begins the period of `now`, if that is another one.
-    pub(super) fn roll(&mut self, now: Instant) {
+    pub fn roll(&mut self, now: Instant) {
         // Wraps after two years, and then one period is mistaken for another.
         let period = ((now.as_nanos() / PERIOD_NANOS) as u32).wrapping_add(1);
         if period != self.period {
@@ -70,7 +92,7 @@ impl Active {
     }
 
     /// Counts a flow that has sent a frame with so much payload at `now`, once in a period.
-    pub(super) fn count(&mut self, now: Instant, flow: &mut Counted, octets: usize) {
+    pub fn count(&mut self, now: Instant, flow: &mut Counted, octets: usize) {
         self.roll(now);
         let octets = octets as u64;
         self.octets += octets;
@@ -82,13 +104,13 @@ impl Active {
     }
 
     /// How many flows send, or have sent a moment ago; one at least.
-    pub(super) fn flows(&self) -> usize {
+    pub fn flows(&self) -> usize {
         self.count.max(self.before).max(1) as usize
     }
 
     /// The windows that flows may have while the tap has this MTU and `waiting` flows wait for one: what the
     /// queue holds in segments of that size, or in three quarters of what frames have held of late.
-    pub(super) fn windows(&self, mtu: Mtu, waiting: usize) -> WindowLimits {
+    pub fn windows(&self, mtu: Mtu, waiting: usize) -> WindowLimits {
         let mtu = u32::from(mtu.get());
         let frame = if self.frame == 0 { mtu } else { self.frame / 4 * 3 };
         // Who waits long asks what has become of the window, in frames of its own.

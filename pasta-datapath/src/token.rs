@@ -1,7 +1,7 @@
+#![forbid(unsafe_code)]
 //! What the kernel gives back with an event.
 
-use crate::flow::FlowId;
-use crate::flow::splice::Side;
+use crate::flow::{FlowId, Side};
 
 /// Upper halves that no life of a flow reaches: [`FlowId::MAX_LIFE`] sees to that.
 const FIXED: u64 = 0xffff_ffff << 32;
@@ -11,9 +11,12 @@ const TARGET: u64 = 1 << 31;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub enum Token {
+    /// The tap.
     Tap,
+    /// The supervisor's channel.
     Supervisor,
+    /// The monitor's channel.
     Monitor,
     /// The slot of a listener.
     Listener(u32),

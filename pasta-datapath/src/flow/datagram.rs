@@ -1,0 +1,642 @@
+//! Flows of datagrams: UDP that the namespace opens, UDP that begins at a listener, and echo.
+//!
+//! **Opened by the namespace**: one flow for each pair of endpoints, each with a connected host socket of its own.
+//! The source port on the host is the namespace's own where it can be had, and any other where not. Replies are
+//! taken from the connected address only (RFC 4787 calls it address and port dependent filtering). When the host
+//! has lost the address that the socket sends from, the next datagram of the flow gets a new socket; so do
+//! queries when another resolver is to be asked, and the answer of the old one is waited for a little longer.
+//!
+//! **Echo**: the same for each program that pings one address, over a ping socket (icmp(7)). The kernel lets us
+//! have one only if our group is in `net.ipv4.ping_group_range` of the host; where it is not, requests are
+//! counted drops and the log says once what to change.
+//!
+//! **Begun at a listener**, on the host or on the namespace's loopback: the listener is one socket for all its
+//! peers, so each flow remembers from whom and to which address its first datagram came, and answers leave from
+//! there. The other end is the namespace behind the tap, or a connected socket of the flow's own. Listeners
+//! survive every change of addresses, and so do the flows. Until a socket that was asked for is there, datagrams
+//! wait, up to a bound; beyond it they are counted drops, as they would be in a socket's own queue.
+//!
+//! Datagrams of one flow and equal size that are there already are moved together ([`batch`]). A flow ends by
+//! time alone: UDP after 30 s without an answer, 180 s after the last datagram with one (RFC 4787, REQ-5, asks for
+//! 2 min at least), 10 s after an answered DNS query; echo after 60 s (RFC 5508, REQ-2: 60 s at least).
+
+pub mod batch;
+
+use super::refuse::{offending, reporter};
+use super::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness, Side, TargetSocket};
+use crate::counters::DropReason;
+use crate::flow::source_check::SourceCheck;
+use crate::link::icmp_error::{self, Unreachable};
+use crate::link::writer::{FrameDevice, FrameWriter, Path};
+use crate::nat::{Protocol, Target};
+use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId};
+use crate::sockets::{Interest, Sockets};
+use crate::time::Instant;
+use crate::token::Token;
+use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
+use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
+use nix::errno::Errno;
+use pasta_ipc::forward::Transport;
+use pasta_ipc::types::{MacAddr, Mtu};
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+const ONE_WAY: Duration = Duration::from_secs(30);
+const TWO_WAY: Duration = Duration::from_secs(180);
+const DNS_ANSWERED: Duration = Duration::from_secs(10);
+const ECHO: Duration = Duration::from_secs(60);
+/// How long the answer of a resolver is waited for once another one is asked: what resolver(3) waits.
+const QUERY_PENDING: Duration = Duration::from_secs(5);
+
+/// Reads of one flow before others have a turn; chosen: as many datagrams as one frame can stand for, and half
+/// as many echo replies, which are frames of their own.
+const READS: usize = MAX_GROUP;
+const ECHO_READS: usize = 32;
+
+/// Most datagrams (`UDP_MAX_SEGMENTS`, include/linux/udp.h, before 6.9) and octets of one call.
+pub const MAX_GROUP: usize = 64;
+const MAX_GROUP_OCTETS: usize = 65_000;
+
+/// Octets that wait for a socket of the flow's; chosen: a few datagrams of any size.
+const MAX_WAITING: usize = 128 * 1024;
+
+/// A connected socket of datagrams. None of the calls blocks.
+pub trait DatagramSocket {
+    /// Sends one datagram, gathered from `slices`; with `segment_size`, several of that size at once.
+    ///
+    /// # Errors
+    ///
+    /// As sendmsg(2); `EMSGSIZE` with the next hop's MTU too small; `EINVAL` or `EIO` where the path
+    /// cannot segment.
+    fn send(&self, slices: &[IoSlice<'_>], segment_size: Option<u16>) -> Result<(), Errno>;
+
+    /// Reads one datagram, or several of one size that the kernel has joined.
+    ///
+    /// # Errors
+    ///
+    /// As recvmsg(2), `EAGAIN` if nothing is waiting.
+    fn receive(&self, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno>;
+
+    /// The error that the socket has come to, if any, and its error queue is left as it is; asking clears it.
+    fn take_pending_error(&self) -> Option<Errno>;
+
+    /// Takes one error off the socket's queue (`IP_RECVERR`, ip(7)); `None` if there is none.
+    fn take_queued_error(&self) -> Option<QueuedError>;
+
+    /// The MTU of the path to `remote`; zero where it is not known.
+    fn path_mtu(&self, remote: IpAddr) -> u32;
+
+    /// Whether the host still has the address that the socket sends from. Where that cannot be found out, it
+    /// has.
+    fn has_its_address(&self) -> bool;
+}
+
+/// What a read of a datagram socket gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadDatagrams {
+    /// Octets at the front of the buffer.
+    pub len: usize,
+    /// If they are several datagrams: the size of each but the last.
+    pub segment_size: Option<u16>,
+    /// Whether the buffer was too small and the rest is gone.
+    pub truncated: bool,
+}
+
+/// An error that the network or the kernel reported for a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuedError {
+    /// What sending would give.
+    pub errno: Errno,
+    /// The next hop's MTU, with `EMSGSIZE`.
+    pub mtu: u32,
+    /// Who said so, if it came from the network.
+    pub offender: Option<IpAddr>,
+}
+
+/// A datagram to send, or several that the namespace's kernel left in one; of echo, sequence number and payload
+/// of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// The octets.
+    pub payload: &'a [u8],
+    /// If it is several: the size of each but the last.
+    pub segment_size: Option<u16>,
+}
+
+/// Why a datagram did not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// The socket is full, or had an old error to report: this datagram is lost.
+    Dropped(DropReason),
+    /// There is no way; the namespace gets an ICMP error.
+    Refused(Errno),
+}
+
+impl NotSent {
+    /// The counter, where nobody can be sent an error.
+    fn reason(self) -> DropReason {
+        match self {
+            Self::Dropped(reason) => reason,
+            Self::Refused(_) => DropReason::Unreachable,
+        }
+    }
+}
+
+/// What becomes of answers to what was sent over a socket that is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// They are waited for.
+    Awaited,
+    /// There will be none.
+    Lost,
+}
+
+/// A flow of datagrams.
+#[derive(Debug)]
+pub struct DatagramFlow<K> {
+    ends: Ends<K>,
+    protocol: Protocol,
+    last_active: Instant,
+    answered: bool,
+    gso: Gso,
+}
+
+#[derive(Debug)]
+enum Ends<K> {
+    /// The namespace and a host socket.
+    Outbound { path: Path, host: HostEnd<K> },
+    /// A listener and the namespace.
+    Inbound { listener: ListenerEnd, path: Path },
+    /// A listener and a socket on the other side, without frames.
+    Local { listener: ListenerEnd, destination: SocketAddr, socket: LocalSocket<K> },
+}
+
+/// The host socket of a flow that the namespace has opened.
+#[derive(Debug)]
+pub struct HostEnd<K> {
+    socket: K,
+    /// What it was opened for.
+    target: Target,
+    source_check: SourceCheck,
+    /// Socket of the resolver that was asked before, and until when.
+    previous: Option<(K, Instant)>,
+    /// Sequence number of the last echo request, for errors to quote.
+    last_sequence: [u8; 2],
+}
+
+impl<K> HostEnd<K> {
+    /// `socket`, which is connected to `target`.
+    pub fn new(socket: K, target: Target, source_check: SourceCheck) -> Self {
+        Self { socket, target, source_check, previous: None, last_sequence: [0; 2] }
+    }
+}
+
+/// The end of a flow at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerEnd {
+    /// The listener.
+    pub id: ListenerId,
+    /// The ends of its datagrams there.
+    pub addresses: DatagramAddresses,
+}
+
+#[derive(Debug)]
+enum LocalSocket<K> {
+    Connected(K),
+    /// None yet; what is to be sent when there is one, each with the size of its parts.
+    Wanted(Vec<(Vec<u8>, Option<u16>)>),
+}
+
+impl<K: DatagramSocket> DatagramFlow<K> {
+    fn new(now: Instant, protocol: Protocol, ends: Ends<K>) -> Self {
+        let gso = Gso::new(protocol);
+        Self { ends, protocol, last_active: now, answered: false, gso }
+    }
+
+    /// A flow that the namespace at the end of `path` opens.
+    pub fn outbound(now: Instant, protocol: Protocol, path: Path, host: HostEnd<K>) -> Self {
+        Self::new(now, protocol, Ends::Outbound { path, host })
+    }
+
+    /// A flow of a listener to the namespace at the end of `path`.
+    pub fn inbound(now: Instant, listener: ListenerEnd, path: Path) -> Self {
+        Self::new(now, Protocol::Udp, Ends::Inbound { listener, path })
+    }
+
+    /// A flow of a listener to `destination`, for which a socket is wanted.
+    pub fn local(now: Instant, listener: ListenerEnd, destination: SocketAddr) -> Self {
+        let socket = LocalSocket::Wanted(Vec::new());
+        Self::new(now, Protocol::Udp, Ends::Local { listener, destination, socket })
+    }
+
+    /// The end at a listener, if it has one.
+    pub fn listener(&self) -> Option<ListenerEnd> {
+        match &self.ends {
+            Ends::Outbound { .. } => None,
+            Ends::Inbound { listener, .. } | Ends::Local { listener, .. } => Some(*listener),
+        }
+    }
+
+    /// Whether the namespace has opened it.
+    pub fn is_outbound(&self) -> bool {
+        matches!(self.ends, Ends::Outbound { .. })
+    }
+
+    /// Where a socket is wanted for.
+    pub fn wanted_destination(&self) -> Option<SocketAddr> {
+        match &self.ends {
+            Ends::Local { destination, socket: LocalSocket::Wanted(_), .. } => Some(*destination),
+            _ => None,
+        }
+    }
+
+    /// What the namespace takes the target for, and which address was asked.
+    pub fn resolver(&self) -> Option<(SocketAddr, IpAddr)> {
+        match &self.ends {
+            Ends::Outbound { path, host } => Some((path.source(), host.target.address.ip())),
+            _ => None,
+        }
+    }
+
+    /// Whether it is time to see if the host socket is still good: whether the host still has its address, and
+    /// it leads to the resolver that is asked.
+    #[inline]
+    pub fn source_check_due(&self, now: Instant, revision: u64) -> bool {
+        match &self.ends {
+            Ends::Outbound { host, .. } => host.source_check.is_due(now, revision),
+            _ => false,
+        }
+    }
+
+    /// Looks at the host socket, while `resolver` is what is asked for the flow's destination; gives what the
+    /// socket is to be replaced by, if it is.
+    pub fn check_source(
+        &mut self,
+        now: Instant,
+        revision: u64,
+        resolver: Option<Target>,
+    ) -> Option<(Target, Pending)> {
+        let Ends::Outbound { host, .. } = &mut self.ends else { return None };
+        if let Some(other) = resolver.filter(|it| *it != host.target) {
+            return Some((other, Pending::Awaited));
+        }
+        if host.socket.has_its_address() {
+            host.source_check.confirm(now, revision);
+            return None;
+        }
+        Some((host.target.clone(), Pending::Lost))
+    }
+
+    /// Goes on over another socket. With [`Pending::Awaited`] the answer to what was sent over the one
+    /// before is waited for.
+    pub fn replace_socket(&mut self, now: Instant, new: HostEnd<K>, pending: Pending) {
+        let Ends::Outbound { host, .. } = &mut self.ends else { return };
+        let before = std::mem::replace(host, new);
+        let awaited = pending == Pending::Awaited && !self.answered;
+        host.previous = awaited.then_some((before.socket, now + QUERY_PENDING));
+        host.last_sequence = before.last_sequence;
+        self.answered = false;
+        self.gso = Gso::new(self.protocol);
+    }
+
+    /// When the flow ends unless something happens before.
+    pub fn deadline(&self) -> Instant {
+        let port = match &self.ends {
+            Ends::Outbound { path, .. } => path.source().port(),
+            Ends::Inbound { path, .. } => path.destination().port(),
+            Ends::Local { destination, .. } => destination.port(),
+        };
+        self.last_active + lifetime(self.protocol, port, self.answered)
+    }
+
+    /// Takes in what happened to this flow and does all that follows from it now.
+    #[inline]
+    pub fn on_event<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        event: FlowEvent<'_, K>,
+    ) -> Outcome
+    where
+        K: ListenSocket,
+    {
+        let mut facts = Facts::default();
+        let next = match event {
+            FlowEvent::Opened => {
+                facts.socket_wanted = self.wanted_destination().is_some();
+                Next::Wait
+            }
+            FlowEvent::Datagrams(mac, group) => match &self.ends {
+                Ends::Outbound { .. } => self.send(cx, mac, group, &mut facts),
+                Ends::Inbound { .. } => self.answer(cx, mac, group),
+                Ends::Local { .. } => Next::Wait,
+            },
+            FlowEvent::Arrived(read, octets) => self.arrived(cx, read, octets),
+            FlowEvent::Socket(_, readiness) => {
+                if readiness.has(Readiness::FAILED) {
+                    self.report_errors(cx, &mut facts);
+                }
+                self.receive(cx)
+            }
+            FlowEvent::Turn => self.receive(cx),
+            FlowEvent::Target(socket) => self.set_target(cx, socket),
+            FlowEvent::Deadline if self.deadline() <= cx.now => Next::Over,
+            FlowEvent::Abort | FlowEvent::Evicted => Next::Over,
+            FlowEvent::Deadline | FlowEvent::CreditFree | FlowEvent::Payloads(_) => Next::Wait,
+        };
+        Outcome { next, deadline: Some(self.deadline()), sent: 0, facts }
+    }
+
+    /// Sends what the namespace sends.
+    fn send<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        mac: MacAddr,
+        group: &[Datagram<'_>],
+        facts: &mut Facts,
+    ) -> Next {
+        let Self { ends, protocol, gso, .. } = self;
+        let Ends::Outbound { path, host } = ends else { return Next::Wait };
+        self.last_active = cx.now;
+        host.source_check.sent(cx.now);
+        path.set_mac(mac);
+        let (remote, key) = (path.source().ip(), key_of(*protocol, path));
+        let mut doubtful = false;
+        let failed = |datagram: &Datagram<'_>, why| {
+            let errno = match why {
+                NotSent::Dropped(reason) => return cx.tap.counters.drop(reason),
+                NotSent::Refused(errno) => errno,
+            };
+            // The socket's own address has gone: the next datagram gets another socket.
+            if errno == Errno::EINVAL {
+                doubtful = true;
+                return cx.tap.counters.drop(DropReason::Unreachable);
+            }
+            facts.target_failed |= errno != Errno::EMSGSIZE;
+            let mtu = if *protocol == Protocol::Echo { 0 } else { host.socket.path_mtu(remote) };
+            let why = Unreachable::from_errno(errno, mtu);
+            cx.tap.counters.drop(match (why, *protocol) {
+                (None, Protocol::Echo) => DropReason::SocketFull,
+                _ => DropReason::Unreachable,
+            });
+            if let Some(why) = why {
+                let offending = offending(&key, datagram.payload);
+                let reporter = reporter(cx.nat, remote, why, None);
+                icmp_error::send(&mut cx.tap, mac, reporter, &offending, why);
+            }
+        };
+        match protocol {
+            Protocol::Echo => {
+                let head = echo_request_head(remote);
+                if let Some(sequence) = group.last().and_then(|last| last.payload.first_chunk()) {
+                    host.last_sequence = *sequence;
+                }
+                let send = |slices: &[IoSlice<'_>], _| {
+                    let body: &[u8] = slices.first().map_or(&[], |slice| slice);
+                    host.socket.send(&[IoSlice::new(&head), IoSlice::new(body)], None)
+                };
+                gso.send(group, send, failed);
+            }
+            Protocol::Udp | Protocol::Tcp => {
+                gso.send(group, |slices, size| host.socket.send(slices, size), failed);
+            }
+        }
+        if doubtful {
+            host.source_check.doubt();
+        }
+        Next::Wait
+    }
+
+    /// Sends what the namespace answers, through the listener.
+    fn answer<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        mac: MacAddr,
+        group: &[Datagram<'_>],
+    ) -> Next
+    where
+        K: ListenSocket,
+    {
+        let Ends::Inbound { listener, path } = &mut self.ends else { return Next::Wait };
+        let Some(socket) = cx.listeners.socket(listener.id) else { return Next::Over };
+        (self.last_active, self.answered) = (cx.now, true);
+        path.set_mac(mac);
+        let send =
+            |slices: &[IoSlice<'_>], size| socket.send_from(&listener.addresses, slices, size);
+        self.gso.send(group, send, |_, why| cx.tap.counters.drop(why.reason()));
+        Next::Wait
+    }
+
+    /// Carries on what came to the listener.
+    fn arrived<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        read: ReadDatagrams,
+        octets: &[u8],
+    ) -> Next {
+        self.last_active = cx.now;
+        match &mut self.ends {
+            // The namespace has opened this very flow.
+            Ends::Outbound { path, .. } => {
+                self.answered = true;
+                write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
+            }
+            Ends::Inbound { path, .. } => write_to_tap(&mut cx.tap, path, cx.mtu, read, octets),
+            Ends::Local { socket: LocalSocket::Connected(_), .. } if read.truncated => {
+                cx.tap.counters.drop(DropReason::TooLarge);
+            }
+            Ends::Local { socket: LocalSocket::Connected(socket), .. } => {
+                let datagram = Datagram { payload: octets, segment_size: read.segment_size };
+                // That nobody listens there is not carried back: the listener's peer cannot be informed.
+                self.gso.send(
+                    &[datagram],
+                    |slices, size| socket.send(slices, size),
+                    |_, why| cx.tap.counters.drop(why.reason()),
+                );
+            }
+            Ends::Local { socket: LocalSocket::Wanted(waiting), .. } => {
+                let held: usize = waiting.iter().map(|(octets, _)| octets.len().max(256)).sum();
+                if held + octets.len() > MAX_WAITING || read.truncated {
+                    cx.tap.counters.drop(DropReason::SocketFull);
+                } else {
+                    waiting.push((octets.to_vec(), read.segment_size));
+                }
+            }
+        }
+        Next::Wait
+    }
+
+    /// Takes the socket that was wanted, and sends what has waited for it.
+    fn set_target<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        given: TargetSocket<K>,
+    ) -> Next {
+        let Ends::Local { listener, destination, socket } = &mut self.ends else {
+            return Next::Wait;
+        };
+        let LocalSocket::Wanted(waiting) = socket else { return Next::Wait };
+        let (given, connected) = match given {
+            TargetSocket::Host(connecting) => (connecting.socket, Ok(connecting.progress)),
+            TargetSocket::Namespace(given) => {
+                let (to, port) = (*destination, listener.addresses.peer.port());
+                let connected = cx.sockets.connect(&given, Transport::Udp, to, port);
+                (given, connected)
+            }
+        };
+        let token = Token::Flow(cx.id, Side::Target);
+        let watched = connected.and_then(|_| cx.sockets.watch(&given, token, Interest::Reading));
+        if watched.is_err() {
+            cx.tap.counters.drop(DropReason::NoSocket);
+            return Next::Over;
+        }
+        let datagrams: Vec<_> = waiting
+            .iter()
+            .map(|(octets, size)| Datagram { payload: octets, segment_size: *size })
+            .collect();
+        let counters = &mut *cx.tap.counters;
+        let send = |slices: &[IoSlice<'_>], size| given.send(slices, size);
+        self.gso.send(&datagrams, send, |_, why| counters.drop(why.reason()));
+        *socket = LocalSocket::Connected(given);
+        Next::Wait
+    }
+
+    /// Moves what the flow's own socket has received to the other end, datagrams of one size together.
+    fn receive<S: Sockets<Socket = K>>(&mut self, cx: &mut Context<'_, S>) -> Next
+    where
+        K: ListenSocket,
+    {
+        let Self { ends, protocol, .. } = self;
+        let (next, received) = match ends {
+            Ends::Outbound { path, host } if *protocol == Protocol::Echo => {
+                let namespace = path.destination();
+                let head = |body: &[u8]| {
+                    let (from, to) = (path.source().ip(), namespace.ip());
+                    echo_reply_head(from, to, namespace.port(), body)
+                };
+                read_all(&host.socket, ECHO_READS, 0, cx.scratch, |_, octets| {
+                    if let Some(body) = echo_reply_body(octets) {
+                        cx.tap.write_icmp(path, &head(body), body);
+                    }
+                })
+            }
+            Ends::Outbound { path, host } => {
+                host.receive_late(cx.now, &mut cx.tap, path, cx.mtu, cx.scratch);
+                let most = largest_payload(path, cx.mtu);
+                read_all(&host.socket, READS, most, cx.scratch, |read, octets| {
+                    write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
+                })
+            }
+            Ends::Local { listener, socket: LocalSocket::Connected(socket), .. } => {
+                let Some(out) = cx.listeners.socket(listener.id) else { return Next::Over };
+                let send =
+                    |slices: &[IoSlice<'_>], size| out.send_from(&listener.addresses, slices, size);
+                read_all(socket, READS, usize::MAX, cx.scratch, |read, octets| {
+                    let datagram = Datagram { payload: octets, segment_size: read.segment_size };
+                    if let Err(why) = send_one(&datagram, &send) {
+                        cx.tap.counters.drop(why.reason());
+                    }
+                })
+            }
+            Ends::Inbound { .. } | Ends::Local { .. } => (Next::Wait, false),
+        };
+        if received {
+            (self.last_active, self.answered) = (cx.now, true);
+            if let Ends::Outbound { host, .. } = &mut self.ends {
+                host.source_check.answered();
+            }
+        }
+        next
+    }
+
+    /// Tells the namespace what the host socket's error queue holds.
+    fn report_errors<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        facts: &mut Facts,
+    ) {
+        let Ends::Outbound { path, host } = &self.ends else { return };
+        // What is pending besides the queue would fail the next call instead.
+        let _ = host.socket.take_pending_error();
+        let (remote, key) = (path.source().ip(), key_of(self.protocol, path));
+        let quoted: &[u8] = match self.protocol {
+            Protocol::Echo => &host.last_sequence,
+            Protocol::Udp | Protocol::Tcp => &[],
+        };
+        let offending = offending(&key, quoted);
+        // Bounded by the socket's own queue; each entry was one datagram.
+        while let Some(QueuedError { errno, mtu, offender }) = host.socket.take_queued_error() {
+            let Some(why) = Unreachable::from_errno(errno, mtu) else { continue };
+            facts.target_failed |= !matches!(why, Unreachable::TooBig(_));
+            let reporter = reporter(cx.nat, remote, why, offender);
+            icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
+        }
+    }
+}
+
+impl<K: DatagramSocket> HostEnd<K> {
+    /// Takes what the resolver that was asked before has to say, once; its time may be over.
+    fn receive_late<D: FrameDevice>(
+        &mut self,
+        now: Instant,
+        tap: &mut FrameWriter<'_, D>,
+        path: &Path,
+        mtu: Mtu,
+        buffer: &mut [u8],
+    ) {
+        let Some((socket, until)) = &self.previous else { return };
+        match socket.receive(buffer) {
+            Ok(read) => {
+                let octets = buffer.get(..read.len).unwrap_or_default();
+                write_to_tap(tap, path, mtu, read, octets);
+            }
+            Err(Errno::EAGAIN) if now < *until => return,
+            Err(_) => {}
+        }
+        self.previous = None;
+    }
+}
+
+/// Reads `socket` until it is empty, `reads` times at most, and hands on what comes, datagrams of one size and no
+/// more than `most` octets together; gives whether there may be more, and whether anything came.
+fn read_all<K: DatagramSocket>(
+    socket: &K,
+    reads: usize,
+    most: usize,
+    buffer: &mut [u8],
+    mut hand_on: impl FnMut(ReadDatagrams, &[u8]),
+) -> (Next, bool) {
+    let mut batch = ReadBatch::new(most);
+    let (mut next, mut received) = (Next::More, false);
+    for _ in 0..reads {
+        let read = match socket.receive(batch.free(buffer)) {
+            Ok(read) => read,
+            Err(Errno::EAGAIN) => {
+                next = Next::Wait;
+                break;
+            }
+            // An error that an earlier datagram earned, or that was queued with more detail; reading has
+            // cleared it.
+            Err(_) => continue,
+        };
+        received = true;
+        batch.add((), read, buffer, |(), read, octets| hand_on(read, octets));
+    }
+    batch.flush(buffer, |(), read, octets| hand_on(read, octets));
+    (next, received)
+}
+
+/// The key of a flow that the namespace at the end of `path` has opened.
+fn key_of(protocol: Protocol, path: &Path) -> FlowKey {
+    FlowKey { protocol, namespace: path.destination(), remote: path.source() }
+}
+
+/// How long a flow to `port` lives after its last datagram.
+fn lifetime(protocol: Protocol, port: u16, answered: bool) -> Duration {
+    match (protocol, answered, port) {
+        (Protocol::Echo, ..) => ECHO,
+        (_, false, _) => ONE_WAY,
+        (_, true, 53 | 853) => DNS_ANSWERED,
+        (_, true, _) => TWO_WAY,
+    }
+}

@@ -1,0 +1,163 @@
+//! What the namespace gets when there is no way for a new flow, or no longer one: a reset, an ICMP error, or
+//! silence, as natively as the protocol allows.
+
+use super::FlowKey;
+use super::tcp::connection::reset_for;
+use crate::counters::DropReason;
+use crate::link::classify::is_impossible;
+use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
+use crate::link::writer::{self, FrameDevice, FrameWriter, Path, icmp_protocol};
+use crate::nat::{Denied, Nat, Protocol};
+use crate::wire::tcp::{Header, LEN as TCP_LEN, ToSend};
+use crate::wire::udp;
+use nix::errno::Errno;
+use pasta_ipc::types::MacAddr;
+use std::net::IpAddr;
+
+/// Why a flow has no socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSocket {
+    /// There is no way there; the namespace gets an ICMP error.
+    Unreachable(Unreachable),
+    /// The destination itself refused.
+    Refused,
+    /// Nobody answered: the namespace has a time-out of its own.
+    Silent,
+    /// Descriptors or memory have run out.
+    Exhausted,
+}
+
+impl From<Errno> for NoSocket {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ECONNREFUSED | Errno::ECONNRESET => Self::Refused,
+            Errno::ETIMEDOUT => Self::Silent,
+            errno => match Unreachable::from_errno(errno, 0) {
+                Some(why) => Self::Unreachable(why),
+                None => Self::Exhausted,
+            },
+        }
+    }
+}
+
+impl From<Denied> for NoSocket {
+    fn from(denied: Denied) -> Self {
+        Self::Unreachable(match denied {
+            Denied::FamilyOff | Denied::Destination => Unreachable::Prohibited,
+            Denied::NothingMapped => Unreachable::Host,
+        })
+    }
+}
+
+/// Answers a segment for which there is no flow.
+pub fn send_reset<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
+    mac: MacAddr,
+    key: &FlowKey,
+    reset: &ToSend,
+) {
+    let path = Path::new(tap.our_mac, mac, writer::TCP, key.remote, key.namespace);
+    tap.write_tcp(&path, reset, u16::MAX, &[]);
+}
+
+/// Tells the sender of a SYN why there is no connection.
+pub fn refuse_syn<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
+    nat: &Nat,
+    mac: MacAddr,
+    key: &FlowKey,
+    syn: &Header,
+    why: NoSocket,
+) -> DropReason {
+    match why {
+        NoSocket::Silent => DropReason::Unreachable,
+        NoSocket::Refused | NoSocket::Exhausted => {
+            if let Some(reset) = reset_for(syn, 0) {
+                send_reset(tap, mac, key, &reset);
+            }
+            match why {
+                NoSocket::Refused => DropReason::Unreachable,
+                _ => DropReason::NoSocket,
+            }
+        }
+        NoSocket::Unreachable(why) => {
+            let [s0, s1] = syn.source.to_be_bytes();
+            let [d0, d1] = syn.destination.to_be_bytes();
+            let [q0, q1, q2, q3] = u32::from(syn.seq).to_be_bytes();
+            let transport = [s0, s1, d0, d1, q0, q1, q2, q3];
+            let offending = Offending {
+                source: key.namespace,
+                destination: key.remote,
+                protocol: writer::TCP,
+                transport,
+                transport_len: TCP_LEN as u16,
+            };
+            send_error(tap, nat, mac, &offending, why);
+            DropReason::Unreachable
+        }
+    }
+}
+
+/// Tells the sender of a datagram, or of an echo request, with `payload` why there is no socket for it.
+pub fn refuse_datagram<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
+    nat: &Nat,
+    mac: MacAddr,
+    key: &FlowKey,
+    payload: &[u8],
+    why: NoSocket,
+) -> DropReason {
+    let (error, reason) = match (why, key.protocol) {
+        (NoSocket::Unreachable(why), _) => (why, DropReason::Unreachable),
+        (NoSocket::Exhausted, Protocol::Udp) => (Unreachable::Host, DropReason::NoSocket),
+        _ => return DropReason::NoSocket,
+    };
+    send_error(tap, nat, mac, &offending(key, payload), error);
+    reason
+}
+
+/// The datagram or echo request with `payload`, for an error to quote.
+pub fn offending(key: &FlowKey, payload: &[u8]) -> Offending {
+    let (source, destination) = (key.namespace, key.remote);
+    match key.protocol {
+        Protocol::Echo => {
+            let kind = if destination.is_ipv4() { 8 } else { 128 };
+            let [i0, i1] = source.port().to_be_bytes();
+            let [s0, s1] = payload.first_chunk().copied().unwrap_or_default();
+            let transport: [u8; QUOTED_TRANSPORT] = [kind, 0, 0, 0, i0, i1, s0, s1];
+            let protocol = icmp_protocol(destination.ip());
+            Offending { source, destination, protocol, transport, transport_len: 8 }
+        }
+        Protocol::Udp | Protocol::Tcp => {
+            let len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
+            let header =
+                udp::Header { source: source.port(), destination: destination.port(), checksum: 0 };
+            let transport = udp::header(&header, len);
+            let transport_len = len.saturating_add(udp::LEN as u16);
+            Offending { source, destination, protocol: writer::UDP, transport, transport_len }
+        }
+    }
+}
+
+/// Sends an ICMP error of our own making.
+pub fn send_error<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
+    nat: &Nat,
+    mac: MacAddr,
+    offending: &Offending,
+    why: Unreachable,
+) {
+    let reporter = reporter(nat, offending.destination.ip(), why, None);
+    icmp_error::send(tap, mac, reporter, offending, why);
+}
+
+/// From whom an error comes, as the namespace sees it: the destination itself for a closed port; who
+/// reported it, if that is nobody on this host; else we.
+pub fn reporter(nat: &Nat, remote: IpAddr, why: Unreachable, offender: Option<IpAddr>) -> IpAddr {
+    if why == Unreachable::Port {
+        return remote;
+    }
+    let foreign = offender
+        .filter(|address| address.is_ipv4() == remote.is_ipv4() && !is_impossible(*address));
+    foreign.or_else(|| nat.our_address(remote)).unwrap_or(remote)
+}

@@ -1,0 +1,296 @@
+//! The parts of the stack, and how a flow runs with them: [`Parts::drive`] hands it an event, [`Parts::settle`] does
+//! what follows from its outcome.
+
+use crate::counters::{Counters, DropReason};
+use crate::flow::flows::{Entry, Flows};
+use crate::flow::refuse::NoSocket;
+use crate::flow::schedule::Cause;
+use crate::flow::{
+    Context, Facts, Flow, FlowEvent, FlowId, FlowKey, Next, Outcome, Side, TargetSocket,
+};
+use crate::link::Link;
+use crate::link::writer::{self, Path, icmp_protocol};
+use crate::log::Log;
+use crate::nat::{Nat, Protocol, Target};
+use crate::port_forward::socket_pool::kind_for;
+use crate::port_forward::{self, Ports};
+use crate::sockets::{Connecting, Interest, Sockets};
+use crate::sys::fd_budget::FdBudget;
+use crate::time::Instant;
+use crate::token::Token;
+use crate::wire::seq::Seq;
+use nix::errno::Errno;
+use pasta_ipc::forward::Transport;
+use pasta_ipc::types::{LogLevel, MacAddr};
+use std::net::{IpAddr, SocketAddr};
+
+/// What is logged when there can be no more flows.
+const NO_MORE: &str = "new flows are refused";
+
+/// Other source ports that are tried where ours is taken by another flow; chosen.
+const PORTS_TRIED: u16 = 64;
+
+/// How much there may be of what the host gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Descriptors.
+    pub fd_budget: FdBudget,
+    /// Flows.
+    pub flows: usize,
+    /// The largest send buffer that a TCP socket can be given, in octets of kernel memory.
+    pub send_buffer: u32,
+}
+
+/// The parts, each of which owns its state.
+#[derive(Debug)]
+pub(super) struct Parts<S: Sockets> {
+    pub(super) link: Link<S::Tap>,
+    pub(super) flows: Flows<S>,
+    pub(super) nat: Nat,
+    pub(super) ports: Ports<S::Socket>,
+    pub(super) counters: Counters,
+    pub(super) log: Log,
+    pub(super) sockets: S,
+    pub(super) limits: Limits,
+    pub(super) scratch: Vec<u8>,
+}
+
+impl<S: Sockets> Parts<S> {
+    /// Hands an event to a flow and settles what comes of it.
+    #[inline]
+    pub(super) fn drive(&mut self, now: Instant, id: FlowId, event: FlowEvent<'_, S::Socket>) {
+        let facts = self.run(now, id, Cause::Event, event);
+        if facts.socket_wanted {
+            self.provide_socket(now, id, facts);
+        }
+    }
+
+    #[inline]
+    pub(super) fn run(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        cause: Cause,
+        event: FlowEvent<'_, S::Socket>,
+    ) -> Facts {
+        let Self { link, flows, nat, ports, counters, sockets, scratch, limits, .. } = self;
+        let flow_fds = flows.held();
+        let Flows { table, schedule, credit, pipes, .. } = flows;
+        let Some(Entry { flow, scheduled }) = table.get_mut(id) else { return Facts::default() };
+        if let Flow::Splice(_) = flow {
+            pipes.set_fd_budget(limits.fd_budget.left(flow_fds + ports.held()));
+        }
+        // What is sent while others wait for their turn counts.
+        let counts = cause == Cause::Event && schedule.queued() > 0;
+        let quantum = schedule.quantum(scheduled, cause);
+        let mtu = link.mtu;
+        let mut cx = Context {
+            now,
+            id,
+            quantum,
+            sockets,
+            tap: link.writer(counters),
+            mtu,
+            nat,
+            listeners: &ports.listeners,
+            pipes,
+            credit,
+            scratch,
+        };
+        let outcome = flow.on_event(&mut cx, event);
+        if counts && quantum > 0 {
+            schedule.count(scheduled, outcome.sent);
+        }
+        self.settle(id, outcome)
+    }
+
+    /// Does what follows from a flow's outcome: run queue, timer, another resolver, removal.
+    #[inline]
+    pub(super) fn settle(&mut self, id: FlowId, outcome: Outcome) -> Facts {
+        let Flows { table, schedule, credit, .. } = &mut self.flows;
+        let Some(Entry { flow, scheduled }) = table.get_mut(id) else { return Facts::default() };
+        if outcome.facts.target_failed
+            && let Some((remote, asked)) = flow.resolver(&self.nat)
+        {
+            self.nat.resolver_failed(remote, asked);
+        }
+        match outcome.next {
+            Next::Wait | Next::More => {
+                schedule.settle(id, scheduled, &outcome, credit);
+                outcome.facts
+            }
+            Next::Over | Next::Reset => {
+                self.remove(id);
+                Facts::default()
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: FlowId) {
+        if let Some(Flow::Datagram(flow)) = self.flows.remove(id)
+            && let Some(listener) = flow.listener()
+        {
+            self.ports.arrivals.remove(&listener);
+        }
+    }
+
+    /// Gives a flow the socket of the namespace that its `facts` ask for, at once or when there is one.
+    pub(super) fn provide_socket(&mut self, now: Instant, id: FlowId, mut facts: Facts) {
+        while facts.socket_wanted {
+            let Some(entry) = self.flows.table.get_mut(id) else { return };
+            let transport = match entry.flow {
+                Flow::Datagram(_) => Transport::Udp,
+                Flow::Tcp(_) | Flow::Splice(_) => Transport::Tcp,
+            };
+            let Some(destination) = entry.flow.destination() else { return };
+            match self.ports.requests.take(kind_for(destination, transport), id) {
+                Ok(Some(socket)) => {
+                    let target = FlowEvent::Target(TargetSocket::Namespace(socket));
+                    facts = self.run(now, id, Cause::Event, target);
+                }
+                Ok(None) => return,
+                Err(_) => return self.end_waiting(now, id),
+            }
+        }
+    }
+
+    /// Ends a flow for which there is no socket.
+    pub(super) fn end_waiting(&mut self, now: Instant, id: FlowId) {
+        self.counters.drop(DropReason::NoSocket);
+        self.drive(now, id, FlowEvent::Abort);
+    }
+
+    /// Descriptors that nothing holds and nothing is on its way for.
+    pub(super) fn descriptors_left(&self) -> usize {
+        self.limits.fd_budget.left(self.flows.held() + self.ports.held())
+    }
+
+    /// Whether there is a place, and as many descriptors, for a flow that needs so many; another may have to go.
+    pub(super) fn has_capacity(&mut self, now: Instant, needed: usize) -> bool {
+        let has = !self.flows.table.is_full() && self.descriptors_left() >= needed;
+        has || self.evict(now)
+    }
+
+    /// Ends the flow that was idle longest; `false` if none may go.
+    pub(super) fn evict(&mut self, now: Instant) -> bool {
+        let Some(id) = self.flows.evictable(now) else { return false };
+        self.counters.evicted += 1;
+        self.drive(now, id, FlowEvent::Evicted);
+        true
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        now: Instant,
+        key: Option<FlowKey>,
+        flow: Flow<S>,
+    ) -> Option<FlowId> {
+        let id = self.flows.insert(now, key, flow)?;
+        self.counters.flows += 1;
+        if let Some(FlowKey { protocol, namespace, remote }) = key {
+            let line = || format!("flow opened: {protocol:?} {namespace} -> {remote}");
+            self.log.add(LogLevel::Debug, line);
+        }
+        Some(id)
+    }
+
+    /// Has a socket of the flow that is inserted next watched.
+    pub(super) fn watch_next(
+        &mut self,
+        socket: &S::Socket,
+        interest: Interest,
+    ) -> Result<(), Errno> {
+        let token = Token::Flow(self.flows.table.next_id(), Side::Initiating);
+        self.sockets.watch(socket, token, interest)
+    }
+
+    pub(super) fn path(&self, mac: MacAddr, key: &FlowKey) -> Path {
+        let protocol = match key.protocol {
+            Protocol::Tcp => writer::TCP,
+            Protocol::Udp => writer::UDP,
+            Protocol::Echo => icmp_protocol(key.remote.ip()),
+        };
+        Path::new(self.link.our_mac, mac, protocol, key.remote, key.namespace)
+    }
+
+    /// Growing in time for the same endpoints (RFC 6528, section 3).
+    pub(super) fn initial_sequence_number(&self, now: Instant, key: &FlowKey) -> Seq {
+        // The clock ticks each 64 ns, so that it wraps in less than five minutes; the cast cuts.
+        let clock = (now.as_nanos() >> 6) as u32;
+        Seq::from(clock.wrapping_add(self.sockets.isn_offset(key)))
+    }
+
+    /// Notes that the namespace has opened a flow from `source`: so it has that address.
+    pub(super) fn observe(&mut self, source: IpAddr, mac: MacAddr) {
+        self.nat.observe(source);
+        if self.nat.namespace_address(source.is_ipv4()) == Some(source) {
+            self.link.neighbours.set_namespace_mac(mac);
+        }
+    }
+
+    /// What opening a listener may use, beside the ports.
+    pub(super) fn ports(
+        &mut self,
+        now: Instant,
+    ) -> (&mut Ports<S::Socket>, port_forward::Context<'_, S>) {
+        let Self { ports, sockets, log, limits, .. } = self;
+        let fd_budget = limits.fd_budget;
+        (ports, port_forward::Context { now, sockets, log, fd_budget })
+    }
+
+    /// Where a new flow goes, if there may be one.
+    pub(super) fn target(&mut self, now: Instant, key: &FlowKey) -> Result<Target, NoSocket> {
+        if !self.has_capacity(now, 1) {
+            self.log.exhausted(now, NO_MORE, &"there are as many as descriptors allow");
+            return Err(NoSocket::Exhausted);
+        }
+        Ok(self.nat.outbound(key.protocol, key.remote)?)
+    }
+
+    /// Opens a socket to `target`; another flow may have to go for it.
+    pub(super) fn connect(
+        &mut self,
+        now: Instant,
+        key: &FlowKey,
+        target: &Target,
+        port: Option<u16>,
+    ) -> Result<Connecting<S::Socket>, NoSocket> {
+        let mut opened = self.sockets.open(key.protocol, target, port);
+        if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE)) && self.evict(now) {
+            opened = self.sockets.open(key.protocol, target, port);
+        }
+        opened.map_err(|errno| {
+            if key.protocol == Protocol::Echo && errno == Errno::EACCES {
+                self.log.no_ping();
+            }
+            let why = NoSocket::from(errno);
+            match why {
+                NoSocket::Exhausted => self.log.exhausted(now, NO_MORE, &errno),
+                _ => self.nat.resolver_failed(key.remote, target.address.ip()),
+            }
+            why
+        })
+    }
+
+    /// The key of a flow into the namespace. Where the source is of our making and its port is taken by
+    /// another flow, another port does as well.
+    pub(super) fn free_key(
+        &self,
+        protocol: Protocol,
+        source: SocketAddr,
+        translated: bool,
+        destination: SocketAddr,
+    ) -> Option<FlowKey> {
+        let key = |port| {
+            let remote = SocketAddr::new(source.ip(), port);
+            FlowKey { protocol, namespace: destination, remote }
+        };
+        let is_free = |key: &FlowKey| self.flows.table.find(key).is_none();
+        let wanted = key(source.port());
+        if !translated || is_free(&wanted) {
+            return Some(wanted);
+        }
+        let others = (1..=PORTS_TRIED).map(|n| source.port().wrapping_add(n)).filter(|it| *it != 0);
+        others.map(key).find(is_free)
+    }
+}

@@ -1,0 +1,232 @@
+//! The stack between a namespace that sends frames and a host's kernel that is not there.
+
+use super::{Kernel, Shared, State, Tap, TcpModel};
+use pasta_datapath::control::PeerMessage;
+use pasta_datapath::counters::{Counters, DropReason};
+use pasta_datapath::flow::{FlowKey, Readiness};
+use pasta_datapath::link::Link;
+use pasta_datapath::link::classify::{Content, Framing, classify};
+use pasta_datapath::link::writer::{FrameWriter, Path, TCP, UDP, icmp_protocol};
+use pasta_datapath::log::Log;
+use pasta_datapath::nat::inbound::LocalPolicy;
+use pasta_datapath::nat::{Nat, Protocol};
+use pasta_datapath::port_forward::Ports;
+use pasta_datapath::stack::{Limits, Stack};
+use pasta_datapath::sys::fd_budget::FdBudget;
+use pasta_datapath::time::Instant;
+use pasta_datapath::wire::checksum::Sum;
+use pasta_datapath::wire::tcp::{Header, ToSend};
+use pasta_ipc::forward::{LoopbackTarget, SocketFamily, Splice};
+use pasta_ipc::types::{
+    Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
+    LogLevel, MacAddr, NetworkSnapshot, Service, TapOffloads,
+};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub const OURS: MacAddr = MacAddr::OURS_BY_DEFAULT;
+pub const ROUTER: &str = "192.0.2.1";
+pub const HERE: &str = "192.0.2.7";
+pub const HERE6: &str = "2001:db8::7";
+
+/// A link-layer address of the namespace's side.
+pub fn mac(last: u8) -> MacAddr {
+    match MacAddr::try_from([2, 0, 0, 0, 0, last]) {
+        Ok(mac) => mac,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The policy of a family that is served, or not.
+pub fn policy<A>(service: Service) -> FamilyPolicy<A> {
+    FamilyPolicy {
+        service,
+        host_loopback: HostLoopback::Gateway,
+        guest_address: None,
+        dns_forward: None,
+        dns_host: None,
+        outbound: None,
+        outbound_interface: None,
+    }
+}
+
+/// What the monitor says of a family with these addresses.
+pub fn family<A: std::str::FromStr + Clone>(addresses: &[&str], router: &str) -> FamilySnapshot<A> {
+    let address = |it: &str| match it.parse::<A>() {
+        Ok(address) => address,
+        Err(_) => panic!("{it} is no address"),
+    };
+    let addresses: Vec<A> = addresses.iter().map(|it| address(it)).collect();
+    FamilySnapshot {
+        state: FamilyState::Bound,
+        assigned: Bounded::truncated(addresses.iter().take(1).cloned()).0,
+        present: Bounded::truncated(addresses).0,
+        gateway: Some(address(router)),
+        our_address: Some(address(router)),
+        host_primary: None,
+    }
+}
+
+/// The stack and what is around it.
+pub struct Rig<T: TcpModel = super::Socket> {
+    pub stack: Stack<Kernel<T>>,
+    pub now: Instant,
+    /// Frames to the namespace that were not looked at yet.
+    pub written: Shared<Vec<Vec<u8>>>,
+    generation: u64,
+}
+
+impl<T: TcpModel> Rig<T> {
+    /// The namespace's own link-layer address ends in 1; it has no address yet.
+    pub fn with(nat: Nat, flows: usize) -> Self {
+        let tap = Tap::new(TapOffloads::TcpAndUdp);
+        let written = Rc::clone(&tap.written);
+        let local = LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Loopback };
+        let ports = Ports::new(local, SocketFamily::Both);
+        let limits = Limits { fd_budget: FdBudget::new(2 * flows), flows, send_buffer: 4_000_000 };
+        let (link, log) = (Link::new(tap, OURS, mac(1)), Log::new(LogLevel::Debug));
+        let stack = Stack::new(Kernel::default(), link, nat, ports, log, limits);
+        Self { stack, now: Instant::START, written, generation: 0 }
+    }
+
+    /// Both families are served and have an address.
+    pub fn new() -> Self {
+        let mut rig = Self::with(Nat::new(policy(Service::On), policy(Service::On)), 64);
+        rig.has(&[HERE], &[HERE6]);
+        rig.written.borrow_mut().clear();
+        rig
+    }
+
+    /// The monitor says that the namespace has these addresses.
+    pub fn has(&mut self, ipv4: &[&str], ipv6: &[&str]) {
+        self.generation += 1;
+        let snapshot = NetworkSnapshot {
+            generation: Generation(self.generation),
+            ipv4: family(ipv4, ROUTER),
+            ipv6: family(ipv6, "fe80::1"),
+            mtu: None,
+            losses: pasta_ipc::types::AddressLosses(0),
+            completeness: Completeness::Complete,
+        };
+        self.message(PeerMessage::Network(Box::new(snapshot)));
+    }
+
+    pub fn message(&mut self, message: PeerMessage<super::Socket>) {
+        if let Err(error) = self.stack.handle_message(self.now, message) {
+            panic!("{error}");
+        }
+    }
+
+    /// Hands frames over, as one batch.
+    pub fn frames(&mut self, frames: &[Vec<u8>]) {
+        let (mut octets, mut places) = (Vec::new(), Vec::new());
+        for frame in frames {
+            places.push((octets.len(), octets.len() + frame.len()));
+            octets.extend_from_slice(frame);
+        }
+        self.stack.handle_frames(self.now, &octets, &places);
+        self.stack.serve(self.now);
+    }
+
+    /// Something happened to a socket.
+    pub fn event(&mut self, socket: &Shared<State>, readiness: Readiness) {
+        let (id, side) = socket.borrow().flow();
+        self.stack.socket_event(self.now, id, side, readiness);
+        self.stack.serve(self.now);
+    }
+
+    /// Lets time pass, with every timer at its time.
+    pub fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(due) = self.stack.deadline().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.stack.fire_timers(self.now);
+            self.stack.serve(self.now);
+        }
+        self.now = until;
+    }
+
+    /// The frames to the namespace since the last call.
+    pub fn received(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.written.borrow_mut())
+    }
+
+    /// The segments among them: who they are from and for, header, payload.
+    pub fn segments(&self) -> Vec<(SocketAddr, SocketAddr, Header, Vec<u8>)> {
+        let segment = |frame: &Vec<u8>| match classify(frame, Framing::Vnet).ok()?.content {
+            Content::Tcp { source, destination, header, payload } => {
+                Some((source, destination, header, payload.to_vec()))
+            }
+            _ => None,
+        };
+        self.received().iter().filter_map(segment).collect()
+    }
+
+    /// The datagrams among them: who they are from and for, payload, size of each if they are several.
+    pub fn datagrams(&self) -> Vec<(SocketAddr, SocketAddr, Vec<u8>, Option<u16>)> {
+        let datagram = |frame: &Vec<u8>| match classify(frame, Framing::Vnet).ok()?.content {
+            Content::Udp { source, destination, payload, segment_size } => {
+                Some((source, destination, payload.to_vec(), segment_size))
+            }
+            _ => None,
+        };
+        self.received().iter().filter_map(datagram).collect()
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.stack.counters().dropped(reason)
+    }
+}
+
+/// A key, from text.
+pub fn key(protocol: Protocol, namespace: &str, remote: &str) -> FlowKey {
+    let address = |it: &str| match it.parse() {
+        Ok(address) => address,
+        Err(_) => panic!("{it} is no address"),
+    };
+    FlowKey { protocol, namespace: address(namespace), remote: address(remote) }
+}
+
+/// The frame that `write` writes on the way that the namespace's frames of `key` go.
+fn frame_of(key: &FlowKey, write: impl FnOnce(&mut FrameWriter<'_, Tap>, &Path)) -> Vec<u8> {
+    let protocol = match key.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Echo => icmp_protocol(key.remote.ip()),
+    };
+    let path = Path::new(mac(1), OURS, protocol, key.namespace, key.remote);
+    let (mut device, mut counters) = (Tap::new(TapOffloads::TcpAndUdp), Counters::default());
+    let written = Rc::clone(&device.written);
+    let mut writer = FrameWriter { device: &mut device, our_mac: mac(1), counters: &mut counters };
+    write(&mut writer, &path);
+    let frame = written.borrow_mut().pop();
+    frame.unwrap_or_default()
+}
+
+/// A segment of the namespace.
+pub fn segment(key: &FlowKey, header: &ToSend, payload: &[u8]) -> Vec<u8> {
+    frame_of(key, |writer, path| {
+        writer.write_tcp(path, header, u16::MAX, payload);
+    })
+}
+
+/// A datagram of the namespace.
+pub fn datagram(key: &FlowKey, payload: &[u8]) -> Vec<u8> {
+    frame_of(key, |writer, path| {
+        writer.write_udp(path, None, payload);
+    })
+}
+
+/// An echo request of the namespace over IPv4; `body` begins with the sequence number.
+pub fn echo_request(key: &FlowKey, body: &[u8]) -> Vec<u8> {
+    let [i0, i1] = key.namespace.port().to_be_bytes();
+    let head = |checksum: u16| {
+        let [c0, c1] = checksum.to_be_bytes();
+        [8, 0, c0, c1, i0, i1]
+    };
+    let checksum = Sum::default().octets(&head(0)).octets(body).checksum();
+    frame_of(key, |writer, path| {
+        writer.write_icmp(path, &head(checksum), body);
+    })
+}
