@@ -33,7 +33,7 @@ enum Phase {
 #[derive(Debug)]
 pub enum PeerMessage<K = OwnedFd> {
     /// Options, and the tap if there is one.
-    Start(Box<DatapathStart>, Option<K>),
+    Start(Box<DatapathStart>, Vec<K>),
     /// What netlink knows.
     Network(Box<NetworkSnapshot>),
     /// What resolv.conf says.
@@ -145,6 +145,14 @@ impl Supervisor {
         }
     }
 
+    /// Shows the counters; a line that does not fit the channel is counted as one of the log.
+    pub fn statistics(&mut self, line: &str) {
+        let message = DatapathToSupervisor::Statistics(Text::truncated(line));
+        if self.channel.send(&message).is_err() {
+            self.withheld += 1;
+        }
+    }
+
     /// Notes lines that were withheld before they came here.
     pub fn note_withheld(&mut self, lines: u64) {
         self.withheld += lines;
@@ -174,7 +182,7 @@ impl Supervisor {
         &mut self,
         received: Received<SupervisorToDatapath>,
     ) -> Result<Option<PeerMessage>, ReceiveError> {
-        let Received { message, mut fds } = received;
+        let Received { message, fds } = received;
         match (self.phase, message) {
             (Phase::New, SupervisorToDatapath::Hello(hello)) => {
                 expect_hello(Some(hello))?;
@@ -184,7 +192,7 @@ impl Supervisor {
             (Phase::Open, SupervisorToDatapath::Start(start)) => {
                 self.phase = Phase::Started;
                 // The channel has checked that it came if it was to come.
-                Ok(Some(PeerMessage::Start(start, fds.pop())))
+                Ok(Some(PeerMessage::Start(start, fds)))
             }
             (Phase::Open, SupervisorToDatapath::Listeners(listeners)) => {
                 let listeners = listeners.as_slice().iter().cloned().zip(fds).collect();

@@ -29,6 +29,8 @@ reasons! {
     Unsupported = "unsupported protocol",
     /// The family is switched off.
     FamilyOff = "family off",
+    /// The protocol is switched off, or nobody is to answer.
+    ProtocolOff = "protocol off",
     /// A fragment; reassembly is not there.
     Fragment = "fragment",
     /// A source that no host may use: loopback, multicast, broadcast, unspecified.

@@ -12,7 +12,7 @@ use crate::counters::{Counters, DropReason};
 use crate::nat::Nat;
 use crate::wire::arp;
 use neighbour::Neighbours;
-use pasta_ipc::types::{MacAddr, Mtu, NetworkSnapshot};
+use pasta_ipc::types::{MacAddr, Mtu, NetworkSnapshot, Service};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use writer::{FrameDevice, FrameWriter};
 
@@ -27,12 +27,15 @@ pub struct Link<D> {
     pub neighbours: Neighbours,
     /// The tap's MTU.
     pub mtu: Mtu,
+    /// Whether neighbour discovery takes place (`--no-ndp`).
+    pub ndp: Service,
 }
 
 impl<D> Link<D> {
     /// Our end of the link that `device` is; the namespace's is at `namespace_mac`.
     pub fn new(device: D, our_mac: MacAddr, namespace_mac: MacAddr) -> Self {
-        Self { device, our_mac, neighbours: Neighbours::new(namespace_mac), mtu: Mtu::DEFAULT }
+        let (neighbours, mtu, ndp) = (Neighbours::new(namespace_mac), Mtu::DEFAULT, Service::On);
+        Self { device, our_mac, neighbours, mtu, ndp }
     }
 
     /// Lends what frames are written with.
@@ -124,6 +127,9 @@ impl<D: FrameDevice> Link<D> {
         if !nat.serves(target.into()) {
             return Err(DropReason::FamilyOff);
         }
+        if self.ndp == Service::Off {
+            return Err(DropReason::ProtocolOff);
+        }
         if !self.neighbours.answers_solicitation(source, target) {
             return Err(DropReason::NeighbourNotOurs);
         }
@@ -157,6 +163,7 @@ impl<D: FrameDevice> Link<D> {
                     let writer = &mut self.writer(counters);
                     neighbour::send_arp_request(writer, ours.unwrap_or(nobody), target);
                 }
+                IpAddr::V6(_) if self.ndp == Service::Off => {}
                 IpAddr::V6(target) => {
                     let source = nat.our_link_local();
                     // From nobody would be looking for a duplicate.

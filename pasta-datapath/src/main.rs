@@ -20,9 +20,9 @@ use pasta_datapath::sys::socket::probe_send_buffer;
 use pasta_datapath::sys::tap::Tap;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::forward::{Direction, SocketFamily};
-use pasta_ipc::types::{DatapathStart, LogLevel};
+use pasta_ipc::types::{Captured, DatapathStart, LogLevel};
 use seccomp::ports::BindPorts;
-use seccomp::{Confinement, Role};
+use seccomp::{Confinement, Keep, Role};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -68,7 +68,8 @@ fn inherited() -> Option<(OwnedFd, OwnedFd)> {
 /// What is known and open when start-up is over.
 struct Begin {
     start: Box<DatapathStart>,
-    tap: Option<OwnedFd>,
+    /// The tap and the capture file, as far as there are any.
+    fds: Vec<OwnedFd>,
     monitor: Monitor,
     missing: Vec<String>,
     /// What was said before the options: resolvers, rules, listeners.
@@ -93,7 +94,7 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
         }
         let mut shutdown = false;
         let received = supervisor.receive(|message| match message {
-            PeerMessage::Start(start, tap) => begin = Some((start, tap)),
+            PeerMessage::Start(start, fds) => begin = Some((start, fds)),
             PeerMessage::Shutdown => shutdown = true,
             other => before.push(other),
         });
@@ -104,18 +105,29 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
             Err(error) => return Err(failed("supervisor")(&error)),
         }
     }
-    Ok(begin.map(|(start, tap)| Begin { start, tap, monitor, missing, before }))
+    Ok(begin.map(|(start, fds)| Begin { start, fds, monitor, missing, before }))
 }
 
 fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
-    let Begin { start, tap, monitor, missing, before } = begin;
+    let Begin { start, fds, monitor, missing, before } = begin;
     supervisor.set_level(start.log_level);
-    let tap = match (tap, &start.tap) {
-        (Some(fd), Some(info)) => Tap::new(fd, info),
-        _ => Tap::none(),
+    let mut fds = fds.into_iter();
+    let mut tap = match &start.tap {
+        Some(info) => fds.next().map_or_else(Tap::none, |fd| Tap::new(fd, info)),
+        None => Tap::none(),
     };
+    let capture = fds.next().filter(|_| start.capture == Captured::Yes);
+    let keep = Keep { capture: capture.is_some(), ..Keep::NOTHING };
+    if let Some(file) = capture {
+        // A limit on file sizes is to end the capture, not the process.
+        if let Err(errno) = sys::ignore_file_size_signal() {
+            return give_up(&mut supervisor, &errno);
+        }
+        tap.capture_to(file);
+    }
     let families = SocketFamily::served(start.ipv4.service, start.ipv6.service);
-    let nat = Nat::new(start.ipv4, start.ipv6);
+    let mut nat = Nat::new(start.ipv4, start.ipv6);
+    nat.limit_to(start.protocols);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -128,17 +140,22 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     };
     let fd_budget = FdBudget::new(descriptors);
     let limits = Limits { fd_budget, flows, send_buffer: probe_send_buffer() };
-    let (link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
+    let (mut link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
+    link.ndp = start.responders.ndp;
     let log = Log::new(start.log_level);
-    let stack = Stack::new(HostSockets::new(poller), link, nat, ports, log, limits);
+    let stack =
+        Stack::new(HostSockets::new(poller, start.free_bind), link, nat, ports, log, limits);
     let mut reactor = Reactor::new(stack, supervisor, monitor);
+    if let Some(seconds) = start.stats {
+        reactor.show_counters(seconds);
+    }
     let bind = inbound_ports(&before);
     for message in before {
         if let Err(error) = reactor.handle_message(message) {
             return give_up(reactor.supervisor(), &error);
         }
     }
-    let what = Confinement { bind, ..Confinement::least(Role::Datapath, missing) };
+    let what = Confinement { bind, keep, ..Confinement::least(Role::Datapath, missing) };
     let confined = seccomp::confine(what, Some(reactor.supervisor().as_fd()));
     let (confined, report) = match confined {
         Ok(done) => done,

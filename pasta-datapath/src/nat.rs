@@ -11,7 +11,7 @@ pub mod inbound;
 
 use crate::link::classify::is_impossible;
 use pasta_ipc::types::{
-    FamilyPolicy, FamilySnapshot, HostLoopback, IfName, NetworkSnapshot, Resolver,
+    FamilyPolicy, FamilySnapshot, HostLoopback, IfName, NetworkSnapshot, Protocols, Resolver,
     ResolverSnapshot, Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,7 +34,7 @@ pub struct Target {
     pub address: SocketAddr,
     /// What it is bound to first; none: the kernel picks.
     pub source: Option<IpAddr>,
-    /// The host interface it is bound to: that of a scoped resolver.
+    /// The host interface it is bound to: that of a scoped resolver, or the one that was asked for.
     pub interface: Option<IfName>,
 }
 
@@ -73,13 +73,15 @@ struct Family<A> {
 pub struct Nat {
     ipv4: Family<Ipv4Addr>,
     ipv6: Family<Ipv6Addr>,
+    protocols: Protocols,
     revision: u64,
 }
 
 impl Nat {
     /// The policy of the command line; nothing is known of the network yet.
     pub fn new(ipv4: FamilyPolicy<Ipv4Addr>, ipv6: FamilyPolicy<Ipv6Addr>) -> Self {
-        Self { ipv4: Family::new(ipv4), ipv6: Family::new(ipv6), revision: 0 }
+        let protocols = Protocols::default();
+        Self { ipv4: Family::new(ipv4), ipv6: Family::new(ipv6), protocols, revision: 0 }
     }
 
     /// Number of the present state of all this: another one means that anything may have changed.
@@ -183,6 +185,22 @@ impl Nat {
         }
         Ok(Target { address: SocketAddr::new(address, port), source, interface })
     }
+
+    /// Whether flows of `protocol` are carried at all.
+    #[inline]
+    pub fn carries(&self, protocol: Protocol) -> bool {
+        let service = match protocol {
+            Protocol::Tcp => self.protocols.tcp,
+            Protocol::Udp => self.protocols.udp,
+            Protocol::Echo => self.protocols.icmp,
+        };
+        service == Service::On
+    }
+
+    /// Switches protocols off.
+    pub fn limit_to(&mut self, protocols: Protocols) {
+        self.protocols = protocols;
+    }
 }
 
 /// A decision before loopback of the family is filled in.
@@ -198,6 +216,7 @@ enum Decision<A> {
     Unchanged {
         address: A,
         source: Option<A>,
+        interface: Option<IfName>,
     },
 }
 
@@ -212,7 +231,9 @@ impl<A: Into<IpAddr>> Decision<A> {
                 (address, source.map(Into::into), interface)
             }
             Self::HostPrimary(address) => (address.into(), Some(address.into()), None),
-            Self::Unchanged { address, source } => (address.into(), source.map(Into::into), None),
+            Self::Unchanged { address, source, interface } => {
+                (address.into(), source.map(Into::into), interface)
+            }
         }
     }
 }
@@ -296,6 +317,11 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
         if self.is_dns(protocol, to, port) {
             let (address, interface) = self.dns_target().ok_or(Denied::NothingMapped)?;
             let source = self.policy.outbound.filter(|_| !address.is_loopback());
+            let outbound = || self.policy.outbound_interface.clone();
+            let interface = match address.is_loopback() {
+                true => interface,
+                false => interface.or_else(outbound),
+            };
             return Ok(Decision::Resolver { address, source, interface });
         }
         if self.loopback_map() == Some(to) {
@@ -307,7 +333,13 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
         if is_impossible(to.into()) {
             return Err(Denied::Destination);
         }
-        Ok(Decision::Unchanged { address: to, source: self.policy.outbound })
+        // One without a scope leads to no link that the namespace could mean.
+        let link_local = matches!(to.into(), IpAddr::V6(a) if a.is_unicast_link_local());
+        if link_local {
+            return Err(Denied::Destination);
+        }
+        let interface = self.policy.outbound_interface.clone();
+        Ok(Decision::Unchanged { address: to, source: self.policy.outbound, interface })
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod batch;
 mod busy_poll;
+mod statistics;
 
 use crate::control::{Monitor, PeerMessage, Supervisor};
 use crate::flow::Side;
@@ -21,8 +22,10 @@ use nix::errno::Errno;
 use pasta_ipc::types::LogLevel;
 use pasta_ipc::{ReceiveError, SendError};
 use seccomp::Confined;
+use statistics::Statistics;
 use std::fmt;
 use std::io;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The stack over the host's kernel.
@@ -71,6 +74,7 @@ pub struct Reactor {
     frames: FrameBuffer,
     busy_poll: BusyPoll,
     events: Vec<Event>,
+    statistics: Option<Statistics>,
     started: std::time::Instant,
 }
 
@@ -103,8 +107,14 @@ impl Reactor {
             frames: FrameBuffer::new(),
             busy_poll: BusyPoll::new(),
             events: Vec::new(),
+            statistics: None,
             started: std::time::Instant::now(),
         }
+    }
+
+    /// Shows the counters, at most every so many seconds.
+    pub fn show_counters(&mut self, seconds: NonZeroU32) {
+        self.statistics = Some(Statistics::new(seconds, self.now()));
     }
 
     /// The supervisor's channel, for what is said before the loop runs.
@@ -137,6 +147,7 @@ impl Reactor {
                 let counters = self.stack.counters();
                 let line = format!("datapath ends: backlog octets {backlog}, {counters}");
                 self.supervisor.log(LogLevel::Info, || line);
+                self.flush_capture();
                 // Whoever waits for us waits for the ports, and not for the tap.
                 self.stack.close_listeners();
                 if matches!(ended, Ended::Asked) {
@@ -186,6 +197,7 @@ impl Reactor {
         self.stack.serve(now);
         self.send_requests(now);
         self.send_log();
+        self.send_statistics(now);
         let little = self.stack.counters().octets_to_tap - before < LITTLE;
         self.busy_poll.note(match (near, far) {
             (true, false) => Turn::Near,
@@ -202,7 +214,10 @@ impl Reactor {
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
-            self.stack.deadline().map(|due| due.since(now))
+            self.flush_capture();
+            let statistics = self.statistics.as_ref().and_then(Statistics::deadline);
+            let deadlines = [self.stack.deadline(), statistics];
+            deadlines.into_iter().flatten().min().map(|due| due.since(now))
         };
         if !busy && self.busy_poll.looks() {
             self.look(now, events)?;
@@ -281,6 +296,22 @@ impl Reactor {
                 Err(SendError::WouldBlock) => return self.stack.not_sent(&message),
                 Err(SendError::Closed | SendError::Io(_)) => return self.stack.monitor_gone(now),
             }
+        }
+    }
+
+    fn send_statistics(&mut self, now: Instant) {
+        let Some(statistics) = &mut self.statistics else { return };
+        let counters = self.stack.counters();
+        if let Some(line) = statistics.due(now, || counters.to_string()) {
+            self.supervisor.statistics(line);
+        }
+    }
+
+    /// Writes out what was captured.
+    fn flush_capture(&mut self) {
+        if let Some(errno) = self.stack.link().device.flush_capture() {
+            let line = || format!("frames are not captured any more: {}", errno.desc());
+            self.supervisor.log(LogLevel::Warn, line);
         }
     }
 

@@ -187,6 +187,7 @@ impl<S: Sockets> Stack<S> {
             Content::Tcp { source, destination, header, payload } => {
                 let key =
                     FlowKey { protocol: Protocol::Tcp, namespace: source, remote: destination };
+                carried(nat, Protocol::Tcp)?;
                 return self.handle_segment(now, mac, key, (&header, payload), frames, batch);
             }
             Content::Udp { source, destination, payload, segment_size } => {
@@ -208,6 +209,7 @@ impl<S: Sockets> Stack<S> {
             }
             Content::NeighbourAnswer { address, at } => return link.learn(nat, mac, address, at),
         };
+        carried(nat, key.protocol)?;
         let flow = self.find_datagram_flow(now, mac, key, payload)?;
         let payload = place_of(payload, frames);
         batch.add_datagrams(Datagrams { flow, mac, payload, segment_size });
@@ -504,6 +506,12 @@ impl<S: Sockets> Stack<S> {
         let waiting = self.parts.ports.requests.give_up_all();
         waiting.into_iter().for_each(|id| self.parts.end_waiting(now, id));
     }
+}
+
+/// Whether `protocol` is served.
+#[inline]
+fn carried(nat: &Nat, protocol: Protocol) -> Result<(), DropReason> {
+    if nat.carries(protocol) { Ok(()) } else { Err(DropReason::ProtocolOff) }
 }
 
 fn violation(why: &str) -> ReceiveError {

@@ -2,6 +2,7 @@
 //! datapath. What such a socket is stands here, once.
 
 use crate::forward::{ListenerAddress, SocketFamily, Transport};
+use crate::types::FreeBind;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen,
@@ -13,14 +14,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 impl ListenerAddress {
     /// Opens the socket, which does not block; a TCP one listens. Where no address was named it takes
-    /// what comes by `families`.
+    /// what comes by `families`. With `free_bind` the address may be one that the host does not have.
     ///
     /// # Errors
     ///
     /// As socket(2), bind(2), listen(2): among others `EADDRINUSE`, `EACCES` for a low port, `EMFILE`;
     /// `ENODEV` where there is no such interface, `EPERM` where the kernel (before 5.7) lets only the
     /// privileged bind to one.
-    pub fn open(&self, families: SocketFamily) -> Result<OwnedFd, Errno> {
+    pub fn open(&self, families: SocketFamily, free_bind: FreeBind) -> Result<OwnedFd, Errno> {
         let (address, one_family): (IpAddr, bool) = match (self.address, families) {
             (Some(address), _) => (address, true),
             (None, SocketFamily::Ipv4) => (Ipv4Addr::UNSPECIFIED.into(), true),
@@ -36,6 +37,7 @@ impl ListenerAddress {
             // anybody share the port.
             setsockopt(&fd, sockopt::ReuseAddr, &true)?;
         }
+        allow_free_bind(&fd, free_bind)?;
         if let Some(interface) = &self.interface {
             setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
         }
@@ -45,6 +47,19 @@ impl ListenerAddress {
             listen(&fd, Backlog::MAXCONN)?;
         }
         Ok(fd)
+    }
+}
+
+/// Lets a socket be bound to an address that the host does not have, if so asked (`IP_FREEBIND`, ip(7);
+/// the kernel takes it for sockets of IPv6 too).
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn allow_free_bind(socket: &OwnedFd, free_bind: FreeBind) -> Result<(), Errno> {
+    match free_bind {
+        FreeBind::On => setsockopt(socket, sockopt::IpFreebind, &true),
+        FreeBind::Off => Ok(()),
     }
 }
 
@@ -84,8 +99,8 @@ mod tests {
     fn port_that_is_taken_is_refused_for_both_transports() {
         for transport in [Transport::Tcp, Transport::Udp] {
             let at = at(transport, Some(Ipv4Addr::LOCALHOST.into()));
-            let _held = at.open(SocketFamily::Both).unwrap();
-            assert_eq!(at.open(SocketFamily::Both).unwrap_err(), Errno::EADDRINUSE);
+            let _held = at.open(SocketFamily::Both, FreeBind::Off).unwrap();
+            assert_eq!(at.open(SocketFamily::Both, FreeBind::Off).unwrap_err(), Errno::EADDRINUSE);
         }
     }
 
@@ -94,7 +109,7 @@ mod tests {
         let ipv6 = TcpListener::bind("[::1]:0").is_ok();
         let reaches = |families, address: IpAddr| {
             let at = at(Transport::Tcp, None);
-            let _held = at.open(families).unwrap();
+            let _held = at.open(families, FreeBind::Off).unwrap();
             TcpStream::connect((address, at.port.get())).is_ok()
         };
         let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
@@ -106,9 +121,27 @@ mod tests {
     }
 
     #[test]
+    fn address_that_the_host_lacks_is_bound_only_on_request() {
+        let foreign = ["192.0.2.77", "2001:db8::77"].map(|it| it.parse::<IpAddr>().unwrap());
+        for (address, transport) in
+            foreign.into_iter().flat_map(|it| [(it, Transport::Tcp), (it, Transport::Udp)])
+        {
+            if address.is_ipv6() && TcpListener::bind("[::1]:0").is_err() {
+                continue;
+            }
+            let at = at(transport, Some(address));
+            assert_eq!(
+                at.open(SocketFamily::Both, FreeBind::Off).unwrap_err(),
+                Errno::EADDRNOTAVAIL
+            );
+            assert!(at.open(SocketFamily::Both, FreeBind::On).is_ok(), "{address} {transport}");
+        }
+    }
+
+    #[test]
     fn interface_that_is_missing_is_an_error() {
         let interface = Some(IfName::try_from("nowhere0".to_owned()).unwrap());
         let at = ListenerAddress { interface, ..at(Transport::Tcp, None) };
-        assert_eq!(at.open(SocketFamily::Ipv4).unwrap_err(), Errno::ENODEV);
+        assert_eq!(at.open(SocketFamily::Ipv4, FreeBind::Off).unwrap_err(), Errno::ENODEV);
     }
 }

@@ -111,6 +111,9 @@ pub enum DatapathToSupervisor {
     Log(LogRecord),
     /// Why the process is about to end. Once, last.
     Failed(Text<1024>),
+    /// Counters, to be shown whatever the level of the log. After `Start` that asks for them, at most once
+    /// in that interval.
+    Statistics(Text<1024>),
 }
 
 /// What the monitor may say to the datapath.

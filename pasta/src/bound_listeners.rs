@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use pasta_ipc::forward::{
     Effort, ForwardRule, ListenerAddress, MAX_LISTENERS, SocketFamily, Transport,
 };
-use pasta_ipc::types::{Bounded, Service};
+use pasta_ipc::types::{Bounded, FreeBind, Service};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -50,7 +50,8 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {}
 
 impl BoundListeners {
-    /// Binds every port of the explicit `rules`, for the families that are served.
+    /// Binds every port of the explicit `rules`, for the families that are served; with `free_bind` also at
+    /// addresses that the host does not have.
     ///
     /// # Errors
     ///
@@ -59,6 +60,7 @@ impl BoundListeners {
         rules: &[ForwardRule],
         ipv4: Service,
         ipv6: Service,
+        free_bind: FreeBind,
     ) -> Result<Self, ListenError> {
         let families = SocketFamily::served(ipv4, ipv6);
         let mut listeners = Vec::new();
@@ -70,7 +72,7 @@ impl BoundListeners {
                     interface: rule.interface().cloned(),
                     port,
                 };
-                let socket = at.open(families).map_err(|errno| ListenError {
+                let socket = at.open(families, free_bind).map_err(|errno| ListenError {
                     transport: at.transport,
                     address: at.address,
                     port: port.get(),
@@ -117,7 +119,9 @@ mod tests {
     fn only_explicit_ports_are_bound_and_one_that_is_taken_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let open = |effort| BoundListeners::open(&[rule(port, effort)], Service::On, Service::On);
+        let open = |effort| {
+            BoundListeners::open(&[rule(port, effort)], Service::On, Service::On, FreeBind::Off)
+        };
         assert!(open(Effort::Auto).unwrap().0.is_empty());
         assert!(open(Effort::BestEffort).unwrap().0.is_empty());
         let error = open(Effort::Explicit).unwrap_err();

@@ -149,8 +149,13 @@ impl Prepared {
             executables: Executables::find().map_err(LaunchError::Find)?,
             null,
             routes: RouteSockets::open().map_err(system("watch the host's network"))?,
-            listeners: BoundListeners::open(&forwards.inbound, services.ipv4, services.ipv6)
-                .map_err(LaunchError::Listen)?,
+            listeners: BoundListeners::open(
+                &forwards.inbound,
+                services.ipv4,
+                services.ipv6,
+                options.free_bind(),
+            )
+            .map_err(LaunchError::Listen)?,
             services,
             forwards,
             files,
@@ -391,6 +396,7 @@ impl Progress<'_> {
                 DatapathToSupervisor::Hello(_) => {}
                 DatapathToSupervisor::Ready(report) => self.received.datapath = Some(*report),
                 DatapathToSupervisor::Log(record) => self.log.relay(Helper::Datapath, &record),
+                DatapathToSupervisor::Statistics(line) => self.log.statistics(&line),
                 DatapathToSupervisor::Failed(why) => {
                     return Err(LaunchError::Reported(why.to_string()));
                 }

@@ -16,7 +16,7 @@ use crate::options::LogOptions;
 use crate::syslog::Syslog;
 use crate::target::Target;
 use nix::unistd::Pid;
-use pasta_ipc::types::{LogLevel, LogRecord};
+use pasta_ipc::types::{LogLevel, LogRecord, Text};
 use std::fmt::Write as _;
 use std::io::{Stderr, Write as _, stderr};
 use std::time::{Duration, Instant};
@@ -167,6 +167,14 @@ impl Log {
         }
         if let Some(stderr) = &mut self.stderr {
             stderr.write_line(self.level, elapsed, &format!("pasta: {escaped}\n"));
+        }
+    }
+
+    /// Writes the datapath's counters, or counts the line if the datapath is over its rate limit.
+    pub(crate) fn statistics(&mut self, line: &Text<1024>) {
+        let Decision { write, .. } = self.datapath.take(Instant::now());
+        if write {
+            self.status(&format!("counters: {line}"));
         }
     }
 

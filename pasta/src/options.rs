@@ -281,6 +281,11 @@ impl Options {
             .map_err(|conflict| InvalidOptions(conflict.to_string()))
     }
 
+    /// Whether sockets may be bound to addresses that the host does not have.
+    pub(crate) fn free_bind(&self) -> FreeBind {
+        self.nat.free_bind
+    }
+
     /// Whether there is an interface in the namespace.
     pub(crate) fn tap(&self) -> TapUse {
         self.interface.tap

@@ -96,7 +96,9 @@ impl Handshake {
         let step = match message {
             DatapathToSupervisor::Hello(hello) => Step::Hello(*hello),
             DatapathToSupervisor::Ready(_) => Step::Ready,
-            DatapathToSupervisor::Log(_) | DatapathToSupervisor::Failed(_) => Step::Text,
+            DatapathToSupervisor::Log(_)
+            | DatapathToSupervisor::Failed(_)
+            | DatapathToSupervisor::Statistics(_) => Step::Text,
         };
         self.take(step, Phase::Hello)
     }

@@ -27,7 +27,7 @@ use crate::resolver::{Resolvers, Update};
 use crate::signals::{ReceivedSignal, Sender};
 use crate::termination::Termination;
 use nix::sys::signal::Signal;
-use pasta_ipc::types::{LogLevel, LogRecord};
+use pasta_ipc::types::{LogLevel, LogRecord, Text};
 use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor, SendError, SupervisorToDatapath};
 use seccomp::Confined;
 use std::io;
@@ -71,6 +71,8 @@ enum Action {
     Status(Vec<String>),
     /// Write a line of our own.
     Log(LogLevel, String),
+    /// Write the datapath's counters.
+    Statistics(Text<1024>),
     /// Write a helper's line.
     Relay(Helper, LogRecord),
     /// End with this status, and the helpers with us.
@@ -138,6 +140,7 @@ pub(crate) fn run(
                     log.status(&resolvers.status());
                 }
                 Action::Log(level, text) => log.write(level, &text),
+                Action::Statistics(line) => log.statistics(&line),
                 Action::Relay(helper, record) => log.relay(helper, &record),
                 Action::End(status) => {
                     // We end even if this fails.
@@ -218,6 +221,9 @@ impl Supervision {
                 self.failed(Helper::Monitor, why.to_string());
                 Vec::new()
             }
+            Event::Datapath(DatapathToSupervisor::Statistics(line)) => {
+                vec![Action::Statistics(line)]
+            }
             Event::Datapath(DatapathToSupervisor::Failed(why)) => {
                 self.failed(Helper::Datapath, why.to_string());
                 Vec::new()
@@ -273,7 +279,11 @@ impl Supervision {
         };
         let line = Action::Log(LogLevel::Error, format!("{why}: {consequence}"));
         if self.attachment == Attachment::Existing {
-            return vec![line, Action::End(FAILED)];
+            // The datapath ends by itself when the tap is removed or moved away, and says so.
+            return match (helper, termination) {
+                (Helper::Datapath, Termination::Exited(0)) => vec![Action::End(0)],
+                _ => vec![line, Action::End(FAILED)],
+            };
         }
         if helper == Helper::Monitor {
             return vec![line];
@@ -296,7 +306,6 @@ fn passed_on(received: ReceivedSignal, session: Session) -> Option<Signal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::types::Text;
 
     fn supervision(session: Session) -> Supervision {
         of(Attachment::Command(session))

@@ -212,6 +212,19 @@ pub fn expect_vnet_headers(socket: &OwnedFd) -> io::Result<()> {
 ///
 /// `EPERM` without `CAP_NET_ADMIN` over the network namespace, `EBUSY` for a name that is taken.
 pub fn make_tun(device: &File, name: &str) -> io::Result<()> {
+    make_device(device, name, libc::IFF_TUN | libc::IFF_NO_PI)
+}
+
+/// Makes a tap with a virtio-net header, a device for frames; else as [`make_tun`].
+///
+/// # Errors
+///
+/// As [`make_tun`].
+pub fn make_tap(device: &File, name: &str) -> io::Result<()> {
+    make_device(device, name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)
+}
+
+fn make_device(device: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     // SAFETY: the structure consists of integers, arrays of them, and a pointer in a member that
     // nothing here reads; all zero is a valid value of each.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -219,7 +232,7 @@ pub fn make_tun(device: &File, name: &str) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: this request takes a pointer to one `struct ifreq`, which the kernel reads and may
     // overwrite; `request` is exactly that, lives until the call returns, and no pointer is kept.
     // `device` is open.

@@ -18,6 +18,7 @@ use nix::sys::socket::{
     shutdown, sockopt,
 };
 use pasta_ipc::forward::{ListenerAddress, SocketFamily, SocketKind, Transport};
+use pasta_ipc::types::FreeBind;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,13 +32,15 @@ pub struct HostSockets {
     peek: (PeekMethod, PeekMethod),
     /// Secret of initial sequence numbers.
     isn_key: RandomState,
+    /// Whether sockets may be bound to addresses that the host does not have.
+    free_bind: FreeBind,
 }
 
 impl HostSockets {
     /// Sockets that `poller` waits for.
-    pub fn new(poller: Poller) -> Self {
+    pub fn new(poller: Poller, free_bind: FreeBind) -> Self {
         let peek = (probe_peek(AddressFamily::Inet), probe_peek(AddressFamily::Inet6));
-        Self { poller, peek, isn_key: RandomState::new() }
+        Self { poller, peek, isn_key: RandomState::new(), free_bind }
     }
 
     /// What waits for them.
@@ -62,7 +65,7 @@ impl Sockets for HostSockets {
         target: &Target,
         port: Option<u16>,
     ) -> Result<Connecting<OwnedFd>, Errno> {
-        open(protocol, target, port)
+        open(protocol, target, port, self.free_bind)
     }
 
     fn connect(
@@ -102,7 +105,7 @@ impl Sockets for HostSockets {
     }
 
     fn listen(&mut self, at: &ListenerAddress, families: SocketFamily) -> Result<OwnedFd, Errno> {
-        at.open(families)
+        at.open(families, self.free_bind)
     }
 
     fn prepare_listener(&mut self, socket: &OwnedFd, transport: Transport) -> Result<(), Errno> {

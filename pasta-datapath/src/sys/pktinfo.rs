@@ -127,7 +127,7 @@ mod tests {
         let port = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap().port();
         let (transport, address, interface) = (Transport::Udp, None, None);
         let at = ListenerAddress { transport, address, interface, port: port.try_into().unwrap() };
-        let listener = at.open(SocketFamily::Both).unwrap();
+        let listener = at.open(SocketFamily::Both, pasta_ipc::types::FreeBind::Off).unwrap();
         listen_socket::prepare(&listener, Transport::Udp).unwrap();
         for (ours, server) in [("127.0.0.1", "127.0.0.9"), ("::1", "::1")] {
             let ours: IpAddr = ours.parse().unwrap();

@@ -13,6 +13,18 @@ fn check(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// Has the kernel report a limit on file sizes as an error instead of ending the process (`SIGXFSZ`,
+/// setrlimit(2)).
+///
+/// # Errors
+///
+/// As signal(2).
+pub fn ignore_file_size_signal() -> Result<(), nix::errno::Errno> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is installed, so there is no code whose safety is in question.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.map(drop)
+}
+
 fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let len = size_of::<c_int>() as socklen_t;
     let pointer = (&raw const value).cast();

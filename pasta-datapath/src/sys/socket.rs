@@ -13,6 +13,8 @@ use nix::sys::socket::{
     SockType, SockaddrStorage, bind, connect, getsockname, recv, recvmsg, sendmsg, setsockopt,
     shutdown, socket, sockopt,
 };
+use pasta_ipc::listener::allow_free_bind;
+use pasta_ipc::types::FreeBind;
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -180,7 +182,8 @@ impl HostSocket for TcpSocket {
 
 /// Opens a socket of `protocol` and starts to connect it to `target`. `port` is the source port to
 /// try for: the namespace's own for UDP, the identifier for echo. A source address or interface that
-/// cannot be had fails the call: traffic never leaves by another way than asked for.
+/// cannot be had fails the call: traffic never leaves by another way than asked for. With `free_bind`
+/// the source may be one that the host does not have.
 ///
 /// # Errors
 ///
@@ -189,8 +192,10 @@ pub fn open(
     protocol: Protocol,
     target: &Target,
     port: Option<u16>,
+    free_bind: FreeBind,
 ) -> Result<Connecting<OwnedFd>, Errno> {
     let fd = open_unbound(protocol, target)?;
+    allow_free_bind(&fd, free_bind)?;
     if let Some(interface) = &target.interface {
         setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
     }

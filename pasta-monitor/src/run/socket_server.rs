@@ -138,8 +138,10 @@ fn connecting(kind: SocketKind, count: SocketCount) -> Result<(Vec<OwnedFd>, Soc
 /// A listener on the namespace's loopback, whatever address of it is asked for.
 fn listening(wanted: NamespaceListener) -> Result<OwnedFd, Errno> {
     let NamespaceListener { transport, family, port } = wanted;
-    let open =
-        |address, interface| ListenerAddress { transport, address, interface, port }.open(family);
+    let open = |address, interface| {
+        ListenerAddress { transport, address, interface, port }
+            .open(family, pasta_ipc::types::FreeBind::Off)
+    };
     let loopback = IfName::try_from("lo".to_owned()).map_err(|_| Errno::ENODEV)?;
     // A kernel before 5.7 lets only the privileged bind to a device. An address does the same there,
     // but one socket has one.

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::thread;
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::Outcome;
@@ -48,6 +50,20 @@ impl Machine {
             setns(&self.namespace, CloneFlags::CLONE_NEWNET)?;
             step()
         })
+    }
+}
+
+impl Machine {
+    /// Gives the namespace a name: mounts it on the file `path`, which is made.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused.
+    pub fn name(&self, path: &Path) -> Outcome {
+        File::create(path)?;
+        let source = format!("/proc/self/fd/{}", self.namespace.as_raw_fd());
+        mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        Ok(())
     }
 }
 
