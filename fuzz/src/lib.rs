@@ -15,6 +15,10 @@ pub mod ipc_decode;
 pub mod ipv6_ext_headers;
 pub mod netlink_message;
 pub mod sock_diag;
+pub mod stack;
 pub mod tcp_options;
 pub mod tcp_segment_stream;
 pub mod vnet_hdr;
+
+#[path = "../../pasta-datapath/tests/fake/mod.rs"]
+mod fake;

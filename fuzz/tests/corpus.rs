@@ -5,7 +5,7 @@ use std::path::Path;
 /// A target, and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 15] = [
     ("cli_ports", pasta_fuzz::cli_ports::check),
     ("ethernet_frame", pasta_fuzz::ethernet_frame::check),
     ("flow_table", pasta_fuzz::flow_table::check),
@@ -17,6 +17,7 @@ const TARGETS: [Target; 14] = [
     ("ipv6_ext_headers", pasta_fuzz::ipv6_ext_headers::check),
     ("netlink_message", pasta_fuzz::netlink_message::check),
     ("sock_diag", pasta_fuzz::sock_diag::check),
+    ("stack", pasta_fuzz::stack::check),
     ("tcp_options", pasta_fuzz::tcp_options::check),
     ("tcp_segment_stream", pasta_fuzz::tcp_segment_stream::check),
     ("vnet_hdr", pasta_fuzz::vnet_hdr::check),
