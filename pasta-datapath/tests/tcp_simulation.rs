@@ -1,6 +1,7 @@
-//! TCP from SYN to close in virtual time: the real relay between a model of the namespace's TCP and
+//! TCP from SYN to close in virtual time: the real stack between a model of the namespace's TCP and
 //! a model of a host socket, over a link that loses, duplicates and reorders. No socket, no clock.
 
+mod fake;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -13,11 +14,14 @@ fn clean() -> Link {
     Link::default()
 }
 
+/// What is carried in each direction over a link that loses or reorders: some windows, in little time.
+const BOTH_WAYS: usize = 256 * 1024;
+
 /// Both directions at once, everything checked by [`Scenario::run`]: contents, order, both ends.
 fn both_ways(link: Link, seed: u64) {
     let mut scenario = Scenario::new(link, seed);
-    scenario.upload = pattern(seed, MIB);
-    scenario.download = pattern(seed + 1, MIB);
+    scenario.upload = pattern(seed, BOTH_WAYS);
+    scenario.download = pattern(seed + 1, BOTH_WAYS);
     assert_eq!(scenario.run().end, End::Orderly, "seed {seed}, {link:?}");
 }
 
@@ -30,8 +34,8 @@ fn clean_link_carries_both_directions_and_closes_both() {
 fn both_ways_from(opener: Opener, link: Link, seed: u64) {
     let mut scenario = Scenario::new(link, seed);
     scenario.opener = opener;
-    scenario.upload = pattern(seed, MIB);
-    scenario.download = pattern(seed + 1, MIB);
+    scenario.upload = pattern(seed, BOTH_WAYS);
+    scenario.download = pattern(seed + 1, BOTH_WAYS);
     assert_eq!(scenario.run().end, End::Orderly, "seed {seed}, {link:?}, {opener:?}");
 }
 

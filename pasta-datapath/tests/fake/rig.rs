@@ -19,7 +19,7 @@ use pasta_datapath::wire::tcp::{Header, ToSend};
 use pasta_ipc::forward::{LoopbackTarget, SocketFamily, Splice};
 use pasta_ipc::types::{
     Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
-    LogLevel, MacAddr, NetworkSnapshot, Service, TapOffloads,
+    LogLevel, MacAddr, Mtu, NetworkSnapshot, Service, TapOffloads,
 };
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -74,6 +74,8 @@ pub struct Rig<T: TcpModel = super::Socket> {
     pub now: Instant,
     /// Frames to the namespace that were not looked at yet.
     pub written: Shared<Vec<Vec<u8>>>,
+    /// What the monitor says of the tap.
+    pub mtu: Option<Mtu>,
     generation: u64,
 }
 
@@ -87,7 +89,7 @@ impl<T: TcpModel> Rig<T> {
         let limits = Limits { fd_budget: FdBudget::new(2 * flows), flows, send_buffer: 4_000_000 };
         let (link, log) = (Link::new(tap, OURS, mac(1)), Log::new(LogLevel::Debug));
         let stack = Stack::new(Kernel::default(), link, nat, ports, log, limits);
-        Self { stack, now: Instant::START, written, generation: 0 }
+        Self { stack, now: Instant::START, written, mtu: None, generation: 0 }
     }
 
     /// Both families are served and have an address.
@@ -105,7 +107,7 @@ impl<T: TcpModel> Rig<T> {
             generation: Generation(self.generation),
             ipv4: family(ipv4, ROUTER),
             ipv6: family(ipv6, "fe80::1"),
-            mtu: None,
+            mtu: self.mtu,
             losses: pasta_ipc::types::AddressLosses(0),
             completeness: Completeness::Complete,
         };

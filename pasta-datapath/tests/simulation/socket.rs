@@ -1,11 +1,17 @@
 //! The host's socket, and the kernel's buffers behind it.
 
+use crate::fake::{self, Shared, TcpModel};
+use nix::errno::Errno;
 use pasta_datapath::flow::tcp::relay::HostSocket;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 
 /// The host's socket: a queue to read from, a buffer to write to.
+#[derive(Debug)]
 pub(super) struct Socket {
+    /// Whether closing it sends a reset.
+    pub(super) resets: bool,
     /// Still to come from the far end, in full at the start.
     pub(super) queue: Vec<u8>,
     pub(super) ended: bool,
@@ -44,7 +50,7 @@ impl Socket {
     }
 }
 
-impl HostSocket for Socket {
+impl Socket {
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         assert!(!self.shut_down, "written after shutdown");
         let mut accepted = 0;
@@ -60,11 +66,11 @@ impl HostSocket for Socket {
         if accepted == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(accepted) }
     }
 
-    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
+    fn send_buffer(&self) -> SendBuffer {
         SendBuffer { size: self.size as u32, queued: self.buffered as u32 }
     }
 
-    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+    fn peek(&self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
         if self.fail_after.is_some_and(|limit| self.consumed >= limit) {
             return Err(ErrorKind::ConnectionReset.into());
         }
@@ -86,20 +92,50 @@ impl HostSocket for Socket {
         assert!(self.consumed <= self.arrived, "consumes what was never there");
         Ok(())
     }
+}
 
-    fn shut_down_write(&mut self) {
-        self.shut_down = true;
+/// The stack's end of the socket.
+#[derive(Debug)]
+pub(super) struct HostEnd(pub(super) Shared<Socket>);
+
+impl TcpModel for HostEnd {
+    fn of(_: fake::Socket) -> Self {
+        panic!("a second flow")
+    }
+}
+
+impl HostSocket for HostEnd {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.borrow_mut().send(slices)
     }
 
-    fn take_error(&mut self) -> Option<nix::errno::Errno> {
+    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
+        self.0.borrow().send_buffer()
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow().peek(offset, into)
+    }
+
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
+        self.0.borrow_mut().consume(octets)
+    }
+
+    fn shut_down_write(&mut self) {
+        self.0.borrow_mut().shut_down = true;
+    }
+
+    fn take_error(&mut self) -> Option<Errno> {
         None
     }
 
     fn keep_alive(&mut self) {}
 
-    fn reset_on_close(&mut self) {}
+    fn reset_on_close(&mut self) {
+        self.0.borrow_mut().resets = true;
+    }
 
-    fn local_address(&self) -> Option<std::net::SocketAddr> {
+    fn local_address(&self) -> Option<SocketAddr> {
         None
     }
 }

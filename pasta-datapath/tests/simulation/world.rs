@@ -2,19 +2,28 @@
 
 mod socket;
 
-use pasta_datapath::flow::Next;
-use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{Context, Noted, QUANTUM, Relay, TapWriter};
-use pasta_datapath::flow::tcp::window::CreditPool;
+use crate::fake::rig::{self, Rig, key, policy};
+use crate::fake::{self, Shared};
+use pasta_datapath::control::PeerMessage;
+use pasta_datapath::flow::{FlowId, FlowKey, Next, Readiness, Side};
+use pasta_datapath::link::classify::{Content, Framing, classify};
+use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::time::Instant;
+use pasta_datapath::token::Token;
 use pasta_datapath::wire::seq::Seq;
-use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
-use socket::Socket;
+use pasta_datapath::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
+use pasta_datapath::wire::vnet::{self, Segmentation};
+use pasta_ipc::forward::{
+    Direction, Effort, ForwardRule, ForwardTable, PortRange, RawRule, Transport,
+};
+use pasta_ipc::types::{Bounded, Generation, Mtu, Service};
+use socket::{HostEnd, Socket};
 use std::collections::BTreeMap;
-use std::io::IoSlice;
+use std::rc::Rc;
 use std::time::Duration;
 
-const OUR_MSS: u16 = 65_480;
+/// The tap's MTU: that of a large one, 65,520.
+const MTU: u16 = 65_520;
 const TRIP: Duration = Duration::from_micros(50);
 const PEER_RTO: Duration = Duration::from_millis(250);
 /// No scenario needs more virtual time; reaching it is a stuck flow.
@@ -165,42 +174,41 @@ enum Event {
     Deadline,
 }
 
-/// Collects what the relay sends.
-struct Wire {
-    sent: Vec<Segment>,
+/// The segments that a frame to the namespace stands for, cut as the kernel would.
+fn cut(frame: &[u8]) -> Vec<Segment> {
+    let Ok((meta, _)) = vnet::split(frame) else { panic!("no frame: {frame:?}") };
+    let content = classify(frame, Framing::Vnet).map(|frame| frame.content);
+    let Ok(Content::Tcp { header, payload, .. }) = content else { return Vec::new() };
+    let size = match meta.segmentation {
+        Segmentation::Tcp(size) => usize::from(size),
+        Segmentation::None | Segmentation::Udp(_) => payload.len().max(1),
+    };
+    if payload.is_empty() {
+        return vec![Segment { header, payload: Vec::new() }];
+    }
+    let pieces = payload.chunks(size);
+    let last = pieces.len() - 1;
+    let segment = |(n, piece): (usize, &[u8])| {
+        let flags = if n == last { header.flags } else { Flags::ACK };
+        let seq = header.seq + (n * size) as u32;
+        Segment { header: Header { seq, flags, ..header }, payload: piece.to_vec() }
+    };
+    pieces.enumerate().map(segment).collect()
 }
 
-impl TapWriter for Wire {
-    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
-        let header_of = |seq, flags| Header {
-            source: 80,
-            destination: 1024,
-            seq,
-            ack: header.ack,
-            flags,
-            window: header.window,
-            mss: header.syn.map(|syn| syn.mss),
-            window_scale: header.syn.and_then(|syn| syn.window_scale),
-            sack_permitted: header.syn.is_some_and(|syn| syn.sack_permitted),
-        };
-        if payload.is_empty() {
-            self.sent
-                .push(Segment { header: header_of(header.seq, header.flags), payload: vec![] });
-        }
-        // Cut as the kernel would.
-        let pieces = payload.chunks(usize::from(segment_size));
-        let last = pieces.len().wrapping_sub(1);
-        for (n, piece) in pieces.enumerate() {
-            let seq = header.seq + (n * usize::from(segment_size)) as u32;
-            let flags = if n == last { header.flags } else { Flags::ACK };
-            self.sent.push(Segment { header: header_of(seq, flags), payload: piece.to_vec() });
-        }
-        true
-    }
+/// A header to write that says what `header` says.
+fn to_send(header: &Header) -> ToSend {
+    let Header { seq, ack, flags, window, .. } = *header;
+    let syn = flags.contains(Flags::SYN).then_some(SynOptions {
+        mss: header.mss.unwrap_or(536),
+        window_scale: header.window_scale,
+        sack_permitted: header.sack_permitted,
+    });
+    ToSend { seq, ack, flags, window, syn, sack: SackBlocks::NONE }
+}
 
-    fn frame_payload(&self, segment_size: u16) -> usize {
-        65_495 / usize::from(segment_size) * usize::from(segment_size)
-    }
+fn flow_key() -> FlowKey {
+    key(Protocol::Tcp, "192.0.2.7:1024", "198.51.100.1:80")
 }
 
 /// The namespace's TCP: go-back-N, a fixed time-out, no delayed acknowledgements.
@@ -380,16 +388,47 @@ impl Peer {
     }
 }
 
+/// Has a connection from outside come to a listener that leads to the peer.
+fn accept(rig: &mut Rig<HostEnd>) {
+    let rule = PortRange::new(1024, 1024).ok().and_then(|ports| {
+        let (transport, effort) = (Transport::Tcp, Effort::Explicit);
+        let (listen, interface, target) = (None, None, None);
+        let target_first = 1024;
+        ForwardRule::try_from(RawRule {
+            transport,
+            listen,
+            interface,
+            ports,
+            target,
+            target_first,
+            effort,
+        })
+        .ok()
+    });
+    let rules = Bounded::truncated(rule).0;
+    let (generation, direction) = (Generation(1), Direction::Inbound);
+    let table = ForwardTable { generation, direction, rules };
+    rig.message(PeerMessage::Forwards(Box::new(table)));
+    let listener = Rc::clone(&rig.stack.sockets().listeners[0].1);
+    let (local, peer) = (([203, 0, 113, 9], 1024).into(), flow_key().remote);
+    let connection = (fake::Socket::connected(local, peer).0, peer);
+    listener.borrow_mut().connections.push_back(connection);
+    let token = listener.borrow().token;
+    let Some(Token::Listener(index)) = token else { panic!("{token:?}") };
+    rig.stack.listener_event(index);
+    rig.stack.serve(rig.now);
+}
+
 struct World {
     scenario: Scenario,
     now: Instant,
     events: BTreeMap<(Instant, u64), Event>,
     count: u64,
     random: Random,
-    relay: Relay,
-    socket: Socket,
+    rig: Rig<HostEnd>,
+    flow: FlowId,
+    socket: Shared<Socket>,
     peer: Peer,
-    credit: CreditPool,
     highest_from_us: Option<Seq>,
     outcome: Outcome,
     gone: Option<Next>,
@@ -411,11 +450,6 @@ impl World {
             mss: Some(scenario.peer_mss),
             window_scale: scenario.peer_scales.then_some(0),
             sack_permitted: scenario.peer_knows_sack,
-        };
-        let iss = Seq::from(scenario.our_iss);
-        let connection = match scenario.opener {
-            Opener::Peer => Connection::from_syn(Instant::START, &syn, iss, OUR_MSS),
-            Opener::Us | Opener::Both => Connection::to_namespace(Instant::START, iss, OUR_MSS),
         };
         let later = scenario.upload_starts_after_download;
         let peer = Peer {
@@ -442,6 +476,7 @@ impl World {
         };
         let later = scenario.download_starts_after_upload;
         let mut socket = Socket {
+            resets: false,
             queue: if later { Vec::new() } else { scenario.download.clone() },
             ended: !later && scenario.stays_open.is_none() && scenario.receive_buffers.is_none(),
             buffered: 0,
@@ -464,11 +499,18 @@ impl World {
             largest_flight_of_ours: 0,
         };
         socket.arrive();
-        let mut relay = Relay::new(connection);
-        relay.connected();
-        if socket.ended {
-            relay.ended();
+        let socket = Rc::new(std::cell::RefCell::new(socket));
+        let mut rig = Rig::with(Nat::new(policy(Service::On), policy(Service::Off)), 4);
+        rig.mtu = Mtu::try_from(MTU).ok();
+        rig.has(&["192.0.2.7"], &[]);
+        rig.received();
+        rig.stack.sockets().isn = scenario.our_iss;
+        rig.stack.sockets().tcp.push_back(HostEnd(Rc::clone(&socket)));
+        match scenario.opener {
+            Opener::Peer => rig.frames(&[rig::segment(&flow_key(), &to_send(&syn), &[])]),
+            Opener::Us | Opener::Both => accept(&mut rig),
         }
+        let Some(flow) = rig.stack.flows().table.find(&flow_key()) else { panic!("no flow") };
         Self {
             random: Random(scenario.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             updates_to_lose: u32::from(scenario.window_update_is_lost),
@@ -476,10 +518,10 @@ impl World {
             now: Instant::START,
             events: BTreeMap::new(),
             count: 0,
-            relay,
+            rig,
+            flow,
             socket,
             peer,
-            credit: CreditPool::new(64 << 20, 256 << 20),
             highest_from_us: None,
             outcome,
             gone: None,
@@ -506,39 +548,42 @@ impl World {
         self.at(self.now + TRIP + late, deliver(segment));
     }
 
-    fn run_relay(&mut self, payload: &[u8]) {
-        if self.gone.is_some() {
-            return;
+    /// Has the stack take in that something happened to the host's socket.
+    fn socket_event(&mut self, readiness: Readiness) {
+        if self.gone.is_none() {
+            self.rig.now = self.now;
+            self.rig.stack.socket_event(self.now, self.flow, Side::Initiating, readiness);
         }
-        let mut wire = Wire { sent: Vec::new() };
-        let mut scratch = vec![0; 200_000];
-        let slices = [IoSlice::new(payload)];
-        let slices = if payload.is_empty() { &[][..] } else { &slices[..] };
-        let Self { now, relay, socket, credit, .. } = self;
-        let (tap, scratch) = (&mut wire, &mut scratch[..]);
-        let mut cx = Context { now: *now, quantum: QUANTUM, socket, tap, scratch, credit };
-        let mut outcome = relay.run(&mut cx, slices);
-        let mut event_wanted = outcome.facts.write_event_wanted;
-        while outcome.next == Next::More {
-            outcome = relay.run(&mut cx, &[]);
-            event_wanted |= outcome.facts.write_event_wanted;
+        self.settle();
+    }
+
+    /// Has the stack go on until it waits for something, and puts what it has sent on the link.
+    fn settle(&mut self) {
+        let stack = &mut self.rig.stack;
+        stack.serve(self.now);
+        while stack.is_busy() {
+            stack.tap_is_empty();
+            stack.serve(self.now);
         }
-        self.socket.wants_room |= event_wanted;
-        self.outcome.max_backlog = self.outcome.max_backlog.max(self.credit.backlog());
-        for segment in wire.sent {
+        self.socket.borrow_mut().wants_room |=
+            !std::mem::take(&mut stack.sockets().rearmed).is_empty();
+        let backlog = stack.flows().credit.backlog();
+        self.outcome.max_backlog = self.outcome.max_backlog.max(backlog);
+        let is_gone = stack.flows().table.get_mut(self.flow).is_none();
+        let deadline = stack.deadline();
+        for segment in self.rig.received().iter().flat_map(|frame| cut(frame)) {
             self.note_sent(&segment);
             self.transmit(segment, Event::ToPeer);
         }
-        match outcome.next {
-            Next::Over | Next::Reset => self.gone = Some(outcome.next),
-            Next::Wait | Next::More => {
-                if let Some(due) = outcome.deadline
-                    && self.armed != Some(due)
-                {
-                    self.armed = Some(due);
-                    self.at(due.max(self.now), Event::Deadline);
-                }
-            }
+        if is_gone && self.gone.is_none() {
+            let resets = self.socket.borrow().resets;
+            self.gone = Some(if resets { Next::Reset } else { Next::Over });
+        }
+        if let Some(due) = deadline
+            && self.armed != Some(due)
+        {
+            self.armed = Some(due);
+            self.at(due.max(self.now), Event::Deadline);
         }
     }
 
@@ -559,7 +604,10 @@ impl World {
 
     fn run(mut self) -> Outcome {
         let limit = self.scenario.stays_open.unwrap_or(END_OF_TIME);
-        self.run_relay(&[]);
+        if self.socket.borrow().ended {
+            self.socket_event(Readiness::ENDED);
+        }
+        self.settle();
         if self.scenario.opener == Opener::Both {
             let syn = self.peer.syn(Flags::SYN);
             self.put_on_link(vec![syn]);
@@ -567,7 +615,7 @@ impl World {
         self.at(Instant::START + Duration::from_millis(1), Event::Drain);
         while let Some(((when, _), event)) = self.events.pop_first() {
             if when > Instant::START + limit {
-                assert!(self.scenario.stays_open.is_some(), "stuck: {:?}", self.relay);
+                assert!(self.scenario.stays_open.is_some(), "stuck: {:?}", self.rig.stack);
                 break;
             }
             self.now = when;
@@ -582,8 +630,9 @@ impl World {
         self.outcome.retransmitted_by_peer = self.peer.retransmitted;
         if self.outcome.end == End::Orderly {
             assert!(self.peer.received == self.scenario.download, "download differs");
-            assert!(self.socket.received == self.scenario.upload, "upload differs");
-            assert_eq!(self.credit.backlog(), 0, "the backlog is released");
+            assert!(self.socket.borrow().received == self.scenario.upload, "upload differs");
+            let backlog = self.rig.stack.flows().credit.backlog();
+            assert_eq!(backlog, 0, "the backlog is released");
         }
         self.outcome
     }
@@ -595,14 +644,13 @@ impl World {
                 self.put_on_link(answers);
             }
             Event::ToUs(segment) => {
-                let Segment { header, payload } = segment;
                 if self.gone.is_none() {
-                    let noted = self.relay.segment(self.now, &header, &payload, &mut self.credit);
-                    match noted {
-                        Noted::Take(taken) => self.run_relay(&payload[taken]),
-                        Noted::NewConnection => self.run_relay(&[]),
-                    }
+                    self.rig.now = self.now;
+                    let header = to_send(&segment.header);
+                    let frame = rig::segment(&flow_key(), &header, &segment.payload);
+                    self.rig.frames(&[frame]);
                 }
+                self.settle();
             }
             Event::PeerTimeout => {
                 let segments = self.peer.timeout(self.now);
@@ -618,29 +666,33 @@ impl World {
                 }
             }
             Event::Drain => {
-                if self.gone.is_none() && self.socket.arrive() {
-                    self.relay.readable();
-                    if self.socket.arrived == self.socket.queue.len() {
-                        self.socket.ended = self.scenario.stays_open.is_none();
-                        self.relay.ended();
+                if self.gone.is_none() && self.socket.borrow_mut().arrive() {
+                    let mut readiness = Readiness::READABLE;
+                    {
+                        let mut socket = self.socket.borrow_mut();
+                        if socket.arrived == socket.queue.len() {
+                            socket.ended = self.scenario.stays_open.is_none();
+                            readiness = readiness.with(Readiness::ENDED, true);
+                        }
                     }
-                    self.run_relay(&[]);
+                    self.socket_event(readiness);
                 }
-                let socket = &mut self.socket;
-                socket.buffered -= socket.buffered.min(self.scenario.drain_per_ms);
-                // As the kernel: an event once half of what is queued would fit again.
-                if socket.wants_room && socket.size - socket.buffered >= socket.buffered / 2 {
-                    socket.wants_room = false;
-                    self.relay.writable();
-                    self.run_relay(&[]);
+                let has_room = {
+                    let mut socket = self.socket.borrow_mut();
+                    socket.buffered -= socket.buffered.min(self.scenario.drain_per_ms);
+                    // As the kernel: an event once half of what is queued would fit again.
+                    let has_room = socket.size - socket.buffered >= socket.buffered / 2;
+                    has_room && std::mem::take(&mut socket.wants_room)
+                };
+                if has_room {
+                    self.socket_event(Readiness::WRITABLE);
                 }
                 self.at(self.now + Duration::from_millis(1), Event::Drain);
             }
             Event::Deadline => {
-                if self.gone.is_none() {
-                    self.relay.tick(self.now);
-                    self.run_relay(&[]);
-                }
+                self.rig.now = self.now;
+                self.rig.stack.fire_timers(self.now);
+                self.settle();
             }
         }
     }
@@ -667,13 +719,15 @@ impl World {
             self.peer.paused = true;
             self.at(self.now + pause, Event::PeerReadsOn);
         }
-        if self.scenario.download_starts_after_upload && self.socket.shut_down {
+        if self.scenario.download_starts_after_upload && self.socket.borrow().shut_down {
             self.scenario.download_starts_after_upload = false;
-            self.socket.queue = self.scenario.download.clone();
-            self.socket.arrive();
-            self.socket.ended = true;
-            self.relay.ended();
-            self.run_relay(&[]);
+            {
+                let mut socket = self.socket.borrow_mut();
+                socket.queue = self.scenario.download.clone();
+                socket.arrive();
+                socket.ended = true;
+            }
+            self.socket_event(Readiness::READABLE.with(Readiness::ENDED, true));
         }
         if self.scenario.upload_starts_after_download && self.peer.fin_received {
             self.scenario.upload_starts_after_download = false;
