@@ -650,6 +650,9 @@ impl<'a> Confirmed<'a> {
                 let watched = progress.children.watch_resolvers(fd);
                 watched.map_err(system("watch resolv.conf"))?;
             }
+            if let Some(notice) = options.notice() {
+                progress.log.notice(notice);
+            }
             let pid = getpid();
             let readable = resolvers.readable();
             let readable: Vec<_> = readable.iter().map(AsFd::as_fd).collect();

@@ -18,7 +18,7 @@ use crate::target::Target;
 use nix::unistd::Pid;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
 use std::fmt::Write as _;
-use std::io::{Stderr, Write as _, stderr};
+use std::io::{IsTerminal as _, Stderr, Write as _, stderr};
 use std::time::{Duration, Instant};
 
 /// Most lines that a helper may have written in [`WINDOW`]. Chosen: far above what warnings need
@@ -175,6 +175,14 @@ impl Log {
         let Decision { write, .. } = self.datapath.take(Instant::now());
         if write {
             self.status(&format!("counters: {line}"));
+        }
+    }
+
+    /// Writes a line for a person: to standard error only if that is a terminal, whatever the level.
+    pub(crate) fn notice(&mut self, text: &str) {
+        let elapsed = self.start.elapsed();
+        if let Some(stderr) = self.stderr.as_mut().filter(|_| stderr().is_terminal()) {
+            stderr.write_line(self.level, elapsed, &format!("pasta: {text}\n"));
         }
     }
 

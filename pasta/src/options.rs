@@ -25,6 +25,10 @@ use std::path::PathBuf;
 /// Smallest MTU that IPv6 works with (RFC 8200, section 5).
 const MIN_IPV6_MTU: u16 = 1280;
 
+/// What a person is told who started without `--config-net`.
+const UNCONFIGURED: &str = "the interface in the namespace is not configured: start with \
+                            --config-net, or configure it from inside";
+
 /// One value for each address family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PerFamily<Four, Six> {
@@ -113,8 +117,19 @@ pub(crate) struct LogOptions {
     pub(crate) file: Option<PathBuf>,
     /// Its largest size, in octets.
     pub(crate) size: u64,
+    /// Whether a person at a terminal gets notices.
+    pub(crate) notices: Notices,
     /// The shortest time between two tables of counters (`--stats`), in seconds.
     pub(crate) stats: Option<NonZeroU32>,
+}
+
+/// Whether a person at a terminal gets notices, which are no warnings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notices {
+    /// They are shown.
+    Shown,
+    /// They are not (`-q`).
+    Hidden,
 }
 
 /// Files that are opened at start.
@@ -289,6 +304,14 @@ impl Options {
     /// Whether there is an interface in the namespace.
     pub(crate) fn tap(&self) -> TapUse {
         self.interface.tap
+    }
+
+    /// The notice for a person at a terminal, if there is one.
+    pub(crate) fn notice(&self) -> Option<&'static str> {
+        // A tap that was given belongs to somebody who knows.
+        let unconfigured = self.interface.tap == TapUse::Make
+            && self.interface.configure == Configure::LoopbackOnly;
+        (unconfigured && self.log.notices == Notices::Shown).then_some(UNCONFIGURED)
     }
 
     /// Whether the namespace is changed after start: then the monitor keeps `CAP_NET_ADMIN`.

@@ -11,7 +11,7 @@ use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use tests::harness::{self, Case};
-use tests::lab::pasta::Running;
+use tests::lab::pasta::{Pasta, Running};
 use tests::lab::{Lab, MONITOR, enter, process, wait};
 use tests::{Outcome, case, sys};
 
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         case!(lab, signals_reach_a_command_that_handles_them),
         case!(lab, interrupt_at_the_terminal_ends_the_command),
         case!(lab, interrupt_at_the_terminal_reaches_a_command_that_handles_it_and_nobody_else),
+        case!(lab, interface_left_alone_is_one_line_at_a_terminal_and_nowhere_else),
         case!(lab, nothing_is_left_when_the_command_has_ended),
         case!(lab, orphans_end_with_the_command),
         case!(lab, failed_start_leaves_nothing),
@@ -208,9 +209,9 @@ struct Window {
 }
 
 impl Window {
-    fn open(lab: &Lab, words: &[&str]) -> Outcome<Self> {
+    fn open(pasta: &Pasta<'_>, words: &[&str]) -> Outcome<Self> {
         let terminal = openpty(None, None)?;
-        let mut command = lab.pasta().configured().command(client(words));
+        let mut command = pasta.command(client(words));
         sys::attach_to_terminal(&mut command, &terminal.slave)?;
         let child = command.spawn()?;
         Ok(Self { child, keyboard: terminal.master.into(), screen: String::new() })
@@ -240,7 +241,7 @@ impl Window {
 }
 
 fn interrupt_at_the_terminal_ends_the_command(lab: &Lab) -> Outcome {
-    let mut window = Window::open(lab, &["hold"])?;
+    let mut window = Window::open(&lab.pasta().configured(), &["hold"])?;
     window.wait_for("holding")?;
 
     window.interrupt()?;
@@ -252,7 +253,7 @@ fn interrupt_at_the_terminal_ends_the_command(lab: &Lab) -> Outcome {
 fn interrupt_at_the_terminal_reaches_a_command_that_handles_it_and_nobody_else(
     lab: &Lab,
 ) -> Outcome {
-    let mut window = Window::open(lab, &["serve"])?;
+    let mut window = Window::open(&lab.pasta().configured(), &["serve"])?;
     window.wait_for("ready")?;
     window.keyboard.write_all(b"await-signal\n")?;
     window.wait_for("waiting")?;
@@ -265,6 +266,25 @@ fn interrupt_at_the_terminal_reaches_a_command_that_handles_it_and_nobody_else(
     window.wait_for("answered 1")?;
     window.keyboard.write_all(b"exit 9\n")?;
     assert_eq!(window.end()?, 9);
+    process::wait_until_none_left()
+}
+
+fn interface_left_alone_is_one_line_at_a_terminal_and_nowhere_else(lab: &Lab) -> Outcome {
+    let line = "pasta: the interface in the namespace is not configured";
+    let plain = lab.pasta();
+    for (pasta, lines) in
+        [(plain.clone(), 1), (plain.clone().with(["-q"]), 0), (plain.clone().configured(), 0)]
+    {
+        let mut window = Window::open(&pasta, &["hold"])?;
+        window.wait_for("holding")?;
+        assert_eq!(window.screen.matches(line).count(), lines, "{pasta:?}: {}", window.screen);
+        assert_eq!(window.screen.matches("pasta:").count(), lines, "{pasta:?}: {}", window.screen);
+        window.interrupt()?;
+        window.end()?;
+    }
+
+    let finished = plain.run(client(&["exit", "0"]))?.expect_code(0)?;
+    assert_eq!((finished.output, finished.errors), (Vec::new(), String::new()));
     process::wait_until_none_left()
 }
 

@@ -1,8 +1,8 @@
 //! Collects settings in their order, then checks them against each other.
 
 use super::{
-    Addresses, Families, Files, Interface, InvalidOptions, LogOptions, MIN_IPV6_MTU, Nat, Options,
-    PerFamily, Ports, SandboxReport, Services, refuse,
+    Addresses, Families, Files, Interface, InvalidOptions, LogOptions, MIN_IPV6_MTU, Nat, Notices,
+    Options, PerFamily, Ports, SandboxReport, Services, refuse,
 };
 use crate::cli::Setting;
 use crate::follow_options::{FollowOption, following};
@@ -252,6 +252,11 @@ impl LogBuilder {
             level: self.level.unwrap_or(default),
             file: self.file,
             size: self.size.unwrap_or(DEFAULT_LOG_SIZE),
+            notices: match self.level {
+                // `-q`: the level is not set to this in another way.
+                Some(LogLevel::Warn) => Notices::Hidden,
+                _ => Notices::Shown,
+            },
             stats: self.stats,
         })
     }

@@ -237,6 +237,17 @@ fn last_of_debug_and_quiet_wins() {
 }
 
 #[test]
+fn notice_is_for_whoever_gets_an_interface_that_is_not_configured() {
+    for line in ["pasta", "pasta ls", "pasta 12", "pasta -d --netns x", "pasta -q -d ls"] {
+        let notice = options(line).unwrap().notice().unwrap_or_default();
+        assert!(notice.contains("--config-net"), "{line}");
+    }
+    for line in ["--config-net", "-q", "-q 12", "--splice-only", "-F 3"] {
+        assert_eq!(options(&format!("pasta {line}")).unwrap().notice(), None, "{line}");
+    }
+}
+
+#[test]
 fn deprecated_option_is_accepted_with_a_warning() {
     let warnings = options("pasta -e --config-net").unwrap().warnings;
     assert_eq!(warnings, ["option '--stderr' is deprecated and has no effect"]);
