@@ -1,5 +1,7 @@
 //! The whole stack without a descriptor: how flows of every kind are opened, carried and ended.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which a failure ends")]
+
 mod fake;
 
 use fake::rig::{

@@ -336,13 +336,15 @@ mod tests {
         ports.iter().map(|port| (spec(*port), target(*port))).collect()
     }
 
-    fn socket() {}
+    /// Stands for a socket.
+    #[derive(Debug)]
+    struct Socket;
 
     #[test]
     fn what_stays_wanted_is_not_touched() {
         let mut listeners = Listeners::default();
-        let first = listeners.insert(spec(1), target(1), socket());
-        let second = listeners.insert(spec(2), target(2), socket());
+        let first = listeners.insert(spec(1), target(1), Socket);
+        let second = listeners.insert(spec(2), target(2), Socket);
         let difference = listeners.compare(Direction::Inbound, wanted(&[2, 3]));
         assert_eq!(difference.surplus, [first]);
         assert_eq!(difference.missing, [(spec(3), target(3))]);
@@ -354,7 +356,7 @@ mod tests {
     #[test]
     fn changed_goal_changes_the_listener_in_place() {
         let mut listeners = Listeners::default();
-        let id = listeners.insert(spec(1), target(1), socket());
+        let id = listeners.insert(spec(1), target(1), Socket);
         let moved = BTreeMap::from([(spec(1), target(80))]);
         assert_eq!(listeners.compare(Direction::Inbound, moved), Difference::default());
         assert_eq!(listeners.get(id).unwrap().target, target(80));
@@ -363,12 +365,12 @@ mod tests {
     #[test]
     fn old_name_does_not_find_the_next_listener_in_its_place() {
         let mut listeners = Listeners::default();
-        let id = listeners.insert(spec(1), target(1), socket());
+        let id = listeners.insert(spec(1), target(1), Socket);
         assert!(listeners.ours(Direction::Inbound).tcp.contains(1));
         assert!(listeners.remove(id).is_some());
         assert!(listeners.ours(Direction::Inbound).tcp.is_empty());
         let next = listeners.next_id();
-        assert_eq!(listeners.insert(spec(2), target(2), socket()), next);
+        assert_eq!(listeners.insert(spec(2), target(2), Socket), next);
         assert_eq!(next.index(), id.index());
         assert!(listeners.get(id).is_none() && listeners.remove(id).is_none());
         assert_eq!(listeners.by_index(id.index()), Some(next));
@@ -385,8 +387,8 @@ mod tests {
                 port: 53.try_into().unwrap(),
             })
         };
-        let first = listeners.insert(at("192.0.2.1"), target(53), socket());
-        let second = listeners.insert(at("192.0.2.2"), target(53), socket());
+        let first = listeners.insert(at("192.0.2.1"), target(53), Socket);
+        let second = listeners.insert(at("192.0.2.2"), target(53), Socket);
         listeners.remove(first);
         assert!(listeners.ours(Direction::Inbound).udp.contains(53));
         listeners.remove(second);

@@ -330,6 +330,9 @@ impl Splicing<Socket> for Pipe {
     }
 }
 
+/// What sees the frames to the namespace.
+pub type Hook = Box<dyn FnMut(&[IoSlice<'_>])>;
+
 /// The tap: frames to the namespace are kept, if that is wanted, or handed to a function.
 pub struct Tap {
     pub offloads: TapOffloads,
@@ -337,7 +340,7 @@ pub struct Tap {
     /// How many frames it does not take.
     pub refuses: usize,
     /// Sees each frame instead of its being kept.
-    pub hook: Option<Box<dyn FnMut(&[IoSlice<'_>])>>,
+    pub hook: Option<Hook>,
 }
 
 impl std::fmt::Debug for Tap {

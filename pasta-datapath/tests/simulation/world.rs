@@ -1,5 +1,6 @@
 //! The models: a namespace's TCP, the link, and a run of these with a host socket.
 
+mod peer;
 mod socket;
 
 use crate::fake::rig::{self, Rig, key, policy};
@@ -17,6 +18,7 @@ use pasta_ipc::forward::{
     Direction, Effort, ForwardRule, ForwardTable, PortRange, RawRule, Transport,
 };
 use pasta_ipc::types::{Bounded, Generation, Mtu, Service};
+use peer::{Peer, Segment};
 use socket::{HostEnd, Socket};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,7 +27,6 @@ use std::time::Duration;
 /// The tap's MTU: that of a large one, 65,520.
 const MTU: u16 = 65_520;
 const TRIP: Duration = Duration::from_micros(50);
-const PEER_RTO: Duration = Duration::from_millis(250);
 /// No scenario needs more virtual time; reaching it is a stuck flow.
 const END_OF_TIME: Duration = Duration::from_secs(3600);
 
@@ -158,13 +159,6 @@ impl Scenario {
     }
 }
 
-/// A segment on the link.
-#[derive(Clone, Debug)]
-struct Segment {
-    header: Header,
-    payload: Vec<u8>,
-}
-
 enum Event {
     ToPeer(Segment),
     ToUs(Segment),
@@ -209,183 +203,6 @@ fn to_send(header: &Header) -> ToSend {
 
 fn flow_key() -> FlowKey {
     key(Protocol::Tcp, "192.0.2.7:1024", "198.51.100.1:80")
-}
-
-/// The namespace's TCP: go-back-N, a fixed time-out, no delayed acknowledgements.
-struct Peer {
-    out: Vec<u8>,
-    iss: Seq,
-    acked: u32,
-    sent: u32,
-    highest_sent: u32,
-    window: u32,
-    scale: u8,
-    duplicates: u32,
-    expected: Option<Seq>,
-    received: Vec<u8>,
-    fin_received: bool,
-    fin_allowed: bool,
-    paused: bool,
-    mss: u16,
-    timer: Option<Instant>,
-    retransmitted: usize,
-    vanished: bool,
-    reset: bool,
-    /// Acknowledges something else than our SYN, once.
-    old_connection: bool,
-    /// Our SYN was answered by one of its own.
-    answered_syn: bool,
-}
-
-impl Peer {
-    /// Numbers on the wire count from the SYN; octet 0 has number iss + 1.
-    fn seq(&self, octets: u32) -> Seq {
-        self.iss + 1 + octets
-    }
-
-    fn len(&self) -> u32 {
-        self.out.len() as u32
-    }
-
-    fn is_done(&self) -> bool {
-        self.fin_received && self.acked == self.len() + 1
-    }
-
-    fn advertised(&self) -> u16 {
-        if self.paused { 0 } else { 60_000 }
-    }
-
-    fn ack(&self) -> Segment {
-        self.segment(self.seq(self.sent), Flags::ACK, &[])
-    }
-
-    fn segment(&self, seq: Seq, flags: Flags, payload: &[u8]) -> Segment {
-        let header = Header {
-            source: 1024,
-            destination: 80,
-            seq,
-            ack: self.expected.unwrap_or_default(),
-            flags,
-            window: self.advertised(),
-            mss: None,
-            window_scale: None,
-            sack_permitted: false,
-        };
-        Segment { header, payload: payload.to_vec() }
-    }
-
-    fn syn(&self, flags: Flags) -> Segment {
-        let mut syn = self.segment(self.iss, flags, &[]);
-        syn.header.mss = Some(self.mss);
-        syn.header.window_scale = Some(0);
-        syn
-    }
-
-    /// What the window and the data allow.
-    fn send(&mut self, now: Instant) -> Vec<Segment> {
-        let mut segments = Vec::new();
-        if self.expected.is_none() || self.vanished {
-            return segments;
-        }
-        let edge = self.acked + self.window;
-        while self.sent < self.len() && self.sent < edge {
-            let end = self.len().min(edge).min(self.sent + u32::from(self.mss));
-            let payload = &self.out[self.sent as usize..end as usize];
-            segments.push(self.segment(self.seq(self.sent), Flags::ACK, payload));
-            if self.sent < self.highest_sent {
-                self.retransmitted += 1;
-            }
-            self.sent = end;
-        }
-        if self.sent == self.len() && self.fin_allowed {
-            segments.push(self.segment(self.seq(self.sent), Flags::ACK.with(Flags::FIN), &[]));
-            self.sent += 1;
-        }
-        self.highest_sent = self.highest_sent.max(self.sent);
-        if self.sent > self.acked && self.timer.is_none() {
-            self.timer = Some(now + PEER_RTO);
-        }
-        segments
-    }
-
-    fn receive(&mut self, now: Instant, segment: &Segment) -> Vec<Segment> {
-        if self.vanished || self.reset {
-            return Vec::new();
-        }
-        let header = &segment.header;
-        if header.flags.contains(Flags::RST) {
-            // One for the old connection ends that.
-            self.reset = !std::mem::take(&mut self.old_connection);
-            return Vec::new();
-        }
-        let mut answers = Vec::new();
-        let first_syn = header.flags.contains(Flags::SYN) && !header.flags.contains(Flags::ACK);
-        if first_syn && self.old_connection {
-            return vec![self.segment(self.iss + 77, Flags::ACK, &[])];
-        }
-        if first_syn && self.expected.is_none_or(|expected| expected == header.seq + 1) {
-            self.expected = Some(header.seq + 1);
-            self.window = u32::from(header.window);
-            self.scale = header.window_scale.unwrap_or(0);
-            self.answered_syn = true;
-            return vec![self.syn(Flags::SYN.with(Flags::ACK))];
-        }
-        let Some(expected) = self.expected else {
-            if header.flags.contains(Flags::SYN) {
-                self.expected = Some(header.seq + 1);
-                self.window = u32::from(header.window);
-                self.timer = None;
-                self.scale = header.window_scale.unwrap_or(0);
-                answers.push(self.ack());
-                answers.extend(self.send(now));
-            }
-            return answers;
-        };
-        let occupies = segment.payload.len() as u32
-            + u32::from(header.flags.contains(Flags::FIN))
-            + u32::from(header.flags.contains(Flags::SYN));
-        if header.seq.before(expected) && occupies == 0 {
-            // A probe; RFC 9293 wants an answer.
-            answers.push(self.ack());
-        }
-        let acked = header.ack.distance_from(self.seq(0));
-        let window = u32::from(header.window) << self.scale;
-        if header.ack.after(self.seq(self.acked)) {
-            self.acked = acked;
-            self.sent = self.sent.max(acked);
-            self.duplicates = 0;
-            self.timer = (self.sent > self.acked).then_some(now + PEER_RTO);
-        } else if acked == self.acked && occupies == 0 && window == self.window && self.sent > acked
-        {
-            self.duplicates += 1;
-            if self.duplicates == 3 {
-                self.sent = self.acked;
-            }
-        }
-        self.window = window;
-        if occupies > 0 {
-            if header.seq == expected && !self.paused {
-                self.received.extend(&segment.payload);
-                self.fin_received |= header.flags.contains(Flags::FIN);
-                self.expected = Some(expected + occupies);
-            }
-            answers.push(self.ack());
-        }
-        answers.extend(self.send(now));
-        answers
-    }
-
-    fn timeout(&mut self, now: Instant) -> Vec<Segment> {
-        match self.timer {
-            Some(due) if due <= now && self.expected.is_some() => {
-                self.sent = self.acked;
-                self.timer = Some(now + PEER_RTO);
-                self.retransmitted += 1;
-                self.send(now)
-            }
-            _ => Vec::new(),
-        }
-    }
 }
 
 /// Has a connection from outside come to a listener that leads to the peer.
