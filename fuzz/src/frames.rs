@@ -4,7 +4,7 @@ use pasta_datapath::wire::checksum::{Sum, pseudo_header};
 use pasta_datapath::wire::ip::{
     PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4_header, ipv6_header,
 };
-use pasta_datapath::wire::vnet::{self, Segmentation, ToSend};
+use pasta_datapath::wire::vnet::{self, Network, Segmentation, ToSend};
 use pasta_datapath::wire::{arp, ethernet, icmp, udp};
 use pasta_ipc::types::MacAddr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,7 +32,8 @@ const EXTENSIONS: [u8; 16] = [60, 0, 5, 2, 0, 0, 1, 0, PROTOCOL_UDP, 0, 1, 4, 0,
 pub fn good() -> Vec<(&'static str, Vec<u8>)> {
     let solicitation = solicitation();
     let unfinished = |transport, checksum, headers, segmentation, ipv6| {
-        ToSend { transport, checksum, headers, segmentation, ipv6 }.octets()
+        let network = if ipv6 { Network::Ipv6 } else { Network::Ipv4 };
+        ToSend { transport, checksum, headers, segmentation, network }.octets()
     };
     let (v4, v6): ([IpAddr; 2], [IpAddr; 2]) =
         ([HERE.into(), THERE.into()], [HERE6.into(), THERE6.into()]);

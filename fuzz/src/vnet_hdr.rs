@@ -1,7 +1,7 @@
 //! The virtio-net header: any that the namespace may write, and any that we write.
 
 use crate::input::Input;
-use pasta_datapath::wire::vnet::{ChecksumState, Received, Segmentation, ToSend, split};
+use pasta_datapath::wire::vnet::{ChecksumState, Network, Received, Segmentation, ToSend, split};
 
 /// Reads `octets` as a frame, then as the fields of a header to write and read back.
 ///
@@ -23,8 +23,8 @@ pub fn check(octets: &[u8]) {
         (_, size) => Segmentation::Udp(size),
     };
     let (transport, checksum, headers) = (input.u16(), input.u16(), input.u16());
-    let ipv6 = input.bit();
-    let written = ToSend { transport, checksum, headers, segmentation, ipv6 }.octets();
+    let network = if input.bit() { Network::Ipv6 } else { Network::Ipv4 };
+    let written = ToSend { transport, checksum, headers, segmentation, network }.octets();
     let expected = Received { checksum: ChecksumState::Trusted, segmentation };
     assert_eq!(split(&written), Ok((expected, &[][..])));
 }

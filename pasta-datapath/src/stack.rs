@@ -20,6 +20,7 @@ use crate::flow::refuse::send_reset;
 use crate::flow::schedule::{Cause, Schedule};
 use crate::flow::tcp::connection::reset_for;
 use crate::flow::tcp::relay::Noted;
+use crate::flow::tcp::window::CreditQueue;
 use crate::flow::{Flow, FlowEvent, FlowId, FlowKey, Readiness, Side, TargetSocket};
 use crate::link::Link;
 use crate::link::classify::{Content, Frame, Framing, classify};
@@ -373,11 +374,14 @@ impl<S: Sockets> Stack<S> {
             let Some(id) = schedule.next_waiting() else { break };
             let Some(entry) = table.get_mut(id) else { continue };
             Schedule::served(&mut entry.scheduled);
-            credit.set_others_wait(false);
+            credit.set_queue(CreditQueue::Empty);
             self.parts.drive(now, id, FlowEvent::CreditFree);
         }
-        let waits = self.parts.flows.schedule.waiting() > 0;
-        self.parts.flows.credit.set_others_wait(waits);
+        let queue = match self.parts.flows.schedule.waiting() {
+            0 => CreditQueue::Empty,
+            _ => CreditQueue::Waiting,
+        };
+        self.parts.flows.credit.set_queue(queue);
     }
 
     fn opener(&mut self, now: Instant, mac: MacAddr) -> Opener<'_, S> {

@@ -5,7 +5,7 @@ use pasta_datapath::flow::tcp::connection::Connection;
 use pasta_datapath::flow::tcp::relay::{
     Context, Facts, HostSocket, Noted, QUANTUM, Relay, TapWriter,
 };
-use pasta_datapath::flow::tcp::window::CreditPool;
+use pasta_datapath::flow::tcp::window::{CreditPool, CreditQueue};
 use pasta_datapath::link::tx_window::WindowLimits;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
@@ -529,13 +529,13 @@ fn window_grows_in_turn_once_all_credit_is_lent() {
     let edge = |talk: &Talk| offset(talk.relay.connection().clone().receiver().edge());
     let first = edge(&talk);
     talk.credit.set_limits(WindowLimits { least: 0, most: 50_000, all: u64::from(first) });
-    talk.credit.set_others_wait(true);
+    talk.credit.set_queue(CreditQueue::Waiting);
 
     talk.receive(0, ACK, &vec![1; first as usize - 100]);
     assert!(talk.facts.credit_wanted);
     assert_eq!(edge(&talk), first, "others are first");
 
-    talk.credit.set_others_wait(false);
+    talk.credit.set_queue(CreditQueue::Empty);
     talk.relay.grow_window();
     let opened = talk.run(&[]);
     assert!(edge(&talk) > first && opened.len() == 1 && opened[0].0.window > 0);

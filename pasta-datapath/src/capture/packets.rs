@@ -191,7 +191,7 @@ fn finish(packet: &mut [u8], layout: Layout, part: Part) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::vnet::ToSend;
+    use crate::wire::vnet::{Network, ToSend};
 
     /// A frame with `payload`, whose transport checksum is still to be made.
     fn frame(ipv6: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
@@ -227,7 +227,9 @@ mod tests {
     }
 
     fn resolved(octets: &[u8], segmentation: Segmentation, ipv6: bool) -> Vec<Vec<u8>> {
-        let header = ToSend { transport: 0, checksum: 0, headers: 0, segmentation, ipv6 }.octets();
+        let network = if ipv6 { Network::Ipv6 } else { Network::Ipv4 };
+        let header =
+            ToSend { transport: 0, checksum: 0, headers: 0, segmentation, network }.octets();
         let mut packets = Vec::new();
         Resolver::default().resolve(
             &[IoSlice::new(&header), IoSlice::new(octets)],

@@ -3,7 +3,7 @@
 //! The reasoning behind the quanta is in `docs/decisions/0015-round-robin.md`.
 
 use super::tcp::relay::QUANTUM;
-use super::tcp::window::CreditPool;
+use super::tcp::window::{CreditPool, CreditQueue};
 use super::{FlowId, Next, Outcome};
 use crate::time::Instant;
 use std::collections::{BTreeSet, VecDeque};
@@ -184,7 +184,7 @@ impl Schedule {
         if outcome.facts.credit_wanted && !flow.waits {
             flow.waits = true;
             self.waiting.push_back(id);
-            credit.set_others_wait(true);
+            credit.set_queue(CreditQueue::Waiting);
         }
         if let Some(deadline) = outcome.deadline {
             self.arm(id, flow, deadline);

@@ -258,7 +258,14 @@ mod tests {
 
     fn to_finish() -> [u8; vnet::LEN] {
         let segmentation = Segmentation::None;
-        vnet::ToSend { transport: 34, checksum: 6, headers: 42, segmentation, ipv6: false }.octets()
+        vnet::ToSend {
+            transport: 34,
+            checksum: 6,
+            headers: 42,
+            segmentation,
+            network: vnet::Network::Ipv4,
+        }
+        .octets()
     }
 
     #[test]

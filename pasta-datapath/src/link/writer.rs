@@ -11,7 +11,7 @@ use crate::wire::ip::{
     IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4_header,
     ipv6_header,
 };
-use crate::wire::vnet::Segmentation;
+use crate::wire::vnet::{Network, Segmentation};
 use crate::wire::{ethernet, tcp, udp, vnet};
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, TapOffloads};
@@ -131,6 +131,10 @@ impl Path {
 
     fn is_ipv6(&self) -> bool {
         self.source.is_ipv6()
+    }
+
+    fn network(&self) -> Network {
+        if self.is_ipv6() { Network::Ipv6 } else { Network::Ipv4 }
     }
 
     fn network_len(&self) -> usize {
@@ -266,7 +270,7 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
                     checksum: checksum_offset,
                     headers: (offset + header_len) as u16,
                     segmentation,
-                    ipv6: path.is_ipv6(),
+                    network: path.network(),
                 };
                 head.push(&vnet.octets());
                 make(pseudo.folded())

@@ -72,6 +72,15 @@ pub fn split(octets: &[u8]) -> Result<(Received, &[u8]), Malformed> {
     Ok((Received { checksum, segmentation }, frame))
 }
 
+/// The network protocol of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
 /// What we ask of the kernel for a frame that we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToSend {
@@ -83,8 +92,8 @@ pub struct ToSend {
     pub headers: u16,
     /// Into what the frame is to be cut.
     pub segmentation: Segmentation,
-    /// Whether the network protocol is IPv6.
-    pub ipv6: bool,
+    /// The network protocol.
+    pub network: Network,
 }
 
 /// The header of a frame whose checksums are complete.
@@ -93,10 +102,10 @@ pub const COMPLETE: [u8; LEN] = [0; LEN];
 impl ToSend {
     /// The header's octets: the kernel is to finish the checksum and to cut the frame.
     pub fn octets(&self) -> [u8; LEN] {
-        let (gso_type, size) = match (self.segmentation, self.ipv6) {
+        let (gso_type, size) = match (self.segmentation, self.network) {
             (Segmentation::None, _) => (GSO_NONE, 0),
-            (Segmentation::Tcp(size), false) => (GSO_TCPV4, size),
-            (Segmentation::Tcp(size), true) => (GSO_TCPV6, size),
+            (Segmentation::Tcp(size), Network::Ipv4) => (GSO_TCPV4, size),
+            (Segmentation::Tcp(size), Network::Ipv6) => (GSO_TCPV6, size),
             (Segmentation::Udp(size), _) => (GSO_UDP_L4, size),
         };
         let [h0, h1] = self.headers.to_ne_bytes();
@@ -111,19 +120,19 @@ impl ToSend {
 mod tests {
     use super::*;
 
-    fn to_send(segmentation: Segmentation, ipv6: bool) -> ToSend {
-        ToSend { transport: 34, checksum: 16, headers: 54, segmentation, ipv6 }
+    fn to_send(segmentation: Segmentation, network: Network) -> ToSend {
+        ToSend { transport: 34, checksum: 16, headers: 54, segmentation, network }
     }
 
     #[test]
     fn what_we_write_reads_back() {
-        for (segmentation, ipv6) in [
-            (Segmentation::None, false),
-            (Segmentation::Tcp(1460), false),
-            (Segmentation::Tcp(1440), true),
-            (Segmentation::Udp(1200), true),
+        for (segmentation, network) in [
+            (Segmentation::None, Network::Ipv4),
+            (Segmentation::Tcp(1460), Network::Ipv4),
+            (Segmentation::Tcp(1440), Network::Ipv6),
+            (Segmentation::Udp(1200), Network::Ipv6),
         ] {
-            let octets = to_send(segmentation, ipv6).octets();
+            let octets = to_send(segmentation, network).octets();
             let (read, rest) = split(&octets).unwrap();
             assert_eq!(read, Received { checksum: ChecksumState::Trusted, segmentation });
             assert!(rest.is_empty());

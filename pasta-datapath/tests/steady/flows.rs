@@ -191,7 +191,7 @@ impl Steady {
             checksum: 16,
             headers: (HEADERS - vnet::LEN) as u16,
             segmentation: Segmentation::Tcp(MSS),
-            ipv6: false,
+            network: vnet::Network::Ipv4,
         };
         let mac = MacAddr::OURS_BY_DEFAULT;
         let len = (header_len + payload) as u16;

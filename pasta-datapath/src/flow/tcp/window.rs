@@ -28,7 +28,17 @@ pub struct CreditPool {
     epoch: u32,
     /// Frames received in this epoch.
     frames: u32,
-    others_wait: bool,
+    /// Whether flows wait for credit.
+    queue: CreditQueue,
+}
+
+/// The queue of flows that wait for window credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreditQueue {
+    /// Nobody waits.
+    Empty,
+    /// Who is in it goes first.
+    Waiting,
 }
 
 /// The window credit of one flow that it has not used yet.
@@ -53,7 +63,7 @@ impl CreditPool {
             credit_limit: u64::MAX,
             epoch: 0,
             frames: 0,
-            others_wait: false,
+            queue: CreditQueue::Empty,
         }
     }
 
@@ -72,9 +82,9 @@ impl CreditPool {
         self.most
     }
 
-    /// Notes whether other flows wait for credit, which then go first.
-    pub fn set_others_wait(&mut self, yes: bool) {
-        self.others_wait = yes;
+    /// Notes whether flows wait for credit, which then go first.
+    pub fn set_queue(&mut self, queue: CreditQueue) {
+        self.queue = queue;
     }
 
     /// Notes that a frame was read from the tap's queue. Once all that were in it have been read, unused
@@ -148,7 +158,7 @@ impl CreditPool {
 
     /// Whether a flow may have credit without waiting for its turn.
     pub fn may_lend(&self) -> bool {
-        self.has_credit() && !self.others_wait
+        self.has_credit() && self.queue == CreditQueue::Empty
     }
 
     /// Lends credit to a flow whose window has grown by `octets`.
@@ -224,7 +234,7 @@ mod tests {
         assert!(!credit.may_lend(), "what has expired is not repaid");
         credit.repay(&mut other, 1499);
         assert!(credit.may_lend());
-        credit.set_others_wait(true);
+        credit.set_queue(CreditQueue::Waiting);
         assert!(!credit.may_lend() && credit.has_credit());
     }
 
