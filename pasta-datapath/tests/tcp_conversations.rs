@@ -205,6 +205,21 @@ fn offset(seq: Seq) -> u32 {
 }
 
 #[test]
+fn end_of_the_stream_is_never_in_front_of_what_was_sent() {
+    let mut talk = Talk::open(true);
+    talk.socket.to_read = vec![7; 1000];
+    talk.relay.readable();
+    assert_eq!(talk.run(&[]).len(), 1);
+    // The retransmission finds the end, and a peek that is cut short.
+    talk.relay.ended();
+    talk.socket.mark = Some(100);
+    let sent = talk.wait(Duration::from_secs(2));
+    let sizes: Vec<_> = sent.iter().map(|(_, payload)| payload.len()).collect();
+    assert_eq!(sizes, [100]);
+    assert!(!sent[0].0.flags.contains(Flags::FIN));
+}
+
+#[test]
 fn segments_out_of_order_are_reported_in_sack_blocks_and_not_needed_again() {
     let octets: Vec<u8> = (0..250).collect();
     let mut talk = Talk::open(true);

@@ -1,7 +1,7 @@
 //! To the namespace: output of the socket's queue as far as the namespace's window and the quantum allow,
 //! retransmissions included, and FIN.
 
-use super::{Context, HostSocket, Relay, TapWriter};
+use super::{Context, HostSocket, ReceiveQueue, Relay, TapWriter};
 use crate::flow::Next;
 use crate::time::Instant;
 use std::io::{self, ErrorKind};
@@ -80,8 +80,13 @@ impl Relay {
             }
             let peeked = into.split_at(peeked.min(into.len())).0;
             let is_short = peeked.len() < wanted;
-            // All has been read and fits the window: what is left of the stream is its end.
-            let is_last = is_short && self.queue.ended && !self.queue.urgent && !self.queue.failed;
+            // All has been read and fits the window: what is left of the stream is its end. What was sent
+            // before is part of the stream, so a peek that ends in front of that was cut short.
+            let sender = self.connection.sender();
+            let end = sender.next() + u32::try_from(peeked.len()).unwrap_or(u32::MAX);
+            let is_cut = end.before(sender.highest());
+            let ReceiveQueue { ended, failed, urgent, .. } = self.queue;
+            let is_last = is_short && ended && !urgent && !failed && !is_cut;
             if !self.send_frames(now, peeked, is_last, *tap) {
                 // The tap is full; the retransmission timeout sends the rest at the latest.
                 return Ok(Next::Wait);
