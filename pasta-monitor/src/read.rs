@@ -1,4 +1,4 @@
-//! Dumps → [`HostView`] and [`NamespaceView`].
+//! Dumps → [`HostView`] and [`NamespaceReading`].
 
 use crate::desired::WantedAddress;
 use crate::host::{HostView, Routing};
