@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The namespace's IPv4 address in local mode.
-const LOCAL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
+pub(crate) const LOCAL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
 /// Length of its prefix: the whole link-local network (RFC 3927).
 const LOCAL_PREFIX: u8 = 16;
 /// The IPv4 gateway in local mode.

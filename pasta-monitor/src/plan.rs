@@ -11,7 +11,9 @@
 //! The tap is brought up once, with the first configuration. Afterwards that is the users' business:
 //! while they have it down, the plan is empty.
 
-use crate::desired::{Desired, WantedAddress, WantedRoute, is_neighbour, neighbourhood};
+use crate::desired::{
+    Desired, LOCAL_ADDRESS, WantedAddress, WantedRoute, is_neighbour, neighbourhood,
+};
 use crate::namespace::{NamespaceView, Owner};
 use crate::op::NamespaceOp;
 use crate::record::AddressGeneration;
@@ -109,7 +111,17 @@ fn addresses(desired: &Desired, namespace: &NamespaceView, plan: &mut Plan) {
     let surplus = namespace.our_addresses().filter(|ours| {
         !desired.addresses.iter().any(|it| same_object(it, ours) || exclude_each_other(it, ours))
     });
-    plan.removals.extend(surplus.map(NamespaceOp::RemoveAddress));
+    // While it is there, the kernel takes the address of local mode as source of new connections, which
+    // would be left without an address a moment later: it goes before the default route changes.
+    let replaced = |ours: &WantedAddress| {
+        let family = ours.prefix.family();
+        ours.prefix.address() == LOCAL_ADDRESS
+            && desired.addresses.iter().any(|it| it.prefix.family() == family)
+    };
+    for ours in surplus {
+        let ops = if replaced(&ours) { &mut plan.additions } else { &mut plan.removals };
+        ops.push(NamespaceOp::RemoveAddress(ours));
+    }
 }
 
 /// Whether both are the same but for being deprecated, which can be changed in place.
