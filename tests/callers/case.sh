@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Runs one case, inside of what enter.sh makes. Exit status 0: it passed.
+#
+#   case.sh CASE
+set -euo pipefail
+. "$(dirname "$0")/cases.sh"
+
+lab_up
+image_up
+"case_${1//-/_}"
