@@ -1,7 +1,10 @@
 //! The host's listeners of explicit port forwards: bound here, with the caller's rights, and sent to the
 //! datapath.
 //!
-//! A port that cannot be bound ends the start. The datapath itself binds the ports of best-effort rules.
+//! A port that cannot be bound ends the start, and one in use is tried again for a moment before: an engine
+//! that restarts a container unlinks its namespace and starts us for the next one at once, while the
+//! instance before us is about to close the same ports. The datapath itself binds the ports of best-effort
+//! rules.
 
 use nix::errno::Errno;
 use pasta_ipc::forward::{
@@ -12,6 +15,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long ports in use are tried again, all together. An instance that ends closes its listeners within
+/// some 20 ms on an idle machine.
+const IN_USE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Pause between two attempts.
+const IN_USE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Listeners, each with its address.
 #[derive(Debug, Default)]
@@ -64,6 +76,7 @@ impl BoundListeners {
     ) -> Result<Self, ListenError> {
         let families = SocketFamily::served(ipv4, ipv6);
         let mut listeners = Vec::new();
+        let deadline = Instant::now() + IN_USE_LIMIT;
         for rule in rules.iter().filter(|rule| rule.effort() == Effort::Explicit) {
             for port in rule.ports().iter().filter_map(NonZeroU16::new) {
                 let at = ListenerAddress {
@@ -72,7 +85,8 @@ impl BoundListeners {
                     interface: rule.interface().cloned(),
                     port,
                 };
-                let socket = at.open(families, free_bind).map_err(|errno| ListenError {
+                let opened = once_free(deadline, || at.open(families, free_bind));
+                let socket = opened.map_err(|errno| ListenError {
                     transport: at.transport,
                     address: at.address,
                     port: port.get(),
@@ -93,6 +107,19 @@ impl BoundListeners {
             let sockets = batch.iter().map(|(_, socket)| socket.as_fd()).collect();
             (Bounded::truncated(addresses).0, sockets)
         })
+    }
+}
+
+/// Opens a listener, and until `deadline` once more while its port is in use.
+fn once_free(
+    deadline: Instant,
+    open: impl Fn() -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    loop {
+        match open() {
+            Err(Errno::EADDRINUSE) if Instant::now() < deadline => thread::sleep(IN_USE_INTERVAL),
+            result => return result,
+        }
     }
 }
 
@@ -135,5 +162,19 @@ mod tests {
         let (addresses, sockets) = listeners.batches().next().unwrap();
         assert_eq!((addresses.as_slice().len(), sockets.len()), (1, 1));
         assert_eq!(addresses.as_slice()[0].port.get(), port);
+    }
+
+    #[test]
+    fn port_that_is_closed_a_moment_later_is_bound() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let closing = thread::spawn(move || {
+            thread::sleep(4 * IN_USE_INTERVAL);
+            drop(taken);
+        });
+        let rules = [rule(port, Effort::Explicit)];
+        let open = BoundListeners::open(&rules, Service::On, Service::On, FreeBind::Off);
+        closing.join().unwrap();
+        assert_eq!(open.unwrap().0.len(), 1);
     }
 }
