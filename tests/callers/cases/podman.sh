@@ -236,3 +236,23 @@ case_podman_fifty_in_parallel() {
     done | user xargs -P 10 -I NAME podman rm -f -t 0 NAME >/dev/null
     nothing_left
 }
+
+# As docs/podman.md has it: in a directory of the configuration, and not in the path.
+case_podman_helper_directory() {
+    host_online first
+    local directory
+    directory=$(dirname "$(command -v pasta)")
+    user mkdir -p /home/tester/.config/containers
+    user tee /home/tester/.config/containers/containers.conf >/dev/null <<END
+[engine]
+helper_binaries_dir = ["$directory", "/usr/libexec/podman", "/usr/lib/podman"]
+END
+    PATH=${PATH#/opt/pasta:}
+    has "^$directory/pasta\$" -- user env PATH="$PATH" podman info --format '{{.Host.Pasta.Executable}}'
+    user podman network create net1 >/dev/null
+    user env PATH="$PATH" podman run -d --name c --network net1 "$IMAGE" sh -c "$SERVER" >/dev/null
+    program_is_ours
+    within 5 echoes podman_inside -- "TCP4:$FAR4:$REMOTE_PORT"
+    podman_stop
+    nothing_left
+}
