@@ -71,6 +71,8 @@ _pasta_options='
     --stats
     -p --pcap
     -e --stderr
+    --explain
+    --json
     --sandbox-report
 '
 

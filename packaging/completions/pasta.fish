@@ -71,6 +71,8 @@ set -g __pasta_options \
     stats= \
     p/pcap= \
     e/stderr \
+    explain \
+    json \
     sandbox-report
 
 # Prints COMMAND and its arguments as they are so far; fails while there are only options.
@@ -166,4 +168,6 @@ complete -c pasta -n __pasta_has_no_command -l log-size -d 'Size at which the ol
 complete -c pasta -n __pasta_has_no_command -l stats -d 'Print event counters, at most this often; in the foreground only' -x
 complete -c pasta -n __pasta_has_no_command -s p -l pcap -d 'Write the namespace\'s frames to this file, for tcpdump or Wireshark' -r -F
 complete -c pasta -n __pasta_has_no_command -s e -l stderr -d 'Deprecated, without effect'
+complete -c pasta -n __pasta_has_no_command -l explain -d 'Print what would be done with these options on this host, and do nothing'
+complete -c pasta -n __pasta_has_no_command -l json -d 'With --explain: print it as JSON'
 complete -c pasta -n __pasta_has_no_command -l sandbox-report -d 'Print the privileges that each process has left, before COMMAND starts'

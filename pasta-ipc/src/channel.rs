@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn other_version_is_named_in_the_violation() {
-        let error = expect_hello(Some(Hello { version: 9 })).unwrap_err();
-        assert!(error.to_string().contains("protocol 9"));
+        let version = PROTOCOL_VERSION + 1;
+        let error = expect_hello(Some(Hello { version })).unwrap_err();
+        assert!(error.to_string().contains(&format!("protocol {version}")));
     }
 }

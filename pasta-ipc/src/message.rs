@@ -8,15 +8,15 @@ use crate::forward::{
     Refusal, RequestId, SocketCount, SocketKind, Watched,
 };
 use crate::types::{
-    AuditReport, Bounded, Captured, DatapathStart, LogRecord, MonitorStart, NeighbourSnapshot,
-    NetworkSnapshot, ResolverSnapshot, RootFallback, TapInfo, Text, UserId,
+    AuditReport, Bounded, Captured, DatapathStart, Explanation, LogRecord, MonitorStart,
+    NeighbourSnapshot, NetworkSnapshot, ResolverSnapshot, RootFallback, TapInfo, Text, UserId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 8;
+pub const PROTOCOL_VERSION: u16 = 9;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -60,6 +60,9 @@ pub enum SupervisorToMonitor {
     /// Asks to read host and namespace again, and to put right what is not as it should be. At any
     /// time after `Start`.
     ResyncWanted,
+    /// Asks what `Start` would lead to. Once, after `Hello`, instead of `Start`; the process ends.
+    /// Descriptor: the host rtnetlink socket for dumps.
+    Explain(Box<MonitorStart>),
 }
 
 /// What the monitor may say to the supervisor.
@@ -78,6 +81,8 @@ pub enum MonitorToSupervisor {
     Failed(Text<1024>),
     /// How things stand, in lines for the log. Once for each `StatusWanted`.
     Status(Box<Bounded<Text<240>, 64>>),
+    /// What would be done. Once, after `Explain`; the process ends.
+    Explained(Box<Explanation>),
 }
 
 /// What the supervisor may say to the datapath.
@@ -280,6 +285,7 @@ impl Message for SupervisorToMonitor {
     fn descriptors(&self) -> usize {
         match self {
             Self::Start(start) => 4 + usize::from(start.ports.host == Watched::Yes),
+            Self::Explain(_) => 1,
             Self::Hello(_) | Self::Shutdown | Self::StatusWanted | Self::ResyncWanted => 0,
         }
     }

@@ -4,11 +4,15 @@
 //! `usize` and no `char`; every list has its own bound.
 
 mod bounded;
+mod explanation;
 mod link;
 mod net;
 mod services;
 
 pub use bounded::{Bounded, Completeness, Text, TooMany};
+pub use explanation::{
+    ExplainedRoute, ExplainedTemplate, Explanation, FamilyExplanation, PrefixText,
+};
 pub use link::{IfName, InvalidIfName, InvalidMac, InvalidMtu, MacAddr, Mtu, TAP_QUEUE_FRAMES};
 pub use net::{Address, Family, InvalidPrefix, Ipv4Net, Ipv6Net, Prefix};
 pub use services::{

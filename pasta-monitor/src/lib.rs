@@ -43,6 +43,7 @@ pub mod candidate;
 pub mod change;
 pub mod decode;
 pub mod desired;
+pub mod explain;
 pub mod filter;
 pub mod host;
 pub mod interest;

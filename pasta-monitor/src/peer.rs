@@ -21,7 +21,7 @@ pub enum SupervisorPhase {
     Starting,
     /// `Start` was received.
     Serving,
-    /// `Shutdown` was received.
+    /// `Shutdown` or `Explain` was received.
     Ending,
 }
 
@@ -83,7 +83,7 @@ impl SupervisorPhase {
         match (self, message) {
             (Self::Handshake, M::Hello(hello)) => checked_hello(*hello, Self::Starting),
             (Self::Starting, M::Start(_)) => Ok(Self::Serving),
-            (Self::Serving, M::Shutdown) => Ok(Self::Ending),
+            (Self::Serving, M::Shutdown) | (Self::Starting, M::Explain(_)) => Ok(Self::Ending),
             (Self::Serving, M::StatusWanted | M::ResyncWanted) => Ok(Self::Serving),
             (phase, message) => Err(Unexpected::Untimely {
                 message: match message {
@@ -92,6 +92,7 @@ impl SupervisorPhase {
                     M::Shutdown => "Shutdown",
                     M::StatusWanted => "StatusWanted",
                     M::ResyncWanted => "ResyncWanted",
+                    M::Explain(_) => "Explain",
                 },
                 phase: match phase {
                     Self::Handshake => "waiting for Hello",
@@ -218,6 +219,16 @@ mod tests {
                     assert!(next.is_err(), "{message:?} in {phase:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn explain_takes_the_place_of_start_and_is_the_last() {
+        use SupervisorPhase as P;
+        let explain = SupervisorToMonitor::Explain(Box::new(plain_start()));
+        assert_eq!(P::Starting.after(&explain), Ok(P::Ending));
+        for phase in [P::Handshake, P::Serving, P::Ending] {
+            assert!(phase.after(&explain).is_err(), "{phase:?}");
         }
     }
 

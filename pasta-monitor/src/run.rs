@@ -40,6 +40,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 mod error;
+mod explain;
 mod follow;
 mod ports;
 mod publisher;
@@ -57,6 +58,14 @@ struct Start {
     host_sockets: Option<OwnedFd>,
 }
 
+/// What the supervisor asks for at the start.
+enum Request {
+    /// To configure and follow a namespace.
+    Start(Start),
+    /// To say what that would come to; with the socket for dumps of the host.
+    Explain(Box<MonitorStart>, OwnedFd),
+}
+
 /// Runs until the supervisor asks us to end, or is gone.
 pub(crate) fn run(
     supervisor: &ToSupervisor,
@@ -66,7 +75,13 @@ pub(crate) fn run(
     // A peer that is gone shows when we wait for it.
     let _ = supervisor.send(&MonitorToSupervisor::Hello(Hello::OURS));
     let _ = datapath.send(&MonitorToDatapath::Hello(Hello::OURS));
-    let Some(start) = wait_for_start(supervisor)? else { return Ok(()) };
+    let start = match wait_for_start(supervisor)? {
+        Some(Request::Start(start)) => start,
+        Some(Request::Explain(what, host_dumps)) => {
+            return explain::run(&what, host_dumps, supervisor, log);
+        }
+        None => return Ok(()),
+    };
     log.set_level(start.what.log_level);
     let policy = Policy::from(&*start.what);
 
@@ -129,8 +144,8 @@ pub(crate) fn run(
     })
 }
 
-/// Waits for `Hello` and `Start`; `None` if the supervisor is gone. Nothing runs yet, so this blocks.
-fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Start>, RunError> {
+/// Waits for `Hello` and `Start` or `Explain`; `None` if the supervisor is gone. Nothing runs yet, so this blocks.
+fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Request>, RunError> {
     let mut phase = SupervisorPhase::Handshake;
     loop {
         let mut received = match supervisor.receive() {
@@ -146,6 +161,12 @@ fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Start>, RunError> 
             Err(error) => return Err(error.into()),
         };
         phase = phase.after(&received.message)?;
+        if let SupervisorToMonitor::Explain(what) = received.message {
+            let Some(host_dumps) = received.fds.pop() else {
+                return Err(RunError::Violation("Explain without its descriptor".into()));
+            };
+            return Ok(Some(Request::Explain(what, host_dumps)));
+        }
         if let SupervisorToMonitor::Start(what) = received.message {
             // The channel has checked that there are four, or five where the host's ports are watched.
             let mut fds = received.fds.drain(..);
@@ -154,14 +175,14 @@ fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Start>, RunError> 
             else {
                 return Err(RunError::Violation("Start without its descriptors".into()));
             };
-            return Ok(Some(Start {
+            return Ok(Some(Request::Start(Start {
                 what,
                 user_namespace,
                 net_namespace,
                 host_events,
                 host_dumps,
                 host_sockets: fds.next(),
-            }));
+            })));
         }
     }
 }
@@ -211,12 +232,7 @@ async fn configure(
     let namespace_events =
         subscribe(prepared.namespace_events, ("namespace", &watch::NAMESPACE), log);
     let host = Netlink::start(prepared.host_dumps);
-    let reading = read::host(&host, &HostView::default(), log).await;
-    if let Some(failure) = &reading.failure {
-        log.warn(failure);
-    }
-    let state = State::start(policy, reading.view);
-    check_template(&state, log)?;
+    let state = read_host(&host, policy, log).await?;
 
     let policy = state.policy();
     let name = tap_name(policy, &state.bindings());
@@ -245,6 +261,17 @@ async fn configure(
     let mut follower = Follower::new(state, host, namespace, mac, subscriptions, clock);
     follower.start(datapath, log).await?;
     Ok(Some(follower))
+}
+
+/// Reads the host for the first time.
+async fn read_host(host: &Netlink, policy: Policy, log: &Log) -> Result<State, RunError> {
+    let reading = read::host(host, &HostView::default(), log).await;
+    if let Some(failure) = &reading.failure {
+        log.warn(failure);
+    }
+    let state = State::start(policy, reading.view);
+    check_template(&state, log)?;
+    Ok(state)
 }
 
 /// Subscribes to what changes on one side. That it cannot be is no reason not to work.
@@ -377,6 +404,7 @@ async fn serve(
                         // The phase has it.
                         SupervisorToMonitor::Hello(_)
                         | SupervisorToMonitor::Start(_)
+                        | SupervisorToMonitor::Explain(_)
                         | SupervisorToMonitor::Shutdown => {}
                     }
                 }

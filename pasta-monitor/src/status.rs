@@ -106,7 +106,8 @@ pub fn lines(state: &State, facts: &Facts) -> Vec<String> {
     lines.push(of_monitor(facts));
     lines.push(of_policy(state.policy()));
     for family in Family::BOTH.into_iter().filter(|it| state.policy().serves(*it)) {
-        lines.push(of_candidates(state.host(), state.policy(), family));
+        let candidates = candidates_of(state.host(), state.policy(), family);
+        lines.push(format!("candidates {family}: {candidates}"));
     }
     lines
 }
@@ -222,7 +223,8 @@ fn of_policy(policy: &Policy) -> String {
     )
 }
 
-fn of_candidates(host: &HostView, policy: &Policy, family: Family) -> String {
+/// Which links could be the template of `family`, and why the others could not.
+pub fn candidates_of(host: &HostView, policy: &Policy, family: Family) -> String {
     let found = candidates(host, policy, family);
     let name = |link: &Link| format!("{}({})", link.name, link.index);
     let eligible = found.iter().map(|it| format!("{} {}", name(it.link), it.rank));
@@ -230,7 +232,7 @@ fn of_candidates(host: &HostView, policy: &Policy, family: Family) -> String {
     let others = host.links.values().filter(|link| !link.loopback && !is_found(link));
     let others = others.map(|it| format!("{} {}", name(it), why_not(host, policy, family, it)));
     let (eligible, others) = (some_of(eligible), some_of(others));
-    format!("candidates {family}: {eligible}; not: {others}")
+    format!("{eligible}; not: {others}")
 }
 
 /// The first of a list, and how many more there are.

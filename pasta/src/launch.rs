@@ -388,6 +388,8 @@ impl Progress<'_> {
                 MonitorToSupervisor::Status(lines) => {
                     lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
                 }
+                // `children` refuses it: nobody asked.
+                MonitorToSupervisor::Explained(_) => {}
                 MonitorToSupervisor::Failed(why) => {
                     return Err(LaunchError::Reported(why.to_string()));
                 }

@@ -10,6 +10,7 @@ mod children;
 mod cli;
 mod deferred_close;
 mod existing;
+mod explain;
 mod follow_options;
 mod given_tap;
 mod helpers;
@@ -74,12 +75,7 @@ fn run_with(inherited: &InheritedState) -> i32 {
     let name = name.to_string_lossy();
     let options = match cli::parse(std::env::args_os()) {
         Ok(line) => Options::from_line(line, std::env::var_os("SHELL")),
-        Err(Stop::Answer(text)) => {
-            let mut out = std::io::stdout();
-            // A closed pipe is not an error.
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            return 0;
-        }
+        Err(Stop::Answer(text)) => return answer(&text),
         Err(Stop::Refused(text)) => {
             emit(&text);
             return FAILED;
@@ -99,6 +95,16 @@ fn run_with(inherited: &InheritedState) -> i32 {
         Ok(tap) => tap,
         Err(error) => return not_hardened(&error),
     };
+    if let Some(format) = options.explain {
+        let mut log = Log::new(options.log.level);
+        return match explain::run(&options, format, &mut log) {
+            Ok(text) => answer(&text),
+            Err(error) => {
+                log.error(&with_causes(&error));
+                FAILED
+            }
+        };
+    }
     let caller = match &options.target {
         Target::Existing(existing) if existing.ground == Ground::Background => {
             match background::split() {
@@ -130,6 +136,14 @@ fn run_with(inherited: &InheritedState) -> i32 {
             FAILED
         }
     }
+}
+
+/// Writes to standard output what was asked for.
+fn answer(text: &str) -> i32 {
+    let mut out = std::io::stdout();
+    // A closed pipe is not an error.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    0
 }
 
 fn run(

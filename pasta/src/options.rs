@@ -25,7 +25,7 @@ use std::path::PathBuf;
 /// Smallest MTU that IPv6 works with (RFC 8200, section 5).
 const MIN_IPV6_MTU: u16 = 1280;
 
-/// What a person is told who started without `--config-net`.
+/// The notice for a person who started without `--config-net`.
 const UNCONFIGURED: &str = "the interface in the namespace is not configured: start with \
                             --config-net, or configure it from inside";
 
@@ -85,6 +85,15 @@ pub(crate) enum SandboxReport {
     CheckOnly,
 }
 
+/// How `--explain` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExplainFormat {
+    /// For people.
+    Text,
+    /// For programs (`--json`).
+    Json,
+}
+
 /// The options of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -98,6 +107,8 @@ pub(crate) struct Options {
     pub(crate) files: Files,
     /// `--sandbox-report`
     pub(crate) sandbox_report: SandboxReport,
+    /// Whether only what would be done is printed (`--explain`).
+    pub(crate) explain: Option<ExplainFormat>,
     /// Warnings, one line each.
     pub(crate) warnings: Vec<String>,
     families: Families,

@@ -50,6 +50,8 @@ enum Step {
     Text,
     /// A status without a request.
     Status,
+    /// An explanation: `Explain` is never sent beside `Start`.
+    Explanation,
 }
 
 impl Handshake {
@@ -79,6 +81,7 @@ impl Handshake {
                 Step::Text
             }
             MonitorToSupervisor::Status(_) => Step::Status,
+            MonitorToSupervisor::Explained(_) => Step::Explanation,
         };
         let before_ready = match self.start {
             Start::Sent(TapUse::None | TapUse::Given) => Phase::Hello,
@@ -128,7 +131,10 @@ impl Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::types::{AuditReport, LogLevel, LogRecord, MacAddr, TapInfo, TapOffloads, Text};
+    use pasta_ipc::types::{
+        AuditReport, Bounded, Explanation, FamilyExplanation, FamilyState, LogLevel, LogRecord,
+        MacAddr, TapInfo, TapOffloads, Text,
+    };
 
     fn tap() -> MonitorToSupervisor {
         MonitorToSupervisor::TapReady(TapInfo {
@@ -174,6 +180,31 @@ mod tests {
         assert!(handshake.monitor(&status).is_ok());
         assert!(handshake.monitor(&status).is_ok());
         assert!(handshake.monitor(&status).is_err());
+    }
+
+    #[test]
+    fn explanation_is_no_answer_to_start() {
+        let none = FamilyExplanation {
+            state: FamilyState::Off,
+            template: None,
+            candidates: Text::default(),
+            addresses: Bounded::default(),
+            gateway: None,
+            routes: Bounded::default(),
+            more_routes: 0,
+        };
+        let explained = MonitorToSupervisor::Explained(Box::new(Explanation {
+            tap_name: "tap0".to_owned().try_into().unwrap(),
+            mtu: None,
+            ipv4: none.clone(),
+            ipv6: none,
+            left_out: 0,
+        }));
+        let mut handshake = Handshake::default();
+        handshake.monitor(&HELLO).unwrap();
+        assert!(handshake.monitor(&explained).is_err());
+        handshake.started(TapUse::None);
+        assert!(handshake.monitor(&explained).is_err());
     }
 
     #[test]

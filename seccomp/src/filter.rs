@@ -23,6 +23,16 @@ fn program(role: Role) -> &'static [sock_filter] {
     }
 }
 
+/// The system calls that each filter allows, a line for each; `tests/confinement/` compares them with what
+/// the kernel lets pass.
+const REACH: &str = include_str!(concat!("../policies/", env!("PASTA_TARGET_ARCH"), "/reach.txt"));
+
+/// How many system calls `role` may make once it is confined.
+pub fn allowed_calls(role: Role) -> usize {
+    let role = role.to_string();
+    REACH.lines().filter(|line| line.split(' ').next() == Some(role.as_str())).count()
+}
+
 /// Installs the filter of `role` on every thread, for good. Sets `no_new_privs`.
 ///
 /// # Errors
@@ -41,6 +51,13 @@ mod tests {
         for role in [Role::Supervisor, Role::Monitor, Role::Datapath] {
             let len = program(role).len();
             assert!((50..1000).contains(&len), "{role}: {len}");
+        }
+    }
+
+    #[test]
+    fn every_role_has_calls() {
+        for role in [Role::Supervisor, Role::Monitor, Role::Datapath] {
+            assert!((20..100).contains(&allowed_calls(role)), "{role}");
         }
     }
 

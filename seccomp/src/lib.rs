@@ -45,6 +45,7 @@ mod sys;
 
 pub use audit::{AuditError, UserNamespace, audit_from_outside};
 pub use caps::{DropError, Keep, become_user, become_user_to_enter};
+pub use filter::allowed_calls;
 pub use namespaces::{IsolateError, isolate_datapath, isolate_monitor};
 pub use root::RootError;
 

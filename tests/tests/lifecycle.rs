@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         case!(lab, failed_start_leaves_nothing),
         case!(lab, status_tells_what_the_start_waits_for),
         case!(lab, version_and_help_are_printed_without_a_network),
+        case!(lab, explanation_is_what_a_start_does_and_does_nothing),
         case!(lab, unknown_option_is_named),
         case!(lab, quiet_run_says_nothing),
         case!(lab, two_instances_do_not_disturb_each_other),
@@ -356,6 +357,34 @@ fn version_and_help_are_printed_without_a_network(lab: &Lab) -> Outcome {
     let text = help.output.join("\n");
     assert!(text.contains("--config-net") && text.contains("--map-host-loopback"), "{text}");
     Ok(())
+}
+
+fn explanation_is_what_a_start_does_and_does_nothing(lab: &Lab) -> Outcome {
+    let options = ["--explain", "-t", "8080:80", "-a", "192.0.2.99/24"];
+    let explained = lab.pasta().configured().with(options);
+
+    let text = explained.run(client(&["exit", "7"]))?.expect_code(0)?.output.join("\n");
+
+    let squeezed: Vec<_> =
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for wanted in [
+        "command lab-client exit 7",
+        "state bound",
+        "addresses 192.0.2.99/24",
+        "capabilities CAP_NET_ADMIN",
+        "to namespace transport TCP, ports 8080, to port 80, open always",
+    ] {
+        assert!(squeezed.iter().any(|line| line == wanted), "no {wanted:?} in {text}");
+    }
+    process::wait_until_none_left()?;
+
+    // Without a network, a tap, or a namespace that exists; nothing is attached to.
+    lab.remove_uplink()?;
+    let json = lab.pasta().with(["--explain", "--json", "--netns", "/nowhere"]);
+    let json = json.run([""; 0])?.expect_code(0)?.output.join("\n");
+    assert!(json.contains("cannot open namespace /nowhere: No such file or directory"), "{json}");
+    assert!(json.starts_with("{\"target\":{") && json.contains("\"state\":\"local\""), "{json}");
+    process::wait_until_none_left()
 }
 
 fn unknown_option_is_named(lab: &Lab) -> Outcome {

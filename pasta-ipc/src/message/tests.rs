@@ -208,6 +208,8 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(MonitorToDatapath::Neighbours(Box::new(full)));
     round_trip(SupervisorToMonitor::StatusWanted);
     round_trip(SupervisorToMonitor::ResyncWanted);
+    round_trip(SupervisorToMonitor::Explain(Box::new(monitor_start())));
+    round_trip(MonitorToSupervisor::Explained(Box::new(full_explanation())));
     round_trip(MonitorToSupervisor::Hello(hello));
     round_trip(MonitorToSupervisor::TapReady(tap()));
     round_trip(MonitorToSupervisor::Ready(Box::new(audit())));
@@ -241,6 +243,34 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(IsolationToSupervisor::Successor(ProcessId::try_from(i32::MAX).unwrap()));
 }
 
+/// As large as it can be.
+fn full_explanation() -> Explanation {
+    let address = IpAddr::V6(Ipv6Addr::from(u128::MAX));
+    let prefix = || PrefixText::truncated(&"f".repeat(100));
+    let route =
+        || ExplainedRoute { destination: prefix(), gateway: Some(address), metric: u32::MAX };
+    let family = FamilyExplanation {
+        state: FamilyState::Bound,
+        template: Some(ExplainedTemplate {
+            name: Text::truncated("interface-name0"),
+            index: u32::MAX,
+            primary: address,
+        }),
+        candidates: Text::truncated(&"x".repeat(300)),
+        addresses: Bounded::truncated((0..100).map(|_| prefix())).0,
+        gateway: Some(address),
+        routes: Bounded::truncated((0..200).map(|_| route())).0,
+        more_routes: u32::MAX,
+    };
+    Explanation {
+        tap_name: name("interface-name0"),
+        mtu: Some(Mtu::DEFAULT),
+        ipv4: family.clone(),
+        ipv6: family,
+        left_out: u32::MAX,
+    }
+}
+
 fn socket_kind() -> SocketKind {
     SocketKind { ipv6: true, transport: Transport::Udp }
 }
@@ -254,10 +284,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 8);
+    assert_eq!(PROTOCOL_VERSION, 9);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0008");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0008");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0009");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0009");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -284,6 +314,29 @@ fn encodings_are_frozen() {
     let (lines, _) = Bounded::truncated([Text::truncated("one"), Text::truncated("")]);
     let status = MonitorToSupervisor::Status(Box::new(lines));
     assert_eq!(hex(&octets_of(&status)), "0502036f6e6500");
+    let explain = octets_of(&SupervisorToMonitor::Explain(Box::new(monitor_start())));
+    let start = octets_of(&SupervisorToMonitor::Start(Box::new(monitor_start())));
+    assert_eq!((explain[0], &explain[1..]), (5, &start[1..]));
+    let family = |routes| FamilyExplanation {
+        state: FamilyState::Local,
+        template: None,
+        candidates: Text::truncated("none"),
+        addresses: Bounded::truncated([Text::truncated("a/8")]).0,
+        gateway: Some([192, 0, 2, 1].into()),
+        routes: Bounded::truncated(routes).0,
+        more_routes: 3,
+    };
+    let route = ExplainedRoute { destination: Text::truncated("b/16"), gateway: None, metric: 100 };
+    let explained = MonitorToSupervisor::Explained(Box::new(Explanation {
+        tap_name: name("tap0"),
+        mtu: None,
+        ipv4: family(vec![route]),
+        ipv6: family(Vec::new()),
+        left_out: 2,
+    }));
+    let v4 = "0100046e6f6e650103612f380100c00002010104622f3136006403";
+    let v6 = "0100046e6f6e650103612f380100c00002010003";
+    assert_eq!(hex(&octets_of(&explained)), "06047461703000".to_owned() + v4 + v6 + "02");
     let entry = NeighbourEntry { address: [192, 0, 2, 1].into(), mac: mac() };
     let neighbours =
         NeighbourSnapshot { generation: Generation(3), entries: Bounded::truncated([entry]).0 };

@@ -71,6 +71,10 @@ pub(crate) enum Setting {
     RunAs(RunAs),
     /// `--sandbox-report`
     SandboxReport,
+    /// `--explain`
+    Explain,
+    /// `--json`
+    Json,
     /// `--netns`
     NetworkNamespace(PathBuf),
     /// `--userns`

@@ -151,7 +151,6 @@ pub(super) fn entries() -> impl Iterator<Item = &'static Entry> {
 const REFUSED: &[Entry] = &[
     refused(Some('c'), "conf-path", Arity::Value, Refusal::NotYet),
     refused(None, "strict-sandbox", Arity::OptionalValue, Refusal::NotYet),
-    refused(None, "explain", Arity::Flag, Refusal::NotYet),
     refused(Some('s'), "socket", Arity::Value, Refusal::PasstOnly),
     refused(None, "socket-path", Arity::Value, Refusal::PasstOnly),
     refused(Some('1'), "one-off", Arity::Flag, Refusal::PasstOnly),

@@ -1,8 +1,8 @@
 //! Collects settings in their order, then checks them against each other.
 
 use super::{
-    Addresses, Families, Files, Interface, InvalidOptions, LogOptions, MIN_IPV6_MTU, Nat, Notices,
-    Options, PerFamily, Ports, SandboxReport, Services, refuse,
+    Addresses, ExplainFormat, Families, Files, Interface, InvalidOptions, LogOptions, MIN_IPV6_MTU,
+    Nat, Notices, Options, PerFamily, Ports, SandboxReport, Services, refuse,
 };
 use crate::cli::Setting;
 use crate::follow_options::{FollowOption, following};
@@ -44,6 +44,8 @@ pub(super) struct Builder {
     files: Files,
     run_as: Option<RunAs>,
     sandbox_report: bool,
+    explain: bool,
+    json: bool,
     warnings: Vec<String>,
 }
 
@@ -135,6 +137,8 @@ impl Builder {
             Setting::NoSplice => self.ports.no_splice = true,
             Setting::SpliceOnly => self.ports.splice_only = true,
             Setting::RunAs(run_as) => self.run_as = Some(run_as),
+            Setting::Explain => self.explain = true,
+            Setting::Json => self.json = true,
             Setting::SandboxReport => self.sandbox_report = true,
             Setting::Stderr => {
                 self.warnings.push("option '--stderr' is deprecated and has no effect".into());
@@ -183,6 +187,12 @@ impl Builder {
         words: Vec<OsString>,
         shell: Option<OsString>,
     ) -> Result<Options, InvalidOptions> {
+        let explain = match (self.explain, self.json) {
+            (true, false) => Some(ExplainFormat::Text),
+            (true, true) => Some(ExplainFormat::Json),
+            (false, false) => None,
+            (false, true) => return refuse("--json needs --explain"),
+        };
         let families = self.families.unwrap_or(Families::Both);
         let mtu = checked_mtu(self.interface.mtu, families, &mut self.warnings);
         let is_fixed = self.interface.template.is_some()
@@ -210,6 +220,7 @@ impl Builder {
                 true => SandboxReport::Print,
                 false => SandboxReport::CheckOnly,
             },
+            explain,
             warnings: self.warnings,
             families,
             interface,

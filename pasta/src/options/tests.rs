@@ -248,6 +248,15 @@ fn notice_is_for_whoever_gets_an_interface_that_is_not_configured() {
 }
 
 #[test]
+fn explanation_is_text_or_json() {
+    let explain = |line| options(line).unwrap().explain;
+    assert_eq!(explain("pasta ls"), None);
+    assert_eq!(explain("pasta --explain 12"), Some(ExplainFormat::Text));
+    assert_eq!(explain("pasta --json --explain"), Some(ExplainFormat::Json));
+    assert_eq!(refusal("pasta --json"), "--json needs --explain");
+}
+
+#[test]
 fn deprecated_option_is_accepted_with_a_warning() {
     let warnings = options("pasta -e --config-net").unwrap().warnings;
     assert_eq!(warnings, ["option '--stderr' is deprecated and has no effect"]);

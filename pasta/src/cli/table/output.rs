@@ -36,6 +36,13 @@ pub(super) const ENTRIES: &[Entry] = &[
     flag(Some('e'), "stderr", Setting::Stderr, "Deprecated, without effect"),
     flag(
         None,
+        "explain",
+        Setting::Explain,
+        "Print what would be done with these options on this host, and do nothing",
+    ),
+    flag(None, "json", Setting::Json, "With --explain: print it as JSON"),
+    flag(
+        None,
         "sandbox-report",
         Setting::SandboxReport,
         "Print the privileges that each process has left, before COMMAND starts",
