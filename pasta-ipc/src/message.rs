@@ -187,6 +187,8 @@ pub enum InitToSupervisor {
     Failed(Text<1024>),
     /// The namespaces are prepared. Once. Descriptors: the user namespace, the network namespace.
     Ready,
+    /// COMMAND was ended by this signal. Once, last, after `Release`.
+    Killed(i32),
 }
 
 /// What the supervisor may say to process 1 of the namespace.
@@ -357,7 +359,7 @@ impl Message for InitToSupervisor {
     fn descriptors(&self) -> usize {
         match self {
             Self::Ready => 2,
-            Self::Warning(_) | Self::Failed(_) => 0,
+            Self::Warning(_) | Self::Failed(_) | Self::Killed(_) => 0,
         }
     }
 }

@@ -178,7 +178,7 @@ mod tests {
             thread::sleep(4 * IN_USE_INTERVAL);
             drop(taken);
         });
-        let rules = [rule(port, Effort::Explicit)];
+        let rules = [rule(Ipv4Addr::LOCALHOST, port, Effort::Explicit)];
         let open = BoundListeners::open(&rules, Service::On, Service::On, FreeBind::Off);
         closing.join().unwrap();
         assert_eq!(open.unwrap().0.len(), 1);

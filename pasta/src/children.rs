@@ -15,10 +15,10 @@ use crate::termination::Termination;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 use pasta_ipc::channel::{Channel, ReceiveError, Received, SendError};
 use pasta_ipc::message::Hello;
 use pasta_ipc::types::TapUse;
@@ -28,6 +28,7 @@ use pasta_ipc::{
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long a channel to a helper may stay full during start-up. Chosen: a helper reads at once, so only
@@ -134,6 +135,7 @@ pub(crate) struct Children {
     epoll: Epoll,
     signals: SignalFd,
     init: Option<InitProcess>,
+    /// Whether the channel to process 1 is read only when that has ended.
     released: bool,
     /// The watch on the namespace that we are attached to, until it has ended.
     namespace: Option<NamespaceWatch>,
@@ -143,6 +145,21 @@ pub(crate) struct Children {
     isolation: Option<IsolationChannel>,
     /// The datapath's first process.
     predecessor: Option<Child>,
+    own: OwnProcess,
+}
+
+/// This process, as one to signal.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnProcess(Rc<OwnedFd>);
+
+impl OwnProcess {
+    /// Ends this process by `signal`, one of those that are blocked here, unless the caller ignores it.
+    pub(crate) fn die_of(&self, signal: Signal) {
+        let blocked: SigSet = [signal].into_iter().collect();
+        // If one of these fails, the exit status says it.
+        let _ = sys::pidfd_send_signal(&*self.0, signal);
+        let _ = blocked.thread_unblock();
+    }
 }
 
 /// The helpers as they were started.
@@ -174,6 +191,7 @@ impl Children {
             datapath: HelperLink::new(started.datapath.0, started.datapath.1),
             isolation: Some(started.isolation),
             predecessor: None,
+            own: OwnProcess(Rc::new(sys::pidfd_open(getpid())?)),
         };
         children.watch(&children.signals, Token::Signals)?;
         children.watch_helper(&children.monitor, Token::Monitor, Token::MonitorChannel)?;
@@ -383,6 +401,11 @@ impl Children {
         Ok(())
     }
 
+    /// This process.
+    pub(crate) fn own_process(&self) -> OwnProcess {
+        self.own.clone()
+    }
+
     /// Sends `signal` to process 1, which passes it on to COMMAND.
     pub(crate) fn pass_on(&self, signal: Signal) {
         if let Some(init) = &self.init {
@@ -524,7 +547,7 @@ impl Children {
     }
 
     fn receive_from_init(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        while let Some(init) = self.init.as_ref().filter(|_| !self.released) {
+        while let Some(init) = &self.init {
             match receive(&init.channel, |_| Ok(())) {
                 Reception::Message(Received { message, fds }) => {
                     events.push(Event::Init(message, fds));
@@ -532,8 +555,10 @@ impl Children {
                 Reception::WouldBlock => break,
                 // The pidfd reports its end; the channel would only wake us again.
                 Reception::Closed => {
-                    self.epoll.delete(&init.channel)?;
-                    self.released = true;
+                    if !std::mem::replace(&mut self.released, true) {
+                        self.epoll.delete(&init.channel)?;
+                    }
+                    break;
                 }
                 Reception::Violation(why) => {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, why));

@@ -179,6 +179,9 @@ fn exec_helper(forked: &ForkedProcess, start: &Start<'_>) -> io::Result<Infallib
     forked.place_descriptors(&[&standard, start.descriptors].concat())?;
     SigSet::empty().thread_set_mask()?;
     sys::default_disposition(libc::SIGPIPE)?;
+    // `pkill -USR1 pasta` finds the helpers too; the request is for the supervisor.
+    sys::ignore_signal(libc::SIGUSR1)?;
+    sys::ignore_signal(libc::SIGUSR2)?;
     chdir("/")?;
     let name = CString::new(start.helper.name())?;
     // Every other descriptor is close-on-exec.

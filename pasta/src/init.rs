@@ -3,8 +3,8 @@
 //! The kernel ignores TERM and INT sent to a process 1 without a handler, also from outside, so COMMAND
 //! is a child of this process. Process 1 passes signals on, reaps orphans, and ends with COMMAND's
 //! status; the kernel then kills the rest of the namespace. It stays in the caller's process group and
-//! session. Once COMMAND has been started, it holds no capability and no descriptor but standard input,
-//! output and error.
+//! session. Once COMMAND has been started, it holds no capability, and no descriptor but standard input,
+//! output and error, its signals, and the channel on which it reports the signal that ended COMMAND.
 //!
 //! It passes on signals from outside the PID namespace, whose sender has no id here. A key at the
 //! terminal signals the whole foreground process group, COMMAND included, so these are not passed on.
@@ -12,7 +12,7 @@
 use crate::inherited::{InheritedState, handled_signals};
 use crate::log::emit;
 use crate::signals::{ReceivedSignal, Sender};
-use crate::sys::{self, Child, Cloned, ForkedProcess};
+use crate::sys::{self, CallersDescriptors, Child, Cloned, ForkedProcess};
 use crate::target::{Command, CommandUser, PidNamespace, Program};
 use crate::termination::Termination;
 use caps::CapSet;
@@ -33,7 +33,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The first descriptor that is not standard input, output or error.
@@ -61,6 +61,8 @@ pub(crate) struct InitConfig<'a> {
     pub(crate) command: &'a Command,
     /// What is restored for COMMAND.
     pub(crate) inherited: &'a InheritedState,
+    /// What the caller has left open for it.
+    pub(crate) descriptors: &'a CallersDescriptors,
     /// The user that is mapped to user 0 of the namespace.
     pub(crate) uid: Uid,
     /// The group that is mapped to group 0.
@@ -69,7 +71,9 @@ pub(crate) struct InitConfig<'a> {
 
 /// Runs process 1, which is a copy of the launcher in new namespaces.
 pub(crate) fn run(forked: ForkedProcess, channel: &InitChannel, config: InitConfig<'_>) -> ! {
-    if forked.close_from(ABOVE_STANDARD, Some(channel.as_fd())).is_err() {
+    let mut kept = config.descriptors.numbers().to_vec();
+    kept.push(channel.as_fd().as_raw_fd());
+    if forked.close_from(ABOVE_STANDARD, &kept).is_err() {
         sys::exit_now(FAILED);
     }
     // COMMAND ends with the supervisor: the namespace would have no network.
@@ -86,11 +90,24 @@ pub(crate) fn run(forked: ForkedProcess, channel: &InitChannel, config: InitConf
         let _ = channel.send(&InitToSupervisor::Failed(Text::truncated(&why)));
         sys::exit_now(FAILED);
     }
-    if !wait_for_release(channel) || forked.close_from(ABOVE_STANDARD, None).is_err() {
+    if !wait_for_release(channel) {
         sys::exit_now(FAILED);
     }
-    sys::exit_now(match start(config) {
-        Ok(running) => running.supervise(),
+    let started = start(config).and_then(|running| {
+        let kept = [channel.as_fd(), running.signals.as_fd(), running.command.pidfd.as_fd()];
+        let kept = kept.map(|fd| fd.as_raw_fd());
+        forked.close_from(ABOVE_STANDARD, &kept)?;
+        Ok(running)
+    });
+    sys::exit_now(match started {
+        Ok(running) => {
+            let termination = running.supervise();
+            if let Termination::Killed(signal) = termination {
+                // If this fails, the exit status says it too.
+                let _ = channel.send(&InitToSupervisor::Killed(signal as i32));
+            }
+            termination.as_exit_status()
+        }
         Err(error) => {
             emit(&format!("pasta: cannot start the command: {error}\n"));
             FAILED
@@ -232,7 +249,8 @@ fn pending() -> io::Result<Vec<Signal>> {
 }
 
 fn exec_command(forked: &ForkedProcess, config: InitConfig<'_>) -> io::Result<Infallible> {
-    forked.close_from(ABOVE_STANDARD, None)?;
+    forked.close_from(ABOVE_STANDARD, config.descriptors.numbers())?;
+    forked.pass_on(config.descriptors)?;
     config.inherited.restore()?;
     let Program { path, args } = &config.command.program;
     Ok(execvp(path, args)?)
@@ -244,8 +262,8 @@ fn cannot_run(error: &io::Error) -> i32 {
 }
 
 impl Running {
-    /// Passes signals on and reaps until COMMAND has ended; returns its exit status.
-    fn supervise(&self) -> i32 {
+    /// Passes signals on and reaps until COMMAND has ended; returns how.
+    fn supervise(&self) -> Termination {
         loop {
             if let Some(status) = self.reap() {
                 if self.pids == PidNamespace::Shared {
@@ -269,25 +287,25 @@ impl Running {
                 Ok(None) | Err(Errno::EINTR) => {}
                 Err(errno) => {
                     emit(&format!("pasta: cannot wait for the command: {}\n", errno.desc()));
-                    return FAILED;
+                    return Termination::Unknown;
                 }
             }
         }
     }
 
-    /// Reaps what has ended; COMMAND's exit status if it was among them.
-    fn reap(&self) -> Option<i32> {
+    /// Reaps what has ended; how COMMAND has, if it was among them.
+    fn reap(&self) -> Option<Termination> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         loop {
             match waitid(Id::All, flags) {
                 Ok(WaitStatus::StillAlive) => return None,
                 Ok(status) if status.pid() == Some(self.command.pid) => {
-                    return Some(Termination::from(status).as_exit_status());
+                    return Some(Termination::from(status));
                 }
                 // An orphan, or interrupted: there may be more.
                 Ok(_) | Err(Errno::EINTR) => {}
                 // Only this function reaps COMMAND, so there is always a child.
-                Err(_) => return Some(FAILED),
+                Err(_) => return Some(Termination::Unknown),
             }
         }
     }

@@ -34,6 +34,7 @@ use crate::pid_file::{PidFile, open_regular};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
 use crate::signals::ReceivedSignal;
+use crate::sys::CallersDescriptors;
 use crate::target::Target;
 use crate::tun::Access;
 use caps::CapSet;
@@ -173,6 +174,7 @@ impl Prepared {
         self,
         options: &'a Options,
         inherited: &InheritedState,
+        descriptors: CallersDescriptors,
         caller: Option<&Caller>,
         log: &'a mut Log,
     ) -> Result<Starting<'a>, LaunchError> {
@@ -202,8 +204,9 @@ impl Prepared {
                     children.watch_namespace(watch).map_err(system("watch the namespace"))
                 }
                 (Target::Command(command), _) => {
-                    let first = InitProcess::create(command, inherited);
+                    let first = InitProcess::create(command, inherited, &descriptors);
                     let first = first.map_err(LaunchError::Create)?;
+                    descriptors.close().map_err(system("close descriptors"))?;
                     children
                         .watch_init(first)
                         .map_err(system("watch the first process of the namespace"))
@@ -369,6 +372,8 @@ impl Progress<'_> {
                 InitToSupervisor::Failed(why) => {
                     return Err(LaunchError::Reported(why.to_string()));
                 }
+                // COMMAND does not run yet.
+                InitToSupervisor::Killed(_) => {}
                 InitToSupervisor::Ready => {
                     let namespaces = <[OwnedFd; 2]>::try_from(fds).ok();
                     self.received.namespaces =

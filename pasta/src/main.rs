@@ -49,6 +49,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use supervise::{Attachment, Session};
+use sys::CallersDescriptors;
 use target::{Ground, Target};
 
 /// The first descriptor that is not standard input, output or error.
@@ -88,11 +89,20 @@ fn run_with(inherited: &InheritedState) -> i32 {
             return FAILED;
         }
     };
+    let for_command = matches!(options.target, Target::Command(_)) && options.files.tap.is_none();
     #[expect(unsafe_code, reason = "only `main` can know that nothing has been opened")]
     // SAFETY: nothing in this process has opened a descriptor above 2 yet: this is the start of `main`,
     // and neither `InheritedState::take` nor reading the command line opens one.
-    let tap = match unsafe { sys::close_from(ABOVE_STANDARD, options.files.tap) } {
-        Ok(tap) => tap,
+    let descriptors = unsafe {
+        if for_command {
+            CallersDescriptors::take(ABOVE_STANDARD).map(|descriptors| (None, descriptors))
+        } else {
+            let tap = sys::close_from(ABOVE_STANDARD, options.files.tap);
+            tap.map(|tap| (tap, CallersDescriptors::default()))
+        }
+    };
+    let (tap, descriptors) = match descriptors {
+        Ok(taken) => taken,
         Err(error) => return not_hardened(&error),
     };
     if let Some(format) = options.explain {
@@ -122,7 +132,7 @@ fn run_with(inherited: &InheritedState) -> i32 {
         Target::Existing(_) | Target::Command(_) => None,
     };
     let mut log = Log::new(options.log.level);
-    match run(&options, inherited, tap, caller.as_ref(), &mut log) {
+    match run(&options, inherited, (tap, descriptors), caller.as_ref(), &mut log) {
         Ok(status) => status,
         Err(LaunchError::Interrupted(signal)) => termination::interrupted(signal),
         Err(error) => {
@@ -149,7 +159,7 @@ fn answer(text: &str) -> i32 {
 fn run(
     options: &Options,
     inherited: &InheritedState,
-    tap: Option<OwnedFd>,
+    (tap, descriptors): (Option<OwnedFd>, CallersDescriptors),
     caller: Option<&Caller>,
     log: &mut Log,
 ) -> Result<i32, LaunchError> {
@@ -161,7 +171,8 @@ fn run(
         (Target::Command(_), _) => Attachment::Command(Session::Inherited),
     };
     log.open(&options.log, &options.target, getpid()).map_err(LaunchError::LogFile)?;
-    let starting = Prepared::new(options, tap, log)?.start(options, inherited, caller, log)?;
+    let starting =
+        Prepared::new(options, tap, log)?.start(options, inherited, descriptors, caller, log)?;
     let Released { confined, children, resolvers, log } =
         starting.connect()?.confirm()?.release(caller)?;
     supervise::run(confined, children, resolvers, attachment, log)

@@ -6,7 +6,7 @@
 
 use crate::inherited::InheritedState;
 use crate::init::{self, InitConfig};
-use crate::sys::{self, Child, Cloned};
+use crate::sys::{self, CallersDescriptors, Child, Cloned};
 use crate::target::{Command, CommandUser, PidNamespace};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -158,10 +158,11 @@ impl InitProcess {
     pub(crate) fn create(
         command: &Command,
         inherited: &InheritedState,
+        descriptors: &CallersDescriptors,
     ) -> Result<Self, CreateError> {
         let (channel, theirs) = Channel::pair().map_err(CreateError::new)?;
         // The ids of this process have no mapping in the new namespace yet.
-        let config = InitConfig { command, inherited, uid: geteuid(), gid: getegid() };
+        let config = InitConfig { command, inherited, descriptors, uid: geteuid(), gid: getegid() };
         let user = match &command.user {
             CommandUser::New => libc::CLONE_NEWUSER,
             CommandUser::Ours => 0,

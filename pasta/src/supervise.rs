@@ -25,10 +25,12 @@ use crate::children::{Children, Event};
 use crate::log::{Helper, Log};
 use crate::resolver::{Resolvers, Update};
 use crate::signals::{ReceivedSignal, Sender};
-use crate::termination::Termination;
+use crate::termination::{self, Termination};
 use nix::sys::signal::Signal;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
-use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor, SendError, SupervisorToDatapath};
+use pasta_ipc::{
+    DatapathToSupervisor, InitToSupervisor, MonitorToSupervisor, SendError, SupervisorToDatapath,
+};
 use seccomp::Confined;
 use std::io;
 use std::time::Instant;
@@ -54,6 +56,15 @@ pub(crate) enum Attachment {
     Existing,
 }
 
+/// How we are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// With this exit status.
+    Status(i32),
+    /// Of this signal, of which COMMAND has died: the caller is to see what it would see without us.
+    Signal(Signal),
+}
+
 /// What the shell is to carry out.
 #[derive(Debug, PartialEq, Eq)]
 enum Action {
@@ -76,7 +87,7 @@ enum Action {
     /// Write a helper's line.
     Relay(Helper, LogRecord),
     /// End with this status, and the helpers with us.
-    End(i32),
+    End(Ending),
 }
 
 /// The state of a helper.
@@ -97,6 +108,8 @@ struct Supervision {
     attachment: Attachment,
     monitor: HelperState,
     datapath: HelperState,
+    /// The signal of which COMMAND has died.
+    killed_by: Option<Signal>,
 }
 
 /// Supervises until COMMAND or the namespace has ended, and returns the status to end with.
@@ -111,8 +124,9 @@ pub(crate) fn run(
     attachment: Attachment,
     log: &mut Log,
 ) -> io::Result<i32> {
+    let own = children.own_process();
     let (monitor, datapath) = (HelperState::default(), HelperState::default());
-    let mut supervision = Supervision { attachment, monitor, datapath };
+    let mut supervision = Supervision { attachment, monitor, datapath, killed_by: None };
     loop {
         let now = Instant::now();
         let limit = resolvers.next_deadline().map(|at| at.saturating_duration_since(now));
@@ -142,7 +156,7 @@ pub(crate) fn run(
                 Action::Log(level, text) => log.write(level, &text),
                 Action::Statistics(line) => log.statistics(&line),
                 Action::Relay(helper, record) => log.relay(helper, &record),
-                Action::End(status) => {
+                Action::End(ending) => {
                     // We end even if this fails.
                     let last = children.shut_down_datapath().unwrap_or_default();
                     for event in last {
@@ -156,7 +170,14 @@ pub(crate) fn run(
                         // Whoever attaches next must not find our tap there.
                         Attachment::Existing => children.tear_down(),
                     }
-                    return Ok(status);
+                    return Ok(match ending {
+                        Ending::Status(status) => status,
+                        Ending::Signal(signal) => {
+                            own.die_of(signal);
+                            // It is ignored here, as the caller wants.
+                            termination::interrupted(signal)
+                        }
+                    });
                 }
             }
         }
@@ -194,23 +215,32 @@ impl Supervision {
                 Attachment::Command(session) => {
                     passed_on(received, session).map(Action::Pass).into_iter().collect()
                 }
-                Attachment::Existing => {
-                    received.for_command().map(|_| Action::End(0)).into_iter().collect()
-                }
+                Attachment::Existing => received
+                    .for_command()
+                    .map(|_| Action::End(Ending::Status(0)))
+                    .into_iter()
+                    .collect(),
             },
             Event::NamespaceEnded => {
                 let text = "the namespace has ended".to_owned();
-                vec![Action::Log(LogLevel::Info, text), Action::End(0)]
+                vec![Action::Log(LogLevel::Info, text), Action::End(Ending::Status(0))]
             }
             Event::Monitor(MonitorToSupervisor::Status(lines), _) => {
                 let lines = lines.as_slice().iter().map(|line| line.as_str().to_owned());
                 vec![Action::Status(lines.collect())]
             }
-            // It sends nothing after COMMAND was started.
+            Event::Init(InitToSupervisor::Killed(number), _) => {
+                self.killed_by = Signal::try_from(number).ok().filter(|signal| ends_us(*signal));
+                Vec::new()
+            }
+            // It sends nothing else after COMMAND was started.
             Event::Init(..) => Vec::new(),
             // It is watched during the start only.
             Event::CallerGone => Vec::new(),
-            Event::InitEnded(termination) => vec![Action::End(termination.as_exit_status())],
+            Event::InitEnded(termination) => {
+                let status = Ending::Status(termination.as_exit_status());
+                vec![Action::End(self.killed_by.map_or(status, Ending::Signal))]
+            }
             Event::Monitor(MonitorToSupervisor::Log(record), _) => {
                 self.relay(Helper::Monitor, record)
             }
@@ -236,7 +266,7 @@ impl Supervision {
                 let text = format!("{}: {why}: the namespace has no network", helper.name());
                 let then = match self.attachment {
                     Attachment::Command(_) => Action::KillHelpers,
-                    Attachment::Existing => Action::End(FAILED),
+                    Attachment::Existing => Action::End(Ending::Status(FAILED)),
                 };
                 vec![Action::Log(LogLevel::Error, text), then]
             }
@@ -281,8 +311,8 @@ impl Supervision {
         if self.attachment == Attachment::Existing {
             // The datapath ends by itself when the tap is removed or moved away, and says so.
             return match (helper, termination) {
-                (Helper::Datapath, Termination::Exited(0)) => vec![Action::End(0)],
-                _ => vec![line, Action::End(FAILED)],
+                (Helper::Datapath, Termination::Exited(0)) => vec![Action::End(Ending::Status(0))],
+                _ => vec![line, Action::End(Ending::Status(FAILED))],
             };
         }
         if helper == Helper::Monitor {
@@ -291,6 +321,11 @@ impl Supervision {
         self.monitor = HelperState::Dismissed;
         vec![line, Action::StopMonitor]
     }
+}
+
+/// Whether we die of `signal` if COMMAND has: those that a user sends to stop a program.
+fn ends_us(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM | Signal::SIGHUP)
 }
 
 /// The signal to pass on to COMMAND, unless the terminal has sent it there too.
@@ -313,7 +348,7 @@ mod tests {
 
     fn of(attachment: Attachment) -> Supervision {
         let (monitor, datapath) = (HelperState::Working, HelperState::Working);
-        Supervision { attachment, monitor, datapath }
+        Supervision { attachment, monitor, datapath, killed_by: None }
     }
 
     #[test]
@@ -321,13 +356,30 @@ mod tests {
         for name in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
             for sender in [Sender::Process, Sender::Terminal, Sender::Outside] {
                 let actions = of(Attachment::Existing).handle(signal(name, sender));
-                assert_eq!(actions, [Action::End(0)]);
+                assert_eq!(actions, [Action::End(Ending::Status(0))]);
             }
         }
         let actions = of(Attachment::Existing).handle(Event::NamespaceEnded);
-        assert_eq!(actions.last(), Some(&Action::End(0)));
+        assert_eq!(actions.last(), Some(&Action::End(Ending::Status(0))));
         let own = signal(Signal::SIGUSR1, Sender::Process);
         assert_eq!(of(Attachment::Existing).handle(own), [Action::RequestStatus]);
+    }
+
+    #[test]
+    fn of_what_a_user_stops_programs_with_we_die_as_the_command_did() {
+        for (signal, ending) in [
+            (Signal::SIGINT, Ending::Signal(Signal::SIGINT)),
+            (Signal::SIGTERM, Ending::Signal(Signal::SIGTERM)),
+            (Signal::SIGSEGV, Ending::Status(139)),
+            (Signal::SIGKILL, Ending::Status(137)),
+        ] {
+            let mut supervision = supervision(Session::Inherited);
+            let message = InitToSupervisor::Killed(signal as i32);
+            assert_eq!(supervision.handle(Event::Init(message, Vec::new())), []);
+            let status = 128 + signal as i32;
+            let ended = Event::InitEnded(Termination::Exited(status));
+            assert_eq!(supervision.handle(ended), [Action::End(ending)]);
+        }
     }
 
     #[test]
@@ -335,9 +387,15 @@ mod tests {
         for helper in [Helper::Monitor, Helper::Datapath] {
             let ended = Event::HelperEnded(helper, Termination::Killed(Signal::SIGKILL));
             let actions = of(Attachment::Existing).handle(ended);
-            assert_eq!((lines(&actions), actions.last()), (1, Some(&Action::End(FAILED))));
+            assert_eq!(
+                (lines(&actions), actions.last()),
+                (1, Some(&Action::End(Ending::Status(FAILED))))
+            );
             let actions = of(Attachment::Existing).handle(Event::Violation(helper, "x".into()));
-            assert_eq!((lines(&actions), actions.last()), (1, Some(&Action::End(FAILED))));
+            assert_eq!(
+                (lines(&actions), actions.last()),
+                (1, Some(&Action::End(Ending::Status(FAILED))))
+            );
         }
     }
 
@@ -410,8 +468,11 @@ mod tests {
     fn status_of_the_command_is_ours_even_after_a_helper_has_failed() {
         let mut supervision = supervision(Session::Inherited);
         supervision.handle(Event::HelperEnded(Helper::Datapath, Termination::Exited(134)));
-        assert_eq!(supervision.handle(Event::InitEnded(Termination::Exited(7))), [Action::End(7)]);
+        assert_eq!(
+            supervision.handle(Event::InitEnded(Termination::Exited(7))),
+            [Action::End(Ending::Status(7))]
+        );
         let killed = Event::InitEnded(Termination::Killed(Signal::SIGKILL));
-        assert_eq!(supervision.handle(killed), [Action::End(137)]);
+        assert_eq!(supervision.handle(killed), [Action::End(Ending::Status(137))]);
     }
 }

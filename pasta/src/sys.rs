@@ -1,6 +1,7 @@
 #![allow(unsafe_code)]
 //! System calls that no dependency wraps as this program needs them.
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -219,7 +220,8 @@ pub(crate) unsafe fn close_from(
         },
         None => None,
     };
-    for (first, last) in around(first, kept.as_ref().map(AsFd::as_fd)) {
+    let keep: Vec<_> = kept.as_ref().map(AsRawFd::as_raw_fd).into_iter().collect();
+    for (first, last) in around(first, &keep) {
         // SAFETY: as the caller ensures, nothing owns these; closing touches no memory.
         unsafe { close_range(first, last) }?;
     }
@@ -228,16 +230,72 @@ pub(crate) unsafe fn close_from(
 
 const F_SET_CLOEXEC: FcntlArg<'_> = FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC);
 
-/// The ranges from `first` on, below and above `keep`.
-fn around(
-    first: libc::c_uint,
-    keep: Option<BorrowedFd<'_>>,
-) -> impl Iterator<Item = (libc::c_uint, libc::c_uint)> {
+/// The ranges from `first` on that are left between the numbers `keep`.
+fn around(first: libc::c_uint, keep: &[RawFd]) -> Vec<(libc::c_uint, libc::c_uint)> {
     // A descriptor is not negative.
-    let keep = keep.map(|fd| fd.as_raw_fd().unsigned_abs()).filter(|number| *number >= first);
-    let below = keep.filter(|number| *number > first).map(|number| (first, number - 1));
-    let above = (keep.map_or(first, |number| number + 1), libc::c_uint::MAX);
-    below.into_iter().chain([above])
+    let mut keep: Vec<_> = keep.iter().map(|number| number.unsigned_abs()).collect();
+    keep.sort_unstable();
+    let (mut next, mut ranges) = (first, Vec::new());
+    for number in keep.into_iter().filter(|number| *number >= first) {
+        if number > next {
+            ranges.push((next, number - 1));
+        }
+        next = number.saturating_add(1);
+    }
+    ranges.push((next, libc::c_uint::MAX));
+    ranges
+}
+
+/// Descriptors that the caller has left open for COMMAND. Nothing here owns them; they are closed on exec
+/// of any other program.
+#[derive(Debug, Default)]
+pub(crate) struct CallersDescriptors(Vec<RawFd>);
+
+impl CallersDescriptors {
+    /// Takes what is open from `first` on.
+    ///
+    /// # Safety
+    ///
+    /// No value may own a descriptor in that range.
+    ///
+    /// # Errors
+    ///
+    /// What reading `/proc/self/fd` and fcntl(2) report.
+    pub(crate) unsafe fn take(first: libc::c_uint) -> io::Result<Self> {
+        let names = std::fs::read_dir("/proc/self/fd")?;
+        let numbers = names.filter_map(|it| it.ok()?.file_name().to_str()?.parse::<RawFd>().ok());
+        let listed: Vec<_> = numbers.filter(|number| number.unsigned_abs() >= first).collect();
+        // The directory itself is closed by now.
+        let mut open = Vec::new();
+        for number in listed {
+            // SAFETY: the number is used for this call only, which fails if it is not open.
+            match fcntl(unsafe { BorrowedFd::borrow_raw(number) }, F_SET_CLOEXEC) {
+                Ok(_) => open.push(number),
+                Err(Errno::EBADF) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(Self(open))
+    }
+
+    /// Closes them, once COMMAND's first process has them.
+    ///
+    /// # Errors
+    ///
+    /// What close_range(2) reports.
+    pub(crate) fn close(self) -> io::Result<()> {
+        for number in self.0.iter().map(|number| number.unsigned_abs()) {
+            // SAFETY: as `take` demands, nothing owns this number: it was open before anything here
+            // opened a descriptor, and was kept open since.
+            unsafe { close_range(number, number) }?;
+        }
+        Ok(())
+    }
+
+    /// Their numbers.
+    pub(crate) fn numbers(&self) -> &[RawFd] {
+        &self.0
+    }
 }
 
 /// Closes the descriptors from `first` to `last`, both included.
@@ -257,20 +315,31 @@ unsafe fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()>
 pub(crate) struct ForkedProcess(());
 
 impl ForkedProcess {
-    /// Closes every descriptor from `first` on except `keep`.
+    /// Closes every descriptor from `first` on except those with the numbers `keep`.
     ///
     /// # Errors
     ///
     /// `ENOSYS` before Linux 5.9.
-    pub(crate) fn close_from(
-        &self,
-        first: libc::c_uint,
-        keep: Option<BorrowedFd<'_>>,
-    ) -> io::Result<()> {
+    pub(crate) fn close_from(&self, first: libc::c_uint, keep: &[RawFd]) -> io::Result<()> {
         for (first, last) in around(first, keep) {
             // SAFETY: values that own these descriptors are copies of the parent's. None is dropped in
             // this process, which ends by exec or `exit_now`; all that it still uses is `keep`.
             unsafe { close_range(first, last) }?;
+        }
+        Ok(())
+    }
+
+    /// Has the caller's descriptors survive exec.
+    ///
+    /// # Errors
+    ///
+    /// What fcntl(2) reports.
+    pub(crate) fn pass_on(&self, descriptors: &CallersDescriptors) -> io::Result<()> {
+        for number in descriptors.numbers() {
+            // SAFETY: the descriptor is open: `CallersDescriptors` says so, and this process has closed
+            // none of them.
+            let fd = unsafe { BorrowedFd::borrow_raw(*number) };
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         Ok(())
     }
@@ -315,6 +384,17 @@ pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, min: RawFd) -> io::Result<Owne
 pub(crate) fn default_disposition(number: libc::c_int) -> io::Result<()> {
     // SAFETY: SIG_DFL installs no handler, so there is no code whose safety is in question.
     let before = unsafe { libc::signal(number, libc::SIG_DFL) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Ignores the signal `number`, also across exec.
+///
+/// # Errors
+///
+/// As [`default_disposition`].
+pub(crate) fn ignore_signal(number: libc::c_int) -> io::Result<()> {
+    // SAFETY: SIG_IGN installs no handler, so there is no code whose safety is in question.
+    let before = unsafe { libc::signal(number, libc::SIG_IGN) };
     if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

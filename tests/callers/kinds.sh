@@ -6,7 +6,7 @@
 #   KIND_host      the name of the host in it, or empty
 #   KIND_port      the port of the host that leads to its server, or empty
 #   KIND_families  the IP versions that it has
-#   KIND_resolver  the address that pasta forwards queries from, where the caller has not put it into resolv.conf
+#   KIND_resolver  the address that pasta forwards queries from, where resolv.conf has another one
 
 IMAGE=localhost/box
 
@@ -17,6 +17,7 @@ tcp=\$!
 socat -T 2 UDP6-LISTEN:$SERVER_PORT,ipv6only=0,fork,reuseaddr PIPE &
 trap \"kill \$tcp \$!; exit\" TERM
 wait"
+PUBLISH=(-p "8080:$SERVER_PORT" -p "8080:$SERVER_PORT/udp")
 
 image_up() {
     user podman import -q /opt/image.tar "$IMAGE" >/dev/null
@@ -24,7 +25,7 @@ image_up() {
 
 # podman run, with the default network.
 podman_start() {
-    user podman run -d --cap-add NET_RAW --name c -p "8080:$SERVER_PORT" -p "8080:$SERVER_PORT/udp" "$IMAGE" sh -c "$SERVER" >/dev/null
+    user podman run -d --cap-add NET_RAW --name c "${PUBLISH[@]}" "$IMAGE" sh -c "$SERVER" >/dev/null
 }
 podman_inside() {
     user podman exec -i c "$@"
@@ -39,7 +40,7 @@ podman_families='4 6'
 # podman run, in a bridge network of the user's: pasta serves the namespace that all bridges are in.
 bridge_start() {
     user podman network create --ipv6 net1 >/dev/null
-    user podman run -d --cap-add NET_RAW --name c --network net1 -p "8080:$SERVER_PORT" -p "8080:$SERVER_PORT/udp" "$IMAGE" \
+    user podman run -d --cap-add NET_RAW --name c --network net1 "${PUBLISH[@]}" "$IMAGE" \
         sh -c "$SERVER" >/dev/null
 }
 bridge_inside() {
@@ -55,7 +56,7 @@ bridge_families='4 6'
 
 # A pod: its infrastructure container has the network.
 pod_start() {
-    user podman pod create --name p -p "8080:$SERVER_PORT" -p "8080:$SERVER_PORT/udp" >/dev/null
+    user podman pod create --name p "${PUBLISH[@]}" >/dev/null
     user podman run -d --cap-add NET_RAW --name c --pod p "$IMAGE" sh -c "$SERVER" >/dev/null
 }
 pod_inside() {

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         case!(lab, command_outlives_the_datapath_and_keeps_its_exit_code),
         case!(lab, traffic_outlives_the_monitor),
         case!(lab, helpers_and_the_command_end_with_the_supervisor),
+        case!(lab, requests_that_reach_the_helpers_too_end_none_of_them),
         case!(lab, killed_command_ends_everything),
         case!(lab, killed_init_ends_everything),
         case!(lab, command_outlives_the_tap_and_keeps_its_exit_code),
@@ -82,6 +83,24 @@ fn helpers_and_the_command_end_with_the_supervisor(lab: &Lab) -> Outcome {
     inside.running().signal(Signal::SIGKILL)?;
 
     process::wait_until_none_left()
+}
+
+fn requests_that_reach_the_helpers_too_end_none_of_them(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let mut inside = lab.session()?;
+    for name in ["pasta", MONITOR, DATAPATH] {
+        for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+            for found in process::all()?.iter().filter(|it| it.name == name) {
+                found.signal(signal)?;
+            }
+        }
+    }
+    let echo = echo(lab)?;
+    inside.must(["tcp", "echo", &echo.endpoint(), "1", "1000"])?;
+    for name in [MONITOR, DATAPATH] {
+        process::only(name)?;
+    }
+    Ok(())
 }
 
 /// The client that is COMMAND.

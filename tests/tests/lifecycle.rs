@@ -5,6 +5,7 @@ mod start;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 
 use nix::pty::openpty;
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(lab, exit_code_of_the_command_is_ours),
         case!(lab, signal_that_kills_the_command_shows_in_our_exit_code),
+        case!(lab, signal_that_a_user_stops_the_command_with_is_our_end_too),
+        case!(lab, what_the_caller_has_left_open_is_the_commands),
         case!(lab, command_that_cannot_be_executed_is_an_error),
         case!(lab, command_is_root_in_its_namespace_and_otherwise_as_the_caller_left_it),
         case!(lab, command_starts_with_no_signal_blocked_and_few_ignored),
@@ -61,8 +64,42 @@ fn signal_that_kills_the_command_shows_in_our_exit_code(lab: &Lab) -> Outcome {
         let number = signal as i32;
         let words = client(&["kill-self", &number.to_string()]).join(" ");
         let finished = lab.pasta().configured().run(words.split(' '))?;
-        finished.expect_code(128 + number).map_err(|error| format!("{signal}: {error}"))?;
+        assert_eq!(finished.code(), 128 + number, "{signal}: {finished:?}");
     }
+    Ok(())
+}
+
+fn signal_that_a_user_stops_the_command_with_is_our_end_too(lab: &Lab) -> Outcome {
+    for (signal, dies) in
+        [(Signal::SIGINT, true), (Signal::SIGTERM, true), (Signal::SIGSEGV, false)]
+    {
+        let number = (signal as i32).to_string();
+        let finished = lab.pasta().configured().run(client(&["kill-self", &number]))?;
+        let wanted = if dies { Some(signal as i32) } else { None };
+        assert_eq!(finished.status.signal(), wanted, "{signal}: {finished:?}");
+        assert_eq!(finished.code(), 128 + signal as i32);
+    }
+    Ok(())
+}
+
+fn what_the_caller_has_left_open_is_the_commands(lab: &Lab) -> Outcome {
+    std::fs::write("/tmp/left-open", "words\n")?;
+    let inner = "cat <&7; ls /proc/self/fd | wc -l";
+    let pasta = lab.pasta().as_root().configured().command(["sh", "-c", inner]);
+    let with_seven_open = || {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "exec 7</tmp/left-open; exec \"$@\"", "sh"]);
+        command
+    };
+    let mut bare = with_seven_open();
+    bare.args(["sh", "-c", inner]);
+    let bare = Running::start(bare)?.finish()?.expect_code(0)?;
+    let mut command = with_seven_open();
+    command.arg(pasta.get_program()).args(pasta.get_args());
+    let finished = Running::start(command)?.finish()?.expect_code(0)?;
+    // The same descriptors as without us, and none of ours.
+    assert_eq!(finished.output, bare.output, "{finished:?}");
+    assert_eq!(finished.output.first().map(String::as_str), Some("words"));
     Ok(())
 }
 

@@ -239,6 +239,7 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(InitToSupervisor::Warning(line()));
     round_trip(InitToSupervisor::Failed(line()));
     round_trip(InitToSupervisor::Ready);
+    round_trip(InitToSupervisor::Killed(15));
     round_trip(SupervisorToInit::Release);
     round_trip(IsolationToSupervisor::Successor(ProcessId::try_from(i32::MAX).unwrap()));
 }
