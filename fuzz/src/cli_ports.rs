@@ -2,7 +2,7 @@
 
 use pasta::ports::spec::Spec;
 use pasta::ports::{PortOption, System, build_rules};
-use pasta_ipc::forward::ForwardRule;
+use pasta_ipc::port_forward::ForwardRule;
 use pasta_ipc::types::Service;
 
 /// Reads `octets` as lines, each the value of an option that its first octet picks.

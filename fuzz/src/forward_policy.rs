@@ -2,9 +2,10 @@
 
 use crate::input::Input;
 use pasta_datapath::nat::{Nat, Protocol, Target};
+use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
-    AddressLosses, Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation,
-    HostLoopback, IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
+    AddressLosses, Bounded, Completeness, FamilySnapshot, FamilyState, Generation, IfName,
+    NetworkSnapshot, Resolver, ResolverSnapshot, Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

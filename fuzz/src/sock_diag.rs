@@ -1,6 +1,6 @@
 //! Lists of sockets, as a kernel that has gone mad may send them.
 
-use pasta_ipc::forward::{LoopbackTarget, PortSide};
+use pasta_ipc::port_forward::{LoopbackTarget, PortSide};
 use pasta_monitor::ports::sock_diag::{Part, parts};
 use pasta_monitor::ports::{Look, Progress};
 

@@ -27,10 +27,12 @@ use pasta_datapath::token::Token;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, SackBlocks, SynOptions, ToSend};
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::forward::{
-    Direction, Effort, ForwardRule, ForwardTable, PortRange, RawRule, Refusal, RequestId, Transport,
+use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
+use pasta_ipc::socket::{Refusal, RequestId};
+use pasta_ipc::start::FamilyPolicy;
+use pasta_ipc::types::{
+    Bounded, Generation, PortRange, Resolver, ResolverSnapshot, Service, Transport,
 };
-use pasta_ipc::types::{Bounded, FamilyPolicy, Generation, Resolver, ResolverSnapshot, Service};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;

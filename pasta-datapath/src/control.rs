@@ -1,13 +1,13 @@
 //! The other two processes: what they may say when, and what we tell them.
 
 use pasta_ipc::channel::expect_hello;
-use pasta_ipc::forward::{
-    Direction, ForwardTable, ListenerAddress, PortSide, PortSnapshot, Refusal, RequestId, Transport,
-};
 use pasta_ipc::message::Hello;
+use pasta_ipc::port_forward::{Direction, ForwardTable, PortSide, PortSnapshot};
+use pasta_ipc::socket::{ListenerAddress, Refusal, RequestId};
+use pasta_ipc::start::DatapathStart;
 use pasta_ipc::types::{
-    AddressLosses, AuditReport, DatapathStart, Generation, LogLevel, LogRecord, NeighbourSnapshot,
-    NetworkSnapshot, ResolverSnapshot, Text,
+    AddressLosses, AuditReport, Generation, LogLevel, LogRecord, NeighbourSnapshot,
+    NetworkSnapshot, ResolverSnapshot, Text, Transport,
 };
 use pasta_ipc::{
     Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, ReceiveError, Received,

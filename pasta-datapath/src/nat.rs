@@ -10,9 +10,9 @@
 pub mod inbound;
 
 use crate::link::classify::is_impossible;
+use pasta_ipc::start::{FamilyPolicy, HostLoopback, Protocols};
 use pasta_ipc::types::{
-    FamilyPolicy, FamilySnapshot, HostLoopback, IfName, NetworkSnapshot, Protocols, Resolver,
-    ResolverSnapshot, Service,
+    FamilySnapshot, IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -22,10 +22,8 @@ use crate::time::Instant;
 use crate::token::Token;
 use listeners::{ListenerId, ListenerSpec, Listeners};
 use nix::errno::Errno;
-use pasta_ipc::forward::{
-    Direction, ForwardTable, ListenerAddress, NamespaceListener, PortSide, PortSnapshot,
-    SocketFamily,
-};
+use pasta_ipc::port_forward::{Direction, ForwardTable, PortSide, PortSnapshot};
+use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
 use pasta_ipc::types::{IfName, LogLevel};
 use report::{Counts, Report};
 use requests::Requests;

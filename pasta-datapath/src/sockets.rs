@@ -15,7 +15,8 @@ use crate::nat::{Protocol, Target};
 use crate::port_forward::listeners::ListenSocket;
 use crate::token::Token;
 use nix::errno::Errno;
-use pasta_ipc::forward::{ListenerAddress, SocketFamily, SocketKind, Transport};
+use pasta_ipc::socket::{ListenerAddress, SocketFamily, SocketKind};
+use pasta_ipc::types::Transport;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 

@@ -38,7 +38,7 @@ use nix::errno::Errno;
 use open::Opener;
 pub use parts::Limits;
 use parts::Parts;
-use pasta_ipc::forward::{Refusal, RequestId};
+use pasta_ipc::socket::{Refusal, RequestId};
 use pasta_ipc::types::{LogLevel, MacAddr, NetworkSnapshot};
 use pasta_ipc::{DatapathToMonitor, ReceiveError};
 use std::io::IoSlice;

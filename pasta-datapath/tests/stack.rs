@@ -21,12 +21,12 @@ use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
 use pasta_datapath::wire::{arp, ethernet, icmp, ip};
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::forward::{
-    Direction, Effort, ForwardRule, ForwardTable, PortRange, RawRule, Refusal, RequestId, Transport,
-};
+use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
+use pasta_ipc::socket::{Refusal, RequestId};
+use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
-    Bounded, FamilyPolicy, Generation, HostLoopback, NeighbourEntry, NeighbourSnapshot, Resolver,
-    ResolverSnapshot, Service,
+    Bounded, Generation, NeighbourEntry, NeighbourSnapshot, PortRange, Resolver, ResolverSnapshot,
+    Service, Transport,
 };
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;

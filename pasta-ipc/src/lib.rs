@@ -4,10 +4,10 @@
 //! travel beside it, and the death of one end is an end of file at the other.
 //!
 //! - [`message`] has one enum for each direction, the protocol version, and each direction's limits.
-//! - [`types`] has the payloads, [`forward`] those that are about forwarded ports. They
-//!   check themselves while they are decoded: a value that is out of range cannot be held, so a
-//!   receiver never has to clamp one.
-//! - [`listener`] opens listening sockets, which all three do and the datapath takes over.
+//! - [`types`] has what payloads are made of, and snapshots of the network; [`start`] what a process needs
+//!   to know to start with, [`port_forward`] the rules of forwarded ports, [`socket`] the sockets that one
+//!   process opens for another. All check themselves while they are decoded: a value that is out of range
+//!   cannot be held, so a receiver never has to clamp one.
 //! - [`channel`] sends and receives; a [`Channel`] can send only what its own side may say.
 //! - [`codec`] turns messages into octets and back, and is the only caller of the encoding library.
 //!
@@ -17,9 +17,10 @@
 
 pub mod channel;
 pub mod codec;
-pub mod forward;
-pub mod listener;
 pub mod message;
+pub mod port_forward;
+pub mod socket;
+pub mod start;
 pub mod types;
 
 mod sys;

@@ -3,13 +3,15 @@
 //! Facts carry the whole state with a generation and replace what was said before; there are no
 //! deltas. Nothing the datapath can say names a link, an address, a route, a path or a program.
 
-use crate::forward::{
-    ForwardTable, ListenerAddress, MAX_LISTENERS, MAX_SOCKETS, NamespaceListener, PortSnapshot,
-    Refusal, RequestId, SocketCount, SocketKind, Watched,
+use crate::port_forward::{ForwardTable, PortSnapshot, Watched};
+use crate::socket::{
+    ListenerAddress, MAX_LISTENERS, MAX_SOCKETS, NamespaceListener, Refusal, RequestId,
+    SocketCount, SocketKind,
 };
+use crate::start::{Captured, DatapathStart, MonitorStart, RootFallback, UserId};
 use crate::types::{
-    AuditReport, Bounded, Captured, DatapathStart, Explanation, LogRecord, MonitorStart,
-    NeighbourSnapshot, NetworkSnapshot, ResolverSnapshot, RootFallback, TapInfo, Text, UserId,
+    AuditReport, Bounded, Explanation, LogRecord, NeighbourSnapshot, NetworkSnapshot,
+    ResolverSnapshot, TapInfo, Text,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

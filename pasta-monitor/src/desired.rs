@@ -18,7 +18,8 @@ use crate::host::{HostView, MAX_ADDRESSES, MAX_ROUTES_OF_LINK, Routing};
 use crate::net::{PerFamily, is_link_local};
 use crate::policy::{FamilyPolicy, Policy};
 use crate::record::{Address, Route};
-use pasta_ipc::types::{CopyAddresses, CopyRoutes, Family, IfName, MacAddr, Mtu, Prefix};
+use pasta_ipc::start::{CopyAddresses, CopyRoutes};
+use pasta_ipc::types::{Family, IfName, MacAddr, Mtu, Prefix};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -10,7 +10,8 @@ use crate::host::{HostView, WIDE};
 use crate::net::PerFamily;
 use crate::policy::Policy;
 use crate::record::{Link, LinkKind, Route};
-use pasta_ipc::types::{Family, Follow};
+use pasta_ipc::start::Follow;
+use pasta_ipc::types::Family;
 use std::collections::BTreeSet;
 
 /// Most links that one list holds. Chosen: a filter of four such lists is accepted by every kernel; a

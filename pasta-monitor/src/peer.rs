@@ -2,8 +2,8 @@
 //! Which message is allowed now. A message at the wrong time ends its channel, and this process.
 
 use pasta_ipc::channel::Channel;
-use pasta_ipc::forward::RequestId;
 use pasta_ipc::message::{Hello, PROTOCOL_VERSION};
+use pasta_ipc::socket::RequestId;
 use pasta_ipc::{DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, SupervisorToMonitor};
 use std::fmt;
 
@@ -145,11 +145,11 @@ fn checked_hello<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use pasta_ipc::forward::{LoopbackTarget, PortWatch};
-    use pasta_ipc::types::{
-        Bounded, Configure, CopyAddresses, CopyRoutes, Following, LogLevel, MonitorStart,
-        RootFallback, Service, TapUse,
+    use pasta_ipc::port_forward::{LoopbackTarget, PortWatch};
+    use pasta_ipc::start::{
+        Configure, CopyAddresses, CopyRoutes, Following, MonitorStart, RootFallback, TapUse,
     };
+    use pasta_ipc::types::{Bounded, LogLevel, Service};
 
     /// What `pasta --config-net` without further options makes of itself.
     pub(crate) fn plain_start() -> MonitorStart {
@@ -185,7 +185,8 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::plain_start;
     use super::*;
-    use pasta_ipc::forward::{NamespaceListener, SocketCount, SocketFamily, SocketKind, Transport};
+    use pasta_ipc::socket::{NamespaceListener, SocketCount, SocketFamily, SocketKind};
+    use pasta_ipc::types::Transport;
 
     fn start() -> SupervisorToMonitor {
         SupervisorToMonitor::Start(Box::new(plain_start()))

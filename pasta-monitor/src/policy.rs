@@ -2,10 +2,10 @@
 //! [`Policy`]: what the command line asks for.
 
 use crate::net::PerFamily;
-use pasta_ipc::types::{
-    Configure, CopyAddresses, CopyRoutes, Family, Follow, Following, IfName, MacAddr, MonitorStart,
-    Mtu, MtuSource, Prefix, Service,
+use pasta_ipc::start::{
+    Configure, CopyAddresses, CopyRoutes, Follow, Following, MonitorStart, MtuSource,
 };
+use pasta_ipc::types::{Family, IfName, MacAddr, Mtu, Prefix, Service};
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -8,8 +8,8 @@
 pub mod sock_diag;
 
 use crate::time::Instant;
-use pasta_ipc::forward::{LoopbackTarget, PortSet, PortSide, PortSnapshot, Transport};
-use pasta_ipc::types::{Family, Generation};
+use pasta_ipc::port_forward::{LoopbackTarget, PortSide, PortSnapshot};
+use pasta_ipc::types::{Family, Generation, PortSet, Transport};
 use sock_diag::{Listening, Malformed, Part};
 use std::fmt;
 use std::time::Duration;

@@ -33,9 +33,8 @@ use crate::plan::plan;
 use crate::publish::snapshot;
 use crate::reduce::{Event, Flushed, State};
 use crate::time::Instant;
-use pasta_ipc::types::{
-    AddressLosses, Configure, Generation, IfName, LogLevel, MacAddr, NetworkSnapshot,
-};
+use pasta_ipc::start::Configure;
+use pasta_ipc::types::{AddressLosses, Generation, IfName, LogLevel, MacAddr, NetworkSnapshot};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

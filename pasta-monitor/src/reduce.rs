@@ -18,7 +18,8 @@ use crate::net::{PerFamily, is_link_local};
 use crate::policy::Policy;
 use crate::record::Address;
 use crate::time::{Instant, earliest};
-use pasta_ipc::types::{AddressLosses, Family, Follow, IfName, MacAddr, Mtu, Prefix, Rename};
+use pasta_ipc::start::{Follow, Rename};
+use pasta_ipc::types::{AddressLosses, Family, IfName, MacAddr, Mtu, Prefix};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

@@ -13,9 +13,10 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{fstat, stat};
 use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
-use pasta_ipc::forward::Watched;
 use pasta_ipc::message::{Hello, Message};
-use pasta_ipc::types::{Bounded, Family, IfName, MacAddr, MonitorStart, TapUse, Text, UserId};
+use pasta_ipc::port_forward::Watched;
+use pasta_ipc::start::{MonitorStart, TapUse, UserId};
+use pasta_ipc::types::{Bounded, Family, IfName, MacAddr, Text};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
     SupervisorToMonitor,

@@ -7,11 +7,12 @@
 
 use crate::time::Instant;
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::forward::{
-    Effort, ForwardRule, NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily,
-    SocketKind, Transport,
+use pasta_ipc::port_forward::{Effort, ForwardRule};
+use pasta_ipc::socket::{
+    NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind,
 };
-use pasta_ipc::types::{MonitorStart, Service};
+use pasta_ipc::start::MonitorStart;
+use pasta_ipc::types::{Service, Transport};
 use std::time::Duration;
 
 /// Sockets for each second; chosen: a tenth of a core at 2 us for each.

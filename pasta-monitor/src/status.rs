@@ -20,7 +20,8 @@ use crate::policy::Policy;
 use crate::record::{Link, LinkKind};
 use crate::reduce::State;
 use crate::time::Instant;
-use pasta_ipc::types::{Family, Follow, Tunnels};
+use pasta_ipc::start::{Follow, Tunnels};
+use pasta_ipc::types::Family;
 use std::fmt;
 use std::time::Duration;
 

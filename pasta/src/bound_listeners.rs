@@ -7,10 +7,9 @@
 //! rules.
 
 use nix::errno::Errno;
-use pasta_ipc::forward::{
-    Effort, ForwardRule, ListenerAddress, MAX_LISTENERS, SocketFamily, Transport,
-};
-use pasta_ipc::types::{Bounded, FreeBind, Service};
+use pasta_ipc::port_forward::{Effort, ForwardRule};
+use pasta_ipc::socket::{FreeBind, ListenerAddress, MAX_LISTENERS, SocketFamily};
+use pasta_ipc::types::{Bounded, Service, Transport};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -126,7 +125,8 @@ fn once_free(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::forward::{PortRange, RawRule};
+    use pasta_ipc::port_forward::RawRule;
+    use pasta_ipc::types::PortRange;
     use std::net::{Ipv4Addr, TcpListener};
 
     fn rule(address: Ipv4Addr, port: u16, effort: Effort) -> ForwardRule {

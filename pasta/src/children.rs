@@ -21,7 +21,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpid};
 use pasta_ipc::channel::{Channel, ReceiveError, Received, SendError};
 use pasta_ipc::message::Hello;
-use pasta_ipc::types::TapUse;
+use pasta_ipc::start::TapUse;
 use pasta_ipc::{
     DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, Message, MonitorToSupervisor,
     SupervisorToDatapath, SupervisorToInit, SupervisorToIsolation, SupervisorToMonitor,

@@ -28,7 +28,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use pasta_ipc::channel::{Channel, expect_hello};
 use pasta_ipc::message::Hello;
-use pasta_ipc::types::{Captured, Explanation, MonitorStart, Text};
+use pasta_ipc::start::{Captured, MonitorStart};
+use pasta_ipc::types::{Explanation, Text};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SupervisorToMonitor,
 };

@@ -1,7 +1,7 @@
 //! The options about following the host's network (`--follow` and related ones).
 
 use crate::value::InvalidValue;
-use pasta_ipc::types::{Follow, Following, MtuSource, Rename, Tunnels};
+use pasta_ipc::start::{Follow, Following, MtuSource, Rename, Tunnels};
 
 /// The value of one of these options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use pasta::ports::System;
-use pasta_ipc::forward::PortRange;
+use pasta_ipc::types::PortRange;
 use std::io;
 use std::os::fd::OwnedFd;
 

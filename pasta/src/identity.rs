@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgroups, setresgid, setresuid};
-use pasta_ipc::types::UserId;
+use pasta_ipc::start::UserId;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;

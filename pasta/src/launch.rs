@@ -44,11 +44,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ftruncate, getpid};
 use pasta::ports::Forwards;
 use pasta_ipc::channel::Channel;
-use pasta_ipc::forward::{Direction, ForwardRule, ForwardTable, Watched};
 use pasta_ipc::message::{Hello, Isolation, IsolationRights};
-use pasta_ipc::types::{
-    AuditReport, Bounded, Captured, Generation, Service, TapInfo, TapUse, Text, UserId,
-};
+use pasta_ipc::port_forward::{Direction, ForwardRule, ForwardTable, Watched};
+use pasta_ipc::start::{Captured, TapUse, UserId};
+use pasta_ipc::types::{AuditReport, Bounded, Generation, Service, TapInfo, Text};
 use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor,
     MonitorToDatapath, MonitorToSupervisor, SupervisorToDatapath, SupervisorToIsolation,

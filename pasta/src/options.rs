@@ -8,12 +8,15 @@ use crate::value::{AddressOrNone, RunAs};
 use builder::Builder;
 use pasta::ports::spec::Spec;
 use pasta::ports::{self, Forwards, PortOption, System};
-use pasta_ipc::forward::{LoopbackTarget, Splice};
-use pasta_ipc::types::{
-    Bounded, Captured, ClientOptions, Configure, CopyAddresses, CopyRoutes, DatapathStart,
-    FamilyPolicy, Follow, Following, FreeBind, HostLoopback, IfName, Ipv4Net, Ipv6Net, LogLevel,
-    MacAddr, MonitorStart, Mtu, Protocols, Responders, RootFallback, Service, TapInfo, TapUse,
+use pasta_ipc::port_forward::{LoopbackTarget, Splice};
+use pasta_ipc::socket::FreeBind;
+use pasta_ipc::start::{
+    Captured, ClientOptions, Configure, CopyAddresses, CopyRoutes, DatapathStart, FamilyPolicy,
+    Follow, Following, HostLoopback, MonitorStart, Protocols, Responders, RootFallback, TapUse,
     UserId,
+};
+use pasta_ipc::types::{
+    Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, Service, TapInfo,
 };
 use std::ffi::OsString;
 use std::fmt;

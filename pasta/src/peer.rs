@@ -11,7 +11,7 @@
 
 use pasta_ipc::channel::expect_hello;
 use pasta_ipc::message::Hello;
-use pasta_ipc::types::TapUse;
+use pasta_ipc::start::TapUse;
 use pasta_ipc::{DatapathToSupervisor, MonitorToSupervisor};
 
 /// The state of the handshake with a helper.

@@ -9,10 +9,10 @@
 
 pub mod spec;
 
-use pasta_ipc::forward::{
-    Direction, Effort, ForwardRule, MAX_RULES, PortRange, PortWatch, RawRule, Transport, Watched,
+use pasta_ipc::port_forward::{
+    Direction, Effort, ForwardRule, MAX_RULES, PortWatch, RawRule, Watched,
 };
-use pasta_ipc::types::{IfName, Service};
+use pasta_ipc::types::{IfName, PortRange, Service, Transport};
 use spec::{Chunk, List, Spec, Target};
 use std::fmt;
 use std::net::IpAddr;

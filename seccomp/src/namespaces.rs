@@ -16,7 +16,7 @@ use pasta_ipc::message::{
     Isolation, IsolationRights, IsolationToSupervisor, NotAProcessId, ProcessId,
     SupervisorToIsolation,
 };
-use pasta_ipc::types::{RootFallback, UserId};
+use pasta_ipc::start::{RootFallback, UserId};
 use pasta_ipc::{Channel, ReceiveError, SendError};
 use std::fmt;
 use std::io;

@@ -2,7 +2,8 @@
 //! What forwarding rules make of a helper's privileges: ports that it may bind, and whether it needs
 //! a capability for that.
 
-use pasta_ipc::forward::{Effort, ForwardRule, Transport};
+use pasta_ipc::port_forward::{Effort, ForwardRule};
+use pasta_ipc::types::Transport;
 use std::collections::BTreeSet;
 
 /// With this many ports and more they are not distinguished; a rule of the kernel's costs memory that
@@ -64,7 +65,8 @@ pub fn name_low_port(rules: &[ForwardRule]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::forward::{PortRange, RawRule};
+    use pasta_ipc::port_forward::RawRule;
+    use pasta_ipc::types::PortRange;
 
     fn rule(transport: Transport, first: u16, last: u16, effort: Effort) -> ForwardRule {
         let raw = RawRule {

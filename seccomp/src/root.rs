@@ -7,7 +7,7 @@
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, chroot, pivot_root};
-use pasta_ipc::types::RootFallback;
+use pasta_ipc::start::RootFallback;
 use std::fmt;
 
 /// Where the tmpfs is mounted before it becomes the root: the first of these that is a directory.

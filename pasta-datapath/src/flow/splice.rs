@@ -17,7 +17,7 @@ use crate::flow::{Context, Facts, FlowEvent, Next, Outcome, Readiness, Side, Tar
 use crate::sockets::{Interest, Progress, Sockets};
 use crate::token::Token;
 use nix::errno::Errno;
-use pasta_ipc::forward::Transport;
+use pasta_ipc::types::Transport;
 use pipes::{Pipes, Splicing};
 use std::net::SocketAddr;
 

@@ -18,8 +18,8 @@
 //! it, the other family's serves.
 
 use super::{Family, Nat};
-use pasta_ipc::forward::{LoopbackTarget, Splice, Transport};
-use pasta_ipc::types::Service;
+use pasta_ipc::port_forward::{LoopbackTarget, Splice};
+use pasta_ipc::types::{Service, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the command line says of local connections.
@@ -208,9 +208,10 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pasta_ipc::start::{FamilyPolicy, HostLoopback};
     use pasta_ipc::types::{
-        AddressLosses, Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState,
-        Generation, HostLoopback, NetworkSnapshot,
+        AddressLosses, Bounded, Completeness, FamilySnapshot, FamilyState, Generation,
+        NetworkSnapshot,
     };
 
     const SPLICE: LocalPolicy =

@@ -8,7 +8,9 @@
 use crate::flow::datagram::ReadDatagrams;
 use crate::port_forward::rules::{ForwardTarget, Ports};
 use nix::errno::Errno;
-use pasta_ipc::forward::{Direction, ListenerAddress, NamespaceListener, Transport};
+use pasta_ipc::port_forward::Direction;
+use pasta_ipc::socket::{ListenerAddress, NamespaceListener};
+use pasta_ipc::types::Transport;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -316,7 +318,7 @@ impl<K> Listeners<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::forward::Effort;
+    use pasta_ipc::port_forward::Effort;
 
     fn spec(port: u16) -> ListenerSpec {
         let at = ListenerAddress {

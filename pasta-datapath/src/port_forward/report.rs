@@ -4,7 +4,7 @@ use super::listeners::ListenerSpec;
 use super::rules::ForwardTarget;
 use crate::log::Log;
 use nix::errno::Errno;
-use pasta_ipc::forward::{Direction, Effort};
+use pasta_ipc::port_forward::{Direction, Effort};
 use pasta_ipc::types::LogLevel;
 use std::collections::BTreeMap;
 

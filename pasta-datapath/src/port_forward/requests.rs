@@ -5,7 +5,7 @@ use super::socket_pool::{Full, Pool, Request};
 use crate::flow::FlowId;
 use crate::time::Instant;
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::forward::{NamespaceListener, RequestId, SocketKind};
+use pasta_ipc::socket::{NamespaceListener, RequestId, SocketKind};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -165,7 +165,9 @@ impl<K> Requests<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::forward::{Effort, SocketFamily, Transport};
+    use pasta_ipc::port_forward::Effort;
+    use pasta_ipc::socket::SocketFamily;
+    use pasta_ipc::types::Transport;
 
     fn listener(port: u16) -> NamespaceListener {
         let (transport, family) = (Transport::Tcp, SocketFamily::Both);

@@ -8,10 +8,11 @@
 //! For UDP, ports of TCP services count as well: programs like iperf3 agree on a UDP port over TCP, and
 //! bind it only then.
 
-use pasta_ipc::forward::{
-    Direction, Effort, ForwardRule, ForwardTable, ListenerAddress, NamespaceListener, PortSet,
-    PortSide, PortSnapshot, SocketFamily, Transport,
+use pasta_ipc::port_forward::{
+    Direction, Effort, ForwardRule, ForwardTable, PortSide, PortSnapshot,
 };
+use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
+use pasta_ipc::types::{PortSet, Transport};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -147,8 +148,8 @@ fn serves(transport: Transport, port: u16, listening: &Ports, ours: &Ports) -> b
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::forward::{PortRange, RawRule};
-    use pasta_ipc::types::{Bounded, Generation};
+    use pasta_ipc::port_forward::RawRule;
+    use pasta_ipc::types::{Bounded, Generation, PortRange};
 
     fn rule(transport: Transport, first: u16, last: u16, to: u16, effort: Effort) -> ForwardRule {
         ForwardRule::try_from(RawRule {

@@ -5,10 +5,9 @@
 //! the next flows need not wait. Requests are few at a time and each is answered or refused once.
 
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::forward::{
-    MAX_SOCKETS, NamespaceListener, RequestId, SocketCount, SocketKind, Transport,
-};
 use pasta_ipc::message::MAX_REQUESTS;
+use pasta_ipc::socket::{MAX_SOCKETS, NamespaceListener, RequestId, SocketCount, SocketKind};
+use pasta_ipc::types::Transport;
 use std::collections::{BTreeMap, VecDeque};
 
 /// With fewer than this in stock more are asked for; chosen: half of what one message brings.
@@ -293,7 +292,7 @@ mod tests {
         let mut pool = Pool::<(), OwnedFd>::default();
         let listener = |port: u16| NamespaceListener {
             transport: Transport::Tcp,
-            family: pasta_ipc::forward::SocketFamily::Both,
+            family: pasta_ipc::socket::SocketFamily::Both,
             port: port.try_into().unwrap(),
         };
         for port in 1..=MAX_REQUESTS as u16 {

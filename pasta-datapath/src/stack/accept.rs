@@ -17,7 +17,8 @@ use crate::sockets::{Interest, Sockets};
 use crate::time::Instant;
 use nix::errno::Errno;
 use nix::libc;
-use pasta_ipc::forward::{Direction, Transport};
+use pasta_ipc::port_forward::Direction;
+use pasta_ipc::types::Transport;
 use std::io;
 use std::net::SocketAddr;
 

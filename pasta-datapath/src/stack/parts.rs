@@ -20,8 +20,7 @@ use crate::time::Instant;
 use crate::token::Token;
 use crate::wire::seq::Seq;
 use nix::errno::Errno;
-use pasta_ipc::forward::Transport;
-use pasta_ipc::types::{LogLevel, MacAddr};
+use pasta_ipc::types::{LogLevel, MacAddr, Transport};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is logged when there can be no more flows.

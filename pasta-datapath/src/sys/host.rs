@@ -17,8 +17,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockaddrStorage, bind, connect, recv, send, setsockopt,
     shutdown, sockopt,
 };
-use pasta_ipc::forward::{ListenerAddress, SocketFamily, SocketKind, Transport};
-use pasta_ipc::types::FreeBind;
+use pasta_ipc::socket::{FreeBind, ListenerAddress, SocketFamily, SocketKind};
+use pasta_ipc::types::Transport;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -5,7 +5,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
-use pasta_ipc::forward::{SocketKind, Transport};
+use pasta_ipc::socket::SocketKind;
+use pasta_ipc::types::Transport;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Sets what every listener has, whoever opened it.

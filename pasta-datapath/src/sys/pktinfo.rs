@@ -117,7 +117,8 @@ pub fn send_from(
 mod tests {
     use super::*;
     use crate::sys::listen_socket;
-    use pasta_ipc::forward::{ListenerAddress, SocketFamily, Transport};
+    use pasta_ipc::socket::{ListenerAddress, SocketFamily};
+    use pasta_ipc::types::Transport;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
     use std::time::Duration;
@@ -127,7 +128,7 @@ mod tests {
         let port = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap().port();
         let (transport, address, interface) = (Transport::Udp, None, None);
         let at = ListenerAddress { transport, address, interface, port: port.try_into().unwrap() };
-        let listener = at.open(SocketFamily::Both, pasta_ipc::types::FreeBind::Off).unwrap();
+        let listener = at.open(SocketFamily::Both, pasta_ipc::socket::FreeBind::Off).unwrap();
         listen_socket::prepare(&listener, Transport::Udp).unwrap();
         for (ours, server) in [("127.0.0.1", "127.0.0.9"), ("::1", "::1")] {
             let ours: IpAddr = ours.parse().unwrap();

@@ -13,8 +13,7 @@ use nix::sys::socket::{
     SockType, SockaddrStorage, bind, connect, getsockname, recv, recvmsg, sendmsg, setsockopt,
     shutdown, socket, sockopt,
 };
-use pasta_ipc::listener::allow_free_bind;
-use pasta_ipc::types::FreeBind;
+use pasta_ipc::socket::{FreeBind, allow_free_bind};
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};

@@ -16,10 +16,12 @@ use pasta_datapath::sys::fd_budget::FdBudget;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::checksum::Sum;
 use pasta_datapath::wire::tcp::{Header, ToSend};
-use pasta_ipc::forward::{LoopbackTarget, SocketFamily, Splice};
+use pasta_ipc::port_forward::{LoopbackTarget, Splice};
+use pasta_ipc::socket::SocketFamily;
+use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
-    Bounded, Completeness, FamilyPolicy, FamilySnapshot, FamilyState, Generation, HostLoopback,
-    LogLevel, MacAddr, Mtu, NetworkSnapshot, Service, TapOffloads,
+    Bounded, Completeness, FamilySnapshot, FamilyState, Generation, LogLevel, MacAddr, Mtu,
+    NetworkSnapshot, Service, TapOffloads,
 };
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -14,10 +14,8 @@ use pasta_datapath::token::Token;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
 use pasta_datapath::wire::vnet::{self, Segmentation};
-use pasta_ipc::forward::{
-    Direction, Effort, ForwardRule, ForwardTable, PortRange, RawRule, Transport,
-};
-use pasta_ipc::types::{Bounded, Generation, Mtu, Service};
+use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
+use pasta_ipc::types::{Bounded, Generation, Mtu, PortRange, Service, Transport};
 use peer::{Peer, Segment};
 use socket::{HostEnd, Socket};
 use std::collections::BTreeMap;

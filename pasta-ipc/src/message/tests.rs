@@ -1,6 +1,8 @@
 use super::*;
 use crate::codec::{decode, encode};
-use crate::forward::*;
+use crate::port_forward::*;
+use crate::socket::*;
+use crate::start::*;
 use crate::types::*;
 use proptest::prelude::*;
 use std::fmt::Debug;

@@ -4,8 +4,7 @@
 //! Of each socket we use five fields of fixed place, so they are read where they are: with thousands of
 //! listeners, nothing is allocated for any of them.
 
-use pasta_ipc::forward::Transport;
-use pasta_ipc::types::Family;
+use pasta_ipc::types::{Family, Transport};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -75,7 +75,7 @@ fn a_family_that_is_off_says_nothing_even_if_the_namespace_uses_it() {
 #[test]
 fn without_configuration_the_wish_is_published_all_the_same() {
     let mut policy = plain();
-    policy.configure = pasta_ipc::types::Configure::LoopbackOnly;
+    policy.configure = pasta_ipc::start::Configure::LoopbackOnly;
     let snapshot = published(&Host::default(), &policy, &namespace(&[]));
     assert_eq!(snapshot.ipv4.assigned.as_slice(), [v4("169.254.2.1")]);
     assert!(snapshot.ipv4.present.as_slice().is_empty());

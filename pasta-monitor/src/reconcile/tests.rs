@@ -220,7 +220,7 @@ fn without_config_net_a_pass_only_reads_and_publishes() {
 #[test]
 fn where_nothing_is_followed_only_the_first_pass_changes_the_namespace() {
     let mut policy = plain();
-    policy.following.follow = pasta_ipc::types::Follow::Off;
+    policy.following.follow = pasta_ipc::start::Follow::Off;
     let mut world = World::start(policy, host(HOME));
     assert!(world.pass().0.iter().any(|it| matches!(it, Seen::Applied(_))));
     world.namespace.addresses.clear();

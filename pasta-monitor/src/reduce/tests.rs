@@ -455,7 +455,7 @@ fn who_follows_once_takes_the_mtu_once() {
     };
     for (follow, second) in [(Follow::Once, 1400), (Follow::Roam, 1300)] {
         let mut policy = plain();
-        policy.following.mtu_source = pasta_ipc::types::MtuSource::Template;
+        policy.following.mtu_source = pasta_ipc::start::MtuSource::Template;
         policy.following.follow = follow;
         let mut state = State::start(policy, HostView::default());
         let mut seen = |mtu| {

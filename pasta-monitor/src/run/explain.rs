@@ -5,7 +5,7 @@
 
 use super::{Peer, RunError, read_host};
 use pasta_ipc::MonitorToSupervisor;
-use pasta_ipc::types::MonitorStart;
+use pasta_ipc::start::MonitorStart;
 use pasta_monitor::explain::explanation;
 use pasta_monitor::log::Log;
 use pasta_monitor::netlink::Netlink;

@@ -6,7 +6,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 use nix::time::{ClockId, clock_gettime};
-use pasta_ipc::forward::{LoopbackTarget, PortSide};
+use pasta_ipc::port_forward::{LoopbackTarget, PortSide};
 use pasta_ipc::{MonitorToDatapath, SendError};
 use pasta_monitor::log::Log;
 use pasta_monitor::peer::ToDatapath;

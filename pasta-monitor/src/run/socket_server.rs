@@ -3,11 +3,12 @@
 use crate::run::RunError;
 use crate::run::follow::Clock;
 use nix::errno::Errno;
-use pasta_ipc::forward::{
+use pasta_ipc::socket::{
     ListenerAddress, NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind,
+    new_socket,
 };
-use pasta_ipc::listener::new_socket;
-use pasta_ipc::types::{IfName, MonitorStart};
+use pasta_ipc::start::MonitorStart;
+use pasta_ipc::types::IfName;
 use pasta_ipc::{DatapathToMonitor, MonitorToDatapath, SendError};
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::sockets::{Gate, Order, Verdict};
@@ -140,7 +141,7 @@ fn listening(wanted: NamespaceListener) -> Result<OwnedFd, Errno> {
     let NamespaceListener { transport, family, port } = wanted;
     let open = |address, interface| {
         ListenerAddress { transport, address, interface, port }
-            .open(family, pasta_ipc::types::FreeBind::Off)
+            .open(family, pasta_ipc::socket::FreeBind::Off)
     };
     let loopback = IfName::try_from("lo".to_owned()).map_err(|_| Errno::ENODEV)?;
     // A kernel before 5.7 lets only the privileged bind to a device. An address does the same there,

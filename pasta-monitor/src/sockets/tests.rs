@@ -1,7 +1,8 @@
 use super::*;
 use crate::peer::testing::plain_start;
-use pasta_ipc::forward::{MAX_SOCKETS, PortRange, RawRule};
-use pasta_ipc::types::Bounded;
+use pasta_ipc::port_forward::RawRule;
+use pasta_ipc::socket::MAX_SOCKETS;
+use pasta_ipc::types::{Bounded, PortRange};
 use proptest::prelude::*;
 
 const TCP4: SocketKind = SocketKind { ipv6: false, transport: Transport::Tcp };

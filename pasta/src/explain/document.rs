@@ -5,11 +5,11 @@ use super::value::Value;
 use crate::identity::Identity;
 use crate::target::{CommandUser, Existing, ExistingUser, PidNamespace, Target};
 use pasta::ports::Forwards;
-use pasta_ipc::forward::{Effort, ForwardRule, LoopbackTarget, PortRange, Splice};
-use pasta_ipc::types::{
-    Configure, DatapathStart, Explanation, FamilyExplanation, FamilyPolicy, FamilyState, Follow,
-    HostLoopback, MonitorStart, Resolver, TapUse,
+use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, Splice};
+use pasta_ipc::start::{
+    Configure, DatapathStart, FamilyPolicy, Follow, HostLoopback, MonitorStart, TapUse,
 };
+use pasta_ipc::types::{Explanation, FamilyExplanation, FamilyState, PortRange, Resolver};
 use seccomp::Role;
 use std::net::IpAddr;
 

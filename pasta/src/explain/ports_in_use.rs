@@ -2,7 +2,7 @@
 //!
 //! A listener on `::` counts for both families; the files do not say which ones take IPv6 only.
 
-use pasta_ipc::forward::Transport;
+use pasta_ipc::types::Transport;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// State of a listening TCP socket (`TCP_LISTEN`, `net/tcp_states.h`).

@@ -10,12 +10,13 @@ use crate::target::{Ground, Target, TargetBuilder, UserOption};
 use crate::value::{self, AddressOrNone, AddressValue, DomainName, RunAs};
 use pasta::ports::PortOption;
 use pasta::ports::spec::{List, Spec};
-use pasta_ipc::forward::{LoopbackTarget, Splice};
-use pasta_ipc::types::{
-    Bounded, ClientOptions, Configure, CopyAddresses, CopyRoutes, DnsList, FreeBind, HostLoopback,
-    IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, MtuSource, Protocol, Protocols, Responder,
-    Responders, RootFallback, SearchList, Service, TapUse, Text,
+use pasta_ipc::port_forward::{LoopbackTarget, Splice};
+use pasta_ipc::socket::FreeBind;
+use pasta_ipc::start::{
+    ClientOptions, Configure, CopyAddresses, CopyRoutes, DnsList, HostLoopback, MtuSource,
+    Protocol, Protocols, Responder, Responders, RootFallback, SearchList, TapUse,
 };
+use pasta_ipc::types::{Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, Service, Text};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;

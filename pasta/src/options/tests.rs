@@ -1,5 +1,6 @@
 use super::*;
-use pasta_ipc::types::{Captured, DnsList, SearchList, TapOffloads};
+use pasta_ipc::start::{Captured, DnsList, SearchList};
+use pasta_ipc::types::TapOffloads;
 
 fn options(line: &str) -> Result<Options, InvalidOptions> {
     let line = crate::cli::parse(line.split(' ').map(OsString::from)).unwrap();
@@ -53,7 +54,7 @@ fn protocols_that_are_off_forward_no_port() {
     let options = options("pasta --no-tcp -t none -u 53 -T none").unwrap();
     let rules = options.forwards(&SERVED, System::fallback()).unwrap();
     let transports = rules.inbound.iter().chain(&rules.outbound).map(|it| it.transport());
-    assert!(transports.into_iter().all(|it| it == pasta_ipc::forward::Transport::Udp));
+    assert!(transports.into_iter().all(|it| it == pasta_ipc::types::Transport::Udp));
     let refused = "-t forwards what --no-tcp switches off";
     assert_eq!(refusal("pasta -t 22 --no-tcp"), refused);
     assert_eq!(refusal("pasta --no-udp -U auto"), "-U forwards what --no-udp switches off");

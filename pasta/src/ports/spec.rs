@@ -12,8 +12,8 @@
 //! a `+` before a number are ignored.
 
 use super::PortOption;
-use pasta_ipc::forward::{Direction, PortRange};
-use pasta_ipc::types::IfName;
+use pasta_ipc::port_forward::Direction;
+use pasta_ipc::types::{IfName, PortRange};
 use std::fmt;
 use std::net::IpAddr;
 

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::pipe2;
-use pasta_ipc::forward::RequestId;
+use pasta_ipc::socket::RequestId;
 use pasta_ipc::{
     Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, SupervisorToDatapath,
 };

@@ -14,7 +14,8 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid, pause};
 use pasta_ipc::message::IsolationToSupervisor;
 use pasta_ipc::message::{Isolation, IsolationRights, SupervisorToIsolation};
-use pasta_ipc::types::{AuditReport, RootFallback};
+use pasta_ipc::start::RootFallback;
+use pasta_ipc::types::AuditReport;
 use pasta_ipc::{
     Channel, DatapathToSupervisor, MonitorToSupervisor, SupervisorToDatapath, SupervisorToMonitor,
 };

@@ -1,7 +1,7 @@
 use super::*;
 use pasta_ipc::Channel;
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::forward::{PortSet, Transport};
+use pasta_ipc::types::{PortSet, Transport};
 use pasta_monitor::peer::ToSupervisor;
 use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};

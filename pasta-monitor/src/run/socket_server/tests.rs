@@ -1,13 +1,9 @@
 use super::*;
 use nix::sys::socket::{SockType, SockaddrIn, SockaddrStorage, getsockname, getsockopt, sockopt};
 use pasta_ipc::Channel;
-use pasta_ipc::forward::{
-    Effort, ForwardRule, LoopbackTarget, PortRange, PortWatch, RawRule, Transport,
-};
-use pasta_ipc::types::{
-    Bounded, Configure, CopyAddresses, CopyRoutes, Following, LogLevel, RootFallback, Service,
-    TapUse,
-};
+use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, PortWatch, RawRule};
+use pasta_ipc::start::{Configure, CopyAddresses, CopyRoutes, Following, RootFallback, TapUse};
+use pasta_ipc::types::{Bounded, LogLevel, PortRange, Service, Transport};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;

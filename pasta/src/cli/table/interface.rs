@@ -3,7 +3,7 @@
 use super::{Entry, Setting, flag, value};
 use crate::follow_options::{self, FollowOption};
 use crate::value::{self, InvalidValue};
-use pasta_ipc::types::MtuSource;
+use pasta_ipc::start::MtuSource;
 
 pub(super) const ENTRIES: &[Entry] = &[
     flag(

@@ -2,7 +2,7 @@
 
 use super::{Entry, Setting, flag, value};
 use crate::value;
-use pasta_ipc::types::{Protocol, Responder};
+use pasta_ipc::start::{Protocol, Responder};
 
 pub(super) const ENTRIES: &[Entry] = &[
     flag(None, "no-tcp", Setting::Without(Protocol::Tcp), "Drop TCP, forward no TCP port"),

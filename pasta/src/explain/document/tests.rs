@@ -1,9 +1,9 @@
 use super::*;
 use crate::options::{Options, PerFamily};
 use pasta::ports::System;
-use pasta_ipc::forward::{PortRange, Transport};
+use pasta_ipc::start::Captured;
 use pasta_ipc::types::{
-    Bounded, Captured, ExplainedRoute, ExplainedTemplate, IfName, Mtu, Service, Text,
+    Bounded, ExplainedRoute, ExplainedTemplate, IfName, Mtu, PortRange, Service, Text, Transport,
 };
 use std::ffi::OsString;
 

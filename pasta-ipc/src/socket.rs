@@ -1,16 +1,41 @@
-//! Listening sockets: opened by each of the processes, each where it has the rights, and all read by the
-//! datapath. What such a socket is stands here, once.
+//! Sockets that one process opens and another one uses: listeners, and sockets that live inside the
+//! namespace.
+//!
+//! A listener is opened by the launcher or by the datapath on the host, and by the monitor in the
+//! namespace, each where it has the rights; all are read by the datapath. What such a socket is stands
+//! here, once.
 
-use crate::forward::{ListenerAddress, SocketFamily, Transport};
-use crate::types::FreeBind;
+use crate::types::{IfName, Service, Transport};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen,
     setsockopt, socket, sockopt,
 };
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Most listeners in one message; the kernel passes 253 descriptors at most.
+pub const MAX_LISTENERS: usize = 64;
+
+/// Most sockets in one message, as a pool is filled.
+pub const MAX_SOCKETS: u8 = 32;
+
+/// What a listening socket of the host is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ListenerAddress {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Its address; none: every address of the families that are served, by one socket.
+    pub address: Option<IpAddr>,
+    /// The interface it is bound to.
+    pub interface: Option<IfName>,
+    /// Its port.
+    pub port: NonZeroU16,
+}
 
 impl ListenerAddress {
     /// Opens the socket, which does not block; a TCP one listens. Where no address was named it takes
@@ -50,6 +75,113 @@ impl ListenerAddress {
     }
 }
 
+/// Names a request until it is answered.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct RequestId(pub u32);
+
+/// The family of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SocketFamily {
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+    /// Both, by one IPv6 socket; for listeners.
+    Both,
+}
+
+impl SocketFamily {
+    /// The family of a listener for what is served; at least one family is.
+    pub const fn served(ipv4: Service, ipv6: Service) -> Self {
+        match (ipv4, ipv6) {
+            (Service::On, Service::On) => Self::Both,
+            (Service::On, Service::Off) => Self::Ipv4,
+            (Service::Off, _) => Self::Ipv6,
+        }
+    }
+}
+
+/// A kind of socket that connects from inside the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SocketKind {
+    /// Whether it is of IPv6; these sockets are of one family.
+    pub ipv6: bool,
+    /// TCP or UDP.
+    pub transport: Transport,
+}
+
+/// A listener on the loopback interface of the namespace, on every address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NamespaceListener {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Which connections it takes.
+    pub family: SocketFamily,
+    /// Its port.
+    pub port: NonZeroU16,
+}
+
+/// How many sockets are asked for at once: 1 to [`MAX_SOCKETS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct SocketCount(u8);
+
+impl SocketCount {
+    /// The number.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl From<SocketCount> for u8 {
+    fn from(count: SocketCount) -> Self {
+        count.0
+    }
+}
+
+impl TryFrom<u8> for SocketCount {
+    type Error = InvalidCount;
+
+    fn try_from(count: u8) -> Result<Self, InvalidCount> {
+        if (1..=MAX_SOCKETS).contains(&count) { Ok(Self(count)) } else { Err(InvalidCount) }
+    }
+}
+
+/// Not a number of sockets that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidCount;
+
+impl fmt::Display for InvalidCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a number of sockets (1 to {MAX_SOCKETS})")
+    }
+}
+
+impl std::error::Error for InvalidCount {}
+
+/// Why a request got no socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Too many were asked for in too short a time; it can be asked again later.
+    Busy,
+    /// No rule allows it.
+    Denied,
+    /// The kernel refused, with this errno.
+    Failed(i32),
+}
+
+/// Whether sockets may be bound to addresses that the host does not have (`IP_FREEBIND`, ip(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FreeBind {
+    /// They may.
+    On,
+    /// They may not.
+    #[default]
+    Off,
+}
+
 /// Lets a socket be bound to an address that the host does not have, if so asked (`IP_FREEBIND`, ip(7);
 /// the kernel takes it for sockets of IPv6 too).
 ///
@@ -80,9 +212,14 @@ pub fn new_socket(transport: Transport, ipv6: bool) -> Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::IfName;
     use std::net::{TcpListener, TcpStream};
-    use std::num::NonZeroU16;
+
+    #[test]
+    fn socket_counts_are_bounded() {
+        assert!(SocketCount::try_from(0).is_err());
+        assert!(SocketCount::try_from(MAX_SOCKETS + 1).is_err());
+        assert_eq!(SocketCount::try_from(MAX_SOCKETS).map(SocketCount::get), Ok(MAX_SOCKETS));
+    }
 
     fn at(transport: Transport, address: Option<IpAddr>) -> ListenerAddress {
         // A port that nobody has, as far as can be known.

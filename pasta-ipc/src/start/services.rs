@@ -1,6 +1,6 @@
 //! Which protocols are served, and what clients in the namespace are told.
 
-use super::{Bounded, Service, Text};
+use crate::types::{Bounded, Service, Text};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
