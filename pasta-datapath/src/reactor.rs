@@ -1,6 +1,6 @@
 //! The reactor: waits for events, reads batches, keeps the time, and calls the stack. It knows no protocol.
 //!
-//! Order of a turn: timers, tap, host sockets, messages, then flows that wait for more. A flow that has
+//! Order of a turn: timers, messages, tap, host sockets, then flows that wait for more. A flow that has
 //! used its quantum goes to the end of the run queue (round robin); a turn with a flow in it does not sleep,
 //! and serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
 //! while busy polling ([`busy_poll`]). No buffer is allocated for a frame.
@@ -166,6 +166,15 @@ impl Reactor {
         let before = self.stack.counters().octets_to_tap;
 
         self.stack.fire_timers(now);
+        // What is known of the network comes before the frames that may depend on it.
+        let mut ended = None;
+        for event in &events {
+            match Token::from(event.token) {
+                Token::Supervisor => ended = self.read_supervisor(now)?.or(ended),
+                Token::Monitor => self.read_monitor(now)?,
+                Token::Tap | Token::Listener(_) | Token::Flow(..) => {}
+            }
+        }
         let (mut near, mut far) = (false, false);
         self.tap_ready |= events.iter().any(|event| Token::from(event.token) == Token::Tap);
         if !self.tap_ready && events.len() < CAPACITY {
@@ -177,12 +186,9 @@ impl Reactor {
                 Err(errno) => return Ok(Some(Ended::TapGone(errno))),
             }
         }
-        let mut ended = None;
         for event in &events {
             match Token::from(event.token) {
-                Token::Tap => {}
-                Token::Supervisor => ended = self.read_supervisor(now)?.or(ended),
-                Token::Monitor => self.read_monitor(now)?,
+                Token::Tap | Token::Supervisor | Token::Monitor => {}
                 Token::Listener(index) => self.stack.listener_event(index),
                 Token::Flow(id, side) => {
                     match self.stack.socket_event(now, id, side, event.readiness) {

@@ -185,7 +185,9 @@ impl<Out: Message, In: Message> Channel<Out, In> {
                 Ok(datagram) => break datagram,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Err(ReceiveError::WouldBlock),
-                Err(Errno::ECONNRESET) => return Err(ReceiveError::Closed),
+                // The peer has closed its end with messages of ours unread (`unix_release_sock()`,
+                // net/unix/af_unix.c). It is said once; what the peer had sent before is still there.
+                Err(Errno::ECONNRESET) => continue,
                 Err(errno) => return Err(ReceiveError::Io(errno.into())),
             }
         };
@@ -313,6 +315,17 @@ mod tests {
             assert_eq!(a.receive().unwrap().message, DatapathToSupervisor::Log(record.clone()));
         }
         assert!(matches!(a.receive(), Err(ReceiveError::WouldBlock)));
+    }
+
+    #[test]
+    fn last_words_of_a_peer_that_has_read_nothing_arrive() {
+        let (ours, theirs) = Channel::<SupervisorToMonitor, MonitorToSupervisor>::pair().unwrap();
+        ours.send(&SupervisorToMonitor::Hello(Hello::OURS)).unwrap();
+        let failed = MonitorToSupervisor::Failed(crate::types::Text::truncated("why"));
+        theirs.send(&failed).unwrap();
+        drop(theirs);
+        assert_eq!(ours.receive().unwrap().message, failed);
+        assert!(matches!(ours.receive(), Err(ReceiveError::Closed)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use tests::harness::{self, Case};
@@ -15,6 +16,7 @@ use tests::lab::pasta::{NO_PORTS, Running, contained_session, unshared_session};
 use tests::lab::process::Process;
 use tests::lab::session::Session;
 use tests::lab::{DATAPATH, Family, Lab, MONITOR, UPLINK, process, service, wait};
+use tests::sys::Refusal;
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         case!(lab, log_file_has_what_standard_error_no_longer_has),
         case!(lab, root_attaches_to_the_namespace_of_a_user),
         case!(lab, root_attaches_to_a_namespace_of_its_own),
+        case!(lab, root_attaches_where_user_namespaces_are_switched_off),
+        case!(lab, user_is_told_what_has_switched_user_namespaces_off),
         case!(lab, command_runs_in_a_user_namespace_that_exists),
         case!(lab, command_without_a_pid_namespace_leaves_nothing),
     ];
@@ -373,6 +377,52 @@ fn root_attaches_to_a_namespace_of_its_own(lab: &Lab) -> Outcome {
     let monitor = process::only(MONITOR)?;
     assert!(!monitor.status("Uid")?.starts_with('0'), "{monitor:?}");
     inside.end(0)?;
+    all_gone()
+}
+
+/// What `unshare(CLONE_NEWUSER)` gives where `user.max_user_namespaces` is 0.
+const NO_USER_NAMESPACES: Refusal = Refusal {
+    call: libc::SYS_unshare,
+    arguments: &[(0, libc::CLONE_NEWUSER)],
+    error: libc::ENOSPC,
+};
+
+fn root_attaches_where_user_namespaces_are_switched_off(lab: &Lab) -> Outcome {
+    lab.needs_root()?;
+    lab.needs_helpers()?;
+    let mut inside = unshared_session(lab)?;
+    let id = pid(&mut inside);
+    let pasta = lab.pasta().as_root().refused(&[NO_USER_NAMESPACES]).configured();
+    let finished = pasta.attach([&id])?.expect_code(0)?;
+    assert!(finished.errors.contains("user namespaces are switched off"), "{finished:?}");
+    for family in [Family::V4, Family::V6] {
+        talk(lab, &mut inside, family)?;
+    }
+    let (supervisor, datapath) = (process::only("pasta")?, process::only(DATAPATH)?);
+    assert_eq!(datapath.namespace("user")?, supervisor.namespace("user")?);
+    assert_ne!(datapath.namespace("mnt")?, supervisor.namespace("mnt")?);
+    assert_ne!(datapath.namespace("pid")?, supervisor.namespace("pid")?);
+    for name in ["pasta", MONITOR, DATAPATH] {
+        let process = process::only(name)?;
+        assert!(!process.status("Uid")?.split_ascii_whitespace().any(|id| id == "0"), "{name}");
+    }
+    for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
+        assert_eq!(datapath.capabilities(set)?, 0, "{set}");
+    }
+    // CAP_NET_ADMIN, by which the namespace follows; here it counts in the initial user namespace.
+    let low_ports = 1 << 10;
+    assert_eq!(process::only(MONITOR)?.capabilities("CapEff")? & !low_ports, 1 << 12);
+    inside.end(0)?;
+    all_gone()
+}
+
+fn user_is_told_what_has_switched_user_namespaces_off(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let mut inside = contained_session(lab)?;
+    let id = pid(&mut inside);
+    let pasta = lab.pasta().refused(&[NO_USER_NAMESPACES]).configured();
+    let finished = pasta.attach([&id])?.expect_code(1)?;
+    assert!(finished.errors.contains("user.max_user_namespaces"), "{finished:?}");
     all_gone()
 }
 
