@@ -130,7 +130,10 @@ impl std::error::Error for IsolateError {
 ///
 /// [`IsolateError`]; the process must end then.
 pub fn isolate_datapath() -> Result<Vec<String>, IsolateError> {
-    let report = take_inherited_socket(ISOLATION_CHANNEL).map_err(IsolateError::ReportChannel)?;
+    #[expect(unsafe_code, reason = "the start-up protocol reserves the number for this function")]
+    // SAFETY: the datapath is started with its channel under this number and takes it over here, once.
+    let report = unsafe { take_inherited_socket(ISOLATION_CHANNEL) };
+    let report = report.map_err(IsolateError::ReportChannel)?;
     isolate_datapath_reporting(report.into())
 }
 

@@ -1,8 +1,10 @@
 #![allow(unsafe_code)]
 //! System calls that no dependency wraps.
 
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, fstat};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Highest bit that a 64-bit capability set can have; the kernel has 41 capabilities in 6.18.
 const CAP_BITS: u32 = 64;
@@ -83,39 +85,54 @@ pub(crate) fn exit_now(status: i32) -> ! {
 
 /// Takes over a descriptor that the start-up protocol put at a fixed number, if it is a socket.
 ///
+/// # Safety
+///
+/// Nothing in this process may own that number: a helper calls this once, at its start.
+///
 /// # Errors
 ///
 /// `EBADF` if nothing is open there, `InvalidInput` if it is not a socket. It stays untouched then.
-pub(crate) fn take_inherited_socket(number: RawFd) -> io::Result<OwnedFd> {
-    let stat = nix::sys::stat::fstat(borrow(number))?;
+pub(crate) unsafe fn take_inherited_socket(number: RawFd) -> io::Result<OwnedFd> {
+    let stat = stat_number(number)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptor is not a socket"));
     }
-    // SAFETY: `number` is open (fstat has just succeeded). It was inherited through exec under a
-    // number that the start-up protocol reserves for this function, so nothing else in this
-    // process owns it, and this function is called once per process image.
+    // SAFETY: `number` is open (fstat has just succeeded), and as the caller ensures nothing owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Names a descriptor by number for a call that only looks at it.
+/// What fstat(2) says of the descriptor `number`.
 ///
-/// The number may be closed: callers pass it to `fstat`, `poll` or `getsockopt`, which answer
-/// `EBADF` then.
-pub(crate) fn borrow<'fd>(number: RawFd) -> std::os::fd::BorrowedFd<'fd> {
-    debug_assert!(number >= 0);
-    // SAFETY: -1 is never passed (numbers come from ranges that start at 0 or are constants). The
-    // callers make one call that neither closes nor stores it, and nobody else runs meanwhile.
-    unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
+/// # Errors
+///
+/// `EBADF` if it is not open.
+pub(crate) fn stat_number(number: RawFd) -> nix::Result<FileStat> {
+    look_at(number, |fd| fstat(fd))
+}
+
+/// Calls `look` with the descriptor `number`, which may be closed: system calls answer `EBADF` then.
+fn look_at<T>(
+    number: RawFd,
+    look: impl FnOnce(BorrowedFd<'_>) -> nix::Result<T>,
+) -> nix::Result<T> {
+    if number < 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: it is not -1, and the closures here make one call with it that neither closes nor keeps it.
+    look(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
 /// Closes every descriptor from `first` on (close_range(2), Linux 5.9).
 ///
+/// # Safety
+///
+/// No value of this process may own a descriptor in that range.
+///
 /// # Errors
 ///
 /// `ENOSYS` before Linux 5.9.
-pub(crate) fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: integers only. The caller passes a range in which it has just seen nothing that any
-    // object of this process owns.
+pub(crate) unsafe fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: integers only; as the caller ensures, nothing owns these.
     let rc = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -210,19 +227,19 @@ pub(crate) fn refuse_exec_gain() -> io::Result<()> {
     prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN).map(drop)
 }
 
-/// Reads the address family of `socket` (`SO_DOMAIN`, socket(7)).
+/// Reads the address family of the socket `number` (`SO_DOMAIN`, socket(7)).
 ///
 /// # Errors
 ///
-/// `ENOTSOCK` if it is none.
-pub(crate) fn socket_domain(socket: std::os::fd::BorrowedFd<'_>) -> io::Result<libc::c_int> {
-    use std::os::fd::AsRawFd;
+/// `ENOTSOCK` if it is none, `EBADF` if it is not open.
+pub(crate) fn socket_domain(number: RawFd) -> io::Result<libc::c_int> {
     let mut domain: libc::c_int = 0;
     let mut len = size_of_val(&domain) as libc::socklen_t;
     let value = (&raw mut domain).cast();
-    let fd = socket.as_raw_fd();
     // SAFETY: the kernel writes at most `len` octets to `value`, which is `domain`: exactly that
-    // long; it updates `len`. Both outlive the call and no pointer is kept. `fd` is borrowed, open.
-    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &raw mut len) })?;
+    // long; it updates `len`. Both outlive the call and no pointer is kept. `number` is looked at only.
+    check(unsafe {
+        libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &raw mut len)
+    })?;
     Ok(domain)
 }
