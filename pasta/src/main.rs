@@ -151,9 +151,14 @@ fn run_with(inherited: &InheritedState) -> i32 {
 /// Writes to standard output what was asked for.
 fn answer(text: &str) -> i32 {
     let mut out = std::io::stdout();
-    // A closed pipe is not an error.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    0
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has seen enough is no error.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            emit(&format!("pasta: cannot write to standard output: {error}\n"));
+            FAILED
+        }
+        _ => 0,
+    }
 }
 
 fn run(

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         case!(lab, status_tells_what_the_start_waits_for),
         case!(lab, version_and_help_are_printed_without_a_network),
         case!(lab, explanation_is_what_a_start_does_and_does_nothing),
+        case!(lab, answer_that_cannot_be_written_is_an_error),
         case!(lab, unknown_option_is_named),
         case!(lab, quiet_run_says_nothing),
         case!(lab, two_instances_do_not_disturb_each_other),
@@ -422,6 +423,17 @@ fn explanation_is_what_a_start_does_and_does_nothing(lab: &Lab) -> Outcome {
     assert!(json.contains("cannot open namespace /nowhere: No such file or directory"), "{json}");
     assert!(json.starts_with("{\"target\":{") && json.contains("\"state\":\"local\""), "{json}");
     process::wait_until_none_left()
+}
+
+fn answer_that_cannot_be_written_is_an_error(lab: &Lab) -> Outcome {
+    for option in ["--help", "--version"] {
+        let mut command = lab.pasta().with([option]).command(std::iter::empty::<&str>());
+        command.stdout(File::options().write(true).open("/dev/full")?);
+        let output = command.stderr(std::process::Stdio::piped()).output()?;
+        assert_eq!(output.status.code(), Some(1), "{option}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"), "{option}");
+    }
+    Ok(())
 }
 
 fn unknown_option_is_named(lab: &Lab) -> Outcome {

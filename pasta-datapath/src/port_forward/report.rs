@@ -57,9 +57,9 @@ impl Report {
             Direction::Inbound => ("host", inbound),
             Direction::Outbound => ("namespace", outbound),
         };
-        if let Some((level, line)) = counts.line(side)
-            && *last != line
-        {
+        // Ports that were refused are tried again; only if that opens some there is something new.
+        let is_news = |line: &String| last != line && (counts.opened > 0 || last.is_empty());
+        if let Some((level, line)) = counts.line(side).filter(|(_, line)| is_news(line)) {
             last.clone_from(&line);
             log.add(level, || line);
         }
