@@ -12,7 +12,7 @@ use crate::counters::{Counters, DropReason};
 use crate::nat::Nat;
 use crate::wire::arp;
 use neighbour::Neighbours;
-use pasta_ipc::types::{MacAddr, Mtu, NetworkSnapshot, Service};
+use pasta_ipc::types::{Family, MacAddr, Mtu, NetworkSnapshot, Service};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use writer::{FrameDevice, FrameWriter};
 
@@ -80,7 +80,7 @@ impl<D> Link<D> {
         address: IpAddr,
         at: MacAddr,
     ) -> Result<(), DropReason> {
-        let reached_at = nat.namespace_address(address.is_ipv4());
+        let reached_at = nat.namespace_address(Family::of(address));
         if from != at || reached_at != Some(address) {
             return Err(DropReason::NeighbourNotOurs);
         }
@@ -141,7 +141,7 @@ impl<D: FrameDevice> Link<D> {
 
     /// Takes in which addresses the namespace has, and asks who has those that are new.
     pub fn update(&mut self, nat: &Nat, counters: &mut Counters, snapshot: &NetworkSnapshot) {
-        let reached_at = [true, false].map(|v4| nat.namespace_address(v4));
+        let reached_at = Family::BOTH.map(|family| nat.namespace_address(family));
         let new = self.neighbours.update(snapshot, reached_at);
         self.mtu = snapshot.mtu.unwrap_or(self.mtu);
         self.solicit(nat, counters, &new);

@@ -12,7 +12,7 @@ pub mod inbound;
 use crate::link::classify::is_impossible;
 use pasta_ipc::start::{FamilyPolicy, HostLoopback, Protocols};
 use pasta_ipc::types::{
-    FamilySnapshot, IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
+    Family as AddressFamily, FamilySnapshot, IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -102,9 +102,11 @@ impl Nat {
     pub fn update_resolvers(&mut self, snapshot: &ResolverSnapshot) {
         self.revision += 1;
         let servers = snapshot.servers.as_slice();
-        let of = |v4: bool| servers.iter().filter(|s| s.address.is_ipv4() == v4).cloned().collect();
-        (self.ipv4.resolvers, self.ipv4.resolver) = (of(true), 0);
-        (self.ipv6.resolvers, self.ipv6.resolver) = (of(false), 0);
+        let of = |family| {
+            servers.iter().filter(|it| AddressFamily::of(it.address) == family).cloned().collect()
+        };
+        (self.ipv4.resolvers, self.ipv4.resolver) = (of(AddressFamily::V4), 0);
+        (self.ipv6.resolvers, self.ipv6.resolver) = (of(AddressFamily::V6), 0);
     }
 
     /// A query for `destination` that went to the resolver `asked` has met a hard error: the next

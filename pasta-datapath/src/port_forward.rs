@@ -26,7 +26,7 @@ use pasta_ipc::port_forward::{Direction, ForwardTable, PortSide, PortSnapshot};
 use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
 use pasta_ipc::types::{IfName, LogLevel};
 use report::{Counts, Report};
-use requests::Requests;
+use requests::{Limit, Requests};
 use rules::{ForwardTarget, Rules};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -179,8 +179,11 @@ impl<K> Ports<K> {
                     .open_on_host(cx, at)
                     .and_then(|socket| self.listen(cx, spec.clone(), target, socket)),
                 ListenerSpec::Namespace(at) => {
-                    let allowed = cx.fd_budget.allows_listener(self.listener_count());
-                    if self.requests.want(*at, target, allowed) {
+                    let limit = match cx.fd_budget.allows_listener(self.listener_count()) {
+                        true => Limit::NotReached,
+                        false => Limit::Reached,
+                    };
+                    if self.requests.want(*at, target, limit) {
                         continue;
                     }
                     Err(Errno::EMFILE)

@@ -16,7 +16,7 @@ use crate::sys::host::HostSockets;
 use crate::sys::tap::Tap;
 use crate::time::Instant;
 use crate::token::Token;
-use batch::FrameBuffer;
+use batch::{Expected, FrameBuffer};
 use busy_poll::{BUSY_POLL_TIME, BusyPoll, Turn};
 use nix::errno::Errno;
 use pasta_ipc::types::LogLevel;
@@ -240,9 +240,12 @@ impl Reactor {
         loop {
             let poller = self.stack.sockets().poller();
             events.extend(poller.wait(Some(Duration::ZERO)).map_err(RunError::Wait)?);
-            let found = !events.is_empty();
-            if found || self.now() >= until {
-                self.busy_poll.looked(found);
+            if !events.is_empty() {
+                self.busy_poll.found();
+                return Ok(());
+            }
+            if self.now() >= until {
+                self.busy_poll.failed();
                 return Ok(());
             }
         }
@@ -256,9 +259,13 @@ impl Reactor {
 
     /// Reads a batch of frames and has it handled; gives whether it was small.
     fn read_tap(&mut self, now: Instant) -> Result<bool, Errno> {
-        let (stack, lone_is_likely) = (&mut self.stack, self.busy_poll.follows_far());
+        let stack = &mut self.stack;
+        let expected = match self.busy_poll.follows_far() {
+            true => Expected::LoneFrame,
+            false => Expected::Frames,
+        };
         let most = stack.frames_wanted(now);
-        let read = self.frames.fill(most, lone_is_likely, |free| stack.read_frame(free));
+        let read = self.frames.fill(most, expected, |free| stack.read_frame(free));
         self.tap_ready = read.may_have_more;
         stack.handle_frames(now, self.frames.octets(), self.frames.places());
         read.gone.map_or(Ok(read.is_small), Err)

@@ -306,7 +306,17 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             Ends::Inbound { path, .. } => path.destination().port(),
             Ends::Local { destination, .. } => destination.port(),
         };
-        self.last_active + lifetime(self.protocol, port, self.answered)
+        self.last_active + self.lifetime(port)
+    }
+
+    /// How long it lives after its last datagram, to `port`.
+    fn lifetime(&self, port: u16) -> Duration {
+        match (self.protocol, self.answered, port) {
+            (Protocol::Echo, ..) => ECHO,
+            (_, false, _) => ONE_WAY,
+            (_, true, 53 | 853) => DNS_ANSWERED,
+            (_, true, _) => TWO_WAY,
+        }
     }
 
     /// Takes in what happened to this flow and does all that follows from it now.
@@ -628,14 +638,4 @@ fn read_all<K: DatagramSocket>(
 /// The key of a flow that the namespace at the end of `path` has opened.
 fn key_of(protocol: Protocol, path: &Path) -> FlowKey {
     FlowKey { protocol, namespace: path.destination(), remote: path.source() }
-}
-
-/// How long a flow to `port` lives after its last datagram.
-fn lifetime(protocol: Protocol, port: u16, answered: bool) -> Duration {
-    match (protocol, answered, port) {
-        (Protocol::Echo, ..) => ECHO,
-        (_, false, _) => ONE_WAY,
-        (_, true, 53 | 853) => DNS_ANSWERED,
-        (_, true, _) => TWO_WAY,
-    }
 }

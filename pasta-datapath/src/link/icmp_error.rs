@@ -8,7 +8,7 @@ use crate::link::writer::{FrameDevice, FrameWriter, Path, icmp_protocol};
 use crate::wire::icmp::{Error, error_head};
 use crate::wire::ip::{ipv4_header, ipv6_header};
 use nix::errno::Errno;
-use pasta_ipc::types::MacAddr;
+use pasta_ipc::types::{Family, MacAddr};
 use std::net::{IpAddr, SocketAddr};
 
 /// Octets of the transport header that are quoted: enough for ports, and for TCP's sequence number.
@@ -46,19 +46,19 @@ impl Unreachable {
     }
 
     /// Type, code and value (RFC 792, RFC 1191, RFC 1812 section 5.2.7.1; RFC 4443 sections 3.1, 3.2).
-    fn error(self, v4: bool) -> Error {
+    fn error(self, family: Family) -> Error {
         let error = |kind, code, value| Error { kind, code, value };
-        match (self, v4) {
-            (Self::Network, true) => error(3, 0, 0),
-            (Self::Host, true) => error(3, 1, 0),
-            (Self::Port, true) => error(3, 3, 0),
-            (Self::Prohibited, true) => error(3, 13, 0),
-            (Self::TooBig(mtu), true) => error(3, 4, mtu.min(0xffff)),
-            (Self::Network, false) => error(1, 0, 0),
-            (Self::Prohibited, false) => error(1, 1, 0),
-            (Self::Host, false) => error(1, 3, 0),
-            (Self::Port, false) => error(1, 4, 0),
-            (Self::TooBig(mtu), false) => error(2, 0, mtu),
+        match (self, family) {
+            (Self::Network, Family::V4) => error(3, 0, 0),
+            (Self::Host, Family::V4) => error(3, 1, 0),
+            (Self::Port, Family::V4) => error(3, 3, 0),
+            (Self::Prohibited, Family::V4) => error(3, 13, 0),
+            (Self::TooBig(mtu), Family::V4) => error(3, 4, mtu.min(0xffff)),
+            (Self::Network, Family::V6) => error(1, 0, 0),
+            (Self::Prohibited, Family::V6) => error(1, 1, 0),
+            (Self::Host, Family::V6) => error(1, 3, 0),
+            (Self::Port, Family::V6) => error(1, 4, 0),
+            (Self::TooBig(mtu), Family::V6) => error(2, 0, mtu),
         }
     }
 }
@@ -100,7 +100,7 @@ pub fn send<D: FrameDevice>(
         _ => return false,
     };
     let quote = quote.get(..len).unwrap_or_default();
-    let head = error_head(reporter, source.ip(), why.error(source.is_ipv4()), quote);
+    let head = error_head(reporter, source.ip(), why.error(Family::of(source.ip())), quote);
     let from = SocketAddr::new(reporter, 0);
     let to = SocketAddr::new(source.ip(), 0);
     let path = Path::new(tap.our_mac, mac, icmp_protocol(reporter), from, to);

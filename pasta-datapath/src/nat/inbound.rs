@@ -19,7 +19,7 @@
 
 use super::{Family, Nat};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
-use pasta_ipc::types::{Service, Transport};
+use pasta_ipc::types::{Family as AddressFamily, Service, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the command line says of local connections.
@@ -101,7 +101,7 @@ impl Nat {
         }
         let to = match target {
             Some(target) => target,
-            None => self.namespace_address(from.is_ipv4()).ok_or(Refused::NoAddress)?,
+            None => self.namespace_address(AddressFamily::of(from)).ok_or(Refused::NoAddress)?,
         };
         let translation = match from {
             IpAddr::V4(from) => self.ipv4.translated(from, Ipv4Addr::LOCALHOST),
@@ -142,19 +142,23 @@ impl Nat {
             let destination = SocketAddr::new(local, port);
             return Ok(Delivery::Splice { destination, otherwise: None });
         }
-        let v4 = from.is_ipv4();
-        let addresses = [self.namespace_address(v4), self.namespace_address(!v4)];
+        let families = match from {
+            IpAddr::V4(_) => [AddressFamily::V4, AddressFamily::V6],
+            IpAddr::V6(_) => [AddressFamily::V6, AddressFamily::V4],
+        };
+        let addresses = families.map(|family| self.namespace_address(family));
         let mut addresses = addresses.into_iter().flatten().map(|it| SocketAddr::new(it, port));
         let destination = addresses.next().ok_or(Refused::NoAddress)?;
         Ok(Delivery::Splice { destination, otherwise: addresses.next() })
     }
 
     /// The address of the namespace at which it is reached.
-    pub fn namespace_address(&self, v4: bool) -> Option<IpAddr> {
-        if v4 {
-            self.ipv4.namespace_address(|_| false).map(IpAddr::V4)
-        } else {
-            self.ipv6.namespace_address(Ipv6Addr::is_unicast_link_local).map(IpAddr::V6)
+    pub fn namespace_address(&self, family: AddressFamily) -> Option<IpAddr> {
+        match family {
+            AddressFamily::V4 => self.ipv4.namespace_address(|_| false).map(IpAddr::V4),
+            AddressFamily::V6 => {
+                self.ipv6.namespace_address(Ipv6Addr::is_unicast_link_local).map(IpAddr::V6)
+            }
         }
     }
 }

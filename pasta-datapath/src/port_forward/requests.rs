@@ -13,6 +13,15 @@ use std::time::Duration;
 /// let a thousand through by then.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Whether there are as many listeners as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// One more may be asked for.
+    NotReached,
+    /// None more may.
+    Reached,
+}
+
 /// Sockets in stock, requests that are out, and those that are yet to be made.
 #[derive(Debug)]
 pub struct Requests<K> {
@@ -66,12 +75,13 @@ impl<K> Requests<K> {
         self.to_ask.clear();
     }
 
-    /// Wants a listener that leads to `target`; `false` if none more is `allowed`.
-    pub fn want(&mut self, at: NamespaceListener, target: ForwardTarget, allowed: bool) -> bool {
+    /// Wants a listener that leads to `target`; `false` if it would be one more and `limit` has none
+    /// left.
+    pub fn want(&mut self, at: NamespaceListener, target: ForwardTarget, limit: Limit) -> bool {
         self.changed = true;
         if let Some(asked) = self.asked.get_mut(&at) {
             *asked = target;
-        } else if allowed {
+        } else if limit == Limit::NotReached {
             self.to_ask.push_back((at, target));
         } else {
             return false;
@@ -187,8 +197,8 @@ mod tests {
     #[test]
     fn listener_is_asked_for_once_and_again_after_a_busy_answer() {
         let mut requests = Requests::<()>::default();
-        assert!(requests.want(listener(80), TARGET, true));
-        assert!(!requests.want(listener(81), TARGET, false));
+        assert!(requests.want(listener(80), TARGET, Limit::NotReached));
+        assert!(!requests.want(listener(81), TARGET, Limit::Reached));
         assert!(requests.is_pending());
         assert_eq!(requests.next(0), None, "no descriptor is left");
         let message = requests.next(1).unwrap();
@@ -208,7 +218,7 @@ mod tests {
     fn request_that_was_not_sent_comes_first_again() {
         let mut requests = Requests::<()>::default();
         for port in [80, 81] {
-            requests.want(listener(port), TARGET, true);
+            requests.want(listener(port), TARGET, Limit::NotReached);
         }
         let message = requests.next(9).unwrap();
         requests.not_sent(&message);
@@ -220,7 +230,7 @@ mod tests {
     #[test]
     fn answer_for_a_listener_that_nobody_wants_any_more_leads_nowhere() {
         let mut requests = Requests::<()>::default();
-        requests.want(listener(80), TARGET, true);
+        requests.want(listener(80), TARGET, Limit::NotReached);
         let message = requests.next(9).unwrap();
         requests.keep(|_| false);
         assert!(requests.answered(request_of(&message)).is_some());

@@ -24,6 +24,15 @@ pub(super) struct FrameBuffer {
     places: Vec<(usize, usize)>,
 }
 
+/// What is likely to be in the tap's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// One frame, if that is small.
+    LoneFrame,
+    /// Any number of them.
+    Frames,
+}
+
 /// What reading a batch came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Read {
@@ -54,7 +63,7 @@ impl FrameBuffer {
     pub(super) fn fill(
         &mut self,
         most: usize,
-        lone_is_likely: bool,
+        expected: Expected,
         mut read: impl FnMut(&mut [u8]) -> Result<usize, ReadError>,
     ) -> Read {
         self.places.clear();
@@ -71,7 +80,8 @@ impl FrameBuffer {
                     // One small frame is most likely the only one, if sockets had something to say
                     // since the last: an exchange of messages. The kernel says so if it is not, for the
                     // price of the read that is saved.
-                    if len < LONE_FRAME && self.places.len() == 1 && lone_is_likely {
+                    if len < LONE_FRAME && self.places.len() == 1 && expected == Expected::LoneFrame
+                    {
                         may_have_more = false;
                         break;
                     }
@@ -96,9 +106,9 @@ mod tests {
     use super::*;
 
     /// Reads frames of these sizes, then none.
-    fn fill(most: usize, lone_is_likely: bool, sizes: &[usize]) -> (Read, Vec<(usize, usize)>) {
+    fn fill(most: usize, expected: Expected, sizes: &[usize]) -> (Read, Vec<(usize, usize)>) {
         let (mut buffer, mut sizes) = (FrameBuffer::new(), sizes.iter());
-        let read = buffer.fill(most, lone_is_likely, |free| {
+        let read = buffer.fill(most, expected, |free| {
             assert_eq!(free.len(), MAX_FRAME);
             sizes.next().copied().ok_or(ReadError::WouldBlock)
         });
@@ -107,31 +117,31 @@ mod tests {
 
     #[test]
     fn a_batch_ends_when_the_tap_is_empty_or_there_are_enough() {
-        let (read, places) = fill(64, false, &[60, 100]);
+        let (read, places) = fill(64, Expected::Frames, &[60, 100]);
         assert_eq!(places, [(0, 60), (64, 164)]);
         assert!(!read.may_have_more && read.is_small);
-        let (read, places) = fill(2, false, &[60; 3]);
+        let (read, places) = fill(2, Expected::Frames, &[60; 3]);
         assert!(places.len() == 2 && read.may_have_more);
     }
 
     #[test]
     fn large_frames_end_a_batch_by_their_octets_and_small_ones_by_their_number() {
-        assert_eq!(fill(512, false, &[MAX_FRAME; 100]).1.len(), 8);
-        assert_eq!(fill(512, false, &[1514; 600]).1.len(), 512);
+        assert_eq!(fill(512, Expected::Frames, &[MAX_FRAME; 100]).1.len(), 8);
+        assert_eq!(fill(512, Expected::Frames, &[1514; 600]).1.len(), 512);
     }
 
     #[test]
     fn one_small_frame_is_not_read_behind_where_more_is_unlikely() {
-        let (read, places) = fill(64, true, &[60, 60]);
+        let (read, places) = fill(64, Expected::LoneFrame, &[60, 60]);
         assert!(places.len() == 1 && !read.may_have_more && read.is_small);
-        assert_eq!(fill(64, true, &[3000, 60]).1.len(), 2);
+        assert_eq!(fill(64, Expected::LoneFrame, &[3000, 60]).1.len(), 2);
     }
 
     #[test]
     fn end_of_the_tap_comes_behind_what_was_read() {
         let mut buffer = FrameBuffer::new();
         let mut count = 0;
-        let read = buffer.fill(64, false, |_| {
+        let read = buffer.fill(64, Expected::Frames, |_| {
             count += 1;
             if count == 1 { Ok(60) } else { Err(ReadError::Gone(Errno::EBADFD)) }
         });

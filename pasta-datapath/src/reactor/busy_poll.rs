@@ -93,14 +93,15 @@ impl BusyPoll {
         true
     }
 
-    /// Notes whether looking has found something.
-    pub(super) fn looked(&mut self, found: bool) {
-        if found {
-            self.failures = 0;
-        } else {
-            self.failures = (self.failures + 1).min(MAX_FAILURES);
-            self.left_out = 1 << self.failures;
-        }
+    /// Notes that looking has found something.
+    pub(super) fn found(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Notes that looking has found nothing.
+    pub(super) fn failed(&mut self) {
+        self.failures = (self.failures + 1).min(MAX_FAILURES);
+        self.left_out = 1 << self.failures;
     }
 }
 
@@ -137,11 +138,11 @@ mod tests {
                     break;
                 }
             }
-            busy_poll.looked(false);
+            busy_poll.failed();
             assert!(chances >= 1 << failures.min(10), "{failures} failures in {chances} chances");
         }
         busy_poll.left_out = 0;
-        busy_poll.looked(true);
+        busy_poll.found();
         assert!(busy_poll.looks());
     }
 }

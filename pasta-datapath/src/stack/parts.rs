@@ -20,7 +20,7 @@ use crate::time::Instant;
 use crate::token::Token;
 use crate::wire::seq::Seq;
 use nix::errno::Errno;
-use pasta_ipc::types::{LogLevel, MacAddr, Transport};
+use pasta_ipc::types::{Family, LogLevel, MacAddr, Transport};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is logged when there can be no more flows.
@@ -222,7 +222,7 @@ impl<S: Sockets> Parts<S> {
     /// Notes that the namespace has opened a flow from `source`: so it has that address.
     pub(super) fn observe(&mut self, source: IpAddr, mac: MacAddr) {
         self.nat.observe(source);
-        if self.nat.namespace_address(source.is_ipv4()) == Some(source) {
+        if self.nat.namespace_address(Family::of(source)) == Some(source) {
             self.link.neighbours.set_namespace_mac(mac);
         }
     }

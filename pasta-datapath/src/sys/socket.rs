@@ -263,20 +263,20 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
             let fd = socket(family, SockType::Datagram, flags, SockProtocol::Udp)?;
             // Without these, replies come one by one and errors less precise: nothing is lost.
             let _ = sys::set_udp_gro(&fd);
-            let _ = enable_errors(&fd, v4);
+            let _ = enable_errors(&fd, family);
             Ok(fd)
         }
         Protocol::Echo => {
             let kind = if v4 { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
             let fd = socket(family, SockType::Datagram, flags, kind)?;
-            let _ = enable_errors(&fd, v4);
+            let _ = enable_errors(&fd, family);
             Ok(fd)
         }
     }
 }
 
-fn enable_errors(fd: &OwnedFd, v4: bool) -> Result<(), Errno> {
-    if v4 {
+fn enable_errors(fd: &OwnedFd, family: AddressFamily) -> Result<(), Errno> {
+    if family == AddressFamily::Inet {
         setsockopt(fd, sockopt::Ipv4RecvErr, &true)
     } else {
         setsockopt(fd, sockopt::Ipv6RecvErr, &true)

@@ -2,7 +2,7 @@
 //! by FIN, reset or timeout.
 
 use super::WINDOW_SCALE;
-use super::receiver::{Receiver, Taken};
+use super::receiver::{Fin, Receiver, Taken};
 use super::sender::{Acknowledged, Expired, Sender};
 use crate::time::Instant;
 use crate::wire::seq::Seq;
@@ -79,6 +79,15 @@ pub enum SegmentAction {
     OldDuplicate(ToSend),
     /// Simultaneous open: [`Connection::syn`] has to be sent again, as a SYN with ACK.
     SimultaneousOpen,
+}
+
+/// Whether a segment of ours pushes what the namespace has received (RFC 9293, section 3.9.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// The last one for now.
+    Set,
+    /// More follow at once.
+    Clear,
 }
 
 /// What a passed deadline asks for.
@@ -236,9 +245,10 @@ impl Connection {
         if self.seen.fin_from_tap && self.is_new_syn(header) {
             return SegmentAction::NewIncarnation;
         }
-        let (syn, fin) = (header.flags.contains(Flags::SYN), header.flags.contains(Flags::FIN));
+        let syn = header.flags.contains(Flags::SYN);
+        let fin = if header.flags.contains(Flags::FIN) { Fin::Follows } else { Fin::Absent };
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
-        let len = len.saturating_add(u32::from(syn)).saturating_add(u32::from(fin));
+        let len = len.saturating_add(u32::from(syn)).saturating_add(fin.numbers());
         if syn && !self.seen.established && header.seq == self.irs {
             // Our SYN with ACK was lost: the retransmission timeout sends it again.
             return nothing;
@@ -339,9 +349,9 @@ impl Connection {
         acknowledged
     }
 
-    fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> SegmentAction {
+    fn take(&mut self, seq: Seq, payload_len: usize, fin: Fin) -> SegmentAction {
         let nothing = SegmentAction::Take(0..0);
-        if payload_len == 0 && !fin {
+        if payload_len == 0 && fin == Fin::Absent {
             return nothing;
         }
         if self.seen.fin_from_tap {
@@ -351,13 +361,13 @@ impl Connection {
         }
         match self.receiver.take(seq, payload_len, fin) {
             Taken::InOrder { payload, fin } => {
-                self.seen.fin_from_tap |= fin;
+                self.seen.fin_from_tap |= fin == Fin::Follows;
                 SegmentAction::Take(payload)
             }
             Taken::Duplicate => nothing,
             Taken::OutOfOrder => {
                 let inside = self.receiver.out_of_order_len(seq, payload_len);
-                let whole = fin && inside == payload_len;
+                let whole = fin == Fin::Follows && inside == payload_len;
                 SegmentAction::OutOfOrder(0..inside, whole.then(|| seq + inside as u32))
             }
         }
@@ -365,7 +375,7 @@ impl Connection {
 
     /// Takes in `payload_len` octets at `seq` from the assembler, and a FIN behind them; says which part is
     /// next in the stream.
-    pub fn take_assembled(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Range<usize> {
+    pub fn take_assembled(&mut self, seq: Seq, payload_len: usize, fin: Fin) -> Range<usize> {
         match self.take(seq, payload_len, fin) {
             SegmentAction::Take(range) => range,
             _ => 0..0,
@@ -412,10 +422,13 @@ impl Connection {
     }
 
     /// The header of a segment with the next `octets` of data; it counts as sent.
-    pub fn data(&mut self, now: Instant, octets: u32, push: bool) -> ToSend {
+    pub fn data(&mut self, now: Instant, octets: u32, push: Push) -> ToSend {
         let seq = self.sender.next();
         self.sender.sent(now, octets);
-        let flags = if push { Flags::ACK.with(Flags::PSH) } else { Flags::ACK };
+        let flags = match push {
+            Push::Set => Flags::ACK.with(Flags::PSH),
+            Push::Clear => Flags::ACK,
+        };
         self.header(seq, flags)
     }
 
@@ -426,7 +439,7 @@ impl Connection {
 
     /// As [`Connection::data`], with our FIN behind it.
     pub fn data_with_fin(&mut self, now: Instant, octets: u32) -> ToSend {
-        let mut header = self.data(now, octets, true);
+        let mut header = self.data(now, octets, Push::Set);
         self.sender.fin_sent(now);
         header.flags = header.flags.with(Flags::FIN);
         header

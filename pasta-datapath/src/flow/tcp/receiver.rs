@@ -17,15 +17,31 @@ const MAX_WINDOW: u32 = (u16::MAX as u32) << super::WINDOW_SCALE;
 /// largest window, if that is less), or half of that was used since.
 const UPDATE_BELOW: u32 = 32 * 1024;
 
+/// Whether a FIN comes behind octets of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fin {
+    /// More may follow.
+    Absent,
+    /// They are the last.
+    Follows,
+}
+
+impl Fin {
+    /// How many sequence numbers it takes.
+    pub fn numbers(self) -> u32 {
+        u32::from(self == Self::Follows)
+    }
+}
+
 /// The part of a segment that is new, in order, and inside the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// Take these octets of the payload, and FIN if it is set.
+    /// Take these octets of the payload, and the FIN behind them.
     InOrder {
         /// Part of the payload.
         payload: Range<usize>,
-        /// Whether the sender's FIN follows it.
-        fin: bool,
+        /// The sender's FIN.
+        fin: Fin,
     },
     /// Nothing new: a duplicate.
     Duplicate,
@@ -108,7 +124,7 @@ impl Receiver {
     }
 
     /// Says what to take of a segment and advances RCV.NXT past it. Overlap is trimmed on both sides.
-    pub fn take(&mut self, seq: Seq, payload_len: usize, fin: bool) -> Taken {
+    pub fn take(&mut self, seq: Seq, payload_len: usize, fin: Fin) -> Taken {
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
         if seq.after(self.next) {
             self.ack_forced = true;
@@ -118,12 +134,12 @@ impl Receiver {
         let skip = self.next.distance_from(seq);
         let keep = len.min(self.edge.distance_from(seq));
         // FIN counts only if nothing before it was cut off.
-        let fin = fin && keep == len && skip <= len;
-        if skip >= keep && !fin {
+        let fin = if keep == len && skip <= len { fin } else { Fin::Absent };
+        if skip >= keep && fin == Fin::Absent {
             self.ack_forced = true;
             return Taken::Duplicate;
         }
-        self.next = seq + keep + u32::from(fin);
+        self.next = seq + keep + fin.numbers();
         // A FIN needs no buffer space: one behind a full window is taken and moves the edge.
         self.edge = self.edge.latest(self.next);
         Taken::InOrder { payload: skip as usize..keep.max(skip) as usize, fin }
@@ -270,13 +286,19 @@ mod tests {
     fn overlap_is_trimmed_in_front_and_behind() {
         let mut r = receiver();
         let first = r.next();
-        assert_eq!(r.take(first, 100, false), Taken::InOrder { payload: 0..100, fin: false });
-        assert_eq!(r.take(first + 40, 100, false), Taken::InOrder { payload: 60..100, fin: false });
+        assert_eq!(
+            r.take(first, 100, Fin::Absent),
+            Taken::InOrder { payload: 0..100, fin: Fin::Absent }
+        );
+        assert_eq!(
+            r.take(first + 40, 100, Fin::Absent),
+            Taken::InOrder { payload: 60..100, fin: Fin::Absent }
+        );
         let left = r.edge().distance_from(r.next()) as usize;
         let range = 0..left;
         assert_eq!(
-            r.take(r.next(), left + 50, true),
-            Taken::InOrder { payload: range, fin: false }
+            r.take(r.next(), left + 50, Fin::Follows),
+            Taken::InOrder { payload: range, fin: Fin::Absent }
         );
         assert_eq!(r.next(), r.edge());
     }
@@ -285,14 +307,14 @@ mod tests {
     fn duplicate_and_gap_force_an_acknowledgement_and_take_nothing() {
         let mut r = receiver();
         let first = r.next();
-        r.take(first, 100, false);
+        r.take(first, 100, Fin::Absent);
         r.accept(100);
         r.advertise();
-        assert_eq!(r.take(first, 100, false), Taken::Duplicate);
+        assert_eq!(r.take(first, 100, Fin::Absent), Taken::Duplicate);
         assert!(r.ack_due());
         r.advertise();
         assert!(!r.ack_due());
-        assert_eq!(r.take(first + 200, 100, false), Taken::OutOfOrder);
+        assert_eq!(r.take(first + 200, 100, Fin::Absent), Taken::OutOfOrder);
         assert!(r.ack_due());
     }
 
@@ -300,17 +322,20 @@ mod tests {
     fn fin_takes_a_number_and_comes_only_in_order() {
         let mut r = receiver();
         let first = r.next();
-        assert_eq!(r.take(first + 1, 0, true), Taken::OutOfOrder);
-        assert_eq!(r.take(first, 10, true), Taken::InOrder { payload: 0..10, fin: true });
+        assert_eq!(r.take(first + 1, 0, Fin::Follows), Taken::OutOfOrder);
+        assert_eq!(
+            r.take(first, 10, Fin::Follows),
+            Taken::InOrder { payload: 0..10, fin: Fin::Follows }
+        );
         assert_eq!(r.next(), first + 11);
-        assert_eq!(r.take(first, 10, true), Taken::Duplicate);
+        assert_eq!(r.take(first, 10, Fin::Follows), Taken::Duplicate);
     }
 
     #[test]
     fn only_what_the_socket_accepted_is_acknowledged() {
         let mut r = receiver();
         let first = r.next();
-        r.take(first, 1000, false);
+        r.take(first, 1000, Fin::Absent);
         r.accept(300);
         assert_eq!(r.advertise().0, first + 300);
         assert_eq!(r.backlog(), 700);
@@ -322,7 +347,7 @@ mod tests {
         let edge = r.edge();
         r.update_window(SendBuffer { size: 400_000, queued: 400_000 });
         assert_eq!(r.edge(), edge);
-        r.take(r.next(), edge.distance_from(r.next()) as usize, false);
+        r.take(r.next(), edge.distance_from(r.next()) as usize, Fin::Absent);
         r.accept(u32::MAX);
         r.update_window(SendBuffer { size: 400_000, queued: 400_000 });
         assert_eq!(r.advertise().1, 0);
@@ -336,7 +361,7 @@ mod tests {
         let mut r = Receiver::new(Seq::from(0), super::super::WINDOW_SCALE, 65_480);
         r.update_window(SendBuffer { size: 80_000, queued: 0 });
         r.advertise();
-        r.take(r.next(), 50_000, false);
+        r.take(r.next(), 50_000, Fin::Absent);
         r.accept(50_000);
         r.update_window(SendBuffer { size: 80_000, queued: 80_000 });
         r.advertise();
@@ -350,7 +375,7 @@ mod tests {
         let mut r = receiver();
         r.advertise();
         r.take_window_opened();
-        r.take(r.next(), r.edge().distance_from(r.next()) as usize, false);
+        r.take(r.next(), r.edge().distance_from(r.next()) as usize, Fin::Absent);
         r.accept(u32::MAX);
         r.advertise();
         assert!(!r.take_window_opened());

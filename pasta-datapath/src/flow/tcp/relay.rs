@@ -192,6 +192,20 @@ struct DelayedAck {
     exchanges: u8,
 }
 
+impl DelayedAck {
+    /// Notes that payload was sent: it distinguishes request/response from bulk.
+    fn note_sent(&mut self) {
+        let single = self.unanswered == 1;
+        self.exchanges = if single { self.exchanges.saturating_add(1) } else { 0 };
+        self.unanswered = 0;
+    }
+
+    /// Notes that payload was received.
+    fn note_received(&mut self) {
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+}
+
 /// What has arrived out of order.
 #[derive(Debug, Default)]
 struct OutOfOrder {
@@ -489,8 +503,12 @@ impl Relay {
         let Ok(next) = self.send_window(cx) else {
             return self.abort_now(cx);
         };
-        let sent = self.connection.sender().next() != before;
-        self.note_exchange(!payloads.is_empty(), sent);
+        if self.connection.sender().next() != before {
+            self.delayed.note_sent();
+        }
+        if !payloads.is_empty() {
+            self.delayed.note_received();
+        }
         if self.connection.is_established() {
             self.acknowledge(cx.now, payloads, cx.tap);
         }
@@ -547,17 +565,6 @@ impl Relay {
                 true
             }
         }
-    }
-
-    /// Notes that payload was received or sent, to distinguish request/response from bulk.
-    fn note_exchange(&mut self, received: bool, sent: bool) {
-        if sent {
-            let single = self.delayed.unanswered == 1;
-            self.delayed.exchanges =
-                if single { self.delayed.exchanges.saturating_add(1) } else { 0 };
-            self.delayed.unanswered = 0;
-        }
-        self.delayed.unanswered = self.delayed.unanswered.saturating_add(u8::from(received));
     }
 
     fn consume(&mut self, now: Instant, socket: &mut impl HostSocket) -> io::Result<()> {

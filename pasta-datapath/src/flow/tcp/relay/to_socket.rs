@@ -2,6 +2,7 @@
 //! follow, and the advertised window is updated.
 
 use super::{Context, HostSocket, MAX_SLICES, Relay};
+use crate::flow::tcp::receiver::Fin;
 use crate::flow::tcp::window::CreditPool;
 use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
@@ -65,7 +66,8 @@ impl Relay {
             credit.remove_backlog(block.octets.len());
             // Not delayed (RFC 5681, section 4.2).
             self.connection.receiver().force_ack();
-            let range = self.connection.take_assembled(block.start, block.octets.len(), false);
+            let range =
+                self.connection.take_assembled(block.start, block.octets.len(), Fin::Absent);
             let payload = block.octets.get(range).unwrap_or_default();
             if !payload.is_empty()
                 && let Err(error) = self.write(socket, &[IoSlice::new(payload)], credit)
@@ -76,7 +78,7 @@ impl Relay {
         }
         let next = self.connection.receiver().next();
         if assembler.take_fin(next) {
-            self.connection.take_assembled(next, 0, true);
+            self.connection.take_assembled(next, 0, Fin::Follows);
         }
         if !assembler.is_empty() {
             self.out_of_order.assembler = Some(assembler);

@@ -3,6 +3,8 @@
 
 use super::{Context, HostSocket, ReceiveQueue, Relay, TapWriter};
 use crate::flow::Next;
+use crate::flow::tcp::connection::Push;
+use crate::flow::tcp::receiver::Fin;
 use crate::time::Instant;
 use std::io::{self, ErrorKind};
 
@@ -87,7 +89,8 @@ impl Relay {
             let is_cut = end.before(sender.highest());
             let ReceiveQueue { ended, failed, urgent, .. } = self.queue;
             let is_last = is_short && ended && !urgent && !failed && !is_cut;
-            if !self.send_frames(now, peeked, is_last, *tap) {
+            let fin = if is_last { Fin::Follows } else { Fin::Absent };
+            if !self.send_frames(now, peeked, fin, *tap) {
                 // The tap is full; the retransmission timeout sends the rest at the latest.
                 return Ok(Next::Wait);
             }
@@ -97,13 +100,13 @@ impl Relay {
         }
     }
 
-    /// Sends `octets` in frames, and the end of the stream with the last one if they are its last;
-    /// `false` if the tap did not take them all.
+    /// Sends `octets` in frames, and with the last one the FIN that follows them; `false` if the tap did not
+    /// take them all.
     fn send_frames(
         &mut self,
         now: Instant,
         octets: &[u8],
-        are_last: bool,
+        fin: Fin,
         tap: &mut impl TapWriter,
     ) -> bool {
         let size = self.connection.send_mss();
@@ -113,9 +116,13 @@ impl Relay {
             let (payload, after) = rest.split_at(frame.min(rest.len()));
             let from = self.connection.sender().next();
             let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            let header = match after.is_empty() && are_last && self.connection.may_send_fin() {
-                true => self.connection.data_with_fin(now, len),
-                false => self.connection.data(now, len, after.is_empty()),
+            let is_last = after.is_empty();
+            let header = match fin {
+                Fin::Follows if is_last && self.connection.may_send_fin() => {
+                    self.connection.data_with_fin(now, len)
+                }
+                _ if is_last => self.connection.data(now, len, Push::Set),
+                _ => self.connection.data(now, len, Push::Clear),
             };
             if !tap.send(&header, size, payload) {
                 self.connection.sender().not_sent(from);
