@@ -26,6 +26,7 @@ use pasta_datapath::sockets::Progress;
 use pasta_datapath::token::Token;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, SackBlocks, SynOptions, ToSend};
+use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
 use pasta_ipc::socket::{Refusal, RequestId};
@@ -167,11 +168,11 @@ impl World {
             _ => Flags::from_octet(input.octet()),
         };
         let syn = flags.contains(Flags::SYN).then(|| SynOptions {
-            mss: input.u16(),
-            window_scale: (choice & 16 != 0).then_some(7),
+            mss: Mss::new(input.u16()),
+            window_scale: (choice & 16 != 0).then_some(WindowScale::new(7)),
             sack_permitted: choice & 32 != 0,
         });
-        let window = input.u16();
+        let window = WireWindow::from(input.u16());
         let header = ToSend { seq, ack, flags, window, syn, sack: SackBlocks::NONE };
         let len = if choice & 64 == 0 { 0 } else { usize::from(input.u16() % MOST_OCTETS) };
         self.frames.push(segment(&key, &header, &vec![3; len]));

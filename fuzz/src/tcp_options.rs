@@ -4,9 +4,9 @@ use crate::input::Input;
 use pasta_datapath::wire::Malformed;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{
-    Flags, LEN, MAX_OPTIONS_LEN, MAX_WINDOW_SCALE, SYN_OPTIONS_LEN, SackBlocks, SynOptions, ToSend,
-    split,
+    Flags, LEN, MAX_OPTIONS_LEN, SYN_OPTIONS_LEN, SackBlocks, SynOptions, ToSend, split,
 };
+use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 
 /// Reads `octets` as a segment, then as the fields of a header to write and read back.
 ///
@@ -28,13 +28,13 @@ pub fn check(octets: &[u8]) {
     assert_eq!(read.map(|(header, _)| options(header)), expected);
     if let Ok((header, payload)) = read {
         assert_eq!(octets.get(header_len..), Some(payload));
-        assert!(header.window_scale.is_none_or(|shift| shift <= MAX_WINDOW_SCALE));
+        assert!(header.window_scale.is_none_or(|scale| scale <= WindowScale::MAX));
     }
     check_written(Input::new(octets));
 }
 
 /// MSS, shift count, and whether SACK is permitted; the last of each counts.
-fn options(octets: &[u8]) -> Result<(Option<u16>, Option<u8>, bool), Malformed> {
+fn options(octets: &[u8]) -> Result<(Option<Mss>, Option<WindowScale>, bool), Malformed> {
     let (mut mss, mut shift, mut sack) = (None, None, false);
     let mut at = 0;
     while let Some(&kind) = octets.get(at) {
@@ -47,8 +47,8 @@ fn options(octets: &[u8]) -> Result<(Option<u16>, Option<u8>, bool), Malformed> 
             },
         };
         match octets.get(at..at + len) {
-            Some(&[2, _, high, low]) => mss = Some(u16::from_be_bytes([high, low])),
-            Some(&[3, _, count]) => shift = Some(count.min(MAX_WINDOW_SCALE)),
+            Some(&[2, _, high, low]) => mss = Some(Mss::new(u16::from_be_bytes([high, low]))),
+            Some(&[3, _, count]) => shift = Some(WindowScale::new(count.min(14))),
             Some(&[4, _]) => sack = true,
             _ => {}
         }
@@ -60,7 +60,7 @@ fn options(octets: &[u8]) -> Result<(Option<u16>, Option<u8>, bool), Malformed> 
 fn check_written(mut input: Input<'_>) {
     let is_syn = input.bit();
     let scales = input.bit();
-    let window_scale = scales.then(|| input.octet() % (MAX_WINDOW_SCALE + 1));
+    let window_scale = scales.then(|| WindowScale::new(input.octet() % 15));
     let flags = if is_syn { Flags::SYN.with(Flags::ACK) } else { Flags::ACK };
     let mut sack = SackBlocks::default();
     for _ in 0..if is_syn { 0 } else { input.octet() % 6 } {
@@ -71,8 +71,12 @@ fn check_written(mut input: Input<'_>) {
         seq: Seq::from(input.u32()),
         ack: Seq::from(input.u32()),
         flags,
-        window: input.u16(),
-        syn: is_syn.then(|| SynOptions { mss: input.u16(), window_scale, sack_permitted }),
+        window: WireWindow::from(input.u16()),
+        syn: is_syn.then(|| SynOptions {
+            mss: Mss::new(input.u16()),
+            window_scale,
+            sack_permitted,
+        }),
         sack,
     };
     let (source, destination, checksum) = (input.u16(), input.u16(), input.u16());

@@ -28,6 +28,7 @@ use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header};
+use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use socket::Socket;
 use std::io::IoSlice;
 use std::time::Duration;
@@ -107,16 +108,19 @@ impl World {
             seq: Seq::from(input.u32()),
             ack: Seq::default(),
             flags: Flags::SYN,
-            window: input.u16(),
-            mss: (options & 1 != 0).then(|| input.u16()),
-            window_scale: (options & 2 != 0).then(|| input.octet() % 15),
+            window: WireWindow::from(input.u16()),
+            mss: (options & 1 != 0).then(|| Mss::new(input.u16())),
+            window_scale: (options & 2 != 0).then(|| WindowScale::new(input.octet() % 15)),
             sack_permitted: options & 4 != 0,
         };
         let iss = Seq::from(input.u32());
-        let our_mss = input.u16();
+        let our_mss = Mss::new(input.u16());
         let connection = Connection::from_syn(Instant::START, &syn, iss, our_mss);
-        let scale =
-            if syn.window_scale.is_some() { pasta_datapath::flow::tcp::WINDOW_SCALE } else { 0 };
+        let scale = if syn.window_scale.is_some() {
+            pasta_datapath::flow::tcp::WINDOW_SCALE
+        } else {
+            WindowScale::NONE
+        };
         let socket = Socket::new();
         let peek_size = 1 + usize::from(input.u16()) * 4;
         Self {
@@ -124,7 +128,13 @@ impl World {
             relay: Relay::new(connection),
             largest_room: free(socket.room),
             socket,
-            tap: Tap::new(syn.seq, iss, scale, syn.window_scale.unwrap_or(0), input.u16()),
+            tap: Tap::new(
+                syn.seq,
+                iss,
+                scale,
+                syn.window_scale.unwrap_or(WindowScale::NONE),
+                input.u16(),
+            ),
             credit: CreditPool::new(BACKLOG, 4 * BACKLOG),
             scratch: vec![0; peek_size],
             irs: syn.seq,
@@ -234,7 +244,7 @@ impl World {
             seq,
             ack,
             flags,
-            window,
+            window: WireWindow::from(window),
             mss: None,
             window_scale: None,
             sack_permitted: false,

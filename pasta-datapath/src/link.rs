@@ -11,6 +11,7 @@ pub mod writer;
 use crate::counters::{Counters, DropReason};
 use crate::nat::Nat;
 use crate::wire::arp;
+use crate::wire::window::Mss;
 use neighbour::Neighbours;
 use pasta_ipc::types::{Family, MacAddr, Mtu, NetworkSnapshot, Service};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,9 +45,9 @@ impl<D> Link<D> {
     }
 
     /// The largest segment that fits the tap, for the family of `peer`.
-    pub fn mss(&self, peer: IpAddr) -> u16 {
+    pub fn mss(&self, peer: IpAddr) -> Mss {
         let headers = if peer.is_ipv4() { 40 } else { 60 };
-        self.mtu.get().saturating_sub(headers)
+        Mss::new(self.mtu.get().saturating_sub(headers))
     }
 
     /// The link-layer address that the namespace learns for `address`: ours for what a mapping leads

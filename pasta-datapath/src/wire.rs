@@ -19,6 +19,7 @@ pub mod seq;
 pub mod tcp;
 pub mod udp;
 pub mod vnet;
+pub mod window;
 
 /// Octets end before the format says they do, or contradict it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::sockets::Progress;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
+use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use pasta_datapath::wire::{arp, ethernet, icmp, ip};
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
@@ -45,11 +46,18 @@ fn udp_key() -> FlowKey {
 
 fn header(seq: u32, ack: Seq, flags: Flags) -> ToSend {
     let syn = flags.contains(Flags::SYN).then_some(SynOptions {
-        mss: 1460,
-        window_scale: Some(7),
+        mss: Mss::new(1460),
+        window_scale: Some(WindowScale::new(7)),
         sack_permitted: true,
     });
-    ToSend { seq: Seq::from(seq), ack, flags, window: 60_000, syn, sack: SackBlocks::NONE }
+    ToSend {
+        seq: Seq::from(seq),
+        ack,
+        flags,
+        window: WireWindow::from(60_000),
+        syn,
+        sack: SackBlocks::NONE,
+    }
 }
 
 fn syn() -> Vec<u8> {

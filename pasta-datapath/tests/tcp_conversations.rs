@@ -11,6 +11,7 @@ use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
+use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
 
@@ -90,12 +91,12 @@ impl HostSocket for Socket {
 struct Sent(Vec<(ToSend, Vec<u8>)>);
 
 impl TapWriter for Sent {
-    fn send(&mut self, header: &ToSend, _: u16, payload: &[u8]) -> bool {
+    fn send(&mut self, header: &ToSend, _: Mss, payload: &[u8]) -> bool {
         self.0.push((*header, payload.to_vec()));
         true
     }
 
-    fn frame_payload(&self, segment_size: u16) -> usize {
+    fn frame_payload(&self, segment_size: Mss) -> usize {
         usize::from(segment_size)
     }
 }
@@ -117,9 +118,9 @@ fn syn(seq: u32) -> Header {
         seq: Seq::from(seq),
         ack: Seq::default(),
         flags: Flags::SYN,
-        window: 60_000,
-        mss: Some(1460),
-        window_scale: Some(0),
+        window: WireWindow::from(60_000),
+        mss: Some(Mss::new(1460)),
+        window_scale: Some(WindowScale::NONE),
         sack_permitted: true,
     }
 }
@@ -128,8 +129,12 @@ impl Talk {
     /// Connected, and the handshake is over.
     fn open(sack_permitted: bool) -> Self {
         let first = Header { sack_permitted, ..syn(IRS) };
-        let mut relay =
-            Relay::new(Connection::from_syn(Instant::START, &first, Seq::from(ISS), 1460));
+        let mut relay = Relay::new(Connection::from_syn(
+            Instant::START,
+            &first,
+            Seq::from(ISS),
+            Mss::new(1460),
+        ));
         relay.connected();
         let socket = Socket { room: 400_000, ..Socket::default() };
         let credit = CreditPool::new(1 << 20, 1 << 22);
@@ -378,7 +383,8 @@ fn octets_that_the_peer_sent_before_it_failed_precede_the_reset() {
         assert!(reset.flags.contains(Flags::RST) && !data.flags.contains(Flags::FIN));
         assert!(reset.seq.after(data.seq));
     }
-    let mut relay = Relay::new(Connection::to_namespace(Instant::START, Seq::from(ISS), 1460));
+    let mut relay =
+        Relay::new(Connection::to_namespace(Instant::START, Seq::from(ISS), Mss::new(1460)));
     relay.connected();
     let socket = Socket { to_read: vec![7; 100], ..Socket::default() };
     let (now, credit) = (Instant::START, CreditPool::new(0, 0));
@@ -484,7 +490,8 @@ fn syn_after_fin_of_the_namespace_is_a_new_incarnation() {
 
 #[test]
 fn another_syn_while_the_socket_connects_is_a_new_incarnation() {
-    let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
+    let connection =
+        Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), Mss::new(1460));
     let mut relay = Relay::new(connection);
     let mut credit = CreditPool::new(1 << 20, 1 << 22);
     let mut note = |seq| relay.segment(Instant::START, &syn(seq), &[], &mut credit);
@@ -512,7 +519,7 @@ fn window_update_that_opens_a_zero_window_is_retransmitted_until_the_sender_goes
     talk.socket.queued = 0;
     talk.relay.writable();
     let opened = talk.run(&[]);
-    assert!(opened[0].0.window > 0);
+    assert!(opened[0].0.window > WireWindow::ZERO);
 
     let again = talk.wait(Duration::from_millis(200));
     assert_eq!((again.len(), again[0].0.ack), (1, opened[0].0.ack));
@@ -553,7 +560,7 @@ fn window_grows_in_turn_once_all_credit_is_lent() {
     talk.credit.set_queue(CreditQueue::Empty);
     talk.relay.grow_window();
     let opened = talk.run(&[]);
-    assert!(edge(&talk) > first && opened.len() == 1 && opened[0].0.window > 0);
+    assert!(edge(&talk) > first && opened.len() == 1 && opened[0].0.window > WireWindow::ZERO);
     assert!(!talk.facts.credit_wanted);
     assert_eq!(talk.socket.received.len(), first as usize - 100);
 }
@@ -561,7 +568,7 @@ fn window_grows_in_turn_once_all_credit_is_lent() {
 #[test]
 fn window_in_the_handshake_is_zero_once_all_credit_is_lent() {
     let mut relay =
-        Relay::new(Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460));
+        Relay::new(Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), Mss::new(1460)));
     relay.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };
     let mut credit = CreditPool::new(0, 0);
@@ -574,13 +581,13 @@ fn window_in_the_handshake_is_zero_once_all_credit_is_lent() {
         next: Next::Wait,
         facts: Facts::default(),
     };
-    assert_eq!(talk.run(&[])[0].0.window, 0);
+    assert_eq!(talk.run(&[])[0].0.window, WireWindow::ZERO);
     talk.receive(0, ACK, &[]);
     assert!(talk.facts.credit_wanted);
 
     talk.credit.set_limits(WindowLimits { least: 0, most: 50_000, all: 40_000 });
     talk.relay.grow_window();
-    assert!(talk.run(&[])[0].0.window > 0);
+    assert!(talk.run(&[])[0].0.window > WireWindow::ZERO);
     assert!(!talk.credit.has_credit(), "until it is used, or the flow ends");
     talk.receive(0, Flags::RST.with(ACK), &[]);
     assert!(talk.credit.may_lend());
@@ -608,25 +615,27 @@ fn congestion_marks_change_nothing() {
 fn segments_shrink_with_the_tap() {
     let mut talk = Talk::open(true);
     talk.socket.to_read = vec![1; 5000];
-    talk.relay.limit_mss(500);
+    talk.relay.limit_mss(Mss::new(500));
     talk.relay.readable();
     let sizes: Vec<usize> = talk.run(&[]).iter().map(|(_, payload)| payload.len()).collect();
     assert_eq!(sizes, [500; 10]);
     // A larger tap later does not change what the namespace said it takes.
-    talk.relay.limit_mss(9000);
-    assert_eq!(talk.relay.connection().send_mss(), 500);
+    talk.relay.limit_mss(Mss::new(9000));
+    assert_eq!(talk.relay.connection().send_mss(), Mss::new(500));
 }
 
 #[test]
 fn host_that_is_slow_to_connect_is_waited_for_in_silence() {
-    let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
+    let connection =
+        Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), Mss::new(1460));
     let relay = Relay::new(connection);
     assert_eq!(relay.deadline(), None, "the host's kernel knows when to give up");
 }
 
 #[test]
 fn syn_ack_is_retransmitted_until_it_is_acknowledged() {
-    let connection = Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), 1460);
+    let connection =
+        Connection::from_syn(Instant::START, &syn(IRS), Seq::from(ISS), Mss::new(1460));
     let mut relay = Relay::new(connection);
     relay.connected();
     let socket = Socket { room: 400_000, ..Socket::default() };

@@ -5,6 +5,7 @@ use pasta_datapath::flow::Next;
 use pasta_datapath::flow::tcp::relay::TapWriter;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
+use pasta_datapath::wire::window::{Mss, WindowScale};
 
 /// What one turn may move towards the namespace (`QUANTUM` in the relay), and how many segments
 /// without payload it may send: an answer, a FIN, its retransmission, three acknowledgements.
@@ -19,8 +20,8 @@ pub(super) struct Tap {
     irs: Seq,
     iss: Seq,
     /// Shift counts of our windows and of the namespace's.
-    scale: u8,
-    their_scale: u8,
+    scale: WindowScale,
+    their_scale: WindowScale,
     /// Most octets in one frame.
     frame: usize,
     /// The end of what was ever sent.
@@ -44,7 +45,13 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    pub(super) fn new(irs: Seq, iss: Seq, scale: u8, their_scale: u8, frame: u16) -> Self {
+    pub(super) fn new(
+        irs: Seq,
+        iss: Seq,
+        scale: WindowScale,
+        their_scale: WindowScale,
+        frame: u16,
+    ) -> Self {
         Self {
             refuses: 0,
             irs,
@@ -82,7 +89,7 @@ impl Tap {
         let Header { ack, flags, window, .. } = *header;
         if flags.contains(Flags::ACK) && !ack.after(self.highest) {
             self.acknowledged = self.acknowledged.latest(ack);
-            self.their_window = self.their_window.max(u32::from(window) << self.their_scale);
+            self.their_window = self.their_window.max((window << self.their_scale).octets());
             self.their_edge = self.their_edge.latest(self.acknowledged + self.their_window);
         }
     }
@@ -111,13 +118,13 @@ impl Tap {
         }
         self.acked = Some(header.ack);
         let is_syn = header.flags.contains(Flags::SYN);
-        let scale = if is_syn { 0 } else { self.scale };
-        let edge = header.ack + (u32::from(header.window) << scale);
+        let scale = if is_syn { WindowScale::NONE } else { self.scale };
+        let edge = header.ack + (header.window << scale);
         // A SYN that is retransmitted cannot advertise more than its unscaled field.
         if let Some(before) = self.edge.filter(|_| !is_syn) {
             // A window is advertised in units: its end may be rounded down by less than one.
             assert!(
-                before.distance_from(edge) < 1 << self.scale,
+                before.distance_from(edge) < 1 << self.scale.shift(),
                 "the advertised window has shrunk"
             );
         }
@@ -134,9 +141,8 @@ impl Tap {
 }
 
 impl TapWriter for Tap {
-    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
+    fn send(&mut self, header: &ToSend, segment_size: Mss, payload: &[u8]) -> bool {
         assert!(!self.was_reset, "sent something behind a reset");
-        assert!(segment_size > 0);
         self.octets += payload.len();
         self.bare += usize::from(payload.is_empty());
         let has = |flag| header.flags.contains(flag);
@@ -169,7 +175,7 @@ impl TapWriter for Tap {
         self.takes()
     }
 
-    fn frame_payload(&self, segment_size: u16) -> usize {
+    fn frame_payload(&self, segment_size: Mss) -> usize {
         let segment_size = usize::from(segment_size);
         (self.frame / segment_size * segment_size).max(segment_size)
     }

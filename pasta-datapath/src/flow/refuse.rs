@@ -10,6 +10,7 @@ use crate::link::writer::{self, FrameDevice, FrameWriter, Path, icmp_protocol};
 use crate::nat::{Denied, Nat, Protocol};
 use crate::wire::tcp::{Header, LEN as TCP_LEN, ToSend};
 use crate::wire::udp;
+use crate::wire::window::Mss;
 use nix::errno::Errno;
 use pasta_ipc::types::MacAddr;
 use std::net::IpAddr;
@@ -57,7 +58,7 @@ pub fn send_reset<D: FrameDevice>(
     reset: &ToSend,
 ) {
     let path = Path::new(tap.our_mac, mac, writer::TCP, key.remote, key.namespace);
-    tap.write_tcp(&path, reset, u16::MAX, &[]);
+    tap.write_tcp(&path, reset, Mss::MAX, &[]);
 }
 
 /// Tells the sender of a SYN why there is no connection.

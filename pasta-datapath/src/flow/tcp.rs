@@ -35,5 +35,7 @@ pub mod rto;
 pub mod sender;
 pub mod window;
 
+use crate::wire::window::WindowScale;
+
 /// The shift count we offer: windows of up to 16 MiB.
-pub const WINDOW_SCALE: u8 = 8;
+pub const WINDOW_SCALE: WindowScale = WindowScale::new(8);

@@ -12,6 +12,7 @@ use crate::wire::ip::{
     ipv6_header,
 };
 use crate::wire::vnet::{Network, Segmentation};
+use crate::wire::window::Mss;
 use crate::wire::{ethernet, tcp, udp, vnet};
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, TapOffloads};
@@ -214,11 +215,11 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
         &mut self,
         path: &Path,
         header: &tcp::ToSend,
-        segment_size: u16,
+        segment_size: Mss,
         payload: &[u8],
     ) -> bool {
         let segmentation = if payload.len() > usize::from(segment_size) {
-            Segmentation::Tcp(segment_size)
+            Segmentation::Tcp(segment_size.get())
         } else {
             Segmentation::None
         };
@@ -395,14 +396,15 @@ mod tests {
             seq: Seq::from(1),
             ack: Seq::from(2),
             flags: tcp::Flags::ACK,
-            window: 9,
+            window: 9.into(),
             syn: None,
             sack: tcp::SackBlocks::default(),
         };
         for offloads in [TapOffloads::Tcp, TapOffloads::None] {
             for path in paths(TCP) {
-                let (octets, framing) =
-                    written(offloads, |tap| tap.write_tcp(&path, &header, 1460, &[7; 1001]));
+                let (octets, framing) = written(offloads, |tap| {
+                    tap.write_tcp(&path, &header, Mss::new(1460), &[7; 1001])
+                });
                 let frame = classify(&octets, framing).unwrap();
                 let Content::Tcp { source, destination, header, payload } = frame.content else {
                     panic!("not a segment");

@@ -2,6 +2,7 @@
 
 use super::{Malformed, take_u16};
 use crate::wire::seq::Seq;
+use crate::wire::window::{Mss, WindowScale, WireWindow};
 
 /// Length of the header that we write on segments without options.
 pub const LEN: usize = 20;
@@ -13,13 +14,6 @@ pub const MAX_SACK_BLOCKS: usize = 4;
 pub const MAX_OPTIONS_LEN: usize = 4 + 8 * MAX_SACK_BLOCKS;
 /// Where the checksum is in the header.
 pub const CHECKSUM_OFFSET: u16 = 16;
-
-/// MSS of a peer that names none (RFC 9293, section 3.7.1), IPv4 and IPv6 alike for simplicity: the
-/// smaller one is always safe.
-pub const DEFAULT_MSS: u16 = 536;
-
-/// Largest shift count of a window (RFC 7323, section 2.3).
-pub const MAX_WINDOW_SCALE: u8 = 14;
 
 /// Control bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,11 +62,11 @@ pub struct Header {
     /// Control bits.
     pub flags: Flags,
     /// Window as written, not scaled.
-    pub window: u16,
+    pub window: WireWindow,
     /// Largest segment the sender takes, from a SYN.
-    pub mss: Option<u16>,
-    /// Shift count of the sender's window, from a SYN; more than 14 counts as 14.
-    pub window_scale: Option<u8>,
+    pub mss: Option<Mss>,
+    /// Shift count of the sender's window, from a SYN.
+    pub window_scale: Option<WindowScale>,
     /// Whether the sender understands SACK, from a SYN.
     pub sack_permitted: bool,
 }
@@ -105,7 +99,7 @@ pub fn split(octets: &[u8]) -> Result<(Header, &[u8]), Malformed> {
         seq: Seq::from(u32::from_be_bytes([q0, q1, q2, q3])),
         ack: Seq::from(u32::from_be_bytes([a0, a1, a2, a3])),
         flags,
-        window: u16::from_be_bytes([w0, w1]),
+        window: WireWindow::from(u16::from_be_bytes([w0, w1])),
         mss,
         window_scale,
         sack_permitted,
@@ -115,7 +109,7 @@ pub fn split(octets: &[u8]) -> Result<(Header, &[u8]), Malformed> {
 
 /// Finds MSS, window scale and SACK permitted (RFC 9293 section 3.2, RFC 7323 section 2.2, RFC 2018
 /// section 2).
-fn syn_options(mut options: &[u8]) -> Result<(Option<u16>, Option<u8>, bool), Malformed> {
+fn syn_options(mut options: &[u8]) -> Result<(Option<Mss>, Option<WindowScale>, bool), Malformed> {
     let (mut mss, mut scale, mut sack) = (None, None, false);
     while let Some((&kind, rest)) = options.split_first() {
         if kind == 0 {
@@ -128,8 +122,8 @@ fn syn_options(mut options: &[u8]) -> Result<(Option<u16>, Option<u8>, bool), Ma
         let (&len, _) = rest.split_first().ok_or(Malformed)?;
         let (option, rest) = options.split_at_checked(usize::from(len)).ok_or(Malformed)?;
         match option {
-            [2, 4, value @ ..] => mss = take_u16(value).map(|(mss, _)| mss),
-            [3, 3, shift] => scale = Some((*shift).min(MAX_WINDOW_SCALE)),
+            [2, 4, value @ ..] => mss = take_u16(value).map(|(mss, _)| Mss::new(mss)),
+            [3, 3, shift] => scale = Some(WindowScale::new(*shift)),
             [4, 2] => sack = true,
             // Shorter than its own two octets: the next step would not advance.
             [] | [_] => return Err(Malformed),
@@ -150,7 +144,7 @@ pub struct ToSend {
     /// Control bits.
     pub flags: Flags,
     /// Window as written.
-    pub window: u16,
+    pub window: WireWindow,
     /// Options of a SYN.
     pub syn: Option<SynOptions>,
     /// SACK and D-SACK blocks; not on a SYN.
@@ -192,9 +186,9 @@ impl SackBlocks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SynOptions {
     /// Largest segment we take.
-    pub mss: u16,
+    pub mss: Mss,
     /// Our shift count; none if the peer offered none.
-    pub window_scale: Option<u8>,
+    pub window_scale: Option<WindowScale>,
     /// Whether we say that we understand SACK.
     pub sack_permitted: bool,
 }
@@ -214,7 +208,7 @@ impl ToSend {
         let [d0, d1] = destination.to_be_bytes();
         let [q0, q1, q2, q3] = u32::from(self.seq).to_be_bytes();
         let [a0, a1, a2, a3] = u32::from(self.ack).to_be_bytes();
-        let [w0, w1] = self.window.to_be_bytes();
+        let [w0, w1] = u16::from(self.window).to_be_bytes();
         let [c0, c1] = checksum.to_be_bytes();
         // In words of four octets; at most 14.
         let offset = ((len / 4) as u8) << 4;
@@ -223,10 +217,10 @@ impl ToSend {
             [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, w0, w1, c0, c1, 0, 0];
         header.copy_from_slice(&fixed);
         if let Some(syn) = self.syn {
-            let [m0, m1] = syn.mss.to_be_bytes();
+            let [m0, m1] = syn.mss.get().to_be_bytes();
             // What the peer did not offer is left out: no-operations in its place.
             let [k0, k1] = if syn.sack_permitted { [4, 2] } else { [1, 1] };
-            let [x0, x1, x2] = syn.window_scale.map_or([1, 1, 1], |shift| [3, 3, shift]);
+            let [x0, x1, x2] = syn.window_scale.map_or([1, 1, 1], |scale| [3, 3, scale.shift()]);
             let written = [2, 4, m0, m1, k0, k1, 1, x0, x1, x2, 1, 1];
             options.iter_mut().zip(written).for_each(|(to, from)| *to = from);
         } else if self.sack.count > 0 {
@@ -246,27 +240,27 @@ impl ToSend {
 mod tests {
     use super::*;
 
-    fn syn(window_scale: Option<u8>) -> ToSend {
+    fn syn(window_scale: Option<WindowScale>) -> ToSend {
         ToSend {
             seq: Seq::from(7),
             ack: Seq::from(u32::MAX),
             flags: Flags::SYN.with(Flags::ACK),
-            window: 65535,
-            syn: Some(SynOptions { mss: 65480, window_scale, sack_permitted: true }),
+            window: WireWindow::MAX,
+            syn: Some(SynOptions { mss: Mss::new(65480), window_scale, sack_permitted: true }),
             sack: SackBlocks::default(),
         }
     }
 
     #[test]
     fn header_reads_back_with_and_without_scale() {
-        for scale in [Some(8), None] {
+        for scale in [Some(WindowScale::new(8)), None] {
             let mut octets = [0xff; 40];
             syn(scale).write(80, 1024, 0x1234, &mut octets);
             let (read, payload) = split(&octets).unwrap();
             assert_eq!((read.source, read.destination), (80, 1024));
             assert_eq!((read.seq, read.ack), (Seq::from(7), Seq::from(u32::MAX)));
-            assert_eq!((read.mss, read.window_scale), (Some(65480), scale));
-            assert_eq!(read.window, 65535);
+            assert_eq!((read.mss, read.window_scale), (Some(Mss::new(65480)), scale));
+            assert_eq!(read.window, WireWindow::MAX);
             assert!(read.sack_permitted);
             assert_eq!(payload.len(), 8);
         }
@@ -275,7 +269,7 @@ mod tests {
     #[test]
     fn options_outside_a_syn_are_not_read() {
         let mut octets = [0; 32];
-        let mut written = syn(Some(3));
+        let mut written = syn(Some(WindowScale::new(3)));
         written.flags = Flags::ACK;
         written.write(1, 2, 0, &mut octets);
         let (read, _) = split(&octets).unwrap();
@@ -323,6 +317,6 @@ mod tests {
         let mut octets = [0; 24];
         (octets[12], octets[13]) = (0x60, 2);
         octets[20..].copy_from_slice(&[3, 3, 200, 0]);
-        assert_eq!(split(&octets).unwrap().0.window_scale, Some(14));
+        assert_eq!(split(&octets).unwrap().0.window_scale, Some(WindowScale::MAX));
     }
 }

@@ -16,6 +16,7 @@ use pasta_datapath::sys::fd_budget::FdBudget;
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::checksum::Sum;
 use pasta_datapath::wire::tcp::{Header, ToSend};
+use pasta_datapath::wire::window::Mss;
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
 use pasta_ipc::socket::SocketFamily;
 use pasta_ipc::start::{FamilyPolicy, HostLoopback};
@@ -211,7 +212,7 @@ fn frame_of(key: &FlowKey, write: impl FnOnce(&mut FrameWriter<'_, Tap>, &Path))
 /// A segment of the namespace.
 pub fn segment(key: &FlowKey, header: &ToSend, payload: &[u8]) -> Vec<u8> {
     frame_of(key, |writer, path| {
-        writer.write_tcp(path, header, u16::MAX, payload);
+        writer.write_tcp(path, header, Mss::MAX, payload);
     })
 }
 

@@ -3,6 +3,7 @@
 use pasta_datapath::time::Instant;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header};
+use pasta_datapath::wire::window::{Mss, WindowScale};
 use std::time::Duration;
 
 const PEER_RTO: Duration = Duration::from_millis(250);
@@ -22,7 +23,7 @@ pub(super) struct Peer {
     pub(super) sent: u32,
     pub(super) highest_sent: u32,
     pub(super) window: u32,
-    pub(super) scale: u8,
+    pub(super) scale: WindowScale,
     pub(super) duplicates: u32,
     pub(super) expected: Option<Seq>,
     pub(super) received: Vec<u8>,
@@ -69,7 +70,7 @@ impl Peer {
             seq,
             ack: self.expected.unwrap_or_default(),
             flags,
-            window: self.advertised(),
+            window: self.advertised().into(),
             mss: None,
             window_scale: None,
             sack_permitted: false,
@@ -79,8 +80,8 @@ impl Peer {
 
     pub(super) fn syn(&self, flags: Flags) -> Segment {
         let mut syn = self.segment(self.iss, flags, &[]);
-        syn.header.mss = Some(self.mss);
-        syn.header.window_scale = Some(0);
+        syn.header.mss = Some(Mss::new(self.mss));
+        syn.header.window_scale = Some(WindowScale::NONE);
         syn
     }
 
@@ -128,17 +129,17 @@ impl Peer {
         }
         if first_syn && self.expected.is_none_or(|expected| expected == header.seq + 1) {
             self.expected = Some(header.seq + 1);
-            self.window = u32::from(header.window);
-            self.scale = header.window_scale.unwrap_or(0);
+            self.window = header.window.scaled(WindowScale::NONE).octets();
+            self.scale = header.window_scale.unwrap_or(WindowScale::NONE);
             self.answered_syn = true;
             return vec![self.syn(Flags::SYN.with(Flags::ACK))];
         }
         let Some(expected) = self.expected else {
             if header.flags.contains(Flags::SYN) {
                 self.expected = Some(header.seq + 1);
-                self.window = u32::from(header.window);
+                self.window = header.window.scaled(WindowScale::NONE).octets();
                 self.timer = None;
-                self.scale = header.window_scale.unwrap_or(0);
+                self.scale = header.window_scale.unwrap_or(WindowScale::NONE);
                 answers.push(self.ack());
                 answers.extend(self.send(now));
             }
@@ -152,7 +153,7 @@ impl Peer {
             answers.push(self.ack());
         }
         let acked = header.ack.distance_from(self.seq(0));
-        let window = u32::from(header.window) << self.scale;
+        let window = (header.window << self.scale).octets();
         if header.ack.after(self.seq(self.acked)) {
             self.acked = acked;
             self.sent = self.sent.max(acked);

@@ -14,6 +14,7 @@ use pasta_datapath::token::Token;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
 use pasta_datapath::wire::vnet::{self, Segmentation};
+use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
 use pasta_ipc::types::{Bounded, Generation, Mtu, PortRange, Service, Transport};
 use peer::{Peer, Segment};
@@ -192,7 +193,7 @@ fn cut(frame: &[u8]) -> Vec<Segment> {
 fn to_send(header: &Header) -> ToSend {
     let Header { seq, ack, flags, window, .. } = *header;
     let syn = flags.contains(Flags::SYN).then_some(SynOptions {
-        mss: header.mss.unwrap_or(536),
+        mss: header.mss.unwrap_or(Mss::DEFAULT),
         window_scale: header.window_scale,
         sack_permitted: header.sack_permitted,
     });
@@ -261,9 +262,9 @@ impl World {
             seq: Seq::from(scenario.peer_iss),
             ack: Seq::default(),
             flags: Flags::SYN,
-            window: 60_000,
-            mss: Some(scenario.peer_mss),
-            window_scale: scenario.peer_scales.then_some(0),
+            window: WireWindow::from(60_000),
+            mss: Some(Mss::new(scenario.peer_mss)),
+            window_scale: scenario.peer_scales.then_some(WindowScale::NONE),
             sack_permitted: scenario.peer_knows_sack,
         };
         let later = scenario.upload_starts_after_download;
@@ -274,7 +275,7 @@ impl World {
             sent: 0,
             highest_sent: 0,
             window: 0,
-            scale: 0,
+            scale: WindowScale::NONE,
             duplicates: 0,
             expected: None,
             received: Vec::new(),

@@ -13,6 +13,7 @@ use pasta_datapath::wire::ip::{IPV4_LEN, PROTOCOL_TCP, ipv4_header};
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, LEN, MAX_OPTIONS_LEN, SackBlocks, SynOptions, ToSend};
 use pasta_datapath::wire::vnet::Segmentation;
+use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::types::{MacAddr, Service};
 use std::cell::Cell;
@@ -26,9 +27,9 @@ const REMOTE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 80);
 const IRS: u32 = 1000;
 const HEADERS: usize = vnet::LEN + ethernet::LEN + IPV4_LEN + LEN;
 /// The segment size at the usual MTU of 1500.
-const MSS: u16 = 1460;
+const MSS: Mss = Mss::new(1460);
 /// Payload of a super-frame: 44 segments.
-pub(crate) const PAYLOAD: usize = 44 * MSS as usize;
+pub(crate) const PAYLOAD: usize = 44 * MSS.get() as usize;
 
 /// What the socket and the tap were asked; each is one system call in the real ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,17 +181,17 @@ impl Steady {
     fn write_frame(&mut self, at: usize, port: u16, flags: Flags, payload: usize) {
         let syn = flags.contains(Flags::SYN).then_some(SynOptions {
             mss: MSS,
-            window_scale: Some(7),
+            window_scale: Some(WindowScale::new(7)),
             sack_permitted: true,
         });
-        let (seq, ack, window) = (self.seq, self.ack, u16::MAX);
+        let (seq, ack, window) = (self.seq, self.ack, WireWindow::MAX);
         let header = ToSend { seq, ack, flags, window, syn, sack: SackBlocks::NONE };
         let header_len = header.header_len();
         let vnet = vnet::ToSend {
             transport: (ethernet::LEN + IPV4_LEN) as u16,
             checksum: 16,
             headers: (HEADERS - vnet::LEN) as u16,
-            segmentation: Segmentation::Tcp(MSS),
+            segmentation: Segmentation::Tcp(MSS.get()),
             network: vnet::Network::Ipv4,
         };
         let mac = MacAddr::OURS_BY_DEFAULT;

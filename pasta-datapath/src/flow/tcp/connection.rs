@@ -6,7 +6,8 @@ use super::receiver::{Fin, Receiver, Taken};
 use super::sender::{Acknowledged, Expired, Sender};
 use crate::time::Instant;
 use crate::wire::seq::Seq;
-use crate::wire::tcp::{DEFAULT_MSS, Flags, Header, SackBlocks, SynOptions, ToSend};
+use crate::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
+use crate::wire::window::{Mss, Window, WindowScale, WireWindow};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u8 = 5;
 
 /// Smallest MSS that we accept from a peer; Linux has the same floor for its own (`TCP_MIN_MSS`).
-const MIN_MSS: u16 = 88;
+const MIN_MSS: Mss = Mss::new(88);
 
 const NO_SACK: SackBlocks = SackBlocks::NONE;
 
@@ -47,15 +48,15 @@ pub struct Connection {
     receiver: Receiver,
     sender: Sender,
     /// Shift count of the namespace's windows; none if it does not scale.
-    their_scale: Option<u8>,
+    their_scale: Option<WindowScale>,
     /// Whether both ends understand SACK.
     sack: bool,
     /// Whether the namespace has sent a keepalive.
     keepalive_received: bool,
     /// Largest segment the namespace takes.
-    their_mss: u16,
+    their_mss: Mss,
     /// Largest segment we take.
-    our_mss: u16,
+    our_mss: Mss,
     keepalive_due: Instant,
     keepalives_sent: u8,
 }
@@ -108,13 +109,13 @@ pub enum TimeoutAction {
 impl Connection {
     /// A connection that `syn` asks for. `iss` is our initial sequence number, `our_mss` what fits
     /// the tap.
-    pub fn from_syn(now: Instant, syn: &Header, iss: Seq, our_mss: u16) -> Self {
-        let scale = if syn.window_scale.is_some() { WINDOW_SCALE } else { 0 };
+    pub fn from_syn(now: Instant, syn: &Header, iss: Seq, our_mss: Mss) -> Self {
+        let scale = if syn.window_scale.is_some() { WINDOW_SCALE } else { WindowScale::NONE };
         Self {
             seen: Seen { syn_from_tap: true, ..Seen::default() },
             irs: syn.seq,
             receiver: Receiver::new(syn.seq, scale, our_mss),
-            sender: Sender::new(iss, u32::from(syn.window)),
+            sender: Sender::new(iss, syn.window.scaled(WindowScale::NONE)),
             their_scale: syn.window_scale,
             sack: syn.sack_permitted,
             keepalive_received: false,
@@ -127,18 +128,18 @@ impl Connection {
 
     /// A connection that we open to the namespace; what [`Connection::syn`] gives begins it. `iss` is
     /// our initial sequence number, `our_mss` what fits the tap.
-    pub fn to_namespace(now: Instant, iss: Seq, our_mss: u16) -> Self {
+    pub fn to_namespace(now: Instant, iss: Seq, our_mss: Mss) -> Self {
         let irs = Seq::default();
         Self {
             seen: Seen::default(),
             irs,
-            receiver: Receiver::new(irs, 0, our_mss),
+            receiver: Receiver::new(irs, WindowScale::NONE, our_mss),
             // Enough for the SYN; the answer brings the window.
-            sender: Sender::new(iss, 1),
+            sender: Sender::new(iss, Window::new(1)),
             their_scale: None,
             sack: false,
             keepalive_received: false,
-            their_mss: DEFAULT_MSS,
+            their_mss: Mss::DEFAULT,
             our_mss,
             keepalive_due: now + KEEPALIVE_AFTER,
             keepalives_sent: 0,
@@ -146,7 +147,7 @@ impl Connection {
     }
 
     /// Payload of the segments that the namespace is sent.
-    pub fn send_mss(&self) -> u16 {
+    pub fn send_mss(&self) -> Mss {
         self.their_mss
     }
 
@@ -320,7 +321,7 @@ impl Connection {
         if !has(Flags::SYN) {
             return nothing;
         }
-        let scale = if header.window_scale.is_some() { WINDOW_SCALE } else { 0 };
+        let scale = if header.window_scale.is_some() { WINDOW_SCALE } else { WindowScale::NONE };
         self.seen.syn_from_tap = true;
         self.irs = header.seq;
         self.receiver = Receiver::new(header.seq, scale, self.our_mss);
@@ -331,7 +332,7 @@ impl Connection {
             return SegmentAction::SimultaneousOpen;
         }
         // The window of a SYN is never scaled (RFC 7323, section 2.2).
-        let window = u32::from(header.window);
+        let window = header.window.scaled(WindowScale::NONE);
         self.sender.acknowledge(now, header.seq, 1, header.ack, window);
         self.sender.established(header.seq, window);
         self.seen.established = true;
@@ -340,7 +341,7 @@ impl Connection {
     }
 
     fn acknowledge(&mut self, now: Instant, header: &Header, len: u32) -> Acknowledged {
-        let window = u32::from(header.window) << self.their_scale.unwrap_or(0);
+        let window = header.window << self.their_scale.unwrap_or(WindowScale::NONE);
         let acknowledged = self.sender.acknowledge(now, header.seq, len, header.ack, window);
         if !self.seen.established && acknowledged == Acknowledged::Progress {
             self.seen.established = true;
@@ -393,7 +394,7 @@ impl Connection {
     }
 
     /// Sends no segments larger than `mss` from now on: what fits the tap has changed.
-    pub fn limit_mss(&mut self, mss: u16) {
+    pub fn limit_mss(&mut self, mss: Mss) {
         self.their_mss = self.their_mss.min(mss.max(MIN_MSS));
     }
 
@@ -470,7 +471,7 @@ impl Connection {
         let seq = self.sender.pure_ack_seq();
         let flags = Flags::RST.with(Flags::ACK);
         let ack = self.receiver.next();
-        ToSend { seq, ack, flags, window: 0, syn: None, sack: NO_SACK }
+        ToSend { seq, ack, flags, window: WireWindow::ZERO, syn: None, sack: NO_SACK }
     }
 
     fn header(&mut self, seq: Seq, flags: Flags) -> ToSend {
@@ -516,8 +517,8 @@ impl Connection {
 }
 
 /// Effective send MSS: what the sender of `syn` takes, and what fits the tap (RFC 9293, section 3.7.1).
-fn effective_mss(syn: &Header, our_mss: u16) -> u16 {
-    syn.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(our_mss.max(MIN_MSS))
+fn effective_mss(syn: &Header, our_mss: Mss) -> Mss {
+    syn.mss.unwrap_or(Mss::DEFAULT).max(MIN_MSS).min(our_mss.max(MIN_MSS))
 }
 
 /// The answer to a segment that belongs to no connection (RFC 9293, section 3.10.7.1): a reset, or
@@ -528,12 +529,26 @@ pub fn reset_for(header: &Header, payload_len: usize) -> Option<ToSend> {
     }
     if header.flags.contains(Flags::ACK) {
         let (ack, flags) = (Seq::default(), Flags::RST);
-        return Some(ToSend { seq: header.ack, ack, flags, window: 0, syn: None, sack: NO_SACK });
+        return Some(ToSend {
+            seq: header.ack,
+            ack,
+            flags,
+            window: WireWindow::ZERO,
+            syn: None,
+            sack: NO_SACK,
+        });
     }
     let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
     let controls =
         u32::from(header.flags.contains(Flags::SYN)) + u32::from(header.flags.contains(Flags::FIN));
     let flags = Flags::RST.with(Flags::ACK);
     let ack = header.seq + len.wrapping_add(controls);
-    Some(ToSend { seq: Seq::default(), ack, flags, window: 0, syn: None, sack: NO_SACK })
+    Some(ToSend {
+        seq: Seq::default(),
+        ack,
+        flags,
+        window: WireWindow::ZERO,
+        syn: None,
+        sack: NO_SACK,
+    })
 }

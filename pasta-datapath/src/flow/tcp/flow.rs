@@ -13,6 +13,7 @@ use crate::nat::Protocol;
 use crate::sockets::Sockets;
 use crate::time::Instant;
 use crate::wire::tcp::{Header, LEN, ToSend};
+use crate::wire::window::Mss;
 use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
 
@@ -35,12 +36,12 @@ struct FlowTap<'a, 'b, D> {
 }
 
 impl<D: FrameDevice> TapWriter for FlowTap<'_, '_, D> {
-    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool {
+    fn send(&mut self, header: &ToSend, segment_size: Mss, payload: &[u8]) -> bool {
         self.tap.write_tcp(self.path, header, segment_size, payload)
     }
 
-    fn frame_payload(&self, segment_size: u16) -> usize {
-        let size = usize::from(segment_size).max(1);
+    fn frame_payload(&self, segment_size: Mss) -> usize {
+        let size = usize::from(segment_size);
         match self.tap.framing() {
             Framing::Plain => size,
             Framing::Vnet => {
@@ -84,7 +85,7 @@ impl<K: HostSocket> TcpFlow<K> {
     }
 
     /// Sends no segments larger than `mss` from now on.
-    pub fn limit_mss(&mut self, mss: u16) {
+    pub fn limit_mss(&mut self, mss: Mss) {
         self.relay.limit_mss(mss);
     }
 

@@ -8,10 +8,11 @@
 
 use crate::sys::send_buffer::SendBuffer;
 use crate::wire::seq::Seq;
+use crate::wire::window::{Mss, Window, WindowScale, WireWindow};
 use std::ops::Range;
 
 /// Largest window we advertise: the largest that the scale we offer can express.
-const MAX_WINDOW: u32 = (u16::MAX as u32) << super::WINDOW_SCALE;
+const MAX_WINDOW: Window = WireWindow::MAX.scaled(super::WINDOW_SCALE);
 
 /// The free space of the send buffer is read again when less than this is left of the window (half of the
 /// largest window, if that is less), or half of that was used since.
@@ -59,15 +60,15 @@ pub struct Receiver {
     /// Right edge of the window: the first number beyond it. Never moves left.
     edge: Seq,
     /// Shift count of the windows we send; 0 if the peer does not scale.
-    scale: u8,
+    scale: WindowScale,
     /// The largest segment the namespace may send us.
-    mss: u16,
+    mss: Mss,
     /// RCV.NXT when the free space of the send buffer was last read.
     updated_at: Seq,
     /// Acknowledgement number and edge of the last segment we sent.
     advertised: (Seq, Seq),
     /// The largest window advertised so far.
-    largest_window: u32,
+    largest_window: Window,
     /// Whether an acknowledgement is due even if it carries nothing new.
     ack_forced: bool,
     /// Whether a segment of ours has opened a zero window.
@@ -78,7 +79,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// After a SYN with number `irs`. No window is open until [`Receiver::update_window`].
-    pub fn new(irs: Seq, scale: u8, mss: u16) -> Self {
+    pub fn new(irs: Seq, scale: WindowScale, mss: Mss) -> Self {
         let next = irs + 1;
         Self {
             next,
@@ -88,7 +89,7 @@ impl Receiver {
             mss,
             updated_at: next,
             advertised: (next, next),
-            largest_window: 0,
+            largest_window: Window::ZERO,
             ack_forced: false,
             window_opened: false,
             duplicate: (next, next),
@@ -158,8 +159,8 @@ impl Receiver {
     /// Recomputes the window from the free space of the send buffer; gives by how many octets it has grown.
     pub fn update_window(&mut self, buffer: SendBuffer) -> u32 {
         self.updated_at = self.next;
-        let free = buffer.payload().saturating_sub(self.backlog()).min(MAX_WINDOW);
-        let whole = free >> self.scale << self.scale;
+        let free = Window::new(buffer.payload().saturating_sub(self.backlog()));
+        let whole = free.min(MAX_WINDOW).whole(self.scale);
         let before = self.edge;
         self.edge = before.latest(self.next + whole);
         self.edge.distance_from(before)
@@ -173,7 +174,7 @@ impl Receiver {
     /// Whether so much of the window is used that the send buffer should be read again.
     pub fn is_used_up(&self) -> bool {
         let left = self.left();
-        let enough = UPDATE_BELOW.min(self.largest_window / 2);
+        let enough = UPDATE_BELOW.min(self.largest_window.octets() / 2);
         left < enough
             || self.backlog() > 0
             || self.next.distance_from(self.updated_at) >= enough / 2
@@ -221,7 +222,7 @@ impl Receiver {
         // half of the largest window it was given (RFC 9293, section 3.8.6.2.2).
         let left = edge.distance_from(self.next);
         let growth = self.edge.distance_from(edge);
-        let step = u32::from(self.mss).min(self.largest_window / 2).max(1);
+        let step = u32::from(self.mss).min(self.largest_window.octets() / 2).max(1);
         growth > 0 && left < step * 2 && (growth >= step || left == 0)
     }
 
@@ -231,9 +232,9 @@ impl Receiver {
     }
 
     /// Acknowledgement number and window field of the segment that is about to be sent.
-    pub fn advertise(&mut self) -> (Seq, u16) {
+    pub fn advertise(&mut self) -> (Seq, WireWindow) {
         let (ack, field) = (self.acknowledged(), self.field(self.scale));
-        let window = u32::from(field) << self.scale;
+        let window = field << self.scale;
         let (_, old_edge) = self.advertised;
         self.advertised = (ack, old_edge.latest(ack + window));
         self.largest_window = self.largest_window.max(window);
@@ -243,10 +244,11 @@ impl Receiver {
     }
 
     /// As [`Receiver::advertise`] for a SYN, whose window is never scaled (RFC 7323, section 2.2).
-    pub fn advertise_in_syn(&mut self) -> (Seq, u16) {
-        let (ack, field) = (self.acknowledged(), self.field(0));
-        self.advertised = (ack, ack + u32::from(field));
-        self.largest_window = u32::from(field);
+    pub fn advertise_in_syn(&mut self) -> (Seq, WireWindow) {
+        let (ack, field) = (self.acknowledged(), self.field(WindowScale::NONE));
+        let window = field << WindowScale::NONE;
+        self.advertised = (ack, ack + window);
+        self.largest_window = window;
         self.ack_forced = false;
         (ack, field)
     }
@@ -263,9 +265,8 @@ impl Receiver {
     }
 
     /// The window counts from the acknowledgement number, so that the backlog is inside it.
-    fn field(&self, scale: u8) -> u16 {
-        let window = self.edge.distance_from(self.acknowledged()) >> scale;
-        u16::try_from(window).unwrap_or(u16::MAX)
+    fn field(&self, scale: WindowScale) -> WireWindow {
+        Window::new(self.edge.distance_from(self.acknowledged())) >> scale
     }
 }
 
@@ -277,7 +278,7 @@ mod tests {
 
     fn receiver() -> Receiver {
         let mut receiver =
-            Receiver::new(Seq::from(u32::MAX - 10), super::super::WINDOW_SCALE, 1460);
+            Receiver::new(Seq::from(u32::MAX - 10), super::super::WINDOW_SCALE, Mss::new(1460));
         receiver.update_window(BUFFER);
         receiver
     }
@@ -350,15 +351,15 @@ mod tests {
         r.take(r.next(), edge.distance_from(r.next()) as usize, Fin::Absent);
         r.accept(u32::MAX);
         r.update_window(SendBuffer { size: 400_000, queued: 400_000 });
-        assert_eq!(r.advertise().1, 0);
+        assert_eq!(r.advertise().1, WireWindow::ZERO);
         r.update_window(BUFFER);
         assert!(r.ack_due());
-        assert!(r.advertise().1 > 0);
+        assert!(r.advertise().1 > WireWindow::ZERO);
     }
 
     #[test]
     fn growth_by_half_the_largest_window_is_advertised_to_a_sender_of_large_segments() {
-        let mut r = Receiver::new(Seq::from(0), super::super::WINDOW_SCALE, 65_480);
+        let mut r = Receiver::new(Seq::from(0), super::super::WINDOW_SCALE, Mss::new(65_480));
         r.update_window(SendBuffer { size: 80_000, queued: 0 });
         r.advertise();
         r.take(r.next(), 50_000, Fin::Absent);

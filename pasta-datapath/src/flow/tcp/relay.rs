@@ -20,6 +20,7 @@ use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
 use crate::wire::seq::Seq;
 use crate::wire::tcp::{Header, ToSend};
+use crate::wire::window::Mss;
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -101,10 +102,10 @@ pub trait HostSocket {
 pub trait TapWriter {
     /// Writes a segment; the kernel cuts payload that is larger than the segment size into several. `false`:
     /// the tap did not take it, and it counts as lost.
-    fn send(&mut self, header: &ToSend, segment_size: u16, payload: &[u8]) -> bool;
+    fn send(&mut self, header: &ToSend, segment_size: Mss, payload: &[u8]) -> bool;
 
     /// Most octets of payload that one call of [`TapWriter::send`] takes.
-    fn frame_payload(&self, segment_size: u16) -> usize;
+    fn frame_payload(&self, segment_size: Mss) -> usize;
 }
 
 /// What the caller is to do with a flow that was run.
@@ -399,7 +400,7 @@ impl Relay {
     }
 
     /// Sends no segments larger than `mss` from now on.
-    pub fn limit_mss(&mut self, mss: u16) {
+    pub fn limit_mss(&mut self, mss: Mss) {
         self.connection.limit_mss(mss);
     }
 

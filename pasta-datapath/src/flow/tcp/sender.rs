@@ -9,6 +9,7 @@
 use super::rto::RetransmissionTimeout;
 use crate::time::Instant;
 use crate::wire::seq::Seq;
+use crate::wire::window::{Mss, Window};
 use std::time::Duration;
 
 /// Duplicate acknowledgements that start a fast retransmit (RFC 5681, section 3.2).
@@ -36,9 +37,9 @@ pub struct Sender {
     /// SND.NXT of RFC 9293: the first number never sent.
     highest: Seq,
     /// SND.WND: the namespace's window, counted from `unacknowledged`.
-    window: u32,
+    window: Window,
     /// The largest window seen, to judge what is a small one.
-    largest_window: u32,
+    largest_window: Window,
     /// SND.WL1 and SND.WL2: the segment that last updated the window.
     updated_by: (Seq, Seq),
     /// The number of our FIN, once it was sent.
@@ -101,7 +102,7 @@ pub enum Expired {
 
 impl Sender {
     /// Before our SYN with number `iss` is sent.
-    pub fn new(iss: Seq, window: u32) -> Self {
+    pub fn new(iss: Seq, window: Window) -> Self {
         Self {
             unacknowledged: iss,
             next: iss,
@@ -132,7 +133,7 @@ impl Sender {
     }
 
     /// The namespace has answered our SYN with the window `window`, in a segment at `seq`.
-    pub fn established(&mut self, seq: Seq, window: u32) {
+    pub fn established(&mut self, seq: Seq, window: Window) {
         self.window = window;
         self.largest_window = window;
         self.updated_by = (seq, self.highest);
@@ -185,13 +186,13 @@ impl Sender {
 
     /// How many octets may be sent now; zero also while a small rest of the window would make a
     /// needlessly small segment (RFC 9293, section 3.8.6.2.1).
-    pub fn allowance(&self, mss: u16) -> u32 {
+    pub fn allowance(&self, mss: Mss) -> u32 {
         if self.fin.is_some_and(|fin| !self.next.before(fin)) {
             return 0;
         }
         let edge = self.unacknowledged + self.window;
         let left = edge.distance_from(self.next);
-        let worthwhile = u32::from(mss).min(self.largest_window / 2);
+        let worthwhile = u32::from(mss).min(self.largest_window.octets() / 2);
         // Counted up to what is next, not to the highest: a retransmission has to leave even if the window
         // has become small.
         let before = self.next.distance_from(self.unacknowledged);
@@ -242,7 +243,7 @@ impl Sender {
         seq: Seq,
         len: u32,
         ack: Seq,
-        window: u32,
+        window: Window,
     ) -> Acknowledged {
         if ack.after(self.highest) {
             return Acknowledged::Invalid;
@@ -364,7 +365,7 @@ impl Sender {
         }
         let expired = if self.in_flight() == 0 {
             Expired::Probe
-        } else if self.window == 0 {
+        } else if self.window == Window::ZERO {
             // The window has shrunk to zero with octets in flight, which is no sign that the namespace is
             // gone. They are retransmitted when the window opens.
             self.go_back_n();
@@ -391,30 +392,30 @@ mod tests {
     const THEIRS: Seq = Seq::const_from(1000);
 
     fn open(window: u32) -> Sender {
-        let mut sender = Sender::new(Seq::from(u32::MAX - 5), window);
+        let mut sender = Sender::new(Seq::from(u32::MAX - 5), Window::new(window));
         sender.syn_sent(Instant::START);
         let ack = sender.highest();
         assert_eq!(
-            sender.acknowledge(Instant::START, THEIRS, 0, ack, window),
+            sender.acknowledge(Instant::START, THEIRS, 0, ack, Window::new(window)),
             Acknowledged::Progress
         );
-        sender.established(THEIRS, window);
+        sender.established(THEIRS, Window::new(window));
         sender
     }
 
     fn ack(sender: &mut Sender, octets: u32, window: u32) -> Acknowledged {
         let number = sender.unacknowledged() + octets;
-        sender.acknowledge(Instant::START, THEIRS, 0, number, window)
+        sender.acknowledge(Instant::START, THEIRS, 0, number, Window::new(window))
     }
 
     #[test]
     fn allowance_is_the_rest_of_the_window_and_small_rests_wait() {
         let mut s = open(10_000);
-        assert_eq!(s.allowance(1460), 10_000);
+        assert_eq!(s.allowance(Mss::new(1460)), 10_000);
         s.sent(Instant::START, 9_000);
-        assert_eq!(s.allowance(1460), 0, "1000 left are less than a segment");
+        assert_eq!(s.allowance(Mss::new(1460)), 0, "1000 left are less than a segment");
         ack(&mut s, 9_000, 1_000);
-        assert_eq!(s.allowance(1460), 1_000, "but nothing is in flight any more");
+        assert_eq!(s.allowance(Mss::new(1460)), 1_000, "but nothing is in flight any more");
     }
 
     #[test]
@@ -453,7 +454,7 @@ mod tests {
         for n in 0..5 {
             assert_eq!(ack(&mut s, 0, 90_000 + n), Acknowledged::Nothing);
             let number = s.unacknowledged();
-            let data = s.acknowledge(Instant::START, THEIRS, 10, number, 90_000 + n);
+            let data = s.acknowledge(Instant::START, THEIRS, 10, number, Window::new(90_000 + n));
             assert_eq!(data, Acknowledged::Nothing);
         }
         assert_eq!(s.peek_offset(), 50_000);
@@ -549,7 +550,7 @@ mod tests {
         s.sent(Instant::START, 90_000);
         ack(&mut s, 0, 1000);
         assert_eq!(s.expire(s.deadline().unwrap()), Some(Expired::Retransmit));
-        assert_eq!(s.allowance(65_480), 1000);
+        assert_eq!(s.allowance(Mss::new(65_480)), 1000);
     }
 
     #[test]
@@ -561,7 +562,7 @@ mod tests {
             assert_eq!(s.expire(s.deadline().unwrap()), Some(Expired::Probe));
         }
         ack(&mut s, 0, 1000);
-        assert_eq!((s.allowance(1460), s.peek_offset()), (1000, 0));
+        assert_eq!((s.allowance(Mss::new(1460)), s.peek_offset()), (1000, 0));
     }
 
     #[test]
