@@ -10,9 +10,11 @@
 pub mod inbound;
 
 use crate::link::classify::is_impossible;
+use inbound::{Delivery, InboundFlow, LocalPolicy, Refused};
 use pasta_ipc::start::{FamilyPolicy, HostLoopback, Protocols};
 use pasta_ipc::types::{
-    Family as AddressFamily, FamilySnapshot, IfName, NetworkSnapshot, Resolver, ResolverSnapshot, Service,
+    Family as AddressFamily, FamilySnapshot, IfName, NetworkSnapshot, Resolver, ResolverSnapshot,
+    Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -188,6 +190,33 @@ impl Nat {
         Ok(Target { address: SocketAddr::new(address, port), source, interface })
     }
 
+    /// Notes that the namespace has opened a flow from `source`.
+    pub fn observe(&mut self, source: IpAddr) {
+        match source {
+            IpAddr::V4(address) => self.ipv4.observed = Some(address),
+            IpAddr::V6(address) => self.ipv6.observed = Some(address),
+        }
+    }
+
+    /// The address of the namespace at which it is reached.
+    pub fn namespace_address(&self, family: AddressFamily) -> Option<IpAddr> {
+        match family {
+            AddressFamily::V4 => self.ipv4.namespace_address(|_| false).map(IpAddr::V4),
+            AddressFamily::V6 => {
+                self.ipv6.namespace_address(Ipv6Addr::is_unicast_link_local).map(IpAddr::V6)
+            }
+        }
+    }
+
+    /// Decides what becomes of `arrival`, which came to a listener on the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn inbound(&self, policy: LocalPolicy, arrival: &InboundFlow) -> Result<Delivery, Refused> {
+        inbound::decide(self, policy, arrival)
+    }
+
     /// Whether flows of `protocol` are carried at all.
     #[inline]
     pub fn carries(&self, protocol: Protocol) -> bool {
@@ -299,6 +328,19 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
     fn is_dns(&self, protocol: Protocol, to: A, port: u16) -> bool {
         let by_port = protocol != Protocol::Echo && matches!(port, 53 | 853);
         by_port && self.dns_forward() == Some(to)
+    }
+
+    /// `is_last_choice` are those that are taken only where there is no other.
+    fn namespace_address(&self, is_last_choice: impl Fn(&A) -> bool) -> Option<A> {
+        if self.policy.service == Service::Off {
+            return None;
+        }
+        let observed = self.observed.filter(|it| self.present.contains(it) && !is_last_choice(it));
+        let assigned = self.assigned.iter().find(|it| self.present.contains(it)).copied();
+        let present = self.present.iter().find(|it| !is_last_choice(it)).copied();
+        let seen = self.observed.filter(|_| self.present.is_empty());
+        let last = self.present.first().copied();
+        observed.or(assigned).or(present).or(seen).or(last)
     }
 
     /// Asks the next resolver if it was `asked` that failed, and there is another.

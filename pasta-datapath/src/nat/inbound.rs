@@ -19,7 +19,7 @@
 
 use super::{Family, Nat};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
-use pasta_ipc::types::{Family as AddressFamily, Service, Transport};
+use pasta_ipc::types::{Family as AddressFamily, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the command line says of local connections.
@@ -76,91 +76,69 @@ pub enum Refused {
     NoAddress,
 }
 
-impl Nat {
-    /// Notes that the namespace has opened a flow from `source`.
-    pub fn observe(&mut self, source: IpAddr) {
-        match source {
-            IpAddr::V4(address) => self.ipv4.observed = Some(address),
-            IpAddr::V6(address) => self.ipv6.observed = Some(address),
-        }
+/// Decides what becomes of `arrival` under `nat` and `policy`.
+pub(super) fn decide(
+    nat: &Nat,
+    policy: LocalPolicy,
+    arrival: &InboundFlow,
+) -> Result<Delivery, Refused> {
+    let InboundFlow { transport, peer, local, target, port } = *arrival;
+    let (from, local) = (peer.ip().to_canonical(), local.to_canonical());
+    if policy.splice == Splice::On && from.is_loopback() && target.is_none() {
+        return spliced(nat, policy.loopback, from, local, port);
     }
+    if !nat.serves(from) {
+        return Err(Refused::FamilyOff);
+    }
+    let to = match target {
+        Some(target) => target,
+        None => nat.namespace_address(AddressFamily::of(from)).ok_or(Refused::NoAddress)?,
+    };
+    let translation = match from {
+        IpAddr::V4(from) => translated(&nat.ipv4, from, Ipv4Addr::LOCALHOST),
+        IpAddr::V6(from) => translated(&nat.ipv6, from, Ipv6Addr::LOCALHOST),
+    };
+    let (source, translated) = match translation {
+        Translation::Unchanged if from != to => (from, false),
+        Translation::To(source) if source != to => (source, true),
+        _ => (nat.our_address(from).filter(|ours| *ours != to).ok_or(Refused::NoAddress)?, true),
+    };
+    // A service on any address answers a link-local one from its own, wherever it was asked at;
+    // a connection keeps its addresses.
+    let to = match source {
+        IpAddr::V6(source)
+            if source.is_unicast_link_local()
+                && transport == Transport::Udp
+                && target.is_none() =>
+        {
+            link_local(&nat.ipv6).map_or(to, IpAddr::V6)
+        }
+        _ => to,
+    };
+    let (source, destination) = (SocketAddr::new(source, peer.port()), SocketAddr::new(to, port));
+    Ok(Delivery::Tap { source, translated, destination })
+}
 
-    /// Decides what becomes of `arrival`.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`].
-    pub fn inbound(&self, policy: LocalPolicy, arrival: &InboundFlow) -> Result<Delivery, Refused> {
-        let InboundFlow { transport, peer, local, target, port } = *arrival;
-        let (from, local) = (peer.ip().to_canonical(), local.to_canonical());
-        if policy.splice == Splice::On && from.is_loopback() && target.is_none() {
-            return self.spliced(policy.loopback, from, local, port);
-        }
-        if !self.serves(from) {
-            return Err(Refused::FamilyOff);
-        }
-        let to = match target {
-            Some(target) => target,
-            None => self.namespace_address(AddressFamily::of(from)).ok_or(Refused::NoAddress)?,
-        };
-        let translation = match from {
-            IpAddr::V4(from) => self.ipv4.translated(from, Ipv4Addr::LOCALHOST),
-            IpAddr::V6(from) => self.ipv6.translated(from, Ipv6Addr::LOCALHOST),
-        };
-        let (source, translated) = match translation {
-            Translation::Unchanged if from != to => (from, false),
-            Translation::To(source) if source != to => (source, true),
-            _ => {
-                (self.our_address(from).filter(|ours| *ours != to).ok_or(Refused::NoAddress)?, true)
-            }
-        };
-        // A service on any address answers a link-local one from its own, wherever it was asked at;
-        // a connection keeps its addresses.
-        let to = match source {
-            IpAddr::V6(source)
-                if source.is_unicast_link_local()
-                    && transport == Transport::Udp
-                    && target.is_none() =>
-            {
-                self.ipv6.link_local().map_or(to, IpAddr::V6)
-            }
-            _ => to,
-        };
-        let (source, destination) =
-            (SocketAddr::new(source, peer.port()), SocketAddr::new(to, port));
-        Ok(Delivery::Tap { source, translated, destination })
+/// Where a connection from the host's loopback is joined to.
+fn spliced(
+    nat: &Nat,
+    loopback: LoopbackTarget,
+    from: IpAddr,
+    local: IpAddr,
+    port: u16,
+) -> Result<Delivery, Refused> {
+    if loopback == LoopbackTarget::Loopback && local.is_loopback() {
+        let destination = SocketAddr::new(local, port);
+        return Ok(Delivery::Splice { destination, otherwise: None });
     }
-
-    fn spliced(
-        &self,
-        loopback: LoopbackTarget,
-        from: IpAddr,
-        local: IpAddr,
-        port: u16,
-    ) -> Result<Delivery, Refused> {
-        if loopback == LoopbackTarget::Loopback && local.is_loopback() {
-            let destination = SocketAddr::new(local, port);
-            return Ok(Delivery::Splice { destination, otherwise: None });
-        }
-        let families = match from {
-            IpAddr::V4(_) => [AddressFamily::V4, AddressFamily::V6],
-            IpAddr::V6(_) => [AddressFamily::V6, AddressFamily::V4],
-        };
-        let addresses = families.map(|family| self.namespace_address(family));
-        let mut addresses = addresses.into_iter().flatten().map(|it| SocketAddr::new(it, port));
-        let destination = addresses.next().ok_or(Refused::NoAddress)?;
-        Ok(Delivery::Splice { destination, otherwise: addresses.next() })
-    }
-
-    /// The address of the namespace at which it is reached.
-    pub fn namespace_address(&self, family: AddressFamily) -> Option<IpAddr> {
-        match family {
-            AddressFamily::V4 => self.ipv4.namespace_address(|_| false).map(IpAddr::V4),
-            AddressFamily::V6 => {
-                self.ipv6.namespace_address(Ipv6Addr::is_unicast_link_local).map(IpAddr::V6)
-            }
-        }
-    }
+    let families = match from {
+        IpAddr::V4(_) => [AddressFamily::V4, AddressFamily::V6],
+        IpAddr::V6(_) => [AddressFamily::V6, AddressFamily::V4],
+    };
+    let addresses = families.map(|family| nat.namespace_address(family));
+    let mut addresses = addresses.into_iter().flatten().map(|it| SocketAddr::new(it, port));
+    let destination = addresses.next().ok_or(Refused::NoAddress)?;
+    Ok(Delivery::Splice { destination, otherwise: addresses.next() })
 }
 
 /// Another source in place of the peer's.
@@ -172,41 +150,28 @@ enum Translation {
     Ours,
 }
 
-impl Family<Ipv6Addr> {
-    /// The namespace's link-local address.
-    fn link_local(&self) -> Option<Ipv6Addr> {
-        self.present.iter().find(|it| it.is_unicast_link_local()).copied()
-    }
+/// The namespace's link-local address.
+fn link_local(family: &Family<Ipv6Addr>) -> Option<Ipv6Addr> {
+    family.present.iter().find(|it| it.is_unicast_link_local()).copied()
 }
 
-impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
-    fn translated(&self, from: A, localhost: A) -> Translation {
-        let address: IpAddr = from.into();
-        let map = if from == localhost {
-            self.loopback_map()
-        } else if Some(from) == self.host_primary {
-            self.policy.guest_address
-        } else if address.is_loopback() || address.is_unspecified() || self.present.contains(&from)
-        {
-            None
-        } else {
-            return Translation::Unchanged;
-        };
-        map.map_or(Translation::Ours, |map| Translation::To(map.into()))
-    }
-
-    /// `is_last_choice` are those that are taken only where there is no other.
-    fn namespace_address(&self, is_last_choice: impl Fn(&A) -> bool) -> Option<A> {
-        if self.policy.service == Service::Off {
-            return None;
-        }
-        let observed = self.observed.filter(|it| self.present.contains(it) && !is_last_choice(it));
-        let assigned = self.assigned.iter().find(|it| self.present.contains(it)).copied();
-        let present = self.present.iter().find(|it| !is_last_choice(it)).copied();
-        let seen = self.observed.filter(|_| self.present.is_empty());
-        let last = self.present.first().copied();
-        observed.or(assigned).or(present).or(seen).or(last)
-    }
+/// What `from` is replaced by; `localhost` is the loopback address of its family.
+fn translated<A: Copy + PartialEq + Into<IpAddr>>(
+    family: &Family<A>,
+    from: A,
+    localhost: A,
+) -> Translation {
+    let address: IpAddr = from.into();
+    let map = if from == localhost {
+        family.loopback_map()
+    } else if Some(from) == family.host_primary {
+        family.policy.guest_address
+    } else if address.is_loopback() || address.is_unspecified() || family.present.contains(&from) {
+        None
+    } else {
+        return Translation::Unchanged;
+    };
+    map.map_or(Translation::Ours, |map| Translation::To(map.into()))
 }
 
 #[cfg(test)]
@@ -215,7 +180,7 @@ mod tests {
     use pasta_ipc::start::{FamilyPolicy, HostLoopback};
     use pasta_ipc::types::{
         AddressLosses, Bounded, Completeness, FamilySnapshot, FamilyState, Generation,
-        NetworkSnapshot,
+        NetworkSnapshot, Service,
     };
 
     const SPLICE: LocalPolicy =

@@ -36,23 +36,13 @@ pub struct Sender {
     next: Seq,
     /// SND.NXT of RFC 9293: the first number never sent.
     highest: Seq,
-    /// SND.WND: the namespace's window, counted from `unacknowledged`.
-    window: Window,
-    /// The largest window seen, to judge what is a small one.
-    largest_window: Window,
-    /// SND.WL1 and SND.WL2: the segment that last updated the window.
-    updated_by: (Seq, Seq),
+    /// The namespace's window, counted from `unacknowledged`.
+    window: SendWindow,
     /// The number of our FIN, once it was sent.
     fin: Option<Seq>,
-    /// Payload octets acknowledged that are still in the socket's queue.
-    consumable: u32,
-    /// Acknowledgements since octets were last consumed.
-    deferred: u8,
-    /// When consuming is deferred no longer.
-    consume_by: Option<Instant>,
-    /// Consuming left nothing behind the last time, so that the octets deferred are whole small buffers and
-    /// not the rest of a large one.
-    queue_was_emptied: bool,
+    /// Payload acknowledged that is still in the socket's queue.
+    consumable: Consumable,
+    /// Duplicate acknowledgements in a row.
     duplicates: u8,
     /// Loss recovery ends when all before this is acknowledged; duplicates mean nothing until then.
     recovery_point: Option<Seq>,
@@ -61,6 +51,30 @@ pub struct Sender {
     rto: RetransmissionTimeout,
     /// When to retransmit, or to probe a zero window.
     deadline: Option<Instant>,
+}
+
+/// The window that the namespace advertises.
+#[derive(Clone, Copy, Debug)]
+struct SendWindow {
+    /// SND.WND.
+    size: Window,
+    /// The largest seen, to judge what is a small one.
+    largest: Window,
+    /// SND.WL1 and SND.WL2: the segment that last updated it.
+    updated_by: (Seq, Seq),
+}
+
+/// Payload that the namespace has acknowledged and that was not consumed yet.
+#[derive(Clone, Copy, Debug)]
+struct Consumable {
+    octets: u32,
+    /// Acknowledgements since octets were last consumed.
+    acknowledgements: u8,
+    /// When consuming is deferred no longer.
+    by: Option<Instant>,
+    /// Consuming left nothing behind the last time, so that the octets deferred are whole small buffers and
+    /// not the rest of a large one.
+    queue_was_emptied: bool,
 }
 
 /// Whether acknowledged octets may stay in the socket's queue for a while.
@@ -107,14 +121,14 @@ impl Sender {
             unacknowledged: iss,
             next: iss,
             highest: iss,
-            window,
-            largest_window: window,
-            updated_by: (Seq::default(), iss),
+            window: SendWindow { size: window, largest: window, updated_by: (Seq::default(), iss) },
             fin: None,
-            consumable: 0,
-            deferred: 0,
-            consume_by: None,
-            queue_was_emptied: true,
+            consumable: Consumable {
+                octets: 0,
+                acknowledgements: 0,
+                by: None,
+                queue_was_emptied: true,
+            },
             duplicates: 0,
             recovery_point: None,
             timed: None,
@@ -134,11 +148,10 @@ impl Sender {
 
     /// The namespace has answered our SYN with the window `window`, in a segment at `seq`.
     pub fn established(&mut self, seq: Seq, window: Window) {
-        self.window = window;
-        self.largest_window = window;
-        self.updated_by = (seq, self.highest);
+        let updated_by = (seq, self.highest);
+        self.window = SendWindow { size: window, largest: window, updated_by };
         // The SYN is not in the socket's queue.
-        self.consumable = 0;
+        self.consumable.octets = 0;
     }
 
     /// The first number never sent.
@@ -150,7 +163,7 @@ impl Sender {
     /// beyond its window, even if that has shrunk. It would ignore the segment and with it the
     /// acknowledgement.
     pub fn pure_ack_seq(&self) -> Seq {
-        let edge = self.unacknowledged + self.window;
+        let edge = self.unacknowledged + self.window.size;
         if self.highest.after(edge) { edge } else { self.highest }
     }
 
@@ -181,7 +194,7 @@ impl Sender {
 
     /// How far into the socket's queue the next octet to send is.
     pub fn peek_offset(&self) -> u32 {
-        self.next.distance_from(self.unacknowledged) + self.consumable
+        self.next.distance_from(self.unacknowledged) + self.consumable.octets
     }
 
     /// How many octets may be sent now; zero also while a small rest of the window would make a
@@ -190,9 +203,9 @@ impl Sender {
         if self.fin.is_some_and(|fin| !self.next.before(fin)) {
             return 0;
         }
-        let edge = self.unacknowledged + self.window;
+        let edge = self.unacknowledged + self.window.size;
         let left = edge.distance_from(self.next);
-        let worthwhile = u32::from(mss).min(self.largest_window.octets() / 2);
+        let worthwhile = u32::from(mss).min(self.window.largest.octets() / 2);
         // Counted up to what is next, not to the highest: a retransmission has to leave even if the window
         // has become small.
         let before = self.next.distance_from(self.unacknowledged);
@@ -248,13 +261,12 @@ impl Sender {
         if ack.after(self.highest) {
             return Acknowledged::Invalid;
         }
-        let same_window = window == self.window;
-        let (by_seq, by_ack) = self.updated_by;
+        let same_window = window == self.window.size;
+        let (by_seq, by_ack) = self.window.updated_by;
         // An old segment must not bring back an old window (RFC 9293, section 3.10.7.4).
         if seq.after(by_seq) || (seq == by_seq && !ack.before(by_ack)) {
-            self.window = window;
-            self.largest_window = self.largest_window.max(window);
-            self.updated_by = (seq, ack);
+            let largest = self.window.largest.max(window);
+            self.window = SendWindow { size: window, largest, updated_by: (seq, ack) };
         }
         if !ack.after(self.unacknowledged) {
             let duplicate = ack == self.unacknowledged && len == 0 && same_window;
@@ -273,8 +285,9 @@ impl Sender {
         if self.fin.is_some_and(|fin| ack.after(fin)) {
             octets -= 1;
         }
-        self.consumable = self.consumable.saturating_add(octets);
-        self.deferred = self.deferred.saturating_add(1);
+        let consumable = &mut self.consumable;
+        consumable.octets = consumable.octets.saturating_add(octets);
+        consumable.acknowledgements = consumable.acknowledgements.saturating_add(1);
         self.unacknowledged = ack;
         self.next = self.next.latest(ack);
         self.duplicates = 0;
@@ -296,27 +309,29 @@ impl Sender {
     /// Payload octets to consume from the socket; the next call gives zero. While they are few and `when`
     /// allows it, the answer is zero and they are deferred: the peek offset passes over them.
     pub fn take_consumable(&mut self, now: Instant, when: Consume) -> u32 {
-        if self.consumable == 0 {
+        let mut emptied = self.in_flight() == 0;
+        let consumable = &mut self.consumable;
+        if consumable.octets == 0 {
             return 0;
         }
-        let few = self.consumable < CONSUME_OCTETS && self.deferred < CONSUME_EVENTS;
-        let by = *self.consume_by.get_or_insert(now + CONSUME_WITHIN);
-        let mut emptied = self.in_flight() == 0;
+        let few =
+            consumable.octets < CONSUME_OCTETS && consumable.acknowledgements < CONSUME_EVENTS;
+        let by = *consumable.by.get_or_insert(now + CONSUME_WITHIN);
         if let Consume::InBulk { whole_queue_seen } = when {
-            if few && self.queue_was_emptied && now < by {
+            if few && consumable.queue_was_emptied && now < by {
                 return 0;
             }
             emptied &= whole_queue_seen;
         }
-        self.deferred = 0;
-        self.consume_by = None;
-        self.queue_was_emptied = emptied;
-        std::mem::take(&mut self.consumable)
+        consumable.acknowledgements = 0;
+        consumable.by = None;
+        consumable.queue_was_emptied = emptied;
+        std::mem::take(&mut consumable.octets)
     }
 
     /// When deferred octets are to be consumed.
     pub fn consume_by(&self) -> Option<Instant> {
-        self.consume_by
+        self.consumable.by
     }
 
     /// Retransmits from the front.
@@ -365,7 +380,7 @@ impl Sender {
         }
         let expired = if self.in_flight() == 0 {
             Expired::Probe
-        } else if self.window == Window::ZERO {
+        } else if self.window.size == Window::ZERO {
             // The window has shrunk to zero with octets in flight, which is no sign that the namespace is
             // gone. They are retransmitted when the window opens.
             self.go_back_n();
