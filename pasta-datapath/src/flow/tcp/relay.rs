@@ -11,22 +11,21 @@
 mod to_socket;
 mod to_tap;
 
-use super::assembler::Assembler;
 use super::connection::{Connection, SegmentAction, TimeoutAction};
 use super::sender::Consume;
-use super::window::{CreditPool, WindowCredit};
+use super::window::CreditPool;
 use crate::flow::Next;
 use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
-use crate::wire::seq::Seq;
 use crate::wire::tcp::{Header, ToSend};
 use crate::wire::window::Mss;
 use nix::errno::Errno;
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
+use to_socket::ToSocket;
+use to_tap::ToTap;
 
 /// Quantum: octets that one flow may send to the namespace in a turn before others have theirs.
 pub const QUANTUM: usize = 512 * 1024;
@@ -137,49 +136,17 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Relay {
     connection: Connection,
-    /// Octets received in order and not yet accepted by the socket.
-    backlog: VecDeque<u8>,
-    /// The socket's receive queue and its peer.
-    queue: ReceiveQueue,
-    /// The socket's send buffer.
-    buffer: BufferState,
-    /// Of the present `run`, for its outcome.
-    facts: Facts,
-    /// Window credit lent to this flow.
-    lent: WindowCredit,
+    /// The direction to the host socket.
+    to_socket: ToSocket,
+    /// The direction to the namespace.
+    to_tap: ToTap,
     /// Delayed acknowledgement.
     delayed: DelayedAck,
-    /// Octets received out of order.
-    out_of_order: OutOfOrder,
     /// Retransmission of the window update that opened a zero window: when, how long after the last time,
     /// and how often still.
     window_update: Option<(Instant, Duration, u8)>,
     /// Noted until the next `run`.
     pending: Pending,
-}
-
-/// What is known of a socket's receive queue and of its peer.
-#[derive(Debug, Default)]
-struct ReceiveQueue {
-    /// The socket may have something to peek at.
-    readable: bool,
-    /// The peer has ended its direction: all that it sent is in the queue.
-    ended: bool,
-    /// The socket can only be read from; behind what is in its queue comes a reset.
-    failed: bool,
-    /// The peer has sent urgent data: a short peek does not mean that the queue is empty.
-    urgent: bool,
-}
-
-/// What is known of a socket's send buffer.
-#[derive(Debug, Default)]
-struct BufferState {
-    /// Its free space may have changed.
-    changed: bool,
-    /// An event comes when it is writable.
-    event_armed: bool,
-    /// When it is polled, and how long after the last time.
-    recheck: Option<(Instant, Duration)>,
 }
 
 /// Whether an acknowledgement is delayed, and what speaks for it.
@@ -205,15 +172,6 @@ impl DelayedAck {
     fn note_received(&mut self) {
         self.unanswered = self.unanswered.saturating_add(1);
     }
-}
-
-/// What has arrived out of order.
-#[derive(Debug, Default)]
-struct OutOfOrder {
-    /// Its octets.
-    assembler: Option<Box<Assembler>>,
-    /// Segments since the last `run`.
-    segments: u8,
 }
 
 /// Whether `error` says that the peer has ended the connection, so that what it sent before can still be
@@ -265,13 +223,9 @@ impl Relay {
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,
-            backlog: VecDeque::new(),
-            queue: ReceiveQueue::default(),
-            buffer: BufferState::default(),
-            facts: Facts::default(),
-            lent: WindowCredit::default(),
+            to_socket: ToSocket::default(),
+            to_tap: ToTap::default(),
             delayed: DelayedAck::default(),
-            out_of_order: OutOfOrder::default(),
             window_update: None,
             pending: Pending::None,
         }
@@ -290,7 +244,7 @@ impl Relay {
     /// Notes that the socket is connected and may be read.
     pub fn connected(&mut self) {
         self.pending = Pending::Syn;
-        self.queue.readable = true;
+        self.to_tap.readable = true;
     }
 
     /// Notes that the socket is connected; an event comes when it is readable.
@@ -300,36 +254,37 @@ impl Relay {
 
     /// Notes that the socket may be read.
     pub fn readable(&mut self) {
-        self.queue.readable = true;
+        self.to_tap.readable = true;
     }
 
     /// Notes that the peer has sent FIN.
     pub fn ended(&mut self) {
-        self.queue.readable = true;
-        self.queue.ended = true;
+        self.to_tap.readable = true;
+        self.to_tap.ended = true;
     }
 
     /// Notes that the peer has sent urgent data: reads stop in front of its last octet and behind it.
     pub fn urgent(&mut self) {
-        self.queue.readable = true;
-        self.queue.urgent = true;
+        self.to_tap.readable = true;
+        self.to_tap.urgent = true;
     }
 
     /// Notes that the send buffer is writable.
     pub fn writable(&mut self) {
         // Every event says so while there is space: it matters only where that was not known.
-        let asked = std::mem::take(&mut self.buffer.event_armed);
-        let short = self.buffer.recheck.is_some() || self.connection.receiver().is_used_up();
-        self.buffer.changed |= asked || short || !self.backlog.is_empty();
+        let asked = std::mem::take(&mut self.to_socket.buffer.event_armed);
+        let short =
+            self.to_socket.buffer.recheck.is_some() || self.connection.receiver().is_used_up();
+        self.to_socket.buffer.changed |= asked || short || !self.to_socket.backlog.is_empty();
     }
 
     /// Notes that the socket has failed: the namespace is to be reset, once it has what the peer sent
     /// before.
     pub fn failed(&mut self) {
-        self.queue.readable = true;
-        self.queue.failed = true;
+        self.to_tap.readable = true;
+        self.to_tap.failed = true;
         // The send buffer does not matter any more.
-        self.buffer.recheck = None;
+        self.to_socket.buffer.recheck = None;
     }
 
     /// Notes that this connection is to be reset, for both ends.
@@ -356,8 +311,8 @@ impl Relay {
             && self.connection.receiver().edge() == self.connection.receiver().next()
         {
             // Active open: no window was open in either direction.
-            self.buffer.changed = true;
-            self.queue.readable = true;
+            self.to_socket.buffer.changed = true;
+            self.to_tap.readable = true;
         }
         if !payload.is_empty() {
             self.window_update = None;
@@ -366,7 +321,7 @@ impl Relay {
             SegmentAction::Take(range) => return Noted::Take(range),
             SegmentAction::OutOfOrder(range, fin) => {
                 let octets = payload.get(range).unwrap_or_default();
-                self.keep_out_of_order(header.seq, octets, fin, credit);
+                self.to_socket.keep_out_of_order(header.seq, octets, fin, credit);
             }
             SegmentAction::NewIncarnation => {
                 self.pending = Pending::NewIncarnation;
@@ -374,29 +329,11 @@ impl Relay {
             }
             SegmentAction::OldDuplicate(answer) => self.pending = Pending::OldDuplicate(answer),
             SegmentAction::SimultaneousOpen => self.pending = Pending::RetransmitSyn,
-            SegmentAction::Retransmit => self.queue.readable = true,
+            SegmentAction::Retransmit => self.to_tap.readable = true,
             SegmentAction::Reset => self.pending = Pending::ResetReceived,
             SegmentAction::Unacceptable => self.pending = Pending::Abort,
         }
         Noted::Take(0..0)
-    }
-
-    fn keep_out_of_order(
-        &mut self,
-        seq: Seq,
-        octets: &[u8],
-        fin: Option<Seq>,
-        credit: &mut CreditPool,
-    ) {
-        self.out_of_order.segments = self.out_of_order.segments.saturating_add(1);
-        if !credit.may_add_backlog() {
-            return;
-        }
-        let assembler = self.out_of_order.assembler.get_or_insert_default();
-        credit.add_backlog(assembler.insert(seq, octets));
-        if let Some(fin) = fin {
-            assembler.insert_fin(fin);
-        }
     }
 
     /// Sends no segments larger than `mss` from now on.
@@ -406,8 +343,8 @@ impl Relay {
 
     /// Notes that time has passed.
     pub fn tick(&mut self, now: Instant) {
-        if self.buffer.recheck.is_some_and(|(due, _)| due <= now) {
-            self.buffer.changed = true;
+        if self.to_socket.buffer.recheck.is_some_and(|(due, _)| due <= now) {
+            self.to_socket.buffer.changed = true;
         }
         if let Some((due, wait, left)) = self.window_update
             && due <= now
@@ -419,10 +356,10 @@ impl Relay {
         match self.connection.expire(now) {
             TimeoutAction::Nothing => {}
             TimeoutAction::RetransmitSyn => self.pending = Pending::RetransmitSyn,
-            TimeoutAction::Retransmit => self.queue.readable = true,
+            TimeoutAction::Retransmit => self.to_tap.readable = true,
             TimeoutAction::Probe => {
                 self.pending = Pending::Probe;
-                self.queue.readable = true;
+                self.to_tap.readable = true;
             }
             TimeoutAction::Abort => self.pending = Pending::Abort,
         }
@@ -430,7 +367,7 @@ impl Relay {
 
     /// When [`Relay::tick`] wants to be called next.
     pub fn deadline(&self) -> Option<Instant> {
-        let recheck = self.buffer.recheck.map(|(due, _)| due);
+        let recheck = self.to_socket.buffer.recheck.map(|(due, _)| due);
         let window_update = self.window_update.map(|(due, ..)| due);
         let others = [recheck, self.delayed.due, self.connection.consume_by(), window_update];
         others.into_iter().chain([self.connection.deadline()]).flatten().min()
@@ -438,7 +375,7 @@ impl Relay {
 
     /// Notes that it is this flow's turn to have window credit.
     pub fn grow_window(&mut self) {
-        self.buffer.changed = true;
+        self.to_socket.buffer.changed = true;
     }
 
     /// Acts on what was noted. `payloads` is what [`Relay::segment`] said to take, in one call or in
@@ -448,13 +385,13 @@ impl Relay {
         cx: &mut Context<'_, S, T>,
         payloads: &[IoSlice<'_>],
     ) -> Outcome {
-        self.facts = Facts::default();
+        self.to_socket.facts = Facts::default();
         let next = self.act(cx, payloads);
         let keepalive_received = self.connection.is_keepalive_received();
         Outcome {
             next,
             deadline: self.deadline(),
-            facts: Facts { keepalive_received, ..self.facts },
+            facts: Facts { keepalive_received, ..self.to_socket.facts },
         }
     }
 
@@ -470,7 +407,12 @@ impl Relay {
             Pending::Syn | Pending::RetransmitSyn => {
                 if cx.credit.may_lend() {
                     // The window of a SYN is not scaled; the next acknowledgement advertises the rest.
-                    self.open_window(cx.socket.send_buffer(0), u16::MAX.into(), cx.credit);
+                    self.to_socket.open_window(
+                        &mut self.connection,
+                        cx.socket.send_buffer(0),
+                        u16::MAX.into(),
+                        cx.credit,
+                    );
                 }
                 let header = self.connection.syn(cx.now);
                 cx.tap.send(&header, self.connection.send_mss(), &[]);
@@ -484,7 +426,7 @@ impl Relay {
             }
         }
         // Before the handshake nobody can be sent what is still in the queue.
-        if self.queue.failed && !self.connection.has_begun() {
+        if self.to_tap.failed && !self.connection.has_begun() {
             return self.abort_now(cx);
         }
         if !self.connection.is_syn_sent() {
@@ -494,14 +436,14 @@ impl Relay {
         if self.consume(cx.now, cx.socket).is_err() {
             return self.abort_now(cx);
         }
-        if !self.queue.failed {
-            match self.feed_socket(cx, payloads) {
+        if !self.to_tap.failed {
+            match self.to_socket.feed(&mut self.connection, cx, payloads) {
                 Err(error) if is_end_by_peer(&error) => self.failed(),
                 Err(_) => return self.abort_now(cx),
                 Ok(()) => {}
             }
         }
-        let Ok(next) = self.send_window(cx) else {
+        let Ok(next) = self.to_tap.send_window(&mut self.connection, cx) else {
             return self.abort_now(cx);
         };
         if self.connection.sender().next() != before {
@@ -523,7 +465,7 @@ impl Relay {
         let duplicate = sack && self.connection.receiver().has_duplicate();
         // A segment with data may have carried the number; D-SACK needs one without.
         let due = self.acknowledge_now(now, payloads) || duplicate;
-        let out_of_order = std::mem::take(&mut self.out_of_order.segments);
+        let out_of_order = std::mem::take(&mut self.to_socket.out_of_order.segments);
         let count = if sack { out_of_order.min(1) } else { out_of_order.min(DUPLICATE_ACKS) };
         for _ in 0..count.max(u8::from(due)) {
             let mut header = self.connection.acknowledgement();
@@ -531,7 +473,7 @@ impl Relay {
                 if let Some((from, to)) = self.connection.receiver().take_duplicate() {
                     header.sack.push(from, to);
                 }
-                if let Some(assembler) = &self.out_of_order.assembler {
+                if let Some(assembler) = &self.to_socket.out_of_order.assembler {
                     assembler.add_sack_blocks(&mut header.sack);
                 }
             }
@@ -550,7 +492,8 @@ impl Relay {
             return false;
         }
         let octets: usize = payloads.iter().map(|payload| payload.len()).sum();
-        let lone = payloads.len() == 1 && octets < DELAYED_OCTETS && self.backlog.is_empty();
+        let lone =
+            payloads.len() == 1 && octets < DELAYED_OCTETS && self.to_socket.backlog.is_empty();
         match self.delayed.due {
             None if lone && self.connection.receiver().may_wait() => {
                 let exchange = self.delayed.exchanges >= EXCHANGES;
@@ -570,7 +513,7 @@ impl Relay {
 
     fn consume(&mut self, now: Instant, socket: &mut impl HostSocket) -> io::Result<()> {
         let over = self.connection.is_over() || self.connection.sender().fin().is_some();
-        let bulk = Consume::InBulk { whole_queue_seen: !self.queue.readable };
+        let bulk = Consume::InBulk { whole_queue_seen: !self.to_tap.readable };
         let when = if over { Consume::All } else { bulk };
         match self.connection.sender().take_consumable(now, when) {
             0 => Ok(()),
@@ -596,11 +539,6 @@ impl Relay {
 
     /// Releases what this flow has of the common budget; its end.
     pub fn release(&mut self, credit: &mut CreditPool) {
-        credit.remove_backlog(self.backlog.len());
-        credit.remove_backlog(
-            self.out_of_order.assembler.take().map_or(0, |assembler| assembler.octets()),
-        );
-        credit.repay(&mut self.lent, 0);
-        self.backlog = VecDeque::new();
+        self.to_socket.release(credit);
     }
 }

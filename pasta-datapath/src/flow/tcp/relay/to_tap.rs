@@ -1,40 +1,54 @@
 //! To the namespace: output of the socket's queue as far as the namespace's window and the quantum allow,
 //! retransmissions included, and FIN.
 
-use super::{Context, HostSocket, ReceiveQueue, Relay, TapWriter};
+use super::{Context, HostSocket, TapWriter};
 use crate::flow::Next;
-use crate::flow::tcp::connection::Push;
+use crate::flow::tcp::connection::{Connection, Push};
 use crate::flow::tcp::receiver::Fin;
 use crate::time::Instant;
 use std::io::{self, ErrorKind};
 
-impl Relay {
+/// The direction to the namespace: what is known of the socket's receive queue and of its peer.
+#[derive(Debug, Default)]
+pub(super) struct ToTap {
+    /// The socket may have something to peek at.
+    pub(super) readable: bool,
+    /// The peer has ended its direction: all that it sent is in the queue.
+    pub(super) ended: bool,
+    /// The socket can only be read from; behind what is in its queue comes a reset.
+    pub(super) failed: bool,
+    /// The peer has sent urgent data: a short peek does not mean that the queue is empty.
+    pub(super) urgent: bool,
+}
+
+impl ToTap {
     /// Sends what the namespace's window and the quantum allow.
     pub(super) fn send_window<S: HostSocket, T: TapWriter>(
         &mut self,
+        connection: &mut Connection,
         cx: &mut Context<'_, S, T>,
     ) -> io::Result<Next> {
         let Context { now, mut quantum, ref mut socket, ref mut tap, ref mut scratch, .. } = *cx;
-        if !self.connection.is_established() {
+        if !connection.is_established() {
             return Ok(Next::Wait);
         }
-        let size = self.connection.send_mss();
+        let size = connection.send_mss();
         loop {
-            if self.connection.sender().fin_to_retransmit() {
-                let header = self.connection.fin(now);
+            if connection.sender().fin_to_retransmit() {
+                let header = connection.fin(now);
                 tap.send(&header, size, &[]);
             }
-            if !self.queue.readable {
-                self.connection.sender().unblocked();
+            if !self.readable {
+                connection.sender().unblocked();
                 return Ok(Next::Wait);
             }
-            let allowance = self.connection.sender().allowance(size) as usize;
+            let allowance = connection.sender().allowance(size) as usize;
             if allowance == 0 {
-                let next = self.connection.sent();
-                match self.connection.sender().fin() {
-                    None => self.connection.sender().blocked(now),
+                let next = connection.sent();
+                match connection.sender().fin() {
+                    None => connection.sender().blocked(now),
                     // Our FIN was sent already.
-                    Some(fin) if self.queue.failed && !next.before(fin) => {
+                    Some(fin) if self.failed && !next.before(fin) => {
                         return Err(ErrorKind::ConnectionReset.into());
                     }
                     Some(_) => {}
@@ -51,16 +65,16 @@ impl Relay {
                 wanted -= wanted % frame;
             }
             let into = scratch.split_at_mut(wanted).0;
-            let offset = self.connection.sender().peek_offset();
+            let offset = connection.sender().peek_offset();
             let peeked = match socket.peek(offset, into) {
                 Ok(peeked) => peeked,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !self.queue.failed && !self.queue.ended {
-                        self.queue.readable = false;
+                    if !self.failed && !self.ended {
+                        self.readable = false;
                         continue;
                     }
                     // Octets behind urgent data can be read once that was consumed.
-                    if self.queue.urgent && offset > 0 {
+                    if self.urgent && offset > 0 {
                         return Ok(Next::Wait);
                     }
                     // The end of the stream may not show at a peek offset.
@@ -70,12 +84,12 @@ impl Relay {
                 Err(error) => return Err(error),
             };
             if peeked == 0 {
-                if self.queue.failed {
+                if self.failed {
                     return Err(ErrorKind::ConnectionReset.into());
                 }
-                self.queue.readable = false;
-                if self.connection.sender().fin().is_none() {
-                    let header = self.connection.fin(now);
+                self.readable = false;
+                if connection.sender().fin().is_none() {
+                    let header = connection.fin(now);
                     tap.send(&header, size, &[]);
                 }
                 return Ok(Next::Wait);
@@ -84,52 +98,51 @@ impl Relay {
             let is_short = peeked.len() < wanted;
             // All has been read and fits the window: what is left of the stream is its end. What was sent
             // before is part of the stream, so a peek that ends in front of that was cut short.
-            let sender = self.connection.sender();
+            let sender = connection.sender();
             let end = sender.next() + u32::try_from(peeked.len()).unwrap_or(u32::MAX);
             let is_cut = end.before(sender.highest());
-            let ReceiveQueue { ended, failed, urgent, .. } = self.queue;
+            let Self { ended, failed, urgent, .. } = *self;
             let is_last = is_short && ended && !urgent && !failed && !is_cut;
             let fin = if is_last { Fin::Follows } else { Fin::Absent };
-            if !self.send_frames(now, peeked, fin, *tap) {
+            if !send_frames(connection, now, peeked, fin, *tap) {
                 // The tap is full; the retransmission timeout sends the rest at the latest.
                 return Ok(Next::Wait);
             }
             quantum = if quantum > frame { quantum - peeked.len() } else { 0 };
-            self.queue.readable = !is_last
-                && (!is_short || self.queue.ended || self.queue.urgent || self.queue.failed);
+            self.readable = !is_last && (!is_short || self.ended || self.urgent || self.failed);
         }
     }
+}
 
-    /// Sends `octets` in frames, and with the last one the FIN that follows them; `false` if the tap did not
-    /// take them all.
-    fn send_frames(
-        &mut self,
-        now: Instant,
-        octets: &[u8],
-        fin: Fin,
-        tap: &mut impl TapWriter,
-    ) -> bool {
-        let size = self.connection.send_mss();
-        let frame = tap.frame_payload(size).max(1);
-        let mut rest = octets;
-        while !rest.is_empty() {
-            let (payload, after) = rest.split_at(frame.min(rest.len()));
-            let from = self.connection.sender().next();
-            let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            let is_last = after.is_empty();
-            let header = match fin {
-                Fin::Follows if is_last && self.connection.may_send_fin() => {
-                    self.connection.data_with_fin(now, len)
-                }
-                _ if is_last => self.connection.data(now, len, Push::Set),
-                _ => self.connection.data(now, len, Push::Clear),
-            };
-            if !tap.send(&header, size, payload) {
-                self.connection.sender().not_sent(from);
-                return false;
+/// Sends `octets` in frames, and with the last one the FIN that follows them; `false` if the tap did not
+/// take them all.
+fn send_frames(
+    connection: &mut Connection,
+    now: Instant,
+    octets: &[u8],
+    fin: Fin,
+    tap: &mut impl TapWriter,
+) -> bool {
+    let size = connection.send_mss();
+    let frame = tap.frame_payload(size).max(1);
+    let mut rest = octets;
+    while !rest.is_empty() {
+        let (payload, after) = rest.split_at(frame.min(rest.len()));
+        let from = connection.sender().next();
+        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let is_last = after.is_empty();
+        let header = match fin {
+            Fin::Follows if is_last && connection.may_send_fin() => {
+                connection.data_with_fin(now, len)
             }
-            rest = after;
+            _ if is_last => connection.data(now, len, Push::Set),
+            _ => connection.data(now, len, Push::Clear),
+        };
+        if !tap.send(&header, size, payload) {
+            connection.sender().not_sent(from);
+            return false;
         }
-        true
+        rest = after;
     }
+    true
 }
