@@ -10,6 +10,7 @@
 
 pub mod packets;
 
+use crate::part::part;
 use nix::errno::Errno;
 use nix::unistd::write;
 use packets::Resolver;
@@ -88,7 +89,7 @@ impl Capture {
         let mut rest = self.waiting.as_slice();
         while !rest.is_empty() {
             match write(file, rest) {
-                Ok(count @ 1..) => rest = rest.get(count..).unwrap_or_default(),
+                Ok(count @ 1..) => rest = part(rest, count..),
                 Ok(0) | Err(Errno::EAGAIN) => self.failure = Some(Errno::ENOSPC),
                 Err(Errno::EINTR) => {}
                 Err(errno) => self.failure = Some(errno),

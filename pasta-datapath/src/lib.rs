@@ -19,6 +19,7 @@ pub mod flow;
 pub mod link;
 pub mod log;
 pub mod nat;
+pub mod part;
 pub mod port_forward;
 pub mod reactor;
 pub mod sockets;

@@ -27,6 +27,7 @@ use crate::link::classify::{Content, Frame, Framing, classify};
 use crate::link::writer::{FrameDevice, ReadError};
 use crate::log::Log;
 use crate::nat::{Nat, Protocol};
+use crate::part::part;
 use crate::port_forward::Ports;
 use crate::port_forward::socket_pool::Request;
 use crate::sockets::Sockets;
@@ -163,7 +164,7 @@ impl<S: Sockets> Stack<S> {
         let framing = Framing::of(self.parts.link.device.offloads());
         let mut batch = std::mem::take(&mut self.batch);
         for (start, end) in places {
-            let octets = frames.get(*start..*end).unwrap_or_default();
+            let octets = part(frames, *start..*end);
             let handled = classify(octets, framing)
                 .and_then(|frame| self.handle_frame(now, frames, frame, &mut batch));
             if let Err(reason) = handled {
@@ -248,7 +249,7 @@ impl<S: Sockets> Stack<S> {
         let Flow::Tcp(flow) = &mut entry.flow else { return Err(DropReason::NoFlow) };
         match flow.segment(now, mac, (header, payload), active, credit) {
             Noted::Take(taken) => {
-                let payload = payload.get(taken).unwrap_or_default();
+                let payload = part(payload, taken);
                 batch.add_segment(id, place_of(payload, frames));
                 Ok(())
             }
@@ -292,21 +293,21 @@ impl<S: Sockets> Stack<S> {
             let mut count = 0;
             let payloads = group.iter().filter(|segment| !segment.payload.is_empty());
             for (slice, segment) in slices.iter_mut().zip(payloads) {
-                *slice = IoSlice::new(frames.get(segment.payload.clone()).unwrap_or_default());
+                *slice = IoSlice::new(part(frames, segment.payload.clone()));
                 count += 1;
             }
             let Some(first) = group.first() else { continue };
-            let payloads = slices.get(..count).unwrap_or_default();
+            let payloads = part(&slices, ..count);
             self.parts.drive(now, first.flow, FlowEvent::Payloads(payloads));
         }
         for group in batch.datagrams(BATCH) {
             let mut datagrams = [Datagram { payload: &[], segment_size: None }; BATCH];
             for (slot, of) in datagrams.iter_mut().zip(group) {
-                let payload = frames.get(of.payload.clone()).unwrap_or_default();
+                let payload = part(frames, of.payload.clone());
                 *slot = Datagram { payload, segment_size: of.segment_size };
             }
             let Some(first) = group.first() else { continue };
-            let datagrams = datagrams.get(..group.len()).unwrap_or_default();
+            let datagrams = part(&datagrams, ..group.len());
             self.parts.drive(now, first.flow, FlowEvent::Datagrams(first.mac, datagrams));
         }
     }

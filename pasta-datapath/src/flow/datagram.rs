@@ -29,6 +29,7 @@ use crate::flow::source_check::SourceCheck;
 use crate::link::icmp_error::{self, Unreachable};
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::{Protocol, Target};
+use crate::part::part;
 use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId};
 use crate::sockets::{Interest, Sockets};
 use crate::time::Instant;
@@ -596,7 +597,7 @@ impl<K: DatagramSocket> HostEnd<K> {
         let Some((socket, until)) = &self.previous else { return };
         match socket.receive(buffer) {
             Ok(read) => {
-                let octets = buffer.get(..read.len).unwrap_or_default();
+                let octets = part(buffer, ..read.len);
                 write_to_tap(tap, path, mtu, read, octets);
             }
             Err(Errno::EAGAIN) if now < *until => return,

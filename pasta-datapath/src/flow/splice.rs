@@ -14,6 +14,7 @@ pub mod pipes;
 
 use crate::counters::DropReason;
 use crate::flow::{Context, Facts, FlowEvent, Next, Outcome, Readiness, Side, TargetSocket};
+use crate::part::{part, part_mut};
 use crate::sockets::{Interest, Progress, Sockets};
 use crate::token::Token;
 use nix::errno::Errno;
@@ -453,7 +454,7 @@ impl<P> Half<P> {
         P: Splicing<K>,
     {
         let len = SMALL.min(scratch.len());
-        let buffer = scratch.get_mut(..len).unwrap_or_default();
+        let buffer = part_mut(scratch, ..len);
         let octets = match from.read(buffer) {
             Ok(0) => {
                 self.ended = true;
@@ -468,9 +469,9 @@ impl<P> Half<P> {
         };
         self.bulk = if octets >= SMALL { PATIENCE } else { 0 };
         self.readable = self.bulk > 0 || self.hung_up;
-        let read = buffer.get(..octets).unwrap_or_default();
+        let read = part(buffer, ..octets);
         let sent = if self.writable { send_some(to, read, &mut self.writable)? } else { 0 };
-        let rest = read.get(sent..).unwrap_or_default();
+        let rest = part(read, sent..);
         if !rest.is_empty() {
             self.writable = false;
             self.hold(rest, pipes);

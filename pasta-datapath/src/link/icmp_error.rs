@@ -5,6 +5,7 @@
 //! section 3.2.2; RFC 4443, section 3).
 
 use crate::link::writer::{FrameDevice, FrameWriter, Path, icmp_protocol};
+use crate::part::part;
 use crate::wire::icmp::{Error, error_head};
 use crate::wire::ip::{ipv4_header, ipv6_header};
 use nix::errno::Errno;
@@ -99,7 +100,7 @@ pub fn send<D: FrameDevice>(
         (IpAddr::V6(from), IpAddr::V6(to)) => fill(&ipv6_header(from, to, protocol, transport_len)),
         _ => return false,
     };
-    let quote = quote.get(..len).unwrap_or_default();
+    let quote = part(&quote, ..len);
     let head = error_head(reporter, source.ip(), why.error(Family::of(source.ip())), quote);
     let from = SocketAddr::new(reporter, 0);
     let to = SocketAddr::new(source.ip(), 0);

@@ -6,6 +6,7 @@
 
 use crate::counters::{Counters, DropReason};
 use crate::link::classify::Framing;
+use crate::part::part;
 use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::ip::{
     IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4_header,
@@ -166,7 +167,7 @@ impl Head {
     }
 
     fn octets(&self) -> &[u8] {
-        self.octets.get(..self.len).unwrap_or_default()
+        part(&self.octets, ..self.len)
     }
 }
 
@@ -278,7 +279,7 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
             }
             Framing::Plain => {
                 let unsummed = make(0);
-                let header = unsummed.get(..header_len).unwrap_or_default();
+                let header = part(&unsummed, ..header_len);
                 let checksum = match pseudo.octets(header).octets(payload).checksum() {
                     // A UDP checksum of zero would mean that there is none (RFC 768).
                     0 => 0xffff,
@@ -288,14 +289,14 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
             }
         };
         head.push(network.octets());
-        head.push(transport.get(..header_len).unwrap_or_default());
+        head.push(part(&transport, ..header_len));
         self.write(&[IoSlice::new(head.octets()), IoSlice::new(payload)])
     }
 
     /// Ethernet and network header of `path` for a packet that carries `transport_len` octets.
     fn network_header(&self, path: &Path, transport_len: usize) -> Head {
         let mut head = Head::new();
-        head.push(path.headers.get(..ethernet::LEN + path.network_len()).unwrap_or_default());
+        head.push(part(&path.headers, ..ethernet::LEN + path.network_len()));
         let mut put = |at: usize, value: u16| {
             let octets = head.octets.iter_mut().skip(ethernet::LEN + at);
             octets.zip(value.to_be_bytes()).for_each(|(to, from)| *to = from);

@@ -3,6 +3,7 @@
 use crate::capture::{Capture, Header};
 use crate::counters::DropReason;
 use crate::link::writer::{FrameDevice, ReadError};
+use crate::part::part;
 use nix::errno::Errno;
 use nix::sys::uio::writev;
 use nix::time::{ClockId, clock_gettime};
@@ -64,7 +65,7 @@ impl FrameDevice for Tap {
             match nix::unistd::read(fd, buffer) {
                 Ok(len) => {
                     if let Some(capture) = &mut self.capture {
-                        let frame = buffer.get(..len).unwrap_or_default();
+                        let frame = part(buffer, ..len);
                         capture.frame(&[IoSlice::new(frame)], wall_clock());
                     }
                     return Ok(len);

@@ -1,6 +1,7 @@
 //! TCP headers (RFC 9293, section 3.1) and the options of a SYN that we act on.
 
 use super::{Malformed, take_u16};
+use crate::part::part;
 use crate::wire::seq::Seq;
 use crate::wire::window::{Mss, WindowScale, WireWindow};
 
@@ -173,7 +174,7 @@ impl SackBlocks {
 
     /// The blocks.
     pub fn as_slice(&self) -> &[(Seq, Seq)] {
-        self.blocks.get(..self.count).unwrap_or_default()
+        part(&self.blocks, ..self.count)
     }
 
     /// Length of the option with padding in front; zero without a block.

@@ -8,6 +8,7 @@ use super::{Datagram, MAX_GROUP, MAX_GROUP_OCTETS, NotSent, ReadDatagrams};
 use crate::counters::DropReason;
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::Protocol;
+use crate::part::{part, part_mut};
 use crate::wire::udp;
 use nix::errno::Errno;
 use pasta_ipc::types::Mtu;
@@ -41,7 +42,7 @@ impl Gso {
             if now_sent.len() > 1 {
                 let mut slices = [IoSlice::new(&[]); MAX_GROUP];
                 slices.iter_mut().zip(now_sent).for_each(|(s, d)| *s = IoSlice::new(d.payload));
-                let slices = slices.get(..now_sent.len()).unwrap_or_default();
+                let slices = part(&slices, ..now_sent.len());
                 match send(slices, u16::try_from(first.payload.len()).ok()) {
                     Ok(()) => continue,
                     // The path cannot cut: one by one, for good.
@@ -144,7 +145,7 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
 
     /// Where the next datagram is read: behind those that are there.
     pub fn free<'a>(&self, buffer: &'a mut [u8]) -> &'a mut [u8] {
-        buffer.get_mut(self.len..).unwrap_or_default()
+        part_mut(buffer, self.len..)
     }
 
     /// Takes in what was read behind the others. Hands those on if it cannot join them, and all if nothing can
@@ -166,7 +167,7 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
             let start = self.len;
             self.flush(buffer, &mut hand_on);
             if alone {
-                return hand_on(of, read, buffer.get(start..start + read.len).unwrap_or_default());
+                return hand_on(of, read, part(buffer, start..start + read.len));
             }
             buffer.copy_within(start..start + read.len, 0);
             (self.of, self.size) = (Some(of), read.len);
@@ -186,7 +187,7 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
         let Some(of) = of else { return };
         let segment_size = if count > 1 { u16::try_from(size).ok() } else { None };
         let read = ReadDatagrams { len, segment_size, truncated: false };
-        hand_on(of, read, buffer.get(..len).unwrap_or_default());
+        hand_on(of, read, part(buffer, ..len));
     }
 }
 

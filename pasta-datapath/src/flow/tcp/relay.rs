@@ -15,6 +15,7 @@ use super::connection::{Connection, SegmentAction, TimeoutAction};
 use super::sender::Consume;
 use super::window::CreditPool;
 use crate::flow::Next;
+use crate::part::part;
 use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
 use crate::wire::tcp::{Header, ToSend};
@@ -320,7 +321,7 @@ impl Relay {
         match action {
             SegmentAction::Take(range) => return Noted::Take(range),
             SegmentAction::OutOfOrder(range, fin) => {
-                let octets = payload.get(range).unwrap_or_default();
+                let octets = part(payload, range);
                 self.to_socket.keep_out_of_order(header.seq, octets, fin, credit);
             }
             SegmentAction::NewIncarnation => {

@@ -6,6 +6,7 @@ use crate::flow::tcp::assembler::Assembler;
 use crate::flow::tcp::connection::Connection;
 use crate::flow::tcp::receiver::Fin;
 use crate::flow::tcp::window::{CreditPool, WindowCredit};
+use crate::part::part;
 use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
 use crate::wire::seq::Seq;
@@ -127,7 +128,7 @@ impl ToSocket {
             // Not delayed (RFC 5681, section 4.2).
             connection.receiver().force_ack();
             let range = connection.take_assembled(block.start, block.octets.len(), Fin::Absent);
-            let payload = block.octets.get(range).unwrap_or_default();
+            let payload = part(&block.octets, range);
             if !payload.is_empty()
                 && let Err(error) = self.write(connection, socket, &[IoSlice::new(payload)], credit)
             {
