@@ -10,7 +10,9 @@
 //!
 //! - the socket is given the namespace's stream, from its start, without a hole, and nothing behind
 //!   its end; what was taken and not accepted by the socket is in the backlog, which is bounded;
-//! - the namespace is sent the socket's stream, inside the window, each octet under its own number;
+//! - the namespace is sent the socket's stream, inside the window, each octet under its own number, and FIN
+//!   behind the last of them, once the far end has sent that (unless a peek was cut short, which kernels do
+//!   only where there is urgent data);
 //! - acknowledgement numbers and the edge of the advertised window do not go back, nor beyond what the socket accepted;
 //! - nothing is consumed that was not peeked at; nothing is written or shut down twice;
 //! - one turn sends a bounded amount, the next deadline is in the future, and the end gives back what
@@ -348,6 +350,9 @@ impl World {
             self.tap.accepted(self.socket.accepted, self.socket.is_shut_down);
             self.failed |= self.socket.is_broken;
             self.tap.check_turn(next);
+            if !self.socket.has_cut {
+                self.tap.check_end(self.socket.arrived, self.socket.has_ended);
+            }
             match next {
                 Next::Wait => break,
                 Next::More => {}

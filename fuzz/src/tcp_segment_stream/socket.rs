@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, IoSlice};
 #[derive(Debug)]
 pub(super) struct Socket {
     /// Octets that the far end has sent.
-    arrived: u32,
+    pub(super) arrived: u32,
     /// Whether the far end has sent FIN behind them.
     pub(super) has_ended: bool,
     /// Octets that the send buffer will accept.
@@ -18,6 +18,8 @@ pub(super) struct Socket {
     pub(super) room: SendBuffer,
     /// Most octets that one peek gives.
     pub(super) peeks_at_most: usize,
+    /// Whether a peek has given less than there was.
+    pub(super) has_cut: bool,
     /// Which calls fail: a bit each for send, peek and consume.
     pub(super) fails: u8,
     /// Whether sending has failed: nothing more may be sent.
@@ -41,6 +43,7 @@ impl Socket {
             takes: 1 << 16,
             room: SendBuffer { size: 400_000, queued: 0 },
             peeks_at_most: usize::MAX,
+            has_cut: false,
             fails: 0,
             is_broken: false,
             accepted: 0,
@@ -97,7 +100,9 @@ impl HostSocket for Socket {
         assert!(!into.is_empty(), "peeks at nothing, which looks like the end");
         let from = self.consumed + offset;
         assert!(from <= self.arrived, "peeks behind what has arrived");
-        let len = into.len().min((self.arrived - from) as usize).min(self.peeks_at_most);
+        let whole = into.len().min((self.arrived - from) as usize);
+        let len = whole.min(self.peeks_at_most);
+        self.has_cut |= len < whole;
         (from..).zip(into.iter_mut()).take(len).for_each(|(place, to)| *to = octet(place));
         // At most what has arrived.
         self.peeked = self.peeked.max(from + len as u32);

@@ -112,6 +112,14 @@ impl Tap {
         assert!(!self.was_reset || next == Next::Reset, "sent a reset and goes on");
     }
 
+    /// The far end has sent so many octets, and FIN if `has_ended`.
+    pub(super) fn check_end(&self, arrived: u32, has_ended: bool) {
+        if let Some(fin) = self.fin {
+            assert!(has_ended, "the stream is ended before its end has come");
+            assert_eq!(fin, self.iss + 1 + arrived, "FIN is not behind the last octet");
+        }
+    }
+
     fn check_receiving_half(&mut self, header: &ToSend) {
         if let Some(acked) = self.acked {
             assert!(!header.ack.before(acked), "acknowledgement went back");
