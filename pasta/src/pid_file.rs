@@ -37,21 +37,24 @@ impl std::error::Error for PidFileError {
     }
 }
 
-/// Opens a regular file for writing, and creates it for its owner only. No link is followed, so that
-/// nobody can make us write to another file.
+/// Opens a regular file for writing, and creates it for its owner only. No link is followed, and a file
+/// with further names is refused, so that nobody can make us write to another file.
 ///
 /// # Errors
 ///
-/// What open(2) reports; `EINVAL` for a file that is not regular.
+/// What open(2) reports; `InvalidInput` for a file that is not regular or has further names.
 pub(crate) fn open_regular(path: &Path, flags: OFlag) -> Result<OwnedFd, io::Error> {
     let base = OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = open(path, base | flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
-    if kind == SFlag::S_IFREG {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    let stat = fstat(&file)?;
+    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return refused("not a regular file");
     }
+    if stat.st_nlink > 1 {
+        return refused("it has another name (hard link)");
+    }
+    Ok(file)
 }
 
 impl PidFile {
@@ -125,5 +128,20 @@ mod tests {
         for other in ["/dev/null", "/"] {
             assert!(PidFile::open(Path::new(other)).is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn file_with_another_name_is_refused() {
+        let (planted, other) = (path("planted"), path("other"));
+        fs::write(&other, "of somebody else\n").unwrap();
+        fs::hard_link(&other, &planted).unwrap();
+        for flags in [OFlag::O_WRONLY, OFlag::O_RDWR, OFlag::O_WRONLY | OFlag::O_APPEND] {
+            let error = open_regular(&planted, flags).unwrap_err();
+            assert!(error.to_string().contains("hard link"), "{error}");
+        }
+        fs::remove_file(&planted).unwrap();
+        assert!(open_regular(&other, OFlag::O_WRONLY).is_ok());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "of somebody else\n");
+        fs::remove_file(&other).unwrap();
     }
 }
