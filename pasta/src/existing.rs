@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -88,15 +89,7 @@ impl OpenNamespace {
     pub(crate) fn open(existing: &Existing) -> Result<Self, OpenError> {
         let process = match existing.process {
             None => None,
-            Some(pid) => Some((
-                pid,
-                sys::pidfd_open(pid).map_err(|error| {
-                    match error.raw_os_error().map(Errno::from_raw) {
-                        Some(Errno::ESRCH) => OpenError::ProcessGone(pid.as_raw()),
-                        _ => OpenError::Open(existing.net.clone(), error),
-                    }
-                })?,
-            )),
+            Some(pid) => hold(pid, &existing.net)?.map(|pidfd| (pid, pidfd)),
         };
         let net = open_namespace(&existing.net, libc::CLONE_NEWNET, "network")?;
         if same_file(&net, "/proc/self/ns/net") {
@@ -121,6 +114,17 @@ impl OpenNamespace {
         };
         Ok(Self { user, net, watch })
     }
+}
+
+/// A pidfd of the process or thread `pid`; none for a thread before Linux 6.9. `path` is for errors.
+fn hold(pid: Pid, path: &Path) -> Result<Option<OwnedFd>, OpenError> {
+    sys::pidfd_open_any(pid).map(Some).or_else(|error| {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ESRCH) => Err(OpenError::ProcessGone(pid.as_raw())),
+            Some(Errno::EINVAL) => Ok(None),
+            _ => Err(OpenError::Open(path.to_owned(), error)),
+        }
+    })
 }
 
 fn open_namespace(
@@ -161,7 +165,6 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 mod tests {
     use super::*;
     use crate::target::Ground;
-    use nix::unistd::Pid;
 
     fn existing(net: &str, process: Option<i32>) -> Existing {
         Existing {
@@ -188,6 +191,24 @@ mod tests {
     fn our_own_network_namespace_is_refused() {
         let error = OpenNamespace::open(&existing("/proc/self/ns/net", None)).unwrap_err();
         assert!(matches!(error, OpenError::Ours(_)), "{error}");
+    }
+
+    #[test]
+    fn thread_is_held_as_a_process_is() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            send.send(nix::unistd::gettid()).unwrap();
+            let _ = wait.recv();
+        });
+        let held = hold(receive.recv().unwrap(), Path::new("/proc/self/task")).unwrap();
+        assert!(held.as_ref().is_none_or(|held| !has_ended(held)));
+        drop(end);
+        thread.join().unwrap();
+        // The kernel reports it a moment after `join` has returned.
+        while held.as_ref().is_some_and(|held| !has_ended(held)) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

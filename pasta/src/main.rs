@@ -3,6 +3,9 @@
 //! This program reads the command line, creates the namespaces, starts the two helpers
 //! (`pasta-monitor`, `pasta-datapath`) and the command. Then it confines itself and supervises them.
 //! Start-up is in [`launch`], supervision in [`supervise`].
+//!
+//! A standard stream that is closed at start is `/dev/null` here: Rust's runtime opens it before `main`,
+//! so no other descriptor gets its number.
 
 mod background;
 mod bound_listeners;
@@ -98,6 +101,10 @@ fn run_with(inherited: &InheritedState) -> i32 {
             CallersDescriptors::take(ABOVE_STANDARD).map(|descriptors| (None, descriptors))
         } else {
             let tap = sys::close_from(ABOVE_STANDARD, options.files.tap);
+            let tap = tap.and_then(|tap| {
+                tap.map(|tap| sys::off_standard_input(tap, ABOVE_STANDARD.cast_signed()))
+                    .transpose()
+            });
             tap.map(|tap| (tap, CallersDescriptors::default()))
         }
     };

@@ -98,7 +98,7 @@ impl NamespaceWatch {
         let failed = |cause: Errno| WatchError { path: path.to_owned(), cause: cause.into() };
         let named = process_of(path);
         // A process that is gone shows when the path is looked at.
-        let process = process.or_else(|| named.and_then(|pid| sys::pidfd_open(pid).ok()));
+        let process = process.or_else(|| named.and_then(|pid| sys::pidfd_open_any(pid).ok()));
         let file = FileWatch::new(path, net, named).map_err(failed)?;
         // The namespace files of a process go with it.
         let file = Some(file).filter(|file| file.inotify.is_some() || process.is_none());

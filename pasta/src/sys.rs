@@ -2,12 +2,13 @@
 //! System calls that no dependency wraps as this program needs them.
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, dup2_stdin};
 use pasta_ipc::types::MacAddr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// The two returns of [`clone_process`].
 #[derive(Debug)]
@@ -72,10 +73,28 @@ pub(crate) fn clone_process(namespaces: libc::c_int) -> io::Result<Cloned> {
 ///
 /// # Errors
 ///
-/// `ESRCH` if there is no such process.
+/// `ESRCH` if there is no such process; `ENOENT` or `EINVAL` if it is a thread.
 pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    pidfd_open_with(pid, 0)
+}
+
+/// A pidfd of a process or of a single thread, which becomes readable when that ends.
+///
+/// # Errors
+///
+/// `ESRCH` if there is none; before Linux 6.9, `EINVAL` for a thread.
+pub(crate) fn pidfd_open_any(pid: Pid) -> io::Result<OwnedFd> {
+    match pidfd_open(pid) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
+            pidfd_open_with(pid, libc::PIDFD_THREAD)
+        }
+        opened => opened,
+    }
+}
+
+fn pidfd_open_with(pid: Pid, flags: libc::c_uint) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers and touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), flags) };
     let fd = RawFd::try_from(check(fd)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -226,6 +245,24 @@ pub(crate) unsafe fn close_from(
         unsafe { close_range(first, last) }?;
     }
     Ok(kept)
+}
+
+/// Moves `fd` to a number from `min` on. If it was standard input, that becomes `/dev/null`: without it
+/// the next descriptor opened would have its number, and be lost when standard input is replaced.
+///
+/// # Errors
+///
+/// What fcntl(2), open(2) and dup2(2) report.
+pub(crate) fn off_standard_input(fd: OwnedFd, min: RawFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() != libc::STDIN_FILENO {
+        return Ok(fd);
+    }
+    let moved = duplicate_above(fd.as_fd(), min)?;
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdin(&null)?;
+    // The number belongs to standard input, which stays open.
+    let _ = fd.into_raw_fd();
+    Ok(moved)
 }
 
 const F_SET_CLOEXEC: FcntlArg<'_> = FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC);
