@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use pasta_ipc::types::Text;
 use pasta_ipc::{CallerToSupervisor, Channel, ReceiveError, SendError, SupervisorToCaller};
 use std::io;
@@ -61,7 +61,12 @@ fn wait(channel: &Channel<CallerToSupervisor, SupervisorToCaller>, supervisor: &
             Ok(received) => {
                 return match received.message {
                     SupervisorToCaller::Ready => Split::Caller(0, None),
-                    SupervisorToCaller::Failed(why) => Split::Caller(1, Some(why.to_string())),
+                    SupervisorToCaller::Failed(why) => {
+                        // It has ended all that it started, and is about to end: nothing of it is left
+                        // when the caller continues. If this fails, nobody has to be waited for.
+                        let _ = wait_for_end(supervisor);
+                        Split::Caller(1, Some(why.to_string()))
+                    }
                 };
             }
             Err(ReceiveError::WouldBlock) => {
@@ -79,13 +84,16 @@ fn wait(channel: &Channel<CallerToSupervisor, SupervisorToCaller>, supervisor: &
 
 /// The supervisor has ended without a message.
 fn ended(supervisor: &Child) -> Split {
-    let status = waitid(Id::PIDFd(supervisor.pidfd.as_fd()), WaitPidFlag::WEXITED);
-    match status.map(Termination::from) {
+    match wait_for_end(supervisor) {
         // It has printed the reason.
         Ok(Termination::Exited(status)) if status != 0 => Split::Caller(status, None),
         Ok(termination) => Split::Caller(1, Some(format!("{termination} before it was ready"))),
         Err(errno) => Split::Caller(1, Some(errno.desc().to_owned())),
     }
+}
+
+fn wait_for_end(supervisor: &Child) -> nix::Result<Termination> {
+    waitid(Id::PIDFd(supervisor.pidfd.as_fd()), WaitPidFlag::WEXITED).map(Termination::from)
 }
 
 impl AsFd for Caller {
@@ -111,12 +119,15 @@ impl Caller {
     }
 }
 
-/// Makes standard input, output and error `/dev/null`: the caller reads the others to their end.
+/// Leaves what is the caller's. Standard input, output and error become `/dev/null`: the caller reads its
+/// own to their end. The working directory becomes the root: a file system that we are in could not be
+/// unmounted.
 ///
 /// # Errors
 ///
-/// What open(2) and dup2(2) report.
-pub(crate) fn leave_standard_streams() -> io::Result<()> {
+/// What open(2), dup2(2) and chdir(2) report.
+pub(crate) fn leave_caller() -> io::Result<()> {
+    chdir("/")?;
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;

@@ -36,7 +36,8 @@ pub(crate) struct InheritedState {
 
 impl InheritedState {
     /// Records the inherited state and changes it to ours: clears the dumpable flag, disables
-    /// core files, raises the limit of descriptors, blocks signals. Opens no descriptor.
+    /// core files, raises the limit of descriptors, blocks signals. A limit on file sizes becomes an error
+    /// of write(2) instead of our end. Opens no descriptor.
     ///
     /// Only the soft limit on core files is lowered: the hard one could not be raised again for COMMAND.
     /// The supervisor lowers it once COMMAND has been started.
@@ -53,6 +54,7 @@ impl InheritedState {
         setrlimit(Resource::RLIMIT_NOFILE, descriptors.1, descriptors.1)?;
         // If it were ignored, the kernel would reap our children.
         sys::default_disposition(libc::SIGCHLD)?;
+        sys::ignore_signal(libc::SIGXFSZ)?;
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&handled_signals()), None)?;
         Ok(Self { umask: umask(Mode::from_bits_truncate(0o077)), core, descriptors })
     }

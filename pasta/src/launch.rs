@@ -665,7 +665,7 @@ impl<'a> Confirmed<'a> {
             if caller.is_some() {
                 // From here on errors go to the caller's process, which prints them.
                 progress.log.leave_standard_error();
-                background::leave_standard_streams().map_err(system("open /dev/null"))?;
+                background::leave_caller().map_err(system("leave what is the caller's"))?;
             }
             let (confined, own) =
                 seccomp::confine_supervisor(Vec::new(), &readable).map_err(LaunchError::Confine)?;

@@ -107,8 +107,9 @@ impl Log {
 
     /// Writes nothing to standard error any more, and closes what was opened for that.
     pub(crate) fn leave_standard_error(&mut self) {
-        self.stderr = None;
-        if self.file.is_none() && self.syslog.is_none() {
+        // Once only: a confined process cannot connect.
+        let first = self.stderr.take().is_some();
+        if first && self.file.is_none() && self.syslog.is_none() {
             self.syslog = Syslog::connect(nix::unistd::getpid());
         }
     }

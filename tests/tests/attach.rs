@@ -5,14 +5,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use tests::harness::{self, Case};
-use tests::lab::pasta::{NO_PORTS, Running, contained_session, unshared_session};
+use tests::lab::pasta::{NO_PORTS, Running, as_ordinary_user, contained_session, unshared_session};
 use tests::lab::process::Process;
 use tests::lab::session::Session;
 use tests::lab::{DATAPATH, Family, Lab, MONITOR, UPLINK, process, service, wait};
@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         case!(families, namespace_is_connected_by_its_path),
         case!(families, forwarded_port_leads_into_the_namespace),
         case!(lab, caller_gets_control_back_with_a_complete_pid_file_and_closed_streams),
+        case!(lab, closed_standard_streams_do_no_harm),
+        case!(lab, working_directory_is_not_held),
         case!(lab, it_ends_with_the_process),
         case!(lab, it_ends_when_the_file_is_unlinked),
         case!(lab, it_ends_when_the_file_is_unmounted),
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         case!(lab, end_of_a_helper_ends_it_with_an_error),
         case!(lab, failed_start_is_reported_and_leaves_the_pid_file_alone),
         case!(lab, failed_start_after_the_helpers_leaves_nothing),
+        case!(lab, failed_start_has_ended_when_the_caller_continues),
+        case!(lab, limit_on_file_sizes_is_an_error),
         case!(lab, interrupted_caller_ends_the_start),
         case!(lab, name_that_is_taken_is_an_error_and_another_one_is_not),
         case!(lab, what_is_no_namespace_is_refused),
@@ -143,6 +147,53 @@ fn caller_gets_control_back_with_a_complete_pid_file_and_closed_streams(lab: &La
         assert!(target.is_err() || target? == Path::new("/dev/null"));
     }
     supervisor.signal(Signal::SIGTERM)?;
+    all_gone()
+}
+
+/// `command`, run by a shell as the script says, which has its words as `$@`.
+fn by_shell(lab: &Lab, script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script, "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.env_clear().current_dir("/");
+    as_ordinary_user(&mut shell, lab.power());
+    shell
+}
+
+fn closed_standard_streams_do_no_harm(lab: &Lab) -> Outcome {
+    let family = Family::V4;
+    for streams in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let mut inside = contained_session(lab)?;
+        let words = ["-P".to_owned(), "/tmp/closed.pid".to_owned(), pid(&mut inside)];
+        let pasta = lab.pasta().configured().with(words).command(std::iter::empty::<&str>());
+        let script = format!("exec \"$@\" {streams}");
+        Running::start(by_shell(lab, &script, &pasta))?.finish()?.expect_code(0)?;
+        let number: i32 = fs::read_to_string("/tmp/closed.pid")?.trim_end().parse()?;
+        for fd in 0..3 {
+            // Readable for root only.
+            let target = fs::read_link(format!("/proc/{number}/fd/{fd}"));
+            assert!(target.is_err() || target? == Path::new("/dev/null"), "{streams}: {fd}");
+        }
+        talk(lab, &mut inside, family)?;
+        inside.end(0)?;
+        all_gone()?;
+        fs::remove_file("/tmp/closed.pid")?;
+    }
+    Ok(())
+}
+
+fn working_directory_is_not_held(lab: &Lab) -> Outcome {
+    let directory = Path::new("/tmp/working");
+    fs::create_dir_all(directory)?;
+    mount(Some("working"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    let mut inside = contained_session(lab)?;
+    let words = [pid(&mut inside)];
+    let mut command = lab.pasta().with(words).command(std::iter::empty::<&str>());
+    command.current_dir(directory);
+    Running::start(command)?.finish()?.expect_code(0)?;
+    umount2(directory, MntFlags::empty())?;
+    process::only("pasta")?;
+    inside.end(0)?;
     all_gone()
 }
 
@@ -264,6 +315,32 @@ fn failed_start_after_the_helpers_leaves_nothing(lab: &Lab) -> Outcome {
     assert!(finished.errors.contains("\"lo\""), "{finished:?}");
     assert_eq!(finished.errors.matches("\"lo\"").count(), 1, "said once: {finished:?}");
     all_gone()
+}
+
+fn failed_start_has_ended_when_the_caller_continues(lab: &Lab) -> Outcome {
+    for _ in 0..10 {
+        let mut inside = contained_session(lab)?;
+        let words = ["-I".to_owned(), "lo".to_owned(), pid(&mut inside)];
+        lab.pasta().with(words).attach(std::iter::empty::<&str>())?.expect_code(1)?;
+        // Not even one that has ended and that nobody has waited for.
+        let mut left = fs::read_dir("/proc")?
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("comm")).ok());
+        assert!(!left.any(|name| name == "pasta\n"));
+    }
+    Ok(())
+}
+
+fn limit_on_file_sizes_is_an_error(lab: &Lab) -> Outcome {
+    let mut inside = contained_session(lab)?;
+    let id = pid(&mut inside);
+    for words in [["-P", "/tmp/limited", &id], ["-l", "/tmp/limited", &id]] {
+        let pasta = lab.pasta().with(words).command(std::iter::empty::<&str>());
+        let limited = by_shell(lab, "ulimit -f 0; exec \"$@\"", &pasta);
+        let finished = Running::start(limited)?.finish()?.expect_code(1)?;
+        assert!(finished.errors.contains("/tmp/limited"), "{finished:?}");
+        all_gone()?;
+    }
+    Ok(())
 }
 
 fn interrupted_caller_ends_the_start(lab: &Lab) -> Outcome {
