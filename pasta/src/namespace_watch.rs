@@ -6,6 +6,7 @@
 //! | reference | is watched by | has ended when |
 //! | --- | --- | --- |
 //! | a process (PID, or a path below `/proc/PID`) | a pidfd | the process ends |
+//! | another file below `/proc/PID` than `ns/net` | a look once a second, too | the file is gone or is another namespace |
 //! | a path | inotify(7) on its directory, and the table of mounts | the file is gone or is another namespace |
 //!
 //! Where neither inotify nor a pidfd can be had, the path is looked at once a second.
@@ -100,8 +101,12 @@ impl NamespaceWatch {
         // A process that is gone shows when the path is looked at.
         let process = process.or_else(|| named.and_then(|pid| sys::pidfd_open_any(pid).ok()));
         let file = FileWatch::new(path, net, named).map_err(failed)?;
-        // The namespace files of a process go with it.
-        let file = Some(file).filter(|file| file.inotify.is_some() || process.is_none());
+        // This file of a process goes with it; others below its directory, those of descriptors and of
+        // threads, may go before.
+        let goes_with_it =
+            named.is_some_and(|pid| path == Path::new(&format!("/proc/{pid}/ns/net")));
+        let file =
+            Some(file).filter(|file| file.inotify.is_some() || process.is_none() || !goes_with_it);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         if let Some(process) = &process {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Process as u64);
@@ -304,6 +309,20 @@ mod tests {
         let first = watch.next_deadline().unwrap();
         assert!(!watch.has_ended(first));
         assert_eq!(watch.next_deadline(), Some(first + POLL_INTERVAL));
+    }
+
+    #[test]
+    fn descriptor_of_a_process_may_be_closed_before_its_end() {
+        let net = OwnedFd::from(File::open("/proc/self/ns/net").unwrap());
+        // A number that no other test gets meanwhile.
+        let named = sys::duplicate_above(net.as_fd(), 700).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&named);
+        let path = PathBuf::from(format!("/proc/{}/fd/{number}", std::process::id()));
+        let mut watch = NamespaceWatch::new(&path, &net, None).unwrap();
+        let look = watch.next_deadline().unwrap();
+        assert!(!watch.has_ended(look));
+        drop(named);
+        assert!(watch.has_ended(look + POLL_INTERVAL));
     }
 
     #[test]
