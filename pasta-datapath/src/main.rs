@@ -129,7 +129,7 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     }
     let families = SocketFamily::served(start.ipv4.service, start.ipv6.service);
     let mut nat = Nat::new(start.ipv4, start.ipv6);
-    nat.limit_to(start.protocols);
+    nat.limit_to(start.services.protocols);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -143,7 +143,7 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let fd_budget = FdBudget::new(descriptors);
     let limits = Limits { fd_budget, flows, send_buffer: probe_send_buffer() };
     let (mut link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
-    link.ndp = start.responders.ndp;
+    link.ndp = start.services.responders.ndp;
     let log = Log::new(start.log_level);
     let stack =
         Stack::new(HostSockets::new(poller, start.free_bind), link, nat, ports, log, limits);

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 9;
+pub const PROTOCOL_VERSION: u16 = 10;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -288,7 +288,7 @@ impl Message for SupervisorToMonitor {
 
     fn descriptors(&self) -> usize {
         match self {
-            Self::Start(start) => 4 + usize::from(start.ports.host == Watched::Yes),
+            Self::Start(start) => 4 + usize::from(start.ports.watch.host == Watched::Yes),
             Self::Explain(_) => 1,
             Self::Hello(_) | Self::Shutdown | Self::StatusWanted | Self::ResyncWanted => 0,
         }

@@ -16,53 +16,83 @@ use std::num::NonZeroU32;
 /// What the monitor needs to know before it enters the namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorStart {
-    /// Whether IPv4 is served.
-    pub ipv4: Service,
-    /// Whether IPv6 is served.
-    pub ipv6: Service,
-    /// Whether the namespace is configured (`--config-net`), or only `lo` is brought up.
-    pub configure: Configure,
-    /// Whether there is a tap at all.
-    pub tap: TapUse,
-    /// The host interface to imitate (`-i`); none: chosen by the state of the host.
+    /// IPv4.
+    pub ipv4: FamilyStart<Ipv4Addr, Ipv4Net>,
+    /// IPv6.
+    pub ipv6: FamilyStart<Ipv6Addr, Ipv6Net>,
+    /// The interface in the namespace.
+    pub link: LinkStart,
+    /// The host interface to imitate for both families (`-i`); none: chosen by the state of the host.
     pub template: Option<IfName>,
-    /// The name of the tap (`-I`); none: the template's, or `tap0`.
-    pub tap_name: Option<IfName>,
-    /// MTU of the tap; none leaves the kernel's (`-m 0`).
-    pub mtu: Option<Mtu>,
-    /// Link-layer address of the tap (`--ns-mac-addr`); none: the kernel draws one.
-    pub tap_mac: Option<MacAddr>,
-    /// Addresses from `-a`, in the order given: they replace the host's for their family.
-    pub ipv4_addresses: Bounded<Ipv4Net, 64>,
-    /// As `ipv4_addresses`.
-    pub ipv6_addresses: Bounded<Ipv6Net, 64>,
-    /// Gateway from `-g`: replaces the host's routes for IPv4.
-    pub ipv4_gateway: Option<Ipv4Addr>,
-    /// As `ipv4_gateway`.
-    pub ipv6_gateway: Option<Ipv6Addr>,
+    /// What of the template is reproduced.
+    pub copy: CopyStart,
     /// How the host's network is followed while the program runs.
     pub following: Following,
-    /// What the datapath may listen on inside the namespace.
-    pub outbound: Bounded<ForwardRule, MAX_RULES>,
-    /// Whose listening ports are published.
-    pub ports: PortWatch,
-    /// Whether services on the namespace's loopback count among its listening ports: they do where
-    /// local connections are led there.
-    pub loopback: LoopbackTarget,
+    /// Forwarded ports.
+    pub ports: PortsStart,
     /// Lines less important than this are not sent.
     pub log_level: LogLevel,
-    /// The host interface to imitate for IPv4 without `template` (`--outbound-if4`).
-    pub ipv4_outbound_interface: Option<IfName>,
-    /// As `ipv4_outbound_interface` (`--outbound-if6`).
-    pub ipv6_outbound_interface: Option<IfName>,
-    /// Which of the template's routes are reproduced.
-    pub routes: CopyRoutes,
-    /// Which of the template's addresses are reproduced.
-    pub addresses: CopyAddresses,
     /// The user to become before the namespaces are entered, where root attaches; none: ours.
     pub run_as: Option<UserId>,
     /// What is tried where pivot_root(2) is refused.
     pub root: RootFallback,
+}
+
+/// What the monitor needs to know of one family, with addresses `A` and prefixes `N`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyStart<A, N> {
+    /// Whether it is served.
+    pub service: Service,
+    /// Addresses from `-a`, in the order given: they replace the host's.
+    pub addresses: Bounded<N, 64>,
+    /// Gateway from `-g`: replaces the host's routes.
+    pub gateway: Option<A>,
+    /// The host interface to imitate if none is named for both families (`--outbound-if4`,
+    /// `--outbound-if6`).
+    pub template: Option<IfName>,
+}
+
+impl<A, N> FamilyStart<A, N> {
+    /// A family that is served, without any option of its own.
+    pub fn plain(service: Service) -> Self {
+        Self { service, addresses: Bounded::default(), gateway: None, template: None }
+    }
+}
+
+/// The interface in the namespace, as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStart {
+    /// Whether there is a tap at all.
+    pub tap: TapUse,
+    /// Whether the namespace is configured (`--config-net`), or only `lo` is brought up.
+    pub configure: Configure,
+    /// The name of the tap (`-I`); none: the template's, or `tap0`.
+    pub name: Option<IfName>,
+    /// MTU of the tap; none leaves the kernel's (`-m 0`).
+    pub mtu: Option<Mtu>,
+    /// Link-layer address of the tap (`--ns-mac-addr`); none: the kernel draws one.
+    pub mac: Option<MacAddr>,
+}
+
+/// What of the template is reproduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStart {
+    /// Which of its routes.
+    pub routes: CopyRoutes,
+    /// Which of its addresses.
+    pub addresses: CopyAddresses,
+}
+
+/// What the monitor needs to know of forwarded ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortsStart {
+    /// What the datapath may listen on inside the namespace.
+    pub outbound: Bounded<ForwardRule, MAX_RULES>,
+    /// Whose listening ports are published.
+    pub watch: PortWatch,
+    /// Whether services on the namespace's loopback count among its listening ports: they do where
+    /// local connections are led there.
+    pub loopback: LoopbackTarget,
 }
 
 /// A user and its group, by number.
@@ -219,12 +249,8 @@ pub struct DatapathStart {
     pub loopback: LoopbackTarget,
     /// Lines less important than this are not sent.
     pub log_level: LogLevel,
-    /// Which protocols are served.
-    pub protocols: Protocols,
-    /// What we answer ourselves.
-    pub responders: Responders,
-    /// What DHCP clients and others in the namespace are told.
-    pub clients: ClientOptions,
+    /// Protocols and services.
+    pub services: Services,
     /// Whether sockets may be bound to addresses that the host does not have (`--freebind`).
     pub free_bind: FreeBind,
     /// Whether frames are captured (`-p`).
@@ -272,4 +298,15 @@ pub enum HostLoopback<A> {
     Address(A),
     /// None does (`--no-map-gw`, `--map-host-loopback none`).
     None,
+}
+
+/// Protocols and services.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// Which protocols are served.
+    pub protocols: Protocols,
+    /// What we answer ourselves.
+    pub responders: Responders,
+    /// What DHCP clients and others in the namespace are told.
+    pub clients: ClientOptions,
 }

@@ -147,34 +147,32 @@ fn checked_hello<P>(hello: Hello, next: P) -> Result<P, Unexpected> {
 pub(crate) mod testing {
     use pasta_ipc::port_forward::{LoopbackTarget, PortWatch};
     use pasta_ipc::start::{
-        Configure, CopyAddresses, CopyRoutes, Following, MonitorStart, RootFallback, TapUse,
+        Configure, CopyAddresses, CopyRoutes, CopyStart, FamilyStart, Following, LinkStart,
+        MonitorStart, PortsStart, RootFallback, TapUse,
     };
     use pasta_ipc::types::{Bounded, LogLevel, Service};
 
     /// What `pasta --config-net` without further options makes of itself.
     pub(crate) fn plain_start() -> MonitorStart {
         MonitorStart {
-            ipv4: Service::On,
-            ipv6: Service::On,
-            configure: Configure::Namespace,
-            tap: TapUse::Make,
+            ipv4: FamilyStart::plain(Service::On),
+            ipv6: FamilyStart::plain(Service::On),
+            link: LinkStart {
+                tap: TapUse::Make,
+                configure: Configure::Namespace,
+                name: None,
+                mtu: None,
+                mac: None,
+            },
             template: None,
-            tap_name: None,
-            mtu: None,
-            tap_mac: None,
-            ipv4_addresses: Bounded::default(),
-            ipv6_addresses: Bounded::default(),
-            ipv4_gateway: None,
-            ipv6_gateway: None,
+            copy: CopyStart { routes: CopyRoutes::All, addresses: CopyAddresses::All },
             following: Following::default(),
-            outbound: Bounded::default(),
-            ports: PortWatch::default(),
-            loopback: LoopbackTarget::Address,
+            ports: PortsStart {
+                outbound: Bounded::default(),
+                watch: PortWatch::default(),
+                loopback: LoopbackTarget::Address,
+            },
             log_level: LogLevel::Info,
-            ipv4_outbound_interface: None,
-            ipv6_outbound_interface: None,
-            routes: CopyRoutes::All,
-            addresses: CopyAddresses::All,
             run_as: None,
             root: RootFallback::None,
         }

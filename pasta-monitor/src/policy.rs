@@ -92,31 +92,31 @@ impl Policy {
 
 impl From<&MonitorStart> for Policy {
     fn from(start: &MonitorStart) -> Self {
-        let v4 = start.ipv4_addresses.as_slice().iter();
-        let v6 = start.ipv6_addresses.as_slice().iter();
+        let v4 = start.ipv4.addresses.as_slice().iter();
+        let v6 = start.ipv6.addresses.as_slice().iter();
         Self {
             families: PerFamily {
                 v4: FamilyPolicy {
-                    service: start.ipv4,
+                    service: start.ipv4.service,
                     addresses: v4.copied().map(Prefix::from).collect(),
-                    gateway: start.ipv4_gateway.map(IpAddr::V4),
-                    template: start.template.clone().or(start.ipv4_outbound_interface.clone()),
-                    routes: start.routes,
-                    copied: start.addresses,
+                    gateway: start.ipv4.gateway.map(IpAddr::V4),
+                    template: start.template.clone().or(start.ipv4.template.clone()),
+                    routes: start.copy.routes,
+                    copied: start.copy.addresses,
                 },
                 v6: FamilyPolicy {
-                    service: start.ipv6,
+                    service: start.ipv6.service,
                     addresses: v6.copied().map(Prefix::from).collect(),
-                    gateway: start.ipv6_gateway.map(IpAddr::V6),
-                    template: start.template.clone().or(start.ipv6_outbound_interface.clone()),
-                    routes: start.routes,
-                    copied: start.addresses,
+                    gateway: start.ipv6.gateway.map(IpAddr::V6),
+                    template: start.template.clone().or(start.ipv6.template.clone()),
+                    routes: start.copy.routes,
+                    copied: start.copy.addresses,
                 },
             },
-            configure: start.configure,
-            tap_name: start.tap_name.clone(),
-            mtu: start.mtu,
-            tap_mac: start.tap_mac,
+            configure: start.link.configure,
+            tap_name: start.link.name.clone(),
+            mtu: start.link.mtu,
+            tap_mac: start.link.mac,
             following: start.following,
         }
     }

@@ -91,14 +91,14 @@ pub(crate) fn run(
             .map_err(RunError::ChangeUser)?;
     }
     enter(start.user_namespace, start.net_namespace)?;
-    let tun = match start.what.tap {
+    let tun = match start.what.link.tap {
         TapUse::Make => Some(TapSource::Device(TunDevice::open()?)),
         TapUse::Given => Some(TapSource::Given),
         TapUse::None => None,
     };
     let socket = netlink::open_here().map_err(RunError::Netlink)?;
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
-    let watched = start.what.ports.namespace == Watched::Yes;
+    let watched = start.what.ports.watch.namespace == Watched::Yes;
     let sockets = watched.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
     sys::bring_up(&socket, "lo").map_err(RunError::Loopback)?;
     let missing = seccomp::isolate_monitor(start.what.root)?;
@@ -112,7 +112,7 @@ pub(crate) fn run(
         let datapath_channel = datapath;
         let datapath = Peer::new(&datapath_channel)?;
 
-        let rules = start.what.outbound.as_slice();
+        let rules = start.what.ports.outbound.as_slice();
         let keep = Keep {
             net_admin: tun.is_some() && policy.changes_namespace(),
             net_bind_service: seccomp::ports::name_low_port(rules),
@@ -120,7 +120,7 @@ pub(crate) fn run(
         };
         let bind = BindPorts::of(rules);
         let socket_server = SocketServer::new(&start.what);
-        let watcher = Watcher::new(start.what.loopback, sockets, start.host_sockets);
+        let watcher = Watcher::new(start.what.ports.loopback, sockets, start.host_sockets);
         let follower = match tun {
             None => None,
             Some(tun) => {

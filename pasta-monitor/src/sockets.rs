@@ -57,8 +57,13 @@ pub struct Gate {
 impl Gate {
     /// A gate that lets through what `start` allows.
     pub fn new(start: &MonitorStart) -> Self {
-        let rules = start.outbound.as_slice().to_vec();
-        Self { ipv4: start.ipv4, ipv6: start.ipv6, rules, bucket: Bucket::default() }
+        let rules = start.ports.outbound.as_slice().to_vec();
+        Self {
+            ipv4: start.ipv4.service,
+            ipv6: start.ipv6.service,
+            rules,
+            bucket: Bucket::default(),
+        }
     }
 
     /// Decides about `message`; none if it asks for nothing.

@@ -260,7 +260,7 @@ impl Children {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), SendError> {
         let tap = match message {
-            SupervisorToMonitor::Start(start) => start.tap,
+            SupervisorToMonitor::Start(start) => start.link.tap,
             _ => TapUse::Make,
         };
         self.monitor.handshake.started(tap);

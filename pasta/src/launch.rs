@@ -607,7 +607,7 @@ impl<'a> Connected<'a> {
                 (Helper::Monitor, Role::Monitor, keep, monitor_user, &monitor),
                 (Helper::Datapath, Role::Datapath, keep, datapath_user, &datapath),
             ] {
-                if options.sandbox_report == SandboxReport::Print {
+                if options.reports.sandbox == SandboxReport::Print {
                     emit(&report::table(helper.name(), *pid, report));
                 }
                 for missing in report.missing.as_slice() {
@@ -621,7 +621,7 @@ impl<'a> Connected<'a> {
             }
             Ok(())
         })?;
-        if options.sandbox_report == SandboxReport::Print {
+        if options.reports.sandbox == SandboxReport::Print {
             emit(&report::exposure(&options.exposure(&services)));
         }
         Ok(Confirmed { progress, options, resolvers, files })
@@ -669,7 +669,7 @@ impl<'a> Confirmed<'a> {
             }
             let (confined, own) =
                 seccomp::confine_supervisor(Vec::new(), &readable).map_err(LaunchError::Confine)?;
-            if options.sandbox_report == SandboxReport::Print && caller.is_none() {
+            if options.reports.sandbox == SandboxReport::Print && caller.is_none() {
                 emit(&report::table("pasta", pid, &own));
             }
             if let Some(file) = files.pid {

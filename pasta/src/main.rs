@@ -112,7 +112,7 @@ fn run_with(inherited: &InheritedState) -> i32 {
         Ok(taken) => taken,
         Err(error) => return not_hardened(&error),
     };
-    if let Some(format) = options.explain {
+    if let Some(format) = options.reports.explain {
         let mut log = Log::new(options.log.level);
         return match explain::run(&options, format, &mut log) {
             Ok(text) => answer(&text),

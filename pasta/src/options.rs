@@ -11,9 +11,8 @@ use pasta::ports::{self, Forwards, PortOption, System};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
 use pasta_ipc::socket::FreeBind;
 use pasta_ipc::start::{
-    Captured, ClientOptions, Configure, CopyAddresses, CopyRoutes, DatapathStart, FamilyPolicy,
-    Follow, Following, HostLoopback, MonitorStart, Protocols, Responders, RootFallback, TapUse,
-    UserId,
+    Captured, Configure, CopyStart, DatapathStart, FamilyPolicy, FamilyStart, Follow, Following,
+    HostLoopback, LinkStart, MonitorStart, PortsStart, RootFallback, Services, TapUse, UserId,
 };
 use pasta_ipc::types::{
     Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, Service, TapInfo,
@@ -108,10 +107,8 @@ pub(crate) struct Options {
     pub(crate) log: LogOptions,
     /// Files that are opened at start.
     pub(crate) files: Files,
-    /// `--sandbox-report`
-    pub(crate) sandbox_report: SandboxReport,
-    /// Whether only what would be done is printed (`--explain`).
-    pub(crate) explain: Option<ExplainFormat>,
+    /// What is printed on request.
+    pub(crate) reports: Reports,
     /// Warnings, one line each.
     pub(crate) warnings: Vec<String>,
     families: Families,
@@ -120,6 +117,15 @@ pub(crate) struct Options {
     nat: Nat,
     ports: Ports,
     services: Services,
+}
+
+/// What is printed on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reports {
+    /// The privileges that each process has left (`--sandbox-report`).
+    pub(crate) sandbox: SandboxReport,
+    /// Whether only what would be done is printed (`--explain`).
+    pub(crate) explain: Option<ExplainFormat>,
 }
 
 /// Where lines of the log go, and which.
@@ -159,14 +165,6 @@ pub(crate) struct Files {
     pub(crate) root: RootFallback,
 }
 
-/// Protocols and services.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Services {
-    protocols: Protocols,
-    responders: Responders,
-    clients: ClientOptions,
-}
-
 /// The interface in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Interface {
@@ -178,8 +176,7 @@ struct Interface {
     gateway: Addresses,
     mtu: Option<Mtu>,
     mac: Option<MacAddr>,
-    routes: CopyRoutes,
-    copied_addresses: CopyAddresses,
+    copy: CopyStart,
 }
 
 /// The address policy of flows, and our MAC address.
@@ -356,32 +353,39 @@ impl Options {
         given: Option<&TapInfo>,
     ) -> MonitorStart {
         MonitorStart {
-            ipv4: services.ipv4,
-            ipv6: services.ipv6,
-            configure: match given {
-                Some(_) => Configure::LoopbackOnly,
-                None => self.interface.configure,
+            // The lists fit: `from_line` refuses longer ones.
+            ipv4: FamilyStart {
+                service: services.ipv4,
+                addresses: Bounded::truncated(self.interface.addresses.ipv4.iter().copied()).0,
+                gateway: self.interface.gateway.ipv4,
+                template: self.nat.interfaces.ipv4.clone(),
             },
-            tap: self.interface.tap,
+            ipv6: FamilyStart {
+                service: services.ipv6,
+                addresses: Bounded::truncated(self.interface.addresses.ipv6.iter().copied()).0,
+                gateway: self.interface.gateway.ipv6,
+                template: self.nat.interfaces.ipv6.clone(),
+            },
+            link: LinkStart {
+                tap: self.interface.tap,
+                configure: match given {
+                    Some(_) => Configure::LoopbackOnly,
+                    None => self.interface.configure,
+                },
+                name: given.map(|it| it.name.clone()).or(self.interface.name.clone()),
+                mtu: self.interface.mtu,
+                mac: given.map(|it| it.mac).or(self.interface.mac),
+            },
             template: self.interface.template.clone(),
-            tap_name: given.map(|it| it.name.clone()).or(self.interface.name.clone()),
-            mtu: self.interface.mtu,
-            tap_mac: given.map(|it| it.mac).or(self.interface.mac),
-            // They fit: `from_line` refuses longer lists.
-            ipv4_addresses: Bounded::truncated(self.interface.addresses.ipv4.iter().copied()).0,
-            ipv6_addresses: Bounded::truncated(self.interface.addresses.ipv6.iter().copied()).0,
-            ipv4_gateway: self.interface.gateway.ipv4,
-            ipv6_gateway: self.interface.gateway.ipv6,
+            copy: self.interface.copy,
             following: self.following,
-            // They fit: `ports::build_rules` limits their number.
-            outbound: Bounded::truncated(forwards.outbound.iter().cloned()).0,
-            ports: forwards.watched(),
-            loopback: self.ports.loopback,
+            ports: PortsStart {
+                // They fit: `ports::build_rules` limits their number.
+                outbound: Bounded::truncated(forwards.outbound.iter().cloned()).0,
+                watch: forwards.watched(),
+                loopback: self.ports.loopback,
+            },
             log_level: self.log.level,
-            ipv4_outbound_interface: self.nat.interfaces.ipv4.clone(),
-            ipv6_outbound_interface: self.nat.interfaces.ipv6.clone(),
-            routes: self.interface.routes,
-            addresses: self.interface.copied_addresses,
             run_as,
             root: self.files.root,
         }
@@ -419,9 +423,7 @@ impl Options {
             splice: self.ports.splice,
             loopback: self.ports.loopback,
             log_level: self.log.level,
-            protocols: self.services.protocols,
-            responders: self.services.responders,
-            clients: self.services.clients.clone(),
+            services: self.services.clone(),
             free_bind: self.nat.free_bind,
             capture,
             stats: self.log.stats,

@@ -38,30 +38,31 @@ fn tap() -> TapInfo {
 }
 
 fn monitor_start() -> MonitorStart {
+    let address = Ipv4Net::new(Ipv4Addr::new(192, 0, 2, 7), 24).unwrap();
     MonitorStart {
-        ipv4: Service::On,
-        ipv6: Service::Off,
-        configure: Configure::Namespace,
-        tap: TapUse::Make,
+        ipv4: FamilyStart {
+            service: Service::On,
+            addresses: vec![address].try_into().unwrap(),
+            gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            template: None,
+        },
+        ipv6: FamilyStart::plain(Service::Off),
+        link: LinkStart {
+            tap: TapUse::Make,
+            configure: Configure::Namespace,
+            name: None,
+            mtu: Some(Mtu::DEFAULT),
+            mac: Some(mac()),
+        },
         template: Some(name("eth0")),
-        tap_name: None,
-        mtu: Some(Mtu::DEFAULT),
-        tap_mac: Some(mac()),
-        ipv4_addresses: vec![Ipv4Net::new(Ipv4Addr::new(192, 0, 2, 7), 24).unwrap()]
-            .try_into()
-            .unwrap(),
-        ipv6_addresses: Bounded::default(),
-        ipv4_gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
-        ipv6_gateway: None,
+        copy: CopyStart { routes: CopyRoutes::All, addresses: CopyAddresses::All },
         following: Following::default(),
-        outbound: vec![rule(8000)].try_into().unwrap(),
-        ports: PortWatch { namespace: Watched::Yes, host: Watched::No },
-        loopback: LoopbackTarget::Address,
+        ports: PortsStart {
+            outbound: vec![rule(8000)].try_into().unwrap(),
+            watch: PortWatch { namespace: Watched::Yes, host: Watched::No },
+            loopback: LoopbackTarget::Address,
+        },
         log_level: LogLevel::Info,
-        ipv4_outbound_interface: None,
-        ipv6_outbound_interface: None,
-        routes: CopyRoutes::All,
-        addresses: CopyAddresses::All,
         run_as: None,
         root: RootFallback::None,
     }
@@ -88,13 +89,15 @@ fn datapath_start() -> DatapathStart {
         splice: Splice::On,
         loopback: LoopbackTarget::Loopback,
         log_level: LogLevel::Warn,
-        protocols: Protocols { udp: Service::Off, ..Protocols::default() },
-        responders: Responders::default(),
-        clients: ClientOptions {
-            dns: DnsList::Given(vec![IpAddr::from([192, 0, 2, 53])].try_into().unwrap()),
-            search: SearchList::Given(Bounded::default()),
-            host_name: Some(Text::truncated("box")),
-            ..ClientOptions::default()
+        services: Services {
+            protocols: Protocols { udp: Service::Off, ..Protocols::default() },
+            clients: ClientOptions {
+                dns: DnsList::Given(vec![IpAddr::from([192, 0, 2, 53])].try_into().unwrap()),
+                search: SearchList::Given(Bounded::default()),
+                host_name: Some(Text::truncated("box")),
+                ..ClientOptions::default()
+            },
+            ..Services::default()
         },
         free_bind: FreeBind::On,
         capture: Captured::No,
@@ -287,18 +290,18 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 9);
+    assert_eq!(PROTOCOL_VERSION, 10);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0009");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0009");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000a");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000a");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
         hex(&octets_of(&SupervisorToMonitor::Start(Box::new(monitor_start())))),
-        "01000100000104657468300001fbf0ff0102000000000101c0000207180001c00002010\
-         000fbe80301fb1027fb3075000000000101010120010db80000000000000000000000010\
-         10f696e746572666163652d6e616d6530fb401ffb411f010120010db8000000000000000\
-         000000002fb60ea0200010002000000000000"
+        "010001c00002071801c0000201000100000000000001fbf0ff0102000000000101046574\
+         6830000000fbe80301fb1027fb3075000000000101010120010db8000000000000000000\
+         000001010f696e746572666163652d6e616d6530fb401ffb411f010120010db800000000\
+         0000000000000002fb60ea02000100020000"
     );
     assert_eq!(
         hex(&octets_of(&MonitorToSupervisor::TapReady(tap()))),
@@ -376,7 +379,8 @@ fn full_messages_stay_below_their_limits() {
     assert!(round_trip(SupervisorToDatapath::Listeners(listeners())).len() < 8 * 1024);
     assert!(round_trip(MonitorToDatapath::Ports(Box::new(ports()))).len() < 9 * 1024);
     let outbound = table().rules;
-    let start = MonitorStart { outbound, ..monitor_start() };
+    let mut start = monitor_start();
+    start.ports.outbound = outbound;
     let start = round_trip(SupervisorToMonitor::Start(Box::new(start)));
     assert!(start.len() < SupervisorToMonitor::LIMIT * 3 / 4);
     assert!(round_trip(DatapathToSupervisor::Ready(Box::new(audit()))).len() < 8 * 1024);

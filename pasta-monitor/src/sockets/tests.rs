@@ -21,7 +21,9 @@ fn rule(transport: Transport, first: u16, last: u16, effort: Effort) -> ForwardR
 }
 
 fn gate(rules: Vec<ForwardRule>) -> Gate {
-    Gate::new(&MonitorStart { outbound: Bounded::try_from(rules).unwrap(), ..plain_start() })
+    let mut start = plain_start();
+    start.ports.outbound = Bounded::try_from(rules).unwrap();
+    Gate::new(&start)
 }
 
 fn listener(transport: Transport, family: SocketFamily, port: u16) -> NamespaceListener {
@@ -96,7 +98,9 @@ fn low_port_must_be_named() {
 fn family_that_is_off_is_denied() {
     use SocketFamily::{Both, Ipv4, Ipv6};
     let outbound = Bounded::try_from(vec![rule(Transport::Tcp, 80, 80, Effort::Explicit)]).unwrap();
-    let start = MonitorStart { ipv6: Service::Off, outbound, ..plain_start() };
+    let mut start = plain_start();
+    start.ipv6.service = Service::Off;
+    start.ports.outbound = outbound;
     let mut gate = Gate::new(&start);
     for (family, allowed) in [(Ipv4, true), (Ipv6, false), (Both, false)] {
         assert_eq!(ask_listener(&mut gate, Transport::Tcp, family, 80).is_ok(), allowed);

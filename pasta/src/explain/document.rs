@@ -37,7 +37,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn of(facts: &Facts<'_>) -> Value {
     let Facts { datapath, explanation, .. } = facts;
     let mut fields = vec![("target", target(facts.target)), ("interface", interface(facts))];
-    if facts.monitor.tap != TapUse::None {
+    if facts.monitor.link.tap != TapUse::None {
         let (v4, v6) = (&datapath.ipv4, &datapath.ipv6);
         fields.push(("ipv4", family(facts, &explanation.ipv4, v4)));
         fields.push(("ipv6", family(facts, &explanation.ipv6, v6)));
@@ -88,14 +88,14 @@ fn target(target: &Target) -> Value {
 
 fn interface(facts: &Facts<'_>) -> Value {
     let Facts { monitor, datapath, explanation, .. } = facts;
-    let configured = monitor.configure == Configure::Namespace;
+    let configured = monitor.link.configure == Configure::Namespace;
     let follow = match monitor.following.follow {
         Follow::Roam => "roam",
         Follow::Sticky => "sticky",
         Follow::Once => "once",
         Follow::Off => "off",
     };
-    Value::Fields(match monitor.tap {
+    Value::Fields(match monitor.link.tap {
         TapUse::None => vec![("made", Value::Bool(false))],
         TapUse::Given => {
             vec![("made", Value::Bool(false)), ("mac_of_gateway", Value::text(datapath.our_mac))]
@@ -105,7 +105,7 @@ fn interface(facts: &Facts<'_>) -> Value {
             ("name", Value::text(&explanation.tap_name)),
             ("configured", Value::Bool(configured)),
             ("mtu", explanation.mtu.map_or(Value::None, |mtu| Value::Number(mtu.get().into()))),
-            ("mac", monitor.tap_mac.map_or_else(|| Value::text("random"), Value::text)),
+            ("mac", monitor.link.mac.map_or_else(|| Value::text("random"), Value::text)),
             ("mac_of_gateway", Value::text(datapath.our_mac)),
             ("follow", Value::text(follow)),
             ("not_reproduced", Value::Number(explanation.left_out.into())),
@@ -137,8 +137,8 @@ fn family<A: Copy + Into<IpAddr>>(
         ("template", template.unwrap_or(Value::None)),
         ("candidates", Value::text(&family.candidates)),
     ];
-    let configured = facts.monitor.configure == Configure::Namespace;
-    if configured && facts.monitor.tap == TapUse::Make {
+    let configured = facts.monitor.link.configure == Configure::Namespace;
+    if configured && facts.monitor.link.tap == TapUse::Make {
         let routes = family.routes.as_slice().iter().map(|route| {
             Value::Fields(vec![
                 ("to", Value::text(&route.destination)),

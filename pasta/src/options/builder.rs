@@ -2,7 +2,7 @@
 
 use super::{
     Addresses, ExplainFormat, Families, Files, Interface, InvalidOptions, LogOptions, MIN_IPV6_MTU,
-    Nat, Notices, Options, PerFamily, Ports, SandboxReport, Services, refuse,
+    Nat, Notices, Options, PerFamily, Ports, Reports, SandboxReport, refuse,
 };
 use crate::cli::Setting;
 use crate::follow_options::{FollowOption, following};
@@ -13,8 +13,9 @@ use pasta::ports::spec::{List, Spec};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
 use pasta_ipc::socket::FreeBind;
 use pasta_ipc::start::{
-    ClientOptions, Configure, CopyAddresses, CopyRoutes, DnsList, HostLoopback, MtuSource,
-    Protocol, Protocols, Responder, Responders, RootFallback, SearchList, TapUse,
+    ClientOptions, Configure, CopyAddresses, CopyRoutes, CopyStart, DnsList, HostLoopback,
+    MtuSource, Protocol, Protocols, Responder, Responders, RootFallback, SearchList, Services,
+    TapUse,
 };
 use pasta_ipc::types::{Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, Service, Text};
 use std::ffi::OsString;
@@ -44,10 +45,16 @@ pub(super) struct Builder {
     log: LogBuilder,
     files: Files,
     run_as: Option<RunAs>,
-    sandbox_report: bool,
+    reports: ReportsBuilder,
+    warnings: Vec<String>,
+}
+
+/// As [`Reports`], before the checks.
+#[derive(Debug, Default)]
+struct ReportsBuilder {
+    sandbox: bool,
     explain: bool,
     json: bool,
-    warnings: Vec<String>,
 }
 
 /// As [`LogOptions`], before the checks.
@@ -138,9 +145,9 @@ impl Builder {
             Setting::NoSplice => self.ports.no_splice = true,
             Setting::SpliceOnly => self.ports.splice_only = true,
             Setting::RunAs(run_as) => self.run_as = Some(run_as),
-            Setting::Explain => self.explain = true,
-            Setting::Json => self.json = true,
-            Setting::SandboxReport => self.sandbox_report = true,
+            Setting::Explain => self.reports.explain = true,
+            Setting::Json => self.reports.json = true,
+            Setting::SandboxReport => self.reports.sandbox = true,
             Setting::Stderr => {
                 self.warnings.push("option '--stderr' is deprecated and has no effect".into());
             }
@@ -188,7 +195,7 @@ impl Builder {
         words: Vec<OsString>,
         shell: Option<OsString>,
     ) -> Result<Options, InvalidOptions> {
-        let explain = match (self.explain, self.json) {
+        let explain = match (self.reports.explain, self.reports.json) {
             (true, false) => Some(ExplainFormat::Text),
             (true, true) => Some(ExplainFormat::Json),
             (false, false) => None,
@@ -217,11 +224,13 @@ impl Builder {
             run_as: self.run_as,
             log,
             files: self.files,
-            sandbox_report: match self.sandbox_report {
-                true => SandboxReport::Print,
-                false => SandboxReport::CheckOnly,
+            reports: Reports {
+                sandbox: match self.reports.sandbox {
+                    true => SandboxReport::Print,
+                    false => SandboxReport::CheckOnly,
+                },
+                explain,
             },
-            explain,
             warnings: self.warnings,
             families,
             interface,
@@ -419,13 +428,15 @@ impl InterfaceBuilder {
             gateway: self.gateway,
             mtu,
             mac: self.mac,
-            routes: match self.default_route_only {
-                true => CopyRoutes::DefaultOnly,
-                false => CopyRoutes::All,
-            },
-            copied_addresses: match self.primary_only {
-                true => CopyAddresses::PrimaryOnly,
-                false => CopyAddresses::All,
+            copy: CopyStart {
+                routes: match self.default_route_only {
+                    true => CopyRoutes::DefaultOnly,
+                    false => CopyRoutes::All,
+                },
+                addresses: match self.primary_only {
+                    true => CopyAddresses::PrimaryOnly,
+                    false => CopyAddresses::All,
+                },
             },
         })
     }

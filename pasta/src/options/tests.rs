@@ -1,5 +1,5 @@
 use super::*;
-use pasta_ipc::start::{Captured, DnsList, SearchList};
+use pasta_ipc::start::{Captured, CopyAddresses, CopyRoutes, DnsList, SearchList};
 use pasta_ipc::types::TapOffloads;
 
 fn options(line: &str) -> Result<Options, InvalidOptions> {
@@ -49,8 +49,14 @@ fn level_of_the_log_follows_from_target_and_file() {
 #[test]
 fn protocols_that_are_off_forward_no_port() {
     let start = datapath("pasta --no-tcp --no-icmp -- ls");
-    assert_eq!((start.protocols.tcp, start.protocols.udp), (Service::Off, Service::On));
-    assert_eq!((start.protocols.icmp, start.responders.ndp), (Service::Off, Service::Off));
+    assert_eq!(
+        (start.services.protocols.tcp, start.services.protocols.udp),
+        (Service::Off, Service::On)
+    );
+    assert_eq!(
+        (start.services.protocols.icmp, start.services.responders.ndp),
+        (Service::Off, Service::Off)
+    );
     let options = options("pasta --no-tcp -t none -u 53 -T none").unwrap();
     let rules = options.forwards(&SERVED, System::fallback()).unwrap();
     let transports = rules.inbound.iter().chain(&rules.outbound).map(|it| it.transport());
@@ -66,18 +72,18 @@ fn resolvers_for_clients_add_up_and_none_clears_what_came_before() {
         "pasta --dns-forward 192.0.2.53 -D 192.0.2.1 -D none -D 2001:db8::1 -S a.example -S b.";
     let start = datapath(line);
     assert_eq!(start.ipv4.dns_forward, None);
-    let DnsList::Given(dns) = &start.clients.dns else { panic!() };
+    let DnsList::Given(dns) = &start.services.clients.dns else { panic!() };
     assert_eq!(shown(dns.as_slice()), ["2001:db8::1"]);
-    let SearchList::Given(search) = &start.clients.search else { panic!() };
+    let SearchList::Given(search) = &start.services.clients.search else { panic!() };
     assert_eq!(shown(search.as_slice()), ["a.example", "b"]);
     let many = options("pasta -D 192.0.2.1 -D 192.0.2.2 -D 192.0.2.3 -D 192.0.2.4").unwrap();
     assert!(many.warnings[0].contains("192.0.2.4"), "{:?}", many.warnings);
-    assert_eq!(datapath("pasta").clients.dns, DnsList::Host);
+    assert_eq!(datapath("pasta").services.clients.dns, DnsList::Host);
 }
 
 #[test]
 fn router_advertisements_are_for_namespaces_that_are_not_configured() {
-    let is_on = |line| datapath(line).responders.router_advertisement == Service::On;
+    let is_on = |line| datapath(line).services.responders.router_advertisement == Service::On;
     assert!(is_on("pasta"));
     assert!(!is_on("pasta --config-net"));
     assert!(!is_on("pasta --no-ra"));
@@ -87,14 +93,14 @@ fn router_advertisements_are_for_namespaces_that_are_not_configured() {
 fn copying_less_needs_a_namespace_to_configure() {
     assert_eq!(refusal("pasta --no-copy-routes"), "--no-copy-routes needs --config-net");
     let start = monitor("pasta --config-net --no-copy-addrs");
-    assert_eq!(start.addresses, CopyAddresses::PrimaryOnly);
-    assert_eq!(start.routes, CopyRoutes::All);
+    assert_eq!(start.copy.addresses, CopyAddresses::PrimaryOnly);
+    assert_eq!(start.copy.routes, CopyRoutes::All);
 }
 
 #[test]
 fn interfaces_of_host_sockets_are_templates_and_make_following_stick() {
     let start = monitor("pasta --outbound-if4 eth0");
-    assert_eq!(start.ipv4_outbound_interface, Some("eth0".to_owned().try_into().unwrap()));
+    assert_eq!(start.ipv4.template, Some("eth0".to_owned().try_into().unwrap()));
     assert_eq!(start.following.follow, Follow::Sticky);
     let start = datapath("pasta --outbound-if6 eth1");
     assert_eq!(start.ipv6.outbound_interface, Some("eth1".to_owned().try_into().unwrap()));
@@ -105,24 +111,24 @@ fn interfaces_of_host_sockets_are_templates_and_make_following_stick() {
 fn netmask_belongs_to_the_ipv4_address_before_it() {
     let start = monitor("pasta -a 10.0.0.1 -n 24 -a 2001:db8::1 -a 192.0.2.7 -a 10.0.0.9/30");
     let wanted = ["10.0.0.1/24", "192.0.2.7/24", "10.0.0.9/30"];
-    assert_eq!(shown(start.ipv4_addresses.as_slice()), wanted);
-    assert_eq!(shown(start.ipv6_addresses.as_slice()), ["2001:db8::1/64"]);
+    assert_eq!(shown(start.ipv4.addresses.as_slice()), wanted);
+    assert_eq!(shown(start.ipv6.addresses.as_slice()), ["2001:db8::1/64"]);
     let start = monitor("pasta -a 10.0.0.1 -a 2001:db8::1/112 -n 255.255.0.0");
-    assert_eq!(shown(start.ipv4_addresses.as_slice()), ["10.0.0.1/16"]);
-    assert_eq!(shown(start.ipv6_addresses.as_slice()), ["2001:db8::1/112"]);
+    assert_eq!(shown(start.ipv4.addresses.as_slice()), ["10.0.0.1/16"]);
+    assert_eq!(shown(start.ipv6.addresses.as_slice()), ["2001:db8::1/112"]);
 }
 
 #[test]
 fn netmask_before_the_only_address_means_that_one() {
     let start = monitor("pasta -n 20 -a 10.0.0.1");
-    assert_eq!(shown(start.ipv4_addresses.as_slice()), ["10.0.0.1/20"]);
+    assert_eq!(shown(start.ipv4.addresses.as_slice()), ["10.0.0.1/20"]);
 }
 
 #[test]
 fn address_without_length_or_netmask_has_the_prefix_of_its_class() {
     let start = monitor("pasta -a 10.0.2.100 -a 172.16.0.1 -a 192.168.1.1");
     let wanted = ["10.0.2.100/8", "172.16.0.1/16", "192.168.1.1/24"];
-    assert_eq!(shown(start.ipv4_addresses.as_slice()), wanted);
+    assert_eq!(shown(start.ipv4.addresses.as_slice()), wanted);
 }
 
 #[test]
@@ -136,8 +142,8 @@ fn two_prefixes_for_one_address_are_refused_in_either_order() {
 #[test]
 fn values_are_kept_for_each_family_and_the_last_wins() {
     let start = monitor("pasta -g 10.0.0.1 -g fe80::1 -g 10.0.0.2");
-    assert_eq!(start.ipv4_gateway, Some(Ipv4Addr::new(10, 0, 0, 2)));
-    assert_eq!(start.ipv6_gateway, "fe80::1".parse().ok());
+    assert_eq!(start.ipv4.gateway, Some(Ipv4Addr::new(10, 0, 0, 2)));
+    assert_eq!(start.ipv6.gateway, "fe80::1".parse().ok());
     let start = datapath("pasta -o 127.0.0.1 -o 2001:db8::1 --dns-host ::1");
     assert_eq!(start.ipv4.outbound, Some(Ipv4Addr::LOCALHOST));
     assert_eq!(start.ipv6.outbound, "2001:db8::1".parse().ok());
@@ -250,7 +256,7 @@ fn notice_is_for_whoever_gets_an_interface_that_is_not_configured() {
 
 #[test]
 fn explanation_is_text_or_json() {
-    let explain = |line| options(line).unwrap().explain;
+    let explain = |line| options(line).unwrap().reports.explain;
     assert_eq!(explain("pasta ls"), None);
     assert_eq!(explain("pasta --explain 12"), Some(ExplainFormat::Text));
     assert_eq!(explain("pasta --json --explain"), Some(ExplainFormat::Json));
@@ -268,10 +274,10 @@ fn options_of_rootlesskit_reach_the_helpers() {
     let line = "pasta --stderr --ns-ifname=tap0 --mtu=65520 --config-net --address=10.0.2.100 \
                 --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 --no-map-gw --ipv4-only ls";
     let start = monitor(line);
-    assert_eq!(start.configure, Configure::Namespace);
-    assert_eq!(start.tap_name.as_ref().map(IfName::as_str), Some("tap0"));
-    assert_eq!(shown(start.ipv4_addresses.as_slice()), ["10.0.2.100/24"]);
-    assert_eq!(start.ipv4_gateway, Some(Ipv4Addr::new(10, 0, 2, 2)));
+    assert_eq!(start.link.configure, Configure::Namespace);
+    assert_eq!(start.link.name.as_ref().map(IfName::as_str), Some("tap0"));
+    assert_eq!(shown(start.ipv4.addresses.as_slice()), ["10.0.2.100/24"]);
+    assert_eq!(start.ipv4.gateway, Some(Ipv4Addr::new(10, 0, 2, 2)));
     let start = datapath(line);
     assert_eq!(start.ipv4.dns_forward, Some(Ipv4Addr::new(10, 0, 2, 3)));
     assert_eq!(start.ipv4.host_loopback, HostLoopback::None);

@@ -2,7 +2,10 @@ use super::*;
 use nix::sys::socket::{SockType, SockaddrIn, SockaddrStorage, getsockname, getsockopt, sockopt};
 use pasta_ipc::Channel;
 use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, PortWatch, RawRule};
-use pasta_ipc::start::{Configure, CopyAddresses, CopyRoutes, Following, RootFallback, TapUse};
+use pasta_ipc::start::{
+    Configure, CopyAddresses, CopyRoutes, CopyStart, FamilyStart, Following, LinkStart, PortsStart,
+    RootFallback, TapUse,
+};
 use pasta_ipc::types::{Bounded, LogLevel, PortRange, Service, Transport};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,27 +27,24 @@ fn start(ports: PortRange) -> MonitorStart {
     };
     let rules = vec![rule(Transport::Tcp).unwrap(), rule(Transport::Udp).unwrap()];
     MonitorStart {
-        ipv4: Service::On,
-        ipv6: Service::On,
-        configure: Configure::LoopbackOnly,
-        tap: TapUse::Make,
+        ipv4: FamilyStart::plain(Service::On),
+        ipv6: FamilyStart::plain(Service::On),
+        link: LinkStart {
+            tap: TapUse::Make,
+            configure: Configure::LoopbackOnly,
+            name: None,
+            mtu: None,
+            mac: None,
+        },
         template: None,
-        tap_name: None,
-        mtu: None,
-        tap_mac: None,
-        ipv4_addresses: Bounded::default(),
-        ipv6_addresses: Bounded::default(),
-        ipv4_gateway: None,
-        ipv6_gateway: None,
+        copy: CopyStart { routes: CopyRoutes::All, addresses: CopyAddresses::All },
         following: Following::default(),
-        outbound: Bounded::try_from(rules).unwrap(),
-        ports: PortWatch::default(),
-        loopback: LoopbackTarget::Address,
+        ports: PortsStart {
+            outbound: Bounded::try_from(rules).unwrap(),
+            watch: PortWatch::default(),
+            loopback: LoopbackTarget::Address,
+        },
         log_level: LogLevel::Info,
-        ipv4_outbound_interface: None,
-        ipv6_outbound_interface: None,
-        routes: CopyRoutes::All,
-        addresses: CopyAddresses::All,
         run_as: None,
         root: RootFallback::None,
     }
