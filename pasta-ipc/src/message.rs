@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 10;
+pub const PROTOCOL_VERSION: u16 = 11;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -85,6 +85,8 @@ pub enum MonitorToSupervisor {
     Status(Box<Bounded<Text<240>, 64>>),
     /// What would be done. Once, after `Explain`; the process ends.
     Explained(Box<Explanation>),
+    /// The tap was removed, or moved to another namespace. Once, after `TapReady`.
+    TapGone,
 }
 
 /// What the supervisor may say to the datapath.

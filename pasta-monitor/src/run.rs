@@ -439,6 +439,11 @@ async fn serve(
                 }
             }
         }
+        if work.follower.as_mut().is_some_and(Follower::has_lost_tap)
+            && !supervisor.tell(&MonitorToSupervisor::TapGone, &[]).await?
+        {
+            return Ok(());
+        }
         if supervisor_phase == SupervisorPhase::Ending {
             return Ok(());
         }

@@ -354,6 +354,11 @@ impl Children {
         }
     }
 
+    /// Asks the datapath to end. If that cannot be sent, it has ended, which is an event.
+    pub(crate) fn stop_datapath(&self) {
+        let _ = self.datapath.send(&SupervisorToDatapath::Shutdown, &[]);
+    }
+
     /// Asks the datapath to end and waits until it has closed its listeners, for [`SHUTDOWN_TIMEOUT`] at
     /// most, so that a process started next can bind the ports. The kernel then needs longer to remove
     /// the tap, which is not waited for. Returns the events of that time.

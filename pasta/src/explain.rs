@@ -182,7 +182,8 @@ fn receive(
             MonitorToSupervisor::Hello(_)
             | MonitorToSupervisor::TapReady(_)
             | MonitorToSupervisor::Ready(_)
-            | MonitorToSupervisor::Status(_) => {
+            | MonitorToSupervisor::Status(_)
+            | MonitorToSupervisor::TapGone => {
                 return Err(violation("a message that Explain does not lead to".into()));
             }
         }

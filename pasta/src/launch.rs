@@ -393,7 +393,8 @@ impl Progress<'_> {
                     lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
                 }
                 // `children` refuses it: nobody asked.
-                MonitorToSupervisor::Explained(_) => {}
+                // The datapath ends too, where the tap was removed.
+                MonitorToSupervisor::Explained(_) | MonitorToSupervisor::TapGone => {}
                 MonitorToSupervisor::Failed(why) => {
                     return Err(LaunchError::Reported(why.to_string()));
                 }

@@ -82,6 +82,7 @@ impl Handshake {
             }
             MonitorToSupervisor::Status(_) => Step::Status,
             MonitorToSupervisor::Explained(_) => Step::Explanation,
+            MonitorToSupervisor::TapGone => Step::Text,
         };
         let before_ready = match self.start {
             Start::Sent(TapUse::None | TapUse::Given) => Phase::Hello,

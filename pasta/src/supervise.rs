@@ -16,7 +16,7 @@
 //!
 //! | event | action |
 //! | --- | --- |
-//! | the namespace ends; TERM, INT, HUP, QUIT | the helpers are ended, status 0 |
+//! | the namespace ends, or its tap; TERM, INT, HUP, QUIT | the helpers are ended, status 0 |
 //! | a helper ends or breaks the protocol | one error line, the other one is ended, status 1 |
 //!
 //! It also follows the host's resolvers ([`crate::resolver`]).
@@ -72,6 +72,8 @@ enum Action {
     Pass(Signal),
     /// Ask the monitor to end.
     StopMonitor,
+    /// Ask the datapath to end.
+    StopDatapath,
     /// End both helpers.
     KillHelpers,
     /// Request the monitor's status.
@@ -136,6 +138,7 @@ pub(crate) fn run(
             match action {
                 Action::Pass(signal) => children.pass_on(signal),
                 Action::StopMonitor => children.stop_monitor(),
+                Action::StopDatapath => children.stop_datapath(),
                 Action::KillHelpers => children.kill_helpers(),
                 Action::RequestStatus => {
                     // Without the monitor the status is shorter.
@@ -258,6 +261,13 @@ impl Supervision {
                 self.failed(Helper::Datapath, why.to_string());
                 Vec::new()
             }
+            // The monitor has said so in the log. How the datapath ends tells whether the tap went because
+            // of that, or was removed or moved away.
+            Event::Monitor(MonitorToSupervisor::TapGone, _)
+                if self.attachment == Attachment::Existing =>
+            {
+                vec![Action::StopDatapath]
+            }
             // Messages of start-up: `peer.rs` allows none of them twice.
             Event::Monitor(..) | Event::Datapath(_) => Vec::new(),
             Event::Violation(helper, why) => {
@@ -309,7 +319,7 @@ impl Supervision {
         };
         let line = Action::Log(LogLevel::Error, format!("{why}: {consequence}"));
         if self.attachment == Attachment::Existing {
-            // The datapath ends by itself when the tap is removed or moved away, and says so.
+            // The datapath ends by itself when the tap is removed, or because we asked it to.
             return match (helper, termination) {
                 (Helper::Datapath, Termination::Exited(0)) => vec![Action::End(Ending::Status(0))],
                 _ => vec![line, Action::End(Ending::Status(FAILED))],
@@ -359,6 +369,11 @@ mod tests {
                 assert_eq!(actions, [Action::End(Ending::Status(0))]);
             }
         }
+        let gone = || Event::Monitor(MonitorToSupervisor::TapGone, Vec::new());
+        assert_eq!(of(Attachment::Existing).handle(gone()), [Action::StopDatapath]);
+        let ended = Event::HelperEnded(Helper::Datapath, Termination::Exited(0));
+        assert_eq!(of(Attachment::Existing).handle(ended), [Action::End(Ending::Status(0))]);
+        assert_eq!(supervision(Session::Inherited).handle(gone()), []);
         let actions = of(Attachment::Existing).handle(Event::NamespaceEnded);
         assert_eq!(actions.last(), Some(&Action::End(Ending::Status(0))));
         let own = signal(Signal::SIGUSR1, Sender::Process);

@@ -6,7 +6,7 @@
 use std::fmt::{self, Display};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
@@ -172,6 +172,18 @@ impl Netlink {
         let mut link = LinkMessage::default();
         link.header.index = index;
         self.request(RouteNetlinkMessage::DelLink(link), NLM_F_REQUEST | NLM_F_ACK).map(drop)
+    }
+
+    /// Moves link `index` to another network namespace.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports.
+    pub fn move_link(&self, index: u32, namespace: &impl AsFd) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd()));
+        self.request(RouteNetlinkMessage::SetLink(link), NLM_F_REQUEST | NLM_F_ACK).map(drop)
     }
 
     /// Gives link `index` an address, at once and without duplicate address detection.

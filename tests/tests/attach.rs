@@ -12,10 +12,13 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use tests::harness::{self, Case};
+use tests::lab::admin::Inside;
+use tests::lab::machine::Machine;
 use tests::lab::pasta::{NO_PORTS, Running, as_ordinary_user, contained_session, unshared_session};
 use tests::lab::process::Process;
 use tests::lab::session::Session;
 use tests::lab::{DATAPATH, Family, Lab, MONITOR, UPLINK, process, service, wait};
+use tests::netlink::Netlink;
 use tests::sys::Refusal;
 use tests::{Outcome, case};
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         case!(lab, other_files_do_not_end_it),
         case!(lab, it_outlives_the_file_if_asked_to),
         case!(lab, signals_end_it_in_order_with_status_zero),
+        case!(lab, tap_that_is_removed_or_moved_away_ends_it),
         case!(lab, end_of_a_helper_ends_it_with_an_error),
         case!(lab, failed_start_is_reported_and_leaves_the_pid_file_alone),
         case!(lab, failed_start_after_the_helpers_leaves_nothing),
@@ -279,6 +283,35 @@ fn signals_end_it_in_order_with_status_zero(lab: &Lab) -> Outcome {
         inside.must(["identity"])?;
     }
     Ok(())
+}
+
+fn tap_that_is_removed_or_moved_away_ends_it(lab: &Lab) -> Outcome {
+    for end in [TapEnd::Removed, TapEnd::Moved] {
+        let mut inside = contained_session(lab)?;
+        let running = in_foreground(lab, &mut inside)?;
+        fs::remove_file("/tmp/ready")?;
+        Inside::of(&mut inside)?.run(|| {
+            let netlink = Netlink::open()?;
+            let tap = netlink.link(UPLINK)?.index;
+            match end {
+                TapEnd::Removed => netlink.delete_link(tap)?,
+                // To one that ends with this test.
+                TapEnd::Moved => netlink.move_link(tap, &Machine::new()?)?,
+            }
+            Ok(())
+        })?;
+        running.finish()?.expect_code(0)?;
+        all_gone()?;
+        inside.must(["identity"])?;
+    }
+    Ok(())
+}
+
+/// What becomes of the tap.
+#[derive(Clone, Copy, Debug)]
+enum TapEnd {
+    Removed,
+    Moved,
 }
 
 fn end_of_a_helper_ends_it_with_an_error(lab: &Lab) -> Outcome {

@@ -290,10 +290,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 10);
+    assert_eq!(PROTOCOL_VERSION, 11);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000a");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000a");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000b");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000b");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -307,6 +307,7 @@ fn encodings_are_frozen() {
         hex(&octets_of(&MonitorToSupervisor::TapReady(tap()))),
         "01047461703002000000000102"
     );
+    assert_eq!(hex(&octets_of(&MonitorToSupervisor::TapGone)), "07");
     let request = RequestId(9);
     let wanted = DatapathToMonitor::ListenerWanted { request, listener: namespace_listener() };
     assert_eq!(hex(&octets_of(&wanted)), "02090002fbbb01");

@@ -67,6 +67,8 @@ pub(super) struct Follower {
     publisher: Publisher,
     /// The log has said that the template was renamed.
     rename_logged: bool,
+    /// Whether the tap has gone since that was last asked.
+    tap_gone: bool,
 }
 
 impl Follower {
@@ -93,7 +95,13 @@ impl Follower {
             clock,
             publisher: Publisher::default(),
             rename_logged: false,
+            tap_gone: false,
         }
+    }
+
+    /// Whether the tap has gone since this was last asked.
+    pub(super) fn has_lost_tap(&mut self) -> bool {
+        std::mem::take(&mut self.tap_gone)
     }
 
     /// The publisher of snapshots.
@@ -218,6 +226,7 @@ impl Follower {
             };
             if found.tap_deleted {
                 log.warn("tap: gone, the namespace has no network from now on");
+                self.tap_gone = true;
             }
             disturbed |= found.disturbed;
             if !more {
