@@ -43,7 +43,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{ftruncate, getpid};
 use pasta::ports::Forwards;
-use pasta_ipc::channel::Channel;
+use pasta_ipc::channel::{Channel, SendError};
 use pasta_ipc::message::{Hello, Isolation, IsolationRights};
 use pasta_ipc::port_forward::{Direction, ForwardRule, ForwardTable, Watched};
 use pasta_ipc::start::{Captured, TapUse, UserId};
@@ -57,6 +57,7 @@ use seccomp::{Confined, Keep, Role, UserNamespace};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Opens and empties the capture file, for appending only. Without it there is a network all the same, so
 /// an error is a warning.
@@ -77,6 +78,10 @@ fn open_capture(path: &Path, log: &mut Log) -> Option<OwnedFd> {
 
 pub(crate) use error::LaunchError;
 use error::system;
+
+/// How long the end of a helper that has closed its channel is waited for. Chosen: it takes less than a
+/// millisecond.
+const GONE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Services = PerFamily<Service, Service>;
 
@@ -416,6 +421,23 @@ impl Progress<'_> {
         Ok(())
     }
 
+    /// Why a helper that has closed its channel has done so, if that is seen soon.
+    fn why_gone(&mut self) -> Option<LaunchError> {
+        let deadline = Instant::now() + GONE_TIMEOUT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let events = self.children.next(Some(left)).ok()?;
+            for event in events {
+                if let Err(error) = self.take(event) {
+                    return Some(error);
+                }
+            }
+            if left.is_zero() {
+                return None;
+            }
+        }
+    }
+
     /// Kills everything that was started, and returns the error.
     fn give_up(self, error: LaunchError) -> LaunchError {
         self.children.tear_down();
@@ -430,6 +452,11 @@ fn step<'a, T>(
 ) -> Result<(Progress<'a>, T), LaunchError> {
     match work(&mut progress) {
         Ok(done) => Ok((progress, done)),
+        // Why it has gone is in its channel, or in its exit status.
+        Err(gone @ LaunchError::Send(_, SendError::Closed)) => {
+            let why = progress.why_gone().unwrap_or(gone);
+            Err(progress.give_up(why))
+        }
         Err(error) => Err(progress.give_up(error)),
     }
 }
