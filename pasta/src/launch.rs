@@ -17,10 +17,11 @@
 //! requests are sent only after `Start`; the monitor answers when it has started.
 
 mod error;
+mod progress;
 
 use crate::background::{self, Caller};
 use crate::bound_listeners::BoundListeners;
-use crate::children::{Children, Event, StartedHelpers};
+use crate::children::{Children, StartedHelpers};
 use crate::existing::OpenNamespace;
 use crate::given_tap::GivenTap;
 use crate::helpers::{self, Executables};
@@ -33,31 +34,27 @@ use crate::options::{Options, PerFamily, SandboxReport};
 use crate::pid_file::{PidFile, open_regular};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
-use crate::signals::ReceivedSignal;
 use crate::sys::CallersDescriptors;
 use crate::target::Target;
 use crate::tun::Access;
 use caps::CapSet;
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{ftruncate, getpid};
 use pasta::ports::Forwards;
-use pasta_ipc::channel::{Channel, SendError};
+use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Isolation, IsolationRights};
 use pasta_ipc::port_forward::{Direction, ForwardRule, ForwardTable, Watched};
 use pasta_ipc::start::{Captured, TapUse, UserId};
-use pasta_ipc::types::{AuditReport, Bounded, Generation, Service, TapInfo, Text};
+use pasta_ipc::types::{Bounded, Generation, Service, Text};
 use pasta_ipc::{
-    DatapathToMonitor, DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor,
-    MonitorToDatapath, MonitorToSupervisor, SupervisorToDatapath, SupervisorToIsolation,
-    SupervisorToMonitor,
+    DatapathToMonitor, DatapathToSupervisor, IsolationToSupervisor, MonitorToDatapath,
+    MonitorToSupervisor, SupervisorToDatapath, SupervisorToIsolation, SupervisorToMonitor,
 };
 use seccomp::{Confined, Keep, Role, UserNamespace};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// Opens and empties the capture file, for appending only. Without it there is a network all the same, so
 /// an error is a warning.
@@ -78,10 +75,7 @@ fn open_capture(path: &Path, log: &mut Log) -> Option<OwnedFd> {
 
 pub(crate) use error::LaunchError;
 use error::system;
-
-/// How long the end of a helper that has closed its channel is waited for. Chosen: it takes less than a
-/// millisecond.
-const GONE_TIMEOUT: Duration = Duration::from_secs(1);
+use progress::{MonitorPhase, Progress, Received, step};
 
 type Services = PerFamily<Service, Service>;
 
@@ -305,159 +299,6 @@ impl Prepared {
             datapath: (datapath_child, datapath),
             isolation,
         })
-    }
-}
-
-/// What was received and is wanted by a later step.
-#[derive(Debug, Default)]
-struct Received {
-    namespaces: Option<Namespaces>,
-    tap: Option<(TapInfo, OwnedFd)>,
-    monitor: Option<AuditReport>,
-    datapath: Option<AuditReport>,
-}
-
-/// The children, and what was received from them.
-#[derive(Debug)]
-struct Progress<'a> {
-    children: Children,
-    log: &'a mut Log,
-    received: Received,
-    /// What is being waited for, for the status.
-    waiting_for: String,
-    monitor: MonitorPhase,
-}
-
-/// Whether `Start` was sent to the monitor; requests are allowed after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MonitorPhase {
-    NotStarted,
-    Started,
-}
-
-impl Progress<'_> {
-    /// Waits until `wanted` finds what it wants.
-    fn wait_for<T>(
-        &mut self,
-        mut wanted: impl FnMut(&mut Received, &Children) -> Option<T>,
-    ) -> Result<T, LaunchError> {
-        loop {
-            if let Some(found) = wanted(&mut self.received, &self.children) {
-                return Ok(found);
-            }
-            for event in self.children.next(None).map_err(system("wait for the helpers"))? {
-                self.take(event)?;
-            }
-        }
-    }
-
-    fn take(&mut self, event: Event) -> Result<(), LaunchError> {
-        match event {
-            Event::Signal(ReceivedSignal { signal: Some(Signal::SIGUSR1), .. }) => {
-                self.log.status(&format!("starting: waiting for {}", self.waiting_for));
-                if self.monitor == MonitorPhase::Started && self.children.request_status().is_err()
-                {
-                    self.log.status("cannot ask the monitor");
-                }
-            }
-            Event::Signal(ReceivedSignal { signal: Some(Signal::SIGUSR2), .. }) => {
-                if self.monitor == MonitorPhase::Started && self.children.request_refresh().is_err()
-                {
-                    self.log.warn("cannot ask the monitor to read again");
-                }
-            }
-            // COMMAND does not run yet, so the signal is for us, whoever sent it.
-            Event::Signal(received) => match received.for_command() {
-                Some(signal) => return Err(LaunchError::Interrupted(signal)),
-                None => return Ok(()),
-            },
-            Event::Init(message, fds) => match message {
-                InitToSupervisor::Warning(text) => self.log.warn(text.as_str()),
-                InitToSupervisor::Failed(why) => {
-                    return Err(LaunchError::Reported(why.to_string()));
-                }
-                // COMMAND does not run yet.
-                InitToSupervisor::Killed(_) => {}
-                InitToSupervisor::Ready => {
-                    let namespaces = <[OwnedFd; 2]>::try_from(fds).ok();
-                    self.received.namespaces =
-                        namespaces.map(|[user, net]| Namespaces { user, net });
-                }
-            },
-            Event::CallerGone => return Err(LaunchError::CallerGone),
-            Event::NamespaceEnded => return Err(LaunchError::NamespaceEnded),
-            Event::InitEnded(termination) => return Err(LaunchError::InitEnded(termination)),
-            Event::Monitor(message, fds) => match message {
-                MonitorToSupervisor::Hello(_) => {}
-                MonitorToSupervisor::TapReady(info) => {
-                    self.received.tap = fds.into_iter().next().map(|tap| (info, tap));
-                }
-                MonitorToSupervisor::Ready(report) => self.received.monitor = Some(*report),
-                MonitorToSupervisor::Log(record) => self.log.relay(Helper::Monitor, &record),
-                MonitorToSupervisor::Status(lines) => {
-                    lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
-                }
-                // `children` refuses it: nobody asked.
-                // The datapath ends too, where the tap was removed.
-                MonitorToSupervisor::Explained(_) | MonitorToSupervisor::TapGone => {}
-                MonitorToSupervisor::Failed(why) => {
-                    return Err(LaunchError::Reported(why.to_string()));
-                }
-            },
-            Event::Datapath(message) => match message {
-                DatapathToSupervisor::Hello(_) => {}
-                DatapathToSupervisor::Ready(report) => self.received.datapath = Some(*report),
-                DatapathToSupervisor::Log(record) => self.log.relay(Helper::Datapath, &record),
-                DatapathToSupervisor::Statistics(line) => self.log.statistics(&line),
-                DatapathToSupervisor::Failed(why) => {
-                    return Err(LaunchError::Reported(why.to_string()));
-                }
-            },
-            Event::Violation(helper, why) => return Err(LaunchError::Violation(helper, why)),
-            Event::HelperEnded(helper, termination) => {
-                return Err(LaunchError::HelperEnded(helper, termination));
-            }
-        }
-        Ok(())
-    }
-
-    /// Why a helper that has closed its channel has done so, if that is seen soon.
-    fn why_gone(&mut self) -> Option<LaunchError> {
-        let deadline = Instant::now() + GONE_TIMEOUT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let events = self.children.next(Some(left)).ok()?;
-            for event in events {
-                if let Err(error) = self.take(event) {
-                    return Some(error);
-                }
-            }
-            if left.is_zero() {
-                return None;
-            }
-        }
-    }
-
-    /// Kills everything that was started, and returns the error.
-    fn give_up(self, error: LaunchError) -> LaunchError {
-        self.children.tear_down();
-        error
-    }
-}
-
-/// Runs one step; on failure, everything that was started is killed.
-fn step<'a, T>(
-    mut progress: Progress<'a>,
-    work: impl FnOnce(&mut Progress<'a>) -> Result<T, LaunchError>,
-) -> Result<(Progress<'a>, T), LaunchError> {
-    match work(&mut progress) {
-        Ok(done) => Ok((progress, done)),
-        // Why it has gone is in its channel, or in its exit status.
-        Err(gone @ LaunchError::Send(_, SendError::Closed)) => {
-            let why = progress.why_gone().unwrap_or(gone);
-            Err(progress.give_up(why))
-        }
-        Err(error) => Err(progress.give_up(error)),
     }
 }
 
