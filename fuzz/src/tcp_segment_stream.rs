@@ -1,51 +1,71 @@
-//! One TCP relay between a namespace that sends any segments it likes and a socket that behaves as
-//! badly as one can.
+//! One TCP connection through the whole stack, between a namespace that sends any segments it likes and a socket
+//! that behaves as badly as one can.
 //!
-//! The input is a script: how the connection is opened, then steps. A step notes something with the
-//! relay (a segment, a readiness event, a failure), changes what socket or tap will do, lets time
-//! pass, or has the relay carry out what was noted. The octets of both streams are a function of
-//! their place in the stream ([`octet`]), so every octet that arrives anywhere can be checked.
+//! The input is a script: how the connection is opened, then steps. A step puts a segment into the batch of
+//! frames, changes what socket or tap will do, notes that something happened to the socket, lets time pass, or
+//! has the stack take in what there is. The octets of both streams are a function of their place in the stream
+//! ([`octet`]), so every octet that arrives anywhere can be checked. A SYN that opens another connection between
+//! the same ends begins everything again; the script goes on with that one.
 //!
 //! What is checked, all the time, whatever the namespace does:
 //!
-//! - the socket is given the namespace's stream, from its start, without a hole, and nothing behind
-//!   its end; what was taken and not accepted by the socket is in the backlog, which is bounded;
+//! - the socket is given the namespace's stream, from its start, without a hole, as far as the namespace has sent
+//!   it, in whatever order, and nothing behind its end; what was taken and not accepted by the socket is in the
+//!   backlog, which is bounded;
 //! - the namespace is sent the socket's stream, inside the window, each octet under its own number, and FIN
 //!   behind the last of them, once the far end has sent that (unless a peek was cut short, which kernels do
 //!   only where there is urgent data);
-//! - acknowledgement numbers and the edge of the advertised window do not go back, nor beyond what the socket accepted;
+//! - acknowledgement numbers and the edge of the advertised window do not go back, nor the former beyond what the
+//!   socket accepted, nor the latter beyond what it had room for;
 //! - nothing is consumed that was not peeked at; nothing is written or shut down twice;
-//! - one turn sends a bounded amount, the next deadline is in the future, and the end gives back what
-//!   was in the backlog.
+//! - one turn sends a bounded amount, the next deadline is in the future, and the end closes the socket and gives
+//!   back what was in the backlog.
 
 mod socket;
+mod stream;
 mod tap;
 
+use crate::fake::Shared;
+use crate::fake::rig::{self, Rig, key, policy};
 use crate::input::Input;
-use pasta_datapath::flow::Next;
-use pasta_datapath::flow::tcp::connection::Connection;
-use pasta_datapath::flow::tcp::relay::{Context, MAX_SLICES, Noted, QUANTUM, Relay};
-use pasta_datapath::flow::tcp::window::CreditPool;
+use nix::errno::Errno;
+use pasta_datapath::flow::tcp::WINDOW_SCALE;
+use pasta_datapath::flow::tcp::flow::TcpFlow;
+use pasta_datapath::flow::{Flow, FlowId, FlowKey, Readiness, Side};
+use pasta_datapath::link::classify::{Content, Framing, classify};
+use pasta_datapath::nat::{Nat, Protocol};
+use pasta_datapath::sockets::Progress;
 use pasta_datapath::sys::send_buffer::SendBuffer;
-use pasta_datapath::time::Instant;
 use pasta_datapath::wire::seq::Seq;
-use pasta_datapath::wire::tcp::{Flags, Header};
+use pasta_datapath::wire::tcp::{Flags, SackBlocks, SynOptions, ToSend};
+use pasta_datapath::wire::vnet;
 use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
-use socket::Socket;
-use std::io::IoSlice;
+use pasta_ipc::types::{Mtu, Service};
+use socket::{HostEnd, Socket};
+use std::rc::Rc;
 use std::time::Duration;
+use stream::Stream;
 use tap::Tap;
 
-/// Steps taken of one input, and payload carried: what keeps one input below a few milliseconds.
+/// Steps taken of one input, and payload carried: what keeps one input below some milliseconds.
 const STEPS: usize = 512;
 const PAYLOAD: usize = 2 << 20;
 
-/// Room for all flows together; one flow alone must not be bounded by it in any other way.
-const BACKLOG: usize = 1 << 20;
+/// Most payload of one frame: what an IPv4 packet holds behind the longest header of a SYN.
+const FRAME: usize = 65_535 - 20 - 60;
+/// Headers of IPv4 and TCP, which an MTU has and an MSS has not.
+const HEADERS: u16 = 40;
+
+/// Frames of one batch: the stack gives a flow so many in one turn.
+const BATCH: usize = 64;
 
 /// After a tick the next deadline is later than that; after a late tick it may first have to catch up, this
 /// often at most.
 const CATCH_UP: usize = 3;
+/// Turns of a flow in one call of `Stack::serve`: its own, and that for window credit.
+const SERVED: usize = 2;
+/// Turns until a flow waits for something to happen.
+const MOST_TURNS: usize = 1_000;
 
 /// The octet at `place` of either stream.
 fn octet(place: u32) -> u8 {
@@ -53,8 +73,8 @@ fn octet(place: u32) -> u8 {
 }
 
 /// Octets that a send buffer claims to have room for.
-fn free(room: SendBuffer) -> usize {
-    room.size.saturating_sub(room.queued) as usize
+fn free(room: SendBuffer) -> u32 {
+    room.size.saturating_sub(room.queued)
 }
 
 /// Reads `octets` as a script and plays it.
@@ -76,77 +96,118 @@ pub fn check(octets: &[u8]) {
     }
 }
 
-struct World {
-    now: Instant,
-    relay: Relay,
-    socket: Socket,
+/// What is known of one connection from outside.
+struct Known {
+    id: FlowId,
+    socket: Shared<Socket>,
     tap: Tap,
-    credit: CreditPool,
-    scratch: Vec<u8>,
     /// Number of the namespace's SYN.
     irs: Seq,
-    /// The most that the socket ever claimed to have room for.
-    largest_room: usize,
-    /// Octets of the namespace's stream that the relay took.
+    /// What the namespace has sent.
+    stream: Stream,
+    /// Octets of it that were taken in order, and whether FIN behind them was.
     taken: u32,
     fin_taken: bool,
-    carried: usize,
     connected: bool,
-    /// Noted since the last run.
-    payloads: Vec<Vec<u8>>,
-    reset_noted: bool,
     /// The socket can only be read from.
     failed: bool,
-    last: Option<(Header, usize)>,
+}
+
+impl Known {
+    fn new(id: FlowId, flow: &TcpFlow<HostEnd>, their_scale: Option<WindowScale>) -> Self {
+        let mut connection = flow.connection().clone();
+        let irs = connection.receiver().next() - 1;
+        let scale = if their_scale.is_some() { WINDOW_SCALE } else { WindowScale::NONE };
+        let their_scale = their_scale.unwrap_or(WindowScale::NONE);
+        Self {
+            id,
+            socket: Rc::clone(&flow.socket().0),
+            tap: Tap::new(irs, connection.sent(), scale, their_scale),
+            irs,
+            stream: Stream::default(),
+            taken: 0,
+            fin_taken: false,
+            connected: false,
+            failed: false,
+        }
+    }
+
+    /// Where in the namespace's stream `seq` is.
+    fn place(&self, seq: Seq) -> u32 {
+        (seq - self.irs).wrapping_sub(1) as u32
+    }
+}
+
+struct World {
+    rig: Rig<HostEnd>,
+    known: Known,
+    /// Frames of the batch that is next, and the number behind those that are in order.
+    frames: Vec<Vec<u8>>,
+    planned: Seq,
+    /// A reset that has to be obeyed is in front of the batch.
+    reset_due: bool,
+    /// What has happened to the socket and was not said yet.
+    readiness: Readiness,
+    carried: usize,
+    last: Option<(ToSend, usize)>,
     is_over: bool,
+}
+
+fn flow_key() -> FlowKey {
+    key(Protocol::Tcp, "192.0.2.7:1024", "198.51.100.1:80")
+}
+
+/// The flow, while there is one.
+fn find(rig: &mut Rig<HostEnd>) -> Option<(FlowId, &TcpFlow<HostEnd>)> {
+    let table = &mut rig.stack.flows().table;
+    let id = table.find(&flow_key())?;
+    match &table.get_mut(id)?.flow {
+        Flow::Tcp(flow) => Some((id, flow)),
+        _ => None,
+    }
+}
+
+/// Sockets take time to connect.
+fn connect_later(rig: &mut Rig<HostEnd>) {
+    let answers = &mut rig.stack.sockets().answers;
+    answers.resize_with(BATCH, || Ok(Progress::Connecting));
 }
 
 impl World {
     fn open(input: &mut Input<'_>) -> Self {
         let options = input.octet();
-        let syn = Header {
-            source: 1024,
-            destination: 80,
-            seq: Seq::from(input.u32()),
-            ack: Seq::default(),
-            flags: Flags::SYN,
-            window: WireWindow::from(input.u16()),
-            mss: (options & 1 != 0).then(|| Mss::new(input.u16())),
-            window_scale: (options & 2 != 0).then(|| WindowScale::new(input.octet() % 15)),
-            sack_permitted: options & 4 != 0,
-        };
-        let iss = Seq::from(input.u32());
-        let our_mss = Mss::new(input.u16());
-        let connection = Connection::from_syn(Instant::START, &syn, iss, our_mss);
-        let scale = if syn.window_scale.is_some() {
-            pasta_datapath::flow::tcp::WINDOW_SCALE
-        } else {
-            WindowScale::NONE
-        };
-        let socket = Socket::new();
-        let peek_size = 1 + usize::from(input.u16()) * 4;
+        let (seq, window) = (Seq::from(input.u32()), WireWindow::from(input.u16()));
+        let mss = if options & 1 != 0 { Mss::new(input.u16()) } else { Mss::DEFAULT };
+        let window_scale = (options & 2 != 0).then(|| WindowScale::new(input.octet() % 15));
+        let syn = Some(SynOptions { mss, window_scale, sack_permitted: options & 4 != 0 });
+        let (ack, flags, sack) = (Seq::default(), Flags::SYN, SackBlocks::NONE);
+        let syn = ToSend { seq, ack, flags, window, syn, sack };
+        let mut rig = Rig::with(Nat::new(policy(Service::On), policy(Service::Off)), 4);
+        rig.stack.sockets().isn = input.u32();
+        rig.mtu = Mtu::try_from(input.u16().saturating_add(HEADERS)).ok();
+        // Of no meaning.
+        input.u32();
+        rig.has(&["192.0.2.7"], &[]);
+        rig.received();
+        // What is sent is checked whether the tap takes it or not.
+        let written = Rc::clone(&rig.written);
+        rig.stack.link().device.hook = Some(Box::new(move |slices| {
+            let frame = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            written.borrow_mut().push(frame);
+        }));
+        connect_later(&mut rig);
+        rig.frames(&[rig::segment(&flow_key(), &syn, &[])]);
+        let Some((id, flow)) = find(&mut rig) else { panic!("no flow for a SYN") };
+        let known = Known::new(id, flow, window_scale);
+        assert_eq!(known.irs, seq);
         Self {
-            now: Instant::START,
-            relay: Relay::new(connection),
-            largest_room: free(socket.room),
-            socket,
-            tap: Tap::new(
-                syn.seq,
-                iss,
-                scale,
-                syn.window_scale.unwrap_or(WindowScale::NONE),
-                input.u16(),
-            ),
-            credit: CreditPool::new(BACKLOG, 4 * BACKLOG),
-            scratch: vec![0; peek_size],
-            irs: syn.seq,
-            taken: 0,
-            fin_taken: false,
+            rig,
+            planned: seq + 1,
+            known,
+            frames: Vec::new(),
+            reset_due: false,
+            readiness: Readiness::default(),
             carried: 0,
-            connected: false,
-            payloads: Vec::new(),
-            reset_noted: false,
-            failed: false,
             last: None,
             is_over: false,
         }
@@ -162,21 +223,20 @@ impl World {
                 }
             }
             6 => {
-                self.socket.arrives(u32::from(input.u16()));
-                self.relay.readable();
+                self.known.socket.borrow_mut().arrives(u32::from(input.u16()));
+                self.happens(Readiness::READABLE);
             }
             7 => {
-                self.socket.has_ended = true;
-                self.relay.ended();
+                self.known.socket.borrow_mut().has_ended = true;
+                self.happens(Readiness::ENDED);
             }
             8 => {
-                self.socket.takes += usize::from(input.u16()) * 4;
-                self.relay.writable();
+                self.known.socket.borrow_mut().takes += usize::from(input.u16()) * 4;
+                self.happens(Readiness::WRITABLE);
             }
             9 => {
                 let room = SendBuffer { size: input.u32() >> 4, queued: input.u32() >> 4 };
-                self.socket.room = room;
-                self.largest_room = self.largest_room.max(free(room));
+                self.known.socket.borrow_mut().set_room(room);
             }
             10 | 11 => self.run(),
             // What was noted is carried out before time passes: events of one moment come together.
@@ -188,22 +248,30 @@ impl World {
                 self.run();
                 self.sleep(Duration::from_millis(u64::from(input.u16()) * 256));
             }
-            14 => self.tap.refuses = u32::from(input.octet()),
-            15 => self.socket.peeks_at_most = 1 + usize::from(input.u16()),
-            16 => self.socket.fails = input.octet() % 8,
+            14 => self.rig.stack.link().device.refuses = usize::from(input.octet()),
+            15 => {
+                self.known.socket.borrow_mut().peeks_at_most = 1 + usize::from(input.u16());
+            }
+            16 => self.known.socket.borrow_mut().fails = input.octet() % 8,
             _ => {
-                if !self.connected {
-                    self.connected = true;
-                    self.relay.connected();
+                if !self.known.connected {
+                    self.known.connected = true;
+                    let readable = self.known.socket.borrow().arrived > 0;
+                    self.happens(Readiness::WRITABLE.with(Readiness::READABLE, readable));
                 } else if input.octet() == 0xff {
-                    self.relay.failed();
-                    self.failed = true;
+                    self.known.socket.borrow_mut().error = Some(Errno::ECONNRESET);
+                    self.known.failed = true;
+                    self.happens(Readiness::FAILED);
                 }
             }
         }
-        if self.payloads.len() >= MAX_SLICES {
+        if self.frames.len() >= BATCH {
             self.run();
         }
+    }
+
+    fn happens(&mut self, readiness: Readiness) {
+        self.readiness = self.readiness.with(readiness, true);
     }
 
     /// The next number, everything acknowledged, no flags but FIN and PSH: what moves a connection on.
@@ -211,174 +279,224 @@ impl World {
         let flags = Flags::from_octet(input.octet() & 0x09).with(Flags::ACK);
         let window = input.u16();
         let len = usize::from(input.u16());
-        let (seq, ack) = (self.next(), self.tap.highest());
-        self.segment(self.header(seq, ack, flags, window), len);
+        let (seq, ack) = (self.planned, self.known.tap.highest());
+        self.segment(header(seq, ack, flags, window), len);
     }
 
     fn any_segment(&mut self, input: &mut Input<'_>) {
         let choice = input.octet();
         let near = u32::from(input.u16()).wrapping_sub(0x8000);
         let seq = match choice & 3 {
-            0 => self.next() + near,
+            0 => self.planned + near,
             1 => self.edge() + near,
-            2 => self.irs + near,
+            2 => self.known.irs + near,
             _ => Seq::from(input.u32()),
         };
         let behind = u32::from(input.u16());
         let ack = match choice >> 2 & 3 {
-            0 => self.tap.highest() - behind,
-            1 => self.tap.highest() + behind,
-            2 => self.tap.acknowledged() + behind,
+            0 => self.known.tap.highest() - behind,
+            1 => self.known.tap.highest() + behind,
+            2 => self.known.tap.acknowledged() + behind,
             _ => Seq::from(input.u32()),
         };
         let flags = input.octet();
         let flags = if choice & 0x10 == 0 { Flags::from_octet(flags) } else { Flags::ACK };
         let window = input.u16();
         let len = usize::from(input.u16());
-        self.segment(self.header(seq, ack, flags, window), len);
+        self.segment(header(seq, ack, flags, window), len);
     }
 
-    fn header(&self, seq: Seq, ack: Seq, flags: Flags, window: u16) -> Header {
-        let (source, destination) = (1024, 80);
-        Header {
-            source,
-            destination,
-            seq,
-            ack,
-            flags,
-            window: WireWindow::from(window),
-            mss: None,
-            window_scale: None,
-            sack_permitted: false,
-        }
+    /// The end of the window that the stack would take.
+    fn edge(&mut self) -> Seq {
+        let flow = find(&mut self.rig);
+        flow.map_or(self.planned, |(_, flow)| flow.connection().clone().receiver().edge())
     }
 
-    /// The next number that the relay expects.
-    fn next(&self) -> Seq {
-        self.relay.connection().clone().receiver().next()
-    }
-
-    /// The end of the window that the relay would take.
-    fn edge(&self) -> Seq {
-        self.relay.connection().clone().receiver().edge()
-    }
-
-    /// Notes a segment and checks what the relay takes of it.
-    fn segment(&mut self, header: Header, len: usize) {
-        let len = len.min(PAYLOAD.saturating_sub(self.carried));
+    /// Puts a segment into the batch.
+    fn segment(&mut self, header: ToSend, len: usize) {
+        let len = len.min(PAYLOAD.saturating_sub(self.carried)).min(FRAME);
         self.carried += len;
         self.last = Some((header, len));
-        let expected = self.next();
-        let syn_sent = self.relay.connection().is_syn_sent();
-        self.tap.receives(&header);
-        // What is out of order is not kept: nothing may be added to this backlog.
-        let mut none = CreditPool::new(0, 0);
-        let octets = vec![0; len];
-        let range = match self.relay.segment(self.now, &header, &octets, &mut none) {
-            Noted::Take(range) => range,
-            Noted::NewConnection => 0..0,
-        };
-        self.reset_noted |= syn_sent && header.flags.contains(Flags::RST) && header.seq == expected;
-
-        assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} octets");
-        let first = self.irs + 1;
-        if !range.is_empty() {
-            assert!(!self.fin_taken, "octets behind the end of the stream are taken");
-            // Both fit: payload is bounded by `PAYLOAD`.
-            let (start, count) = (range.start as u32, range.len() as u32);
-            assert_eq!(header.seq + start, first + self.taken, "not the next octet is taken");
-            let place = self.taken;
-            self.payloads.push((place..place + count).map(octet).collect());
-            self.taken += count;
+        let has = |flag| header.flags.contains(flag);
+        if self.frames.is_empty() && has(Flags::RST) && header.seq == self.planned {
+            let flow = find(&mut self.rig);
+            self.reset_due = flow.is_some_and(|(_, flow)| flow.connection().is_syn_sent());
         }
-        let fin_taken = self.next() != first + self.taken;
-        if fin_taken {
-            assert_eq!(self.next(), first + self.taken + 1);
-            assert!(self.fin_taken || header.flags.contains(Flags::FIN));
+        // Both fit: bounded by `FRAME`.
+        let (count, syn) = (len as u32, u32::from(has(Flags::SYN)));
+        let place = self.known.place(header.seq + syn);
+        self.known.stream.sent(place, count, has(Flags::FIN));
+        self.known.tap.receives(&header);
+        if header.seq == self.planned && !has(Flags::SYN) && !has(Flags::RST) {
+            self.planned += count + u32::from(has(Flags::FIN));
         }
-        self.fin_taken = fin_taken;
+        let payload: Vec<u8> = (0..count).map(|n| octet(place.wrapping_add(n))).collect();
+        self.frames.push(rig::segment(&flow_key(), &header, &payload));
     }
 
     /// Lets time pass; ticks come exactly at the deadlines.
     fn wait(&mut self, time: Duration) {
-        let until = self.now + time;
-        while let Some(due) = self.due().filter(|due| *due <= until) {
-            self.now = self.now.max(due);
+        let until = self.rig.now + time;
+        while !self.is_over
+            && let Some(due) = self.rig.stack.deadline().filter(|due| *due <= until)
+        {
+            self.rig.now = self.rig.now.max(due);
             self.tick();
         }
-        self.now = until;
+        self.rig.now = until;
     }
 
     /// Lets time pass without a tick, as if the process had been stopped.
     fn sleep(&mut self, time: Duration) {
-        self.now = self.now + time;
-        if self.due().is_some_and(|due| due <= self.now) {
-            self.tick();
-        }
+        self.rig.now = self.rig.now + time;
+        self.tick();
     }
 
-    /// The deadline of the relay, while there is one.
-    fn due(&self) -> Option<Instant> {
-        self.relay.deadline().filter(|_| !self.is_over)
-    }
-
-    /// Ticks the relay until nothing is due.
+    /// Fires timers until nothing is due.
     fn tick(&mut self) {
         for _ in 0..CATCH_UP {
-            self.relay.tick(self.now);
-            self.run();
-            if self.due().is_none_or(|due| due > self.now) {
+            if self.rig.stack.deadline().is_none_or(|due| due > self.rig.now) {
                 return;
             }
+            self.act(CATCH_UP, |rig| rig.stack.fire_timers(rig.now));
+            self.settle();
         }
-        panic!("the deadline does not move on: {:?}", self.relay);
+        let due = self.rig.stack.deadline();
+        assert!(due.is_none_or(|due| due > self.rig.now), "the deadline does not move on");
     }
 
-    /// Has the relay carry out what was noted, for as many turns as it wants.
+    /// Has the stack take in the batch and what has happened to the socket, for as many turns as it wants.
     fn run(&mut self) {
-        let reset_noted = std::mem::take(&mut self.reset_noted);
-        let payloads = std::mem::take(&mut self.payloads);
-        let mut slices: Vec<IoSlice<'_>> = payloads.iter().map(|it| IoSlice::new(it)).collect();
-        loop {
-            self.socket.expect(self.taken, self.fin_taken);
-            self.tap.turn();
-            let Self { relay, socket, tap, credit, scratch, .. } = self;
-            let (now, quantum) = (self.now, QUANTUM);
-            let mut cx = Context { now, quantum, socket, tap, scratch, credit };
-            let next = relay.run(&mut cx, &slices).next;
-            slices.clear();
-            self.tap.accepted(self.socket.accepted, self.socket.is_shut_down);
-            self.failed |= self.socket.is_broken;
-            self.tap.check_turn(next);
-            if !self.socket.has_cut {
-                self.tap.check_end(self.socket.arrived, self.socket.has_ended);
-            }
-            match next {
-                Next::Wait => break,
-                Next::More => {}
-                Next::Over | Next::Reset => {
-                    self.is_over = true;
-                    break;
-                }
-            }
+        let frames = std::mem::take(&mut self.frames);
+        let reset_due = std::mem::take(&mut self.reset_due);
+        let before = self.known.id;
+        let (mut octets, mut places) = (Vec::new(), Vec::new());
+        for frame in &frames {
+            places.push((octets.len(), octets.len() + frame.len()));
+            octets.extend_from_slice(frame);
         }
-        assert!(self.is_over || !reset_noted, "a reset was noted and forgotten");
-        self.check_backlog();
+        self.act(1, |rig| rig.stack.handle_frames(rig.now, &octets, &places));
+        let goes_on = !self.is_over && self.known.id == before;
+        assert!(!goes_on || !reset_due, "a reset was noted and forgotten");
+        self.settle();
+        // What happens to a socket before it is connected shows when it is.
+        let has_event = self.known.connected && self.readiness != Readiness::default();
+        if has_event && !self.is_over {
+            let (id, readiness) = (self.known.id, std::mem::take(&mut self.readiness));
+            self.act(1, |rig| {
+                rig.stack.socket_event(rig.now, id, Side::Initiating, readiness);
+            });
+            self.settle();
+        }
     }
 
-    fn check_backlog(&self) {
-        let backlog = self.credit.backlog();
-        if self.is_over {
-            assert_eq!(backlog, 0, "the end gives back the backlog");
-            return;
+    /// Gives the flow its turns until it waits for something.
+    fn settle(&mut self) {
+        for _ in 0..MOST_TURNS {
+            if self.is_over || !self.rig.stack.is_busy() {
+                return;
+            }
+            self.rig.stack.tap_is_empty();
+            self.act(SERVED, |rig| rig.stack.serve(rig.now));
         }
-        // What was taken while the socket was connecting or in this turn's error is gone with it.
-        let outstanding = (self.taken - self.socket.accepted) as usize;
-        if self.failed {
-            assert!(backlog <= outstanding, "{backlog} octets of backlog");
-        } else {
-            assert_eq!(backlog, outstanding, "what the socket did not accept is in the backlog");
-        }
-        assert!(backlog <= self.largest_room, "{backlog} octets of backlog");
+        panic!("the flow wants one turn after the other");
     }
+
+    /// Has the stack do something in which the flow has so many turns, and checks what comes of it.
+    fn act(&mut self, turns: usize, act: impl FnOnce(&mut Rig<HostEnd>)) {
+        connect_later(&mut self.rig);
+        act(&mut self.rig);
+        self.rig.stack.sockets().rearmed.clear();
+        while self.rig.stack.log().take().is_some() {}
+        let frames = self.rig.received();
+        let id = find(&mut self.rig).map(|(id, _)| id);
+        let is_other = id.is_some_and(|id| id != self.known.id);
+        self.known.tap.begin();
+        for frame in &frames {
+            let is_segment = self.check_frame(frame);
+            assert!(!is_other || !is_segment, "sent something before the socket is connected");
+        }
+        self.check_sockets_stream();
+        if id != Some(self.known.id) {
+            assert!(self.known.socket.borrow().is_closed, "the socket of no flow is open");
+            let backlog = self.rig.stack.flows().credit.backlog();
+            assert_eq!(backlog, 0, "the end gives back the backlog");
+        }
+        self.known.tap.check_turns(turns, id == Some(self.known.id));
+        match find(&mut self.rig) {
+            None => self.is_over = true,
+            Some((id, flow)) if is_other => {
+                // Only the first SYN has options.
+                self.known = Known::new(id, flow, None);
+                self.planned = self.known.irs + 1;
+                self.readiness = Readiness::default();
+            }
+            Some(_) => self.check_flow(),
+        }
+    }
+
+    /// Checks a frame to the namespace; gives whether it is a segment.
+    fn check_frame(&mut self, frame: &[u8]) -> bool {
+        let content = match classify(frame, Framing::Vnet) {
+            Ok(classified) => classified.content,
+            Err(error) => panic!("{error:?}: {frame:?}"),
+        };
+        let Content::Tcp { source, destination, header, payload } = content else { return false };
+        assert_eq!((source, destination), (flow_key().remote, flow_key().namespace));
+        let Ok((meta, _)) = vnet::split(frame) else { panic!("no frame: {frame:?}") };
+        self.known.tap.sent(&header, meta.segmentation, payload);
+        true
+    }
+
+    /// Checks what the socket was given against what the namespace has sent.
+    fn check_sockets_stream(&mut self) {
+        let Known { socket, stream, tap, failed, .. } = &mut self.known;
+        let socket = socket.borrow();
+        *failed |= socket.is_broken;
+        assert!(socket.accepted <= stream.in_order(), "more than was sent");
+        let has_end = !socket.is_shut_down || stream.may_end_at(socket.accepted);
+        assert!(has_end, "ended where the namespace has not ended it");
+        tap.accepted(socket.accepted, socket.is_shut_down, socket.largest_room);
+        if !socket.has_cut {
+            tap.check_end(socket.arrived, socket.has_ended);
+        }
+    }
+
+    /// Checks a connection that goes on.
+    fn check_flow(&mut self) {
+        let backlog = self.rig.stack.flows().credit.backlog();
+        let Some((_, flow)) = find(&mut self.rig) else { return };
+        let mut connection = flow.connection().clone();
+        let fin_taken = connection.is_fin_received();
+        let (next, edge) = (connection.receiver().next(), connection.receiver().edge());
+        self.planned = next;
+        let taken = self.known.place(next) - u32::from(fin_taken);
+        self.known.tap.mss = connection.send_mss();
+        let Known { stream, socket, failed, .. } = &self.known;
+        let socket = socket.borrow();
+        assert!(taken <= stream.in_order(), "taken and never sent");
+        assert!(!fin_taken || stream.may_end_at(taken), "no end is there");
+        assert!(taken >= self.known.taken, "what was taken is given back");
+        if self.known.fin_taken {
+            assert_eq!((taken, true), (self.known.taken, fin_taken), "taken behind the end");
+        }
+        assert!(socket.accepted <= taken, "accepted before it was taken");
+        if socket.is_shut_down {
+            assert_eq!((taken, true), (socket.accepted, fin_taken), "ended too early");
+        }
+        // What was taken in the turn of an error is gone with it. What is out of order is inside the window.
+        let outstanding = (taken - socket.accepted) as usize;
+        let ahead = if edge.after(next) { edge.distance_from(next) as usize } else { 0 };
+        assert!(*failed || backlog >= outstanding, "what the socket did not accept is lost");
+        assert!(backlog <= outstanding + ahead, "{backlog} octets of backlog");
+        assert!(backlog <= socket.largest_room as usize, "{backlog} octets of backlog");
+        drop(socket);
+        (self.known.taken, self.known.fin_taken) = (taken, fin_taken);
+    }
+}
+
+/// The header of a segment without options.
+fn header(seq: Seq, ack: Seq, flags: Flags, window: u16) -> ToSend {
+    let window = WireWindow::from(window);
+    ToSend { seq, ack, flags, window, syn: None, sack: SackBlocks::NONE }
 }

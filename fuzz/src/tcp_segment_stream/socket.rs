@@ -1,9 +1,12 @@
 //! A host socket that does what the script says and checks what it is asked to do.
 
-use super::octet;
+use super::{free, octet};
+use crate::fake::{self, Shared, TcpModel};
+use nix::errno::Errno;
 use pasta_datapath::flow::tcp::relay::HostSocket;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 
 /// Both streams of the host's side.
 #[derive(Debug)]
@@ -15,7 +18,9 @@ pub(super) struct Socket {
     /// Octets that the send buffer will accept.
     pub(super) takes: usize,
     /// What it says that it will accept, which need not be true.
-    pub(super) room: SendBuffer,
+    room: SendBuffer,
+    /// The most that it ever said.
+    pub(super) largest_room: u32,
     /// Most octets that one peek gives.
     pub(super) peeks_at_most: usize,
     /// Whether a peek has given less than there was.
@@ -28,29 +33,33 @@ pub(super) struct Socket {
     pub(super) accepted: u32,
     /// Whether our direction was ended.
     pub(super) is_shut_down: bool,
+    /// The error that it has to report.
+    pub(super) error: Option<Errno>,
+    pub(super) is_closed: bool,
     consumed: u32,
     /// The end of what was peeked at, counted from the start of the stream.
     peeked: u32,
-    /// Octets that the relay has taken from the namespace, and whether they are all.
-    taken: (u32, bool),
 }
 
 impl Socket {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
+        let room = SendBuffer { size: 400_000, queued: 0 };
         Self {
             arrived: 0,
             has_ended: false,
             takes: 1 << 16,
-            room: SendBuffer { size: 400_000, queued: 0 },
+            room,
+            largest_room: free(room),
             peeks_at_most: usize::MAX,
             has_cut: false,
             fails: 0,
             is_broken: false,
             accepted: 0,
             is_shut_down: false,
+            error: None,
+            is_closed: false,
             consumed: 0,
             peeked: 0,
-            taken: (0, false),
         }
     }
 
@@ -61,13 +70,12 @@ impl Socket {
         }
     }
 
-    /// Says what the relay has to write by now.
-    pub(super) fn expect(&mut self, taken: u32, all: bool) {
-        self.taken = (taken, all);
+    /// Says that it has this much room from now on.
+    pub(super) fn set_room(&mut self, room: SendBuffer) {
+        self.room = room;
+        self.largest_room = self.largest_room.max(free(room));
     }
-}
 
-impl HostSocket for Socket {
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         assert!(!self.is_shut_down, "written after the end");
         assert!(!self.is_broken, "written after a failure");
@@ -83,14 +91,9 @@ impl HostSocket for Socket {
                 written += 1;
             }
         }
-        assert!(self.accepted <= self.taken.0, "more than was taken");
         self.takes -= written;
         let offered: usize = slices.iter().map(|octets| octets.len()).sum();
         if written == 0 && offered > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(written) }
-    }
-
-    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
-        self.room
     }
 
     fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
@@ -121,20 +124,56 @@ impl HostSocket for Socket {
 
     fn shut_down_write(&mut self) {
         assert!(!self.is_shut_down, "ended twice");
-        let everything = (self.accepted, true);
-        assert_eq!(everything, self.taken, "ended before everything was written");
         self.is_shut_down = true;
     }
+}
 
-    fn take_error(&mut self) -> Option<nix::errno::Errno> {
-        None
+/// The stack's end of the socket; dropping it closes it.
+#[derive(Debug)]
+pub(super) struct HostEnd(pub(super) Shared<Socket>);
+
+impl Drop for HostEnd {
+    fn drop(&mut self) {
+        self.0.borrow_mut().is_closed = true;
+    }
+}
+
+impl TcpModel for HostEnd {
+    fn of(_: fake::Socket) -> Self {
+        Self(Shared::new(Socket::new().into()))
+    }
+}
+
+impl HostSocket for HostEnd {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.borrow_mut().send(slices)
+    }
+
+    fn send_buffer(&mut self, _least: u32) -> SendBuffer {
+        self.0.borrow().room
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().peek(offset, into)
+    }
+
+    fn consume(&mut self, octets: u32) -> io::Result<()> {
+        self.0.borrow_mut().consume(octets)
+    }
+
+    fn shut_down_write(&mut self) {
+        self.0.borrow_mut().shut_down_write();
+    }
+
+    fn take_error(&mut self) -> Option<Errno> {
+        self.0.borrow_mut().error.take()
     }
 
     fn keep_alive(&mut self) {}
 
     fn reset_on_close(&mut self) {}
 
-    fn local_address(&self) -> Option<std::net::SocketAddr> {
+    fn local_address(&self) -> Option<SocketAddr> {
         None
     }
 }

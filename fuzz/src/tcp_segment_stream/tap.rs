@@ -1,29 +1,26 @@
 //! The way to the namespace: what it is sent is checked against all that it may rely on.
 
 use super::octet;
-use pasta_datapath::flow::Next;
-use pasta_datapath::flow::tcp::relay::TapWriter;
+use pasta_datapath::flow::tcp::relay::QUANTUM;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
+use pasta_datapath::wire::vnet::Segmentation;
 use pasta_datapath::wire::window::{Mss, WindowScale};
 
-/// What one turn may move towards the namespace (`QUANTUM` in the relay), and how many segments
-/// without payload it may send: an answer, a FIN, its retransmission, three acknowledgements.
-const QUANTUM: usize = 512 * 1024;
+/// How many segments without payload one turn may send: an answer, a FIN, its retransmission, three
+/// acknowledgements.
 const BARE_SEGMENTS: usize = 6;
 
 /// What was advertised to the namespace, and what it has advertised.
 #[derive(Debug)]
 pub(super) struct Tap {
-    /// Segments that will not be taken.
-    pub(super) refuses: u32,
     irs: Seq,
     iss: Seq,
     /// Shift counts of our windows and of the namespace's.
     scale: WindowScale,
     their_scale: WindowScale,
-    /// Most octets in one frame.
-    frame: usize,
+    /// Most octets in one segment.
+    pub(super) mss: Mss,
     /// The end of what was ever sent.
     highest: Seq,
     /// What the namespace has acknowledged of it.
@@ -38,27 +35,20 @@ pub(super) struct Tap {
     acceptable: Seq,
     /// The right edge of the advertised window, at its largest.
     edge: Option<Seq>,
-    /// Of this turn: octets, segments without, whether the last of all was a reset.
+    /// Of these turns: octets, segments without, whether the last of all was a reset.
     octets: usize,
     bare: usize,
     was_reset: bool,
 }
 
 impl Tap {
-    pub(super) fn new(
-        irs: Seq,
-        iss: Seq,
-        scale: WindowScale,
-        their_scale: WindowScale,
-        frame: u16,
-    ) -> Self {
+    pub(super) fn new(irs: Seq, iss: Seq, scale: WindowScale, their_scale: WindowScale) -> Self {
         Self {
-            refuses: 0,
             irs,
             iss,
             scale,
             their_scale,
-            frame: usize::from(frame),
+            mss: Mss::MAX,
             highest: iss,
             acknowledged: iss,
             their_window: 0,
@@ -85,8 +75,8 @@ impl Tap {
 
     /// The namespace sends a segment that may move its window: one that does not acknowledge more than
     /// was sent. Segments come in any order, so that any window may count from any acknowledgement.
-    pub(super) fn receives(&mut self, header: &Header) {
-        let Header { ack, flags, window, .. } = *header;
+    pub(super) fn receives(&mut self, header: &ToSend) {
+        let ToSend { ack, flags, window, .. } = *header;
         if flags.contains(Flags::ACK) && !ack.after(self.highest) {
             self.acknowledged = self.acknowledged.latest(ack);
             self.their_window = self.their_window.max((window << self.their_scale).octets());
@@ -94,22 +84,26 @@ impl Tap {
         }
     }
 
-    /// The socket has accepted so many octets, and perhaps the end of the stream.
-    pub(super) fn accepted(&mut self, octets: u32, and_end: bool) {
+    /// The socket has accepted so many octets, and perhaps the end of the stream; it never had room for more
+    /// than `room`.
+    pub(super) fn accepted(&mut self, octets: u32, and_end: bool, room: u32) {
         self.acceptable = self.irs + 1 + octets + u32::from(and_end);
         assert!(self.acked.is_none_or(|ack| !ack.after(self.acceptable)), "not accepted yet");
+        let most = self.acceptable + room;
+        assert!(self.edge.is_none_or(|edge| !edge.after(most)), "promised more than there is");
     }
 
-    /// A turn begins.
-    pub(super) fn turn(&mut self) {
+    /// Turns begin.
+    pub(super) fn begin(&mut self) {
         (self.octets, self.bare, self.was_reset) = (0, 0, false);
     }
 
-    /// A turn has ended so.
-    pub(super) fn check_turn(&self, next: Next) {
-        assert!(self.octets <= QUANTUM, "{} octets in one turn", self.octets);
-        assert!(self.bare <= BARE_SEGMENTS, "{} segments without payload", self.bare);
-        assert!(!self.was_reset || next == Next::Reset, "sent a reset and goes on");
+    /// So many turns have ended, and perhaps the connection has not.
+    pub(super) fn check_turns(&self, turns: usize, goes_on: bool) {
+        let Self { octets, bare, .. } = *self;
+        assert!(octets <= turns * QUANTUM, "{octets} octets in {turns} turns");
+        assert!(bare <= turns * BARE_SEGMENTS, "{bare} segments without payload");
+        assert!(!self.was_reset || !goes_on, "sent a reset and goes on");
     }
 
     /// The far end has sent so many octets, and FIN if `has_ended`.
@@ -120,7 +114,7 @@ impl Tap {
         }
     }
 
-    fn check_receiving_half(&mut self, header: &ToSend) {
+    fn check_receiving_half(&mut self, header: &Header) {
         if let Some(acked) = self.acked {
             assert!(!header.ack.before(acked), "acknowledgement went back");
         }
@@ -146,10 +140,9 @@ impl Tap {
             assert_eq!(*sent, octet(place), "at {place} of the stream");
         }
     }
-}
 
-impl TapWriter for Tap {
-    fn send(&mut self, header: &ToSend, segment_size: Mss, payload: &[u8]) -> bool {
+    /// The namespace is sent this, which the kernel cuts into segments.
+    pub(super) fn sent(&mut self, header: &Header, cut: Segmentation, payload: &[u8]) {
         assert!(!self.was_reset, "sent something behind a reset");
         self.octets += payload.len();
         self.bare += usize::from(payload.is_empty());
@@ -158,12 +151,16 @@ impl TapWriter for Tap {
         if has(Flags::RST) {
             self.was_reset = true;
             assert!(payload.is_empty());
-            return self.takes();
+            return;
         }
         self.check_receiving_half(header);
-        assert!(payload.len() <= self.frame_payload(segment_size));
+        let size = match cut {
+            Segmentation::Tcp(size) => usize::from(size),
+            Segmentation::None | Segmentation::Udp(_) => payload.len(),
+        };
+        assert!(size <= usize::from(self.mss), "{size} octets in one segment");
         if has(Flags::SYN) {
-            assert_eq!((header.seq, header.syn.is_some()), (self.iss, true));
+            assert_eq!(header.seq, self.iss);
         } else if !payload.is_empty() || has(Flags::FIN) {
             self.check_payload(header.seq, payload);
         }
@@ -176,23 +173,11 @@ impl TapWriter for Tap {
         if has(Flags::FIN) {
             let fin = end - 1;
             assert!(self.fin.is_none_or(|before| before == fin), "the stream's end has moved");
+            let is_behind = self.fin.is_some() || !fin.before(self.highest);
+            assert!(is_behind, "FIN is in front of what was sent");
             self.fin = Some(fin);
         }
         assert!(self.fin.is_none_or(|fin| !end.after(fin + 1)), "sent behind the stream's end");
         self.highest = self.highest.latest(end);
-        self.takes()
-    }
-
-    fn frame_payload(&self, segment_size: Mss) -> usize {
-        let segment_size = usize::from(segment_size);
-        (self.frame / segment_size * segment_size).max(segment_size)
-    }
-}
-
-impl Tap {
-    fn takes(&mut self) -> bool {
-        let takes = self.refuses == 0;
-        self.refuses = self.refuses.saturating_sub(1);
-        takes
     }
 }

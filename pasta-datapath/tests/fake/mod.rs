@@ -339,7 +339,7 @@ pub struct Tap {
     pub written: Shared<Vec<Vec<u8>>>,
     /// How many frames it does not take.
     pub refuses: usize,
-    /// Sees each frame instead of its being kept.
+    /// Sees each frame, also one that is not taken, instead of its being kept.
     pub hook: Option<Hook>,
 }
 
@@ -365,16 +365,16 @@ impl FrameDevice for Tap {
     }
 
     fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<(), DropReason> {
+        if let Some(hook) = &mut self.hook {
+            hook(slices);
+        }
         if self.refuses > 0 {
             self.refuses -= 1;
             return Err(DropReason::TapFull);
         }
-        match &mut self.hook {
-            Some(hook) => hook(slices),
-            None => {
-                let frame = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-                self.written.borrow_mut().push(frame);
-            }
+        if self.hook.is_none() {
+            let frame = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            self.written.borrow_mut().push(frame);
         }
         Ok(())
     }
