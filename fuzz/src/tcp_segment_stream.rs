@@ -47,7 +47,7 @@ use std::time::Duration;
 use stream::Stream;
 use tap::Tap;
 
-/// Steps taken of one input, and payload carried: what keeps one input below some milliseconds.
+/// Steps taken of one input, and payload carried: what bounds its time, mostly to a millisecond.
 const STEPS: usize = 512;
 const PAYLOAD: usize = 2 << 20;
 

@@ -307,6 +307,6 @@ pub struct Services {
     pub protocols: Protocols,
     /// What we answer ourselves.
     pub responders: Responders,
-    /// What DHCP clients and others in the namespace are told.
+    /// What DHCP clients and others in the namespace are offered.
     pub clients: ClientOptions,
 }

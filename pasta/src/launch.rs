@@ -6,7 +6,7 @@
 //! | [`Prepared::start`] | both helpers started; we are that user; namespaces and process 1 created |
 //! | [`Starting::connect`] | the datapath has the tap |
 //! | [`Connected::confirm`] | both helpers confined and audited |
-//! | [`Confirmed::release`] | COMMAND running, or the caller told; we are confined |
+//! | [`Confirmed::release`] | COMMAND running, or the caller has its result; we are confined |
 //!
 //! Each step consumes the value of the previous one. The processes start concurrently, and every wait
 //! handles all events: the end of a helper, the end of process 1 and signals. After a failure everything

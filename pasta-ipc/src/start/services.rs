@@ -1,4 +1,4 @@
-//! Which protocols are served, and what clients in the namespace are told.
+//! Which protocols are served, and what clients in the namespace are offered.
 
 use crate::types::{Bounded, Service, Text};
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub struct Responders {
     pub router_advertisement: Service,
 }
 
-/// The resolvers that clients are told of.
+/// The resolvers that clients are offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DnsList {
     /// The host's.
@@ -62,7 +62,7 @@ pub enum DnsList {
     Given(Bounded<IpAddr, 6>),
 }
 
-/// The search domains that clients are told of.
+/// The search domains that clients are offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SearchList {
     /// The host's.
@@ -72,7 +72,7 @@ pub enum SearchList {
     Given(Bounded<Text<253>, 6>),
 }
 
-/// What DHCP clients and others in the namespace are told.
+/// What DHCP clients and others in the namespace are offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientOptions {
     /// Resolvers.

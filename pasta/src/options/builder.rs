@@ -309,7 +309,7 @@ impl ServicesBuilder {
                     list.push(address);
                 } else {
                     warnings.push(format!(
-                        "resolver {address} is left out: clients are told of {MAX_RESOLVERS} of a family"
+                        "resolver {address} is left out: clients are offered {MAX_RESOLVERS} of a family"
                     ));
                 }
             }
@@ -321,7 +321,7 @@ impl ServicesBuilder {
                 } else {
                     let name = domain.as_str();
                     warnings.push(format!(
-                        "search domain {name} is left out: clients are told of {MAX_SEARCH}"
+                        "search domain {name} is left out: clients are offered {MAX_SEARCH}"
                     ));
                 }
             }
