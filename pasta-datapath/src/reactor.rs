@@ -3,7 +3,7 @@
 //! Order of a turn: timers, messages, tap, host sockets, then flows that wait for more. A flow that has
 //! used its quantum goes to the end of the run queue (round robin); a turn with a flow in it does not sleep,
 //! and serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
-//! while busy polling ([`busy_poll`]). No buffer is allocated for a frame.
+//! while busy polling (`busy_poll`). No buffer is allocated for a frame.
 
 mod batch;
 mod busy_poll;

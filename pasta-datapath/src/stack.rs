@@ -4,7 +4,7 @@
 //! It has parts, each of which owns its state: [`Link`] the neighbours and what is written, [`Flows`] the flows and
 //! when they run, [`Nat`] where a new one leads, [`Ports`] the listeners, [`Counters`] the fate of frames. What is
 //! here leads from one to the other: which flow a frame is for, how a new one is opened, and what follows from the
-//! [`Outcome`] of any flow ([`Stack::settle`]). It has neither clock nor descriptor: time comes in, and the host's
+//! [`Outcome`](crate::flow::Outcome) of any flow (`settle`). It has neither clock nor descriptor: time comes in, and the host's
 //! kernel is behind [`Sockets`].
 
 mod accept;

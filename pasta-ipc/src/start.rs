@@ -206,7 +206,7 @@ pub enum Rename {
 /// Where the tap's MTU comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MtuSource {
-    /// From [`MonitorStart::mtu`].
+    /// From [`LinkStart::mtu`].
     Fixed,
     /// From the template, as it is at the time (`--mtu auto`).
     Template,
