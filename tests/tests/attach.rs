@@ -58,10 +58,10 @@ fn main() -> ExitCode {
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
 
-/// Nothing of this is left within a second of what ends it.
-const SOON: Duration = Duration::from_secs(1);
+/// Nothing is left so long after what ends it: a tenth of a second where the machine has time for it.
+const SOON: Duration = Duration::from_secs(5);
 
-/// Waits until no process of `pasta` is left, for a second.
+/// Waits until no process of `pasta` is left, for [`SOON`] at most.
 fn all_gone() -> Outcome {
     wait::until_within(SOON, "the end of pasta and its helpers", || {
         let left = process::all().ok()?;
