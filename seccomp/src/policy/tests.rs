@@ -243,3 +243,41 @@ fn words_are_joined_bit_by_bit() {
     assert_eq!(value_of("ONE|TWO|0x10|32", &constants).unwrap(), 0x33);
     assert_eq!(value_of("0", &constants).unwrap(), 0);
 }
+
+/// Constants of the policies that the C library's headers, as the libc crate has them, know too.
+macro_rules! of_libc {
+    ($($name:ident)*) => { [$((stringify!($name), libc::$name as u64)),*] };
+}
+
+/// docs/decisions/0017 says why they stand in a file.
+#[test]
+fn constants_are_those_of_the_headers() {
+    let text =
+        include_str!(concat!("../../policies/", env!("PASTA_TARGET_ARCH"), "/constants.json"));
+    let constants: Constants = serde_json::from_str(text).unwrap();
+    let known = of_libc! {
+        AF_INET AF_INET6 SOCK_CLOEXEC SOCK_DGRAM SOCK_NONBLOCK
+        SOCK_STREAM IPPROTO_ICMP IPPROTO_ICMPV6 IPPROTO_IP IPPROTO_IPV6
+        IPPROTO_TCP IPPROTO_UDP SOL_SOCKET SO_ATTACH_FILTER SO_BINDTODEVICE
+        SO_BUF_LOCK SO_DOMAIN SO_ERROR SO_KEEPALIVE SO_LINGER
+        SO_MEMINFO SO_OOBINLINE SO_PEEK_OFF SO_PEERCRED SO_PROTOCOL
+        SO_RCVBUF SO_RCVLOWAT SO_REUSEADDR SO_SNDBUF SO_TYPE
+        TCP_INFO TCP_KEEPCNT TCP_KEEPIDLE TCP_KEEPINTVL TCP_MAXSEG
+        TCP_NODELAY TCP_NOTSENT_LOWAT TCP_QUICKACK TCP_USER_TIMEOUT UDP_GRO
+        UDP_SEGMENT IP_BIND_ADDRESS_NO_PORT IP_FREEBIND IP_MTU IP_MTU_DISCOVER
+        IP_PKTINFO IP_RECVERR IP_RECVTOS IP_RECVTTL IP_TOS
+        IP_TTL IPV6_FREEBIND IPV6_MTU IPV6_MTU_DISCOVER IPV6_RECVERR
+        IPV6_RECVHOPLIMIT IPV6_RECVPKTINFO IPV6_RECVTCLASS IPV6_TCLASS IPV6_UNICAST_HOPS
+        IPV6_V6ONLY MSG_CMSG_CLOEXEC MSG_DONTWAIT MSG_ERRQUEUE MSG_MORE
+        MSG_NOSIGNAL MSG_PEEK MSG_TRUNC MSG_WAITFORONE F_GETFD
+        F_GETFL F_GETPIPE_SZ F_SETPIPE_SZ O_CLOEXEC O_NOFOLLOW
+        O_NONBLOCK O_RDONLY SPLICE_F_MORE SPLICE_F_MOVE SPLICE_F_NONBLOCK
+        MADV_DONTNEED MADV_FREE MAP_ANONYMOUS MAP_PRIVATE MREMAP_MAYMOVE
+        PROT_READ PROT_WRITE
+    };
+    for (name, value) in known {
+        assert_eq!(constants.get(name).copied(), Some(value & 0xffff_ffff), "{name}");
+    }
+    let unchecked = constants.keys().filter(|it| !known.iter().any(|(name, _)| name == it));
+    assert!(unchecked.count() <= 5, "a constant is missing in this test");
+}
