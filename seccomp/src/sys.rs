@@ -9,10 +9,6 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// Highest bit that a 64-bit capability set can have; the kernel has 41 capabilities in 6.18.
 const CAP_BITS: u32 = 64;
 
-/// `PR_SET_MDWE` and its one flag (`linux/prctl.h`, Linux 6.3).
-const PR_SET_MDWE: libc::c_int = 65;
-const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
-
 /// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`): two 32-bit words per set.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
@@ -224,7 +220,7 @@ pub(crate) fn set_securebits(bits: u32) -> io::Result<()> {
 ///
 /// `EINVAL` before Linux 6.3 and where the architecture lacks it.
 pub(crate) fn refuse_exec_gain() -> io::Result<()> {
-    prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN).map(drop)
+    prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN.into()).map(drop)
 }
 
 /// Reads the address family of the socket `number` (`SO_DOMAIN`, socket(7)).
