@@ -8,6 +8,7 @@ use crate::bound_listeners::BoundListeners;
 use crate::log::Helper;
 use crate::namespace::InitProcess;
 use crate::namespace_watch::NamespaceWatch;
+use crate::own_process::OwnProcess;
 use crate::peer::Handshake;
 use crate::signals::ReceivedSignal;
 use crate::sys::{self, Child};
@@ -15,10 +16,10 @@ use crate::termination::Termination;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::Pid;
 use pasta_ipc::channel::{Channel, ReceiveError, Received, SendError};
 use pasta_ipc::message::Hello;
 use pasta_ipc::start::TapUse;
@@ -28,7 +29,6 @@ use pasta_ipc::{
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long a channel to a helper may stay full during start-up. Chosen: a helper reads at once, so only
@@ -148,20 +148,6 @@ pub(crate) struct Children {
     own: OwnProcess,
 }
 
-/// This process, as one to signal.
-#[derive(Clone, Debug)]
-pub(crate) struct OwnProcess(Rc<OwnedFd>);
-
-impl OwnProcess {
-    /// Ends this process by `signal`, one of those that are blocked here, unless the caller ignores it.
-    pub(crate) fn die_of(&self, signal: Signal) {
-        let blocked: SigSet = [signal].into_iter().collect();
-        // If one of these fails, the exit status says it.
-        let _ = sys::pidfd_send_signal(&*self.0, signal);
-        let _ = blocked.thread_unblock();
-    }
-}
-
 /// The helpers as they were started.
 #[derive(Debug)]
 pub(crate) struct StartedHelpers {
@@ -191,7 +177,7 @@ impl Children {
             datapath: HelperLink::new(started.datapath.0, started.datapath.1),
             isolation: Some(started.isolation),
             predecessor: None,
-            own: OwnProcess(Rc::new(sys::pidfd_open(getpid())?)),
+            own: OwnProcess::open()?,
         };
         children.watch(&children.signals, Token::Signals)?;
         children.watch_helper(&children.monitor, Token::Monitor, Token::MonitorChannel)?;

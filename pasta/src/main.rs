@@ -28,6 +28,7 @@ mod log_writer;
 mod namespace;
 mod namespace_watch;
 mod options;
+mod own_process;
 mod peer;
 mod pid_file;
 mod report;

@@ -90,7 +90,7 @@ impl Tap {
         self.acceptable = self.irs + 1 + octets + u32::from(and_end);
         assert!(self.acked.is_none_or(|ack| !ack.after(self.acceptable)), "not accepted yet");
         let most = self.acceptable + room;
-        assert!(self.edge.is_none_or(|edge| !edge.after(most)), "promised more than there is");
+        assert!(self.edge.is_none_or(|edge| !edge.after(most)), "more is advertised than there is");
     }
 
     /// Turns begin.
