@@ -5,7 +5,8 @@
 mod fake;
 
 use fake::rig::{
-    HERE, HERE6, OURS, ROUTER, Rig, datagram, echo_request, key, mac, policy, segment,
+    HERE, HERE6, OURS, ROUTER, Rig, came, datagram, echo_request, key, mac, opened, policy, rule,
+    segment,
 };
 use fake::{Shared, Socket, State};
 use nix::errno::Errno;
@@ -22,12 +23,12 @@ use pasta_datapath::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
 use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use pasta_datapath::wire::{arp, ethernet, icmp, ip};
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
+use pasta_ipc::port_forward::{Direction, Effort};
 use pasta_ipc::socket::{Refusal, RequestId};
 use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
-    Bounded, Generation, NeighbourEntry, NeighbourSnapshot, PortRange, Resolver, ResolverSnapshot,
-    Service, Transport,
+    Bounded, Generation, NeighbourEntry, NeighbourSnapshot, Resolver, ResolverSnapshot, Service,
+    Transport,
 };
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -84,39 +85,12 @@ fn established(rig: &mut Rig) -> (Shared<State>, Seq) {
     (opened(rig, 0), next)
 }
 
-/// The socket that was opened as number `n`.
-fn opened(rig: &mut Rig, n: usize) -> Shared<State> {
-    Rc::clone(&rig.stack.sockets().opened[n].state)
-}
-
-fn rule(direction: Direction, transport: Transport, port: u16) -> PeerMessage<Socket> {
-    let rule = ForwardRule::try_from(RawRule {
-        transport,
-        listen: None,
-        interface: None,
-        ports: PortRange::new(port, port).unwrap(),
-        target: None,
-        target_first: port,
-        effort: Effort::Explicit,
-    });
-    let rules = Bounded::try_from(vec![rule.unwrap()]).unwrap();
-    PeerMessage::Forwards(Box::new(ForwardTable { generation: Generation(1), direction, rules }))
-}
-
 /// A listener of the host for one port.
 fn listening(rig: &mut Rig, transport: Transport) -> Shared<State> {
-    rig.message(rule(Direction::Inbound, transport, 8080));
+    rig.message(rule(Direction::Inbound, transport, (8080, 8080), Effort::Explicit));
     let (at, state) = &rig.stack.sockets().listeners[0];
     assert_eq!((at.transport, at.port.get()), (transport, 8080));
     Rc::clone(state)
-}
-
-fn came(rig: &mut Rig, listener: &Shared<State>) {
-    let Some(pasta_datapath::token::Token::Listener(index)) = listener.borrow().token else {
-        panic!("not watched")
-    };
-    rig.stack.listener_event(index);
-    rig.stack.serve(rig.now);
 }
 
 fn connects(rig: &mut Rig, listener: &Shared<State>, local: &str, peer: &str) -> Shared<State> {
@@ -411,15 +385,15 @@ fn listeners_follow_the_rules_and_what_cannot_be_opened_is_logged_once() {
     let mut rig = Rig::<Socket>::new();
     while rig.stack.log().take().is_some() {}
     rig.stack.sockets().listen_error = Some(Errno::EADDRINUSE);
-    rig.message(rule(Direction::Inbound, Transport::Tcp, 8080));
-    rig.message(rule(Direction::Inbound, Transport::Tcp, 8080));
+    rig.message(rule(Direction::Inbound, Transport::Tcp, (8080, 8080), Effort::Explicit));
+    rig.message(rule(Direction::Inbound, Transport::Tcp, (8080, 8080), Effort::Explicit));
     let mut lines = std::iter::from_fn(|| rig.stack.log().take());
     assert!(lines.next().unwrap().1.starts_with("cannot listen on TCP port 8080"));
     assert_eq!(lines.next(), None);
 
     rig.stack.sockets().listen_error = None;
     let listener = listening(&mut rig, Transport::Tcp);
-    rig.message(rule(Direction::Inbound, Transport::Tcp, 8081));
+    rig.message(rule(Direction::Inbound, Transport::Tcp, (8081, 8081), Effort::Explicit));
     assert!(listener.borrow().closed, "nobody wants it any more");
     rig.stack.close_listeners();
     assert!(rig.stack.sockets().listeners[1].1.borrow().closed);

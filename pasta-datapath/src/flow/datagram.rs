@@ -17,10 +17,10 @@
 //! wait, up to a bound; beyond it they are counted drops, as they would be in a socket's own queue.
 //!
 //! Datagrams of one flow and equal size that are there already are moved together ([`batch`]). A flow ends by
-//! time alone: UDP after 30 s without an answer, 180 s after the last datagram with one (RFC 4787, REQ-5, asks for
-//! 2 min at least), 10 s after an answered DNS query; echo after 60 s (RFC 5508, REQ-2: 60 s at least).
+//! time alone ([`lifetime`]).
 
 pub mod batch;
+pub mod lifetime;
 
 use super::refuse::{offending, reporter};
 use super::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness, Side, TargetSocket};
@@ -36,16 +36,13 @@ use crate::time::Instant;
 use crate::token::Token;
 use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
 use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
+use lifetime::Lifetime;
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu, Transport};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-const ONE_WAY: Duration = Duration::from_secs(30);
-const TWO_WAY: Duration = Duration::from_secs(180);
-const DNS_ANSWERED: Duration = Duration::from_secs(10);
-const ECHO: Duration = Duration::from_secs(60);
 /// How long the answer of a resolver is waited for once another one is asked: what resolver(3) waits.
 const QUERY_PENDING: Duration = Duration::from_secs(5);
 
@@ -157,8 +154,7 @@ pub enum Pending {
 pub struct DatagramFlow<K> {
     ends: Ends<K>,
     protocol: Protocol,
-    last_active: Instant,
-    answered: bool,
+    lifetime: Lifetime,
     gso: Gso,
 }
 
@@ -211,7 +207,12 @@ enum LocalSocket<K> {
 impl<K: DatagramSocket> DatagramFlow<K> {
     fn new(now: Instant, protocol: Protocol, ends: Ends<K>) -> Self {
         let gso = Gso::new(protocol);
-        Self { ends, protocol, last_active: now, answered: false, gso }
+        let port = match &ends {
+            Ends::Outbound { path, .. } => path.source().port(),
+            Ends::Inbound { path, .. } => path.destination().port(),
+            Ends::Local { destination, .. } => destination.port(),
+        };
+        Self { ends, protocol, lifetime: Lifetime::new(now, protocol, port), gso }
     }
 
     /// A flow that the namespace at the end of `path` opens.
@@ -293,31 +294,16 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     pub fn replace_socket(&mut self, now: Instant, new: HostEnd<K>, pending: Pending) {
         let Ends::Outbound { host, .. } = &mut self.ends else { return };
         let before = std::mem::replace(host, new);
-        let awaited = pending == Pending::Awaited && !self.answered;
+        let awaited = pending == Pending::Awaited && !self.lifetime.is_two_way();
         host.previous = awaited.then_some((before.socket, now + QUERY_PENDING));
         host.last_sequence = before.last_sequence;
-        self.answered = false;
+        self.lifetime.begin_again();
         self.gso = Gso::new(self.protocol);
     }
 
     /// When the flow ends unless something happens before.
     pub fn deadline(&self) -> Instant {
-        let port = match &self.ends {
-            Ends::Outbound { path, .. } => path.source().port(),
-            Ends::Inbound { path, .. } => path.destination().port(),
-            Ends::Local { destination, .. } => destination.port(),
-        };
-        self.last_active + self.lifetime(port)
-    }
-
-    /// How long it lives after its last datagram, to `port`.
-    fn lifetime(&self, port: u16) -> Duration {
-        match (self.protocol, self.answered, port) {
-            (Protocol::Echo, ..) => ECHO,
-            (_, false, _) => ONE_WAY,
-            (_, true, 53 | 853) => DNS_ANSWERED,
-            (_, true, _) => TWO_WAY,
-        }
+        self.lifetime.deadline()
     }
 
     /// Takes in what happened to this flow and does all that follows from it now.
@@ -365,9 +351,10 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         group: &[Datagram<'_>],
         facts: &mut Facts,
     ) -> Next {
-        let Self { ends, protocol, gso, .. } = self;
+        let Self { ends, protocol, gso, lifetime } = self;
         let Ends::Outbound { path, host } = ends else { return Next::Wait };
-        self.last_active = cx.now;
+        lifetime.sent(cx.now);
+        group.iter().for_each(|it| lifetime.query(it.payload, it.segment_size));
         host.source_check.sent(cx.now);
         path.set_mac(mac);
         let (remote, key) = (path.source().ip(), key_of(*protocol, path));
@@ -429,7 +416,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     {
         let Ends::Inbound { listener, path } = &mut self.ends else { return Next::Wait };
         let Some(socket) = cx.listeners.socket(listener.id) else { return Next::Over };
-        (self.last_active, self.answered) = (cx.now, true);
+        self.lifetime.answered(cx.now);
+        group.iter().for_each(|it| self.lifetime.answer(it.payload, it.segment_size));
         path.set_mac(mac);
         let send =
             |slices: &[IoSlice<'_>], size| socket.send_from(&listener.addresses, slices, size);
@@ -444,11 +432,16 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         read: ReadDatagrams,
         octets: &[u8],
     ) -> Next {
-        self.last_active = cx.now;
+        if self.is_outbound() {
+            self.lifetime.answer(octets, read.segment_size);
+            self.lifetime.answered(cx.now);
+        } else {
+            self.lifetime.query(octets, read.segment_size);
+            self.lifetime.sent(cx.now);
+        }
         match &mut self.ends {
             // The namespace has opened this very flow.
             Ends::Outbound { path, .. } => {
-                self.answered = true;
                 write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
             }
             Ends::Inbound { path, .. } => write_to_tap(&mut cx.tap, path, cx.mtu, read, octets),
@@ -516,7 +509,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     where
         K: ListenSocket,
     {
-        let Self { ends, protocol, .. } = self;
+        let Self { ends, protocol, lifetime, .. } = self;
         let (next, received) = match ends {
             Ends::Outbound { path, host } if *protocol == Protocol::Echo => {
                 let namespace = path.destination();
@@ -534,6 +527,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 host.receive_late(cx.now, &mut cx.tap, path, cx.mtu, cx.scratch);
                 let most = largest_payload(path, cx.mtu);
                 read_all(&host.socket, READS, most, cx.scratch, |read, octets| {
+                    lifetime.answer(octets, read.segment_size);
                     write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
                 })
             }
@@ -542,6 +536,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 let send =
                     |slices: &[IoSlice<'_>], size| out.send_from(&listener.addresses, slices, size);
                 read_all(socket, READS, usize::MAX, cx.scratch, |read, octets| {
+                    lifetime.answer(octets, read.segment_size);
                     let datagram = Datagram { payload: octets, segment_size: read.segment_size };
                     if let Err(why) = send_one(&datagram, &send) {
                         cx.tap.counters.drop(why.reason());
@@ -551,7 +546,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             Ends::Inbound { .. } | Ends::Local { .. } => (Next::Wait, false),
         };
         if received {
-            (self.last_active, self.answered) = (cx.now, true);
+            self.lifetime.answered(cx.now);
             if let Ends::Outbound { host, .. } = &mut self.ends {
                 host.source_check.answered();
             }

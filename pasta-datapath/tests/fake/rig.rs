@@ -14,15 +14,18 @@ use pasta_datapath::port_forward::Ports;
 use pasta_datapath::stack::{Limits, Stack};
 use pasta_datapath::sys::fd_budget::FdBudget;
 use pasta_datapath::time::Instant;
+use pasta_datapath::token::Token;
 use pasta_datapath::wire::checksum::Sum;
 use pasta_datapath::wire::tcp::{Header, ToSend};
 use pasta_datapath::wire::window::Mss;
-use pasta_ipc::port_forward::{LoopbackTarget, Splice};
+use pasta_ipc::port_forward::{
+    Direction, Effort, ForwardRule, ForwardTable, LoopbackTarget, RawRule, Splice,
+};
 use pasta_ipc::socket::SocketFamily;
 use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
     Bounded, Completeness, FamilySnapshot, FamilyState, Generation, LogLevel, MacAddr, Mtu,
-    NetworkSnapshot, Service, TapOffloads,
+    NetworkSnapshot, PortRange, Service, TapOffloads, Transport,
 };
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -182,6 +185,35 @@ impl<T: TcpModel> Rig<T> {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.stack.counters().dropped(reason)
     }
+}
+
+/// The socket that was opened as number `n`.
+pub fn opened(rig: &mut Rig, n: usize) -> Shared<State> {
+    Rc::clone(&rig.stack.sockets().opened[n].state)
+}
+
+/// The rule that forwards one port to another one, on every address.
+pub fn rule(
+    direction: Direction,
+    transport: Transport,
+    (from, to): (u16, u16),
+    effort: Effort,
+) -> PeerMessage<super::Socket> {
+    let (Ok(ports), (listen, interface, target)) = (PortRange::new(from, from), (None, None, None))
+    else {
+        panic!("{from} is no port")
+    };
+    let raw = RawRule { transport, listen, interface, ports, target, target_first: to, effort };
+    let rules = ForwardRule::try_from(raw).ok().and_then(|it| Bounded::try_from(vec![it]).ok());
+    let Some(rules) = rules else { panic!("no rule leads from {from} to {to}") };
+    PeerMessage::Forwards(Box::new(ForwardTable { generation: Generation(1), direction, rules }))
+}
+
+/// Something came to a listener.
+pub fn came(rig: &mut Rig, listener: &Shared<State>) {
+    let Some(Token::Listener(index)) = listener.borrow().token else { panic!("not watched") };
+    rig.stack.listener_event(index);
+    rig.stack.serve(rig.now);
 }
 
 /// A key, from text.
