@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 11;
+pub const PROTOCOL_VERSION: u16 = 12;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -87,6 +87,9 @@ pub enum MonitorToSupervisor {
     Explained(Box<Explanation>),
     /// The tap was removed, or moved to another namespace. Once, after `TapReady`.
     TapGone,
+    /// What the kernel tells others about this process. Once, after `Start` and before any other namespace
+    /// is entered. Descriptor: its `/proc/self/status`, open.
+    StatusFile,
 }
 
 /// What the supervisor may say to the datapath.
@@ -209,6 +212,9 @@ pub enum IsolationToSupervisor {
     /// The process that is the datapath from now on: a new child of the supervisor, or the same process.
     /// Once.
     Successor(ProcessId),
+    /// What the kernel tells others about that process, which sends it. Once; before or after `Successor`.
+    /// Descriptor: its `/proc/self/status`, open.
+    StatusFile,
 }
 
 /// What the supervisor in the background may say to the process that the caller waits for. Both run the
@@ -302,7 +308,7 @@ impl Message for MonitorToSupervisor {
     const MAX_FDS: usize = 1;
 
     fn descriptors(&self) -> usize {
-        usize::from(matches!(self, Self::TapReady(_)))
+        usize::from(matches!(self, Self::TapReady(_) | Self::StatusFile))
     }
 }
 
@@ -379,10 +385,10 @@ impl Message for SupervisorToInit {
 
 impl Message for IsolationToSupervisor {
     const LIMIT: usize = 16;
-    const MAX_FDS: usize = 0;
+    const MAX_FDS: usize = 1;
 
     fn descriptors(&self) -> usize {
-        0
+        usize::from(matches!(self, Self::StatusFile))
     }
 }
 

@@ -83,6 +83,11 @@ pub(crate) fn run(
         }
         None => return Ok(()),
     };
+    // Before any other namespace is entered: the ids in it are those that the supervisor knows. Without
+    // it the supervisor decides.
+    if let Ok(file) = seccomp::open_status_file() {
+        let _ = supervisor.send_with(&MonitorToSupervisor::StatusFile, &[file.as_fd()]);
+    }
     log.set_level(start.what.log_level);
     let policy = Policy::from(&*start.what);
 

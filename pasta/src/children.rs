@@ -57,6 +57,8 @@ pub(crate) enum Event {
     Monitor(MonitorToSupervisor, Vec<OwnedFd>),
     /// A message of the datapath.
     Datapath(DatapathToSupervisor),
+    /// What the kernel tells others about the datapath: its `/proc/PID/status`.
+    DatapathStatusFile(OwnedFd),
     /// A helper broke the protocol; nothing more is received from it.
     Violation(Helper, String),
     /// A helper ended.
@@ -591,27 +593,33 @@ impl Children {
         }
     }
 
-    /// Reads the id of the datapath's second process, once. The sender is trusted: it is not confined yet
-    /// and has read nothing from outside.
+    /// Reads the id of the datapath's second process, and its status file, until both processes have
+    /// closed the channel. The senders are trusted: they are not confined yet and have read nothing from
+    /// outside.
     fn receive_successor(&mut self, events: &mut Vec<Event>) {
-        let Some(channel) = &self.isolation else { return };
-        let received = receive(channel, |_| Ok(()));
-        if matches!(received, Reception::WouldBlock) {
-            return;
+        while let Some(channel) = &self.isolation {
+            match receive(channel, |_| Ok(())) {
+                Reception::Message(Received { message, fds }) => match message {
+                    IsolationToSupervisor::Successor(pid) => {
+                        self.follow(Pid::from_raw(pid.into()), events);
+                    }
+                    IsolationToSupervisor::StatusFile => {
+                        events.extend(fds.into_iter().map(Event::DatapathStatusFile));
+                    }
+                },
+                Reception::WouldBlock => return,
+                // If it has ended, that is the event.
+                Reception::Closed => self.isolation = None,
+                Reception::Violation(why) => {
+                    self.isolation = None;
+                    events.push(Event::Violation(Helper::Datapath, why));
+                }
+            }
         }
-        self.isolation = None;
-        let pid = match received {
-            Reception::Message(Received { message, .. }) => {
-                let IsolationToSupervisor::Successor(pid) = message;
-                Pid::from_raw(pid.into())
-            }
-            // It has ended before: its end is the event.
-            Reception::WouldBlock | Reception::Closed => return,
-            Reception::Violation(why) => {
-                events.push(Event::Violation(Helper::Datapath, why));
-                return;
-            }
-        };
+    }
+
+    /// Goes on with the datapath's second process `pid`.
+    fn follow(&mut self, pid: Pid, events: &mut Vec<Event>) {
         // Without a PID namespace of its own the process stays the same.
         if self.datapath.child.as_ref().is_some_and(|child| child.pid == pid) {
             return;

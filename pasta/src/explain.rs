@@ -183,6 +183,7 @@ fn receive(
             | MonitorToSupervisor::TapReady(_)
             | MonitorToSupervisor::Ready(_)
             | MonitorToSupervisor::Status(_)
+            | MonitorToSupervisor::StatusFile
             | MonitorToSupervisor::TapGone => {
                 return Err(violation("a message that Explain does not lead to".into()));
             }

@@ -51,7 +51,7 @@ use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, IsolationToSupervisor, MonitorToDatapath,
     MonitorToSupervisor, SupervisorToDatapath, SupervisorToIsolation, SupervisorToMonitor,
 };
-use seccomp::{Confined, Keep, Role, UserNamespace};
+use seccomp::{Confined, Keep, Observed, Role, UserNamespace};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -472,9 +472,10 @@ impl<'a> Connected<'a> {
                 Some((monitor, datapath))
             })?;
             progress.log.debug("helpers are confined");
-            for (helper, role, keep, user, (pid, report)) in [
-                (Helper::Monitor, Role::Monitor, keep, monitor_user, &monitor),
-                (Helper::Datapath, Role::Datapath, keep, datapath_user, &datapath),
+            let files = std::mem::take(&mut progress.received.status_files);
+            for (helper, role, file, user, (pid, report)) in [
+                (Helper::Monitor, Role::Monitor, &files.monitor, monitor_user, &monitor),
+                (Helper::Datapath, Role::Datapath, &files.datapath, datapath_user, &datapath),
             ] {
                 if options.reports.sandbox == SandboxReport::Print {
                     emit(&report::table(helper.name(), *pid, report));
@@ -482,8 +483,16 @@ impl<'a> Connected<'a> {
                 for missing in report.missing.as_slice() {
                     progress.log.debug(&format!("{}: without {missing}", helper.name()));
                 }
-                seccomp::audit_from_outside(*pid, role, keep, user, report)
+                let process = Observed { pid: *pid, status: file.as_ref().map(AsFd::as_fd) };
+                let unconfirmed = seccomp::audit_from_outside(process, role, keep, user, report)
                     .map_err(|error| LaunchError::Audit(helper, error))?;
+                for fact in unconfirmed {
+                    let line = format!("{}: not confirmed from outside: {fact}", helper.name());
+                    progress.log.debug(&line);
+                    if options.reports.sandbox == SandboxReport::Print {
+                        emit(&(line + "\n"));
+                    }
+                }
             }
             if let Some(text) = report::missing(&[&monitor.1, &datapath.1]) {
                 progress.log.warn(&text);

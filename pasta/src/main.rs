@@ -93,6 +93,14 @@ fn run_with(inherited: &InheritedState) -> i32 {
             return FAILED;
         }
     };
+    // Namespaces, our own program and what the caller has left open are found there.
+    if let Err(error) = std::fs::symlink_metadata("/proc/self/ns") {
+        emit(&format!(
+            "pasta: /proc is not mounted here, or is that of another PID namespace (mount -t proc proc \
+             /proc): {error}\n"
+        ));
+        return FAILED;
+    }
     let for_command = matches!(options.target, Target::Command(_)) && options.files.tap.is_none();
     #[expect(unsafe_code, reason = "only `main` can know that nothing has been opened")]
     // SAFETY: nothing in this process has opened a descriptor above 2 yet: this is the start of `main`,

@@ -7,6 +7,7 @@
 //! | `Ready` (monitor) | once, after `TapReady`, or after `Start` that asks for none |
 //! | `Ready` (datapath) | once, after `Start` |
 //! | `Log`, `Failed` | any number, at any time after `Hello` |
+//! | `StatusFile` (monitor) | once, after `Start` |
 //! | `Status` (monitor) | once for each `StatusWanted` |
 
 use pasta_ipc::channel::expect_hello;
@@ -23,6 +24,8 @@ pub(crate) struct Handshake {
     start: Start,
     /// Status requests without an answer.
     status_requests: u32,
+    /// Whether it has handed over its status file.
+    status_file: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,8 @@ enum Step {
     Text,
     /// A status without a request.
     Status,
+    /// A second status file, or one too early.
+    StatusFile,
     /// An explanation: `Explain` is never sent beside `Start`.
     Explanation,
 }
@@ -83,6 +88,13 @@ impl Handshake {
             MonitorToSupervisor::Status(_) => Step::Status,
             MonitorToSupervisor::Explained(_) => Step::Explanation,
             MonitorToSupervisor::TapGone => Step::Text,
+            MonitorToSupervisor::StatusFile
+                if !self.status_file && self.start != Start::NotSent =>
+            {
+                self.status_file = true;
+                Step::Text
+            }
+            MonitorToSupervisor::StatusFile => Step::StatusFile,
         };
         let before_ready = match self.start {
             Start::Sent(TapUse::None | TapUse::Given) => Phase::Hello,
@@ -181,6 +193,17 @@ mod tests {
         assert!(handshake.monitor(&status).is_ok());
         assert!(handshake.monitor(&status).is_ok());
         assert!(handshake.monitor(&status).is_err());
+    }
+
+    #[test]
+    fn status_file_comes_once_and_after_start() {
+        let file = MonitorToSupervisor::StatusFile;
+        let mut handshake = Handshake::default();
+        handshake.monitor(&HELLO).unwrap();
+        assert!(handshake.monitor(&file).is_err());
+        handshake.started(TapUse::Make);
+        assert!(handshake.monitor(&file).is_ok());
+        assert!(handshake.monitor(&file).is_err());
     }
 
     #[test]

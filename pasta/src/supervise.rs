@@ -238,8 +238,8 @@ impl Supervision {
             }
             // It sends nothing else after COMMAND was started.
             Event::Init(..) => Vec::new(),
-            // It is watched during the start only.
-            Event::CallerGone => Vec::new(),
+            // Those belong to the start.
+            Event::CallerGone | Event::DatapathStatusFile(_) => Vec::new(),
             Event::InitEnded(termination) => {
                 let status = Ending::Status(termination.as_exit_status());
                 vec![Action::End(self.killed_by.map_or(status, Ending::Signal))]

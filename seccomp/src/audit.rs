@@ -17,13 +17,15 @@ use crate::namespaces::{
 };
 use crate::sys;
 use nix::sys::prctl;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, Uid, getgroups};
 use pasta_ipc::types::{AuditReport, Bounded, FdEntry, Text};
 pub use status::MalformedField;
 use status::Status;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 
 /// `Seccomp:` of a status file when a filter is on (proc_pid_status(5)).
 const SECCOMP_MODE_FILTER: u32 = 2;
@@ -33,6 +35,8 @@ const SECCOMP_MODE_FILTER: u32 = 2;
 pub enum AuditError {
     /// The process's state could not be read.
     Unreadable(io::Error),
+    /// Its status file can neither be opened by us nor has it handed it over. The cause is of the former.
+    NoStatusFile(Pid, io::Error),
     /// What was read is not in the form that the kernel documents.
     Malformed(MalformedField),
     /// It was read and is not what the table wants; a line per disagreement.
@@ -43,6 +47,9 @@ impl fmt::Display for AuditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(_) => f.write_str("cannot read the privileges of a process"),
+            Self::NoStatusFile(pid, _) => {
+                write!(f, "cannot read /proc/{pid}/status, and its process has no /proc either")
+            }
             Self::Malformed(_) => f.write_str("cannot understand the privileges of a process"),
             Self::Disagrees(lines) => f.write_str(&lines.join("; ")),
         }
@@ -52,7 +59,7 @@ impl fmt::Display for AuditError {
 impl std::error::Error for AuditError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Unreadable(error) => Some(error),
+            Self::Unreadable(error) | Self::NoStatusFile(_, error) => Some(error),
             Self::Malformed(field) => Some(field),
             Self::Disagrees(_) => None,
         }
@@ -135,8 +142,67 @@ pub enum UserNamespace {
     Same,
 }
 
-/// Reads what the kernel tells others about process `pid` and compares it with the table of `role`
-/// and with the process's own `report`. To be called by the supervisor, before it is confined.
+/// A process that is looked at from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// Which one.
+    pub pid: Pid,
+    /// Its status file, if it has handed that over ([`crate::open_status_file`]).
+    pub status: Option<BorrowedFd<'a>>,
+}
+
+impl From<Pid> for Observed<'_> {
+    fn from(pid: Pid) -> Self {
+        Self { pid, status: None }
+    }
+}
+
+impl Observed<'_> {
+    /// Reads its status file, by its path where that is visible (`hidepid`, proc(5)), and whose numbers
+    /// of users it holds.
+    fn read_status(self) -> Result<(Status, Shown), AuditError> {
+        let path = format!("/proc/{}/status", self.pid);
+        let (text, shown) = match (fs::read_to_string(path), self.status) {
+            (Ok(text), _) => (text, Shown::Ours),
+            (Err(error), None) => return Err(AuditError::NoStatusFile(self.pid, error)),
+            (Err(_), Some(file)) => {
+                (read_handed_over(file).map_err(AuditError::Unreadable)?, Shown::Openers)
+            }
+        };
+        let status = Status::parse(&text).map_err(AuditError::Malformed)?;
+        if status.pid != self.pid.as_raw() {
+            let line = format!("status file is of process {}, not {}", status.pid, self.pid);
+            return Err(AuditError::Disagrees(vec![line]));
+        }
+        Ok((status, shown))
+    }
+}
+
+/// Whose numbers of users a status file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Those of our user namespace.
+    Ours,
+    /// Those of the user namespace in which it was opened.
+    Openers,
+}
+
+/// Reads a status file that its process has opened. A file of another file system is refused.
+fn read_handed_over(file: BorrowedFd<'_>) -> io::Result<String> {
+    if fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file of /proc"));
+    }
+    let mut text = String::new();
+    File::from(file.try_clone_to_owned()?).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// What [`audit_from_outside`] says where the user ids of a process rest on its own report.
+pub const USER_IDS: &str = "user ids (/proc is mounted with hidepid; needs Linux 6.13)";
+
+/// Reads what the kernel tells others about a process and compares it with the table of `role` and with
+/// the process's own `report`. To be called by the supervisor, before it is confined. Returns what could
+/// not be confirmed.
 ///
 /// The namespaces of a non-dumpable process are readable to root alone; where they are not, the pid
 /// namespace is still known from the status file, and the others rest on the report.
@@ -144,15 +210,29 @@ pub enum UserNamespace {
 /// # Errors
 ///
 /// [`AuditError`]; the process must not be trusted then.
-pub fn audit_from_outside(
-    pid: Pid,
+pub fn audit_from_outside<'a>(
+    process: impl Into<Observed<'a>>,
     role: Role,
     keep: Keep,
     user: UserNamespace,
     report: &AuditReport,
-) -> Result<(), AuditError> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).map_err(AuditError::Unreadable)?;
-    let status = Status::parse(&text).map_err(AuditError::Malformed)?;
+) -> Result<Vec<&'static str>, AuditError> {
+    let process = process.into();
+    let pid = process.pid;
+    let (mut status, shown) = process.read_status()?;
+    let mut unconfirmed = Vec::new();
+    // The datapath opens it in its user namespace, where the kernel shows no user as what it is.
+    if (role, user, shown) == (Role::Datapath, UserNamespace::Other, Shown::Openers) {
+        status.uids = match sys::user_ids(pid) {
+            Ok(ids) => ids.to_vec(),
+            Err(_) => {
+                unconfirmed.push(USER_IDS);
+                Vec::new()
+            }
+        };
+        // Where the user is known, so is the group: a process without a map cannot change either.
+        status.gids.clear();
+    }
     let keep = keep.of(role);
     let mut lines = compare(role, keep, report);
     lines.extend(compare_status(role, Uid::effective().as_raw(), &status, report));
@@ -163,7 +243,7 @@ pub fn audit_from_outside(
             lines.extend(compare_namespace(role, (name, user), own != theirs, report));
         }
     }
-    if lines.is_empty() { Ok(()) } else { Err(AuditError::Disagrees(lines)) }
+    if lines.is_empty() { Ok(unconfirmed) } else { Err(AuditError::Disagrees(lines)) }
 }
 
 /// Compares a status file with the report and with what the report cannot say. `uid` is the user

@@ -43,10 +43,10 @@ pub mod ports;
 mod root;
 mod sys;
 
-pub use audit::{AuditError, UserNamespace, audit_from_outside};
+pub use audit::{AuditError, Observed, UserNamespace, audit_from_outside};
 pub use caps::{DropError, Keep, become_user, become_user_to_enter};
 pub use filter::allowed_calls;
-pub use namespaces::{IsolateError, isolate_datapath, isolate_monitor};
+pub use namespaces::{IsolateError, isolate_datapath, isolate_monitor, open_status_file};
 pub use root::RootError;
 
 use landlock::Allowed;

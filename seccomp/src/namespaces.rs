@@ -19,8 +19,9 @@ use pasta_ipc::message::{
 use pasta_ipc::start::{RootFallback, UserId};
 use pasta_ipc::{Channel, ReceiveError, SendError};
 use std::fmt;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 /// The datapath's end of the channel on which it reports its successor (start-up protocol).
 pub const ISOLATION_CHANNEL: RawFd = 5;
@@ -154,12 +155,14 @@ pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, 
     unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
     let mut missing = leave_small_namespaces();
     match unshare(CloneFlags::CLONE_NEWPID) {
-        Ok(()) => become_first_process(report)?,
+        Ok(()) => become_first_process(&report)?,
         Err(errno) => {
             missing.push(format!("{NO_PID_NAMESPACE}: {}", errno.desc()));
             report_successor(&report, getpid().as_raw())?;
         }
     }
+    hand_over_status_file(&report);
+    drop(report);
     empty_root(root).map_err(IsolateError::Root)?;
     if let IsolationRights::Root(UserId { uid, gid }) = rights {
         // The right to lock them goes with the user.
@@ -240,14 +243,34 @@ fn leave_small_namespaces() -> Vec<String> {
 }
 
 /// Goes on as process 1 of the pid namespace that was unshared; the caller's process ends.
-fn become_first_process(report: ReportChannel) -> Result<(), IsolateError> {
+fn become_first_process(report: &ReportChannel) -> Result<(), IsolateError> {
     match clone_sibling().map_err(IsolateError::FirstProcess)? {
         Cloned::Child => Ok(()),
         Cloned::Parent(pid) => {
-            let sent = report_successor(&report, pid);
+            let sent = report_successor(report, pid);
             exit_now(if sent.is_ok() { 0 } else { 1 })
         }
     }
+}
+
+/// Hands our status file to the supervisor, which cannot open it itself where `/proc` is mounted with
+/// `hidepid`. Without it the audit from outside decides.
+fn hand_over_status_file(report: &ReportChannel) {
+    if let Ok(file) = open_status_file() {
+        // If this fails, the supervisor lacks it as well.
+        let _ = report.send_with(&IsolationToSupervisor::StatusFile, &[file.as_fd()]);
+    }
+}
+
+/// Opens what the kernel tells others about this process. Whoever gets the descriptor can read it at any
+/// later time: `hidepid` is enforced at the lookup only (`proc_pid_permission()`, fs/proc/base.c). Users
+/// and groups are shown as those of the user namespace in which it was opened.
+///
+/// # Errors
+///
+/// Where `/proc` is not mounted.
+pub fn open_status_file() -> io::Result<OwnedFd> {
+    File::open("/proc/self/status").map(OwnedFd::from)
 }
 
 fn report_successor(report: &ReportChannel, pid: i32) -> Result<(), IsolateError> {

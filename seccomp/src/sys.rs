@@ -3,8 +3,9 @@
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
+use nix::unistd::Pid;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Highest bit that a 64-bit capability set can have; the kernel has 41 capabilities in 6.18.
 const CAP_BITS: u32 = 64;
@@ -221,6 +222,55 @@ pub(crate) fn set_securebits(bits: u32) -> io::Result<()> {
 /// `EINVAL` before Linux 6.3 and where the architecture lacks it.
 pub(crate) fn refuse_exec_gain() -> io::Result<()> {
     prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN.into()).map(drop)
+}
+
+/// The user ids of process `pid`, as our user namespace shows them: real, effective, saved and that for
+/// files (`PIDFD_GET_INFO`, Linux 6.13).
+///
+/// # Errors
+///
+/// `ENOTTY` or `EINVAL` before Linux 6.13, `ESRCH` if there is no such process.
+pub(crate) fn user_ids(pid: Pid) -> io::Result<[u32; 4]> {
+    /// `struct pidfd_info` as it was first (`PIDFD_INFO_SIZE_VER0`, `linux/pidfd.h`).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        pid: u32,
+        tgid: u32,
+        ppid: u32,
+        ruid: u32,
+        rgid: u32,
+        euid: u32,
+        egid: u32,
+        suid: u32,
+        sgid: u32,
+        fsuid: u32,
+        fsgid: u32,
+        exit_code: i32,
+    }
+    /// `PIDFD_INFO_CREDS`: the ids of users and groups are wanted, and there.
+    const CREDENTIALS: u64 = 1 << 1;
+    /// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
+    const GET_INFO: libc::Ioctl = nix::request_code_readwrite!(0xff, 11, size_of::<Info>());
+    const ZERO: libc::c_long = 0;
+    // SAFETY: the call takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid.as_raw()), ZERO) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, and it has no other owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = Info { mask: CREDENTIALS, ..Info::default() };
+    // SAFETY: the size of `info` is part of the request, and the kernel reads and writes no more than
+    // that; `info` lives until the call returns and no pointer is kept. `fd` is open.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), GET_INFO, &raw mut info) })?;
+    if info.mask & CREDENTIALS == 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok([info.ruid, info.euid, info.suid, info.fsuid])
 }
 
 /// Reads the address family of the socket `number` (`SO_DOMAIN`, socket(7)).

@@ -247,6 +247,7 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(InitToSupervisor::Killed(15));
     round_trip(SupervisorToInit::Release);
     round_trip(IsolationToSupervisor::Successor(ProcessId::try_from(i32::MAX).unwrap()));
+    round_trip(IsolationToSupervisor::StatusFile);
 }
 
 /// As large as it can be.
@@ -290,10 +291,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 11);
+    assert_eq!(PROTOCOL_VERSION, 12);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000b");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000b");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000c");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000c");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -308,6 +309,7 @@ fn encodings_are_frozen() {
         "01047461703002000000000102"
     );
     assert_eq!(hex(&octets_of(&MonitorToSupervisor::TapGone)), "07");
+    assert_eq!(hex(&octets_of(&MonitorToSupervisor::StatusFile)), "08");
     let request = RequestId(9);
     let wanted = DatapathToMonitor::ListenerWanted { request, listener: namespace_listener() };
     assert_eq!(hex(&octets_of(&wanted)), "02090002fbbb01");
@@ -369,6 +371,7 @@ fn encodings_are_frozen() {
     assert_eq!(hex(&octets_of(&SupervisorToInit::Release)), "00");
     let successor = IsolationToSupervisor::Successor(ProcessId::try_from(77).unwrap());
     assert_eq!(hex(&octets_of(&successor)), "009a");
+    assert_eq!(hex(&octets_of(&IsolationToSupervisor::StatusFile)), "01");
 }
 
 #[test]

@@ -23,6 +23,15 @@ pub(super) struct Received {
     pub(super) tap: Option<(TapInfo, OwnedFd)>,
     pub(super) monitor: Option<AuditReport>,
     pub(super) datapath: Option<AuditReport>,
+    /// The status files that the helpers have handed over.
+    pub(super) status_files: StatusFiles,
+}
+
+/// `/proc/PID/status` of the helpers, as far as they could open it.
+#[derive(Debug, Default)]
+pub(super) struct StatusFiles {
+    pub(super) monitor: Option<OwnedFd>,
+    pub(super) datapath: Option<OwnedFd>,
 }
 
 /// The children, and what was received from them.
@@ -101,6 +110,9 @@ impl Progress<'_> {
                     self.received.tap = fds.into_iter().next().map(|tap| (info, tap));
                 }
                 MonitorToSupervisor::Ready(report) => self.received.monitor = Some(*report),
+                MonitorToSupervisor::StatusFile => {
+                    self.received.status_files.monitor = fds.into_iter().next();
+                }
                 MonitorToSupervisor::Log(record) => self.log.relay(Helper::Monitor, &record),
                 MonitorToSupervisor::Status(lines) => {
                     lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
@@ -121,6 +133,7 @@ impl Progress<'_> {
                     return Err(LaunchError::Reported(why.to_string()));
                 }
             },
+            Event::DatapathStatusFile(file) => self.received.status_files.datapath = Some(file),
             Event::Violation(helper, why) => return Err(LaunchError::Violation(helper, why)),
             Event::HelperEnded(helper, termination) => {
                 return Err(LaunchError::HelperEnded(helper, termination));

@@ -5,6 +5,8 @@ use std::fmt;
 /// The fields the audit compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Status {
+    /// The pid in the pid namespace of the mounted `/proc`.
+    pub(super) pid: i32,
     pub(super) uids: Vec<u32>,
     pub(super) gids: Vec<u32>,
     pub(super) groups: Vec<u32>,
@@ -46,6 +48,7 @@ impl Status {
             u64::from_str_radix(value, 16).map_err(|_| MalformedField(name))
         };
         Ok(Self {
+            pid: number(text, "Pid")?,
             uids: numbers(text, "Uid")?,
             gids: numbers(text, "Gid")?,
             groups: numbers(text, "Groups")?,
@@ -67,7 +70,7 @@ fn field<'a>(text: &'a str, name: &'static str) -> Result<&'a str, MalformedFiel
     text.lines().find_map(values).map(str::trim).ok_or(MalformedField(name))
 }
 
-fn number(text: &str, name: &'static str) -> Result<u32, MalformedField> {
+fn number<T: std::str::FromStr>(text: &str, name: &'static str) -> Result<T, MalformedField> {
     field(text, name)?.parse().map_err(|_| MalformedField(name))
 }
 
@@ -111,7 +114,7 @@ Seccomp_filters:\t1
         let status = Status::parse(CONFINED).unwrap();
         assert_eq!(status.uids, [1000; 4]);
         assert_eq!(status.groups, [24, 27]);
-        assert_eq!(status.pids, [4242, 1]);
+        assert_eq!((status.pid, status.pids), (4242, vec![4242, 1]));
         assert_eq!((status.seccomp, status.no_new_privs, status.threads), (2, 1, 1));
     }
 

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid, pause};
 use pasta_ipc::message::IsolationToSupervisor;
-use pasta_ipc::message::{Isolation, IsolationRights, SupervisorToIsolation};
+use pasta_ipc::message::{Isolation, IsolationRights, ProcessId, SupervisorToIsolation};
 use pasta_ipc::start::RootFallback;
 use pasta_ipc::types::AuditReport;
 use pasta_ipc::{
@@ -78,14 +78,23 @@ fn start_datapath() -> (Pid, AuditReport, Channel<SupervisorToDatapath, Datapath
     drop((theirs, report));
     let how = Isolation { rights: IsolationRights::UserNamespace, root: RootFallback::None };
     pids.send(&SupervisorToIsolation::Isolate(how)).unwrap();
-    wait_for(&pids);
-    let IsolationToSupervisor::Successor(pid) = pids.receive().unwrap().message;
+    let pid = receive_successor(&pids);
     assert_eq!(waitpid(first, None), Ok(WaitStatus::Exited(first, 0)));
     wait_for(&ours);
     let DatapathToSupervisor::Ready(report) = ours.receive().unwrap().message else {
         panic!("not ready");
     };
     (Pid::from_raw(pid.into()), *report, ours)
+}
+
+/// Receives the id of the datapath's second process, before or after its status file.
+fn receive_successor(pids: &Channel<SupervisorToIsolation, IsolationToSupervisor>) -> ProcessId {
+    loop {
+        wait_for(pids);
+        if let IsolationToSupervisor::Successor(pid) = pids.receive().unwrap().message {
+            return pid;
+        }
+    }
 }
 
 /// What a datapath does, and what it must not see.
