@@ -282,6 +282,7 @@ impl World {
                         | DatapathToMonitor::ListenerWanted { request, .. } => {
                             self.requests.push(request);
                         }
+                        DatapathToMonitor::FlowsReset { .. } => {}
                         DatapathToMonitor::Hello(_) => panic!("no request"),
                     }
                 }

@@ -76,6 +76,8 @@ pub struct Counters {
     pub flows: u64,
     /// Flows that had to go for others.
     pub evicted: u64,
+    /// Flows that were reset because the namespace was about to lose their address.
+    pub left: u64,
 }
 
 impl Default for Counters {
@@ -87,6 +89,7 @@ impl Default for Counters {
             octets_to_tap: 0,
             flows: 0,
             evicted: 0,
+            left: 0,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod accept;
 mod batch;
+mod leaving;
 mod open;
 mod parts;
 
@@ -35,6 +36,7 @@ use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header};
 use accept::Acceptor;
 use batch::{Batch, Datagrams, place_of};
+use leaving::Leaving;
 use nix::errno::Errno;
 use open::Opener;
 pub use parts::Limits;
@@ -80,7 +82,9 @@ impl<S: Sockets> Stack<S> {
     ) -> Self {
         let (flows, counters) = (Flows::new(limits.flows), Counters::default());
         let scratch = vec![0; SCRATCH_OCTETS];
-        let parts = Parts { link, flows, nat, ports, counters, log, sockets, limits, scratch };
+        let leaving = Leaving::default();
+        let parts =
+            Parts { link, flows, nat, ports, counters, log, sockets, limits, scratch, leaving };
         Self { parts, batch: Batch::default() }
     }
 
@@ -400,7 +404,7 @@ impl<S: Sockets> Stack<S> {
         message: PeerMessage<S::Socket>,
     ) -> Result<(), ReceiveError> {
         match message {
-            PeerMessage::Network(snapshot) => self.network_changed(&snapshot),
+            PeerMessage::Network(snapshot) => self.network_changed(now, &snapshot),
             PeerMessage::Resolvers(snapshot) => self.parts.nat.update_resolvers(&snapshot),
             PeerMessage::MonitorGone => {
                 let line = || "monitor has gone; its last snapshot stays in force".to_owned();
@@ -425,7 +429,7 @@ impl<S: Sockets> Stack<S> {
         Ok(())
     }
 
-    fn network_changed(&mut self, snapshot: &NetworkSnapshot) {
+    fn network_changed(&mut self, now: Instant, snapshot: &NetworkSnapshot) {
         let Parts { link, nat, counters, flows, .. } = &mut self.parts;
         let before = link.mtu;
         nat.update_network(snapshot);
@@ -437,6 +441,8 @@ impl<S: Sockets> Stack<S> {
                 }
             }
         }
+        self.parts.leaving.update(snapshot);
+        self.parts.reset_leaving(now, snapshot.generation);
     }
 
     /// Takes in what the monitor has answered to `request`.
@@ -491,9 +497,12 @@ impl<S: Sockets> Stack<S> {
         Ok(())
     }
 
-    /// What the monitor is to be asked for next, if anything is and may be; it counts as asked.
+    /// What the monitor is to be sent next, if anything is and may be; it counts as sent.
     #[inline]
     pub fn next_request(&mut self) -> Option<DatapathToMonitor> {
+        if let Some(message) = self.parts.leaving.message() {
+            return Some(message);
+        }
         if !self.parts.ports.requests.is_pending() {
             return None;
         }
@@ -503,7 +512,12 @@ impl<S: Sockets> Stack<S> {
 
     /// Takes back a request that could not be sent.
     pub fn not_sent(&mut self, message: &DatapathToMonitor) {
-        self.parts.ports.requests.not_sent(message);
+        match message {
+            DatapathToMonitor::FlowsReset { generation } => {
+                self.parts.leaving.not_sent(*generation);
+            }
+            request => self.parts.ports.requests.not_sent(request),
+        }
     }
 
     /// The monitor has gone: nobody gets a socket of the namespace any more.

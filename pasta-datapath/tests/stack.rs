@@ -544,3 +544,44 @@ fn router_that_is_not_mapped_is_never_said_to_be_at_our_address() {
     assert_eq!(asked(&rig), Some((mac(9), at(ROUTER), at("192.0.2.60"))));
     assert_eq!(asked(&rig), Some((mac(9), at("fe80::1"), at("2001:db8::60"))));
 }
+
+#[test]
+fn flows_of_an_address_that_leaves_are_reset_on_both_sides_and_the_others_live() {
+    let mut rig = Rig::<Socket>::new();
+    let stays = key(Protocol::Tcp, "192.0.2.8:1024", REMOTE);
+    let syn_of = |key| segment(key, &header(ISS, Seq::default(), Flags::SYN), &[]);
+    let (leaves, _) = established(&mut rig);
+    rig.frames(&[syn_of(&stays), datagram(&udp_key(), b"one")]);
+    let (other, datagrams) = (opened(&mut rig, 1), opened(&mut rig, 2));
+    rig.received();
+
+    rig.loses(&[HERE, "192.0.2.8"], &[HERE6], &[HERE]);
+    assert!(only(&rig).0.flags.contains(Flags::RST));
+    assert!(leaves.borrow().closed && leaves.borrow().resets && datagrams.borrow().closed);
+    assert!(!other.borrow().closed);
+    assert_eq!(rig.stack.counters().left, 2);
+    let generation = Generation(2);
+    assert_eq!(rig.stack.next_request(), Some(DatapathToMonitor::FlowsReset { generation }));
+    assert_eq!(rig.stack.next_request(), None, "said once");
+
+    rig.received();
+    rig.frames(&[syn()]);
+    assert!(only(&rig).0.flags.contains(Flags::RST), "nothing is opened from it meanwhile");
+    rig.has(&["192.0.2.8"], &[HERE6]);
+    assert_eq!(rig.stack.next_request(), None);
+    rig.frames(&[syn()]);
+    assert_eq!(rig.stack.sockets().opened.len(), 4, "its users may have it again");
+}
+
+#[test]
+fn flows_of_an_ipv6_address_that_leaves_are_reset_too() {
+    let mut rig = Rig::<Socket>::new();
+    let ours = key(Protocol::Tcp, "[2001:db8::7]:1024", "[2001:db8:1::1]:80");
+    rig.frames(&[segment(&ours, &header(ISS, Seq::default(), Flags::SYN), &[])]);
+    rig.received();
+    rig.loses(&[HERE], &[HERE6], &[HERE6]);
+    let segments = rig.segments();
+    let [(_, to, reset, _)] = &segments[..] else { panic!("{segments:?}") };
+    assert!(*to == ours.namespace && reset.flags.contains(Flags::RST));
+    assert!(opened(&mut rig, 0).borrow().closed);
+}

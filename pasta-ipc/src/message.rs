@@ -10,7 +10,7 @@ use crate::socket::{
 };
 use crate::start::{Captured, DatapathStart, MonitorStart, RootFallback, UserId};
 use crate::types::{
-    AuditReport, Bounded, Explanation, LogRecord, NeighbourSnapshot, NetworkSnapshot,
+    AuditReport, Bounded, Explanation, Generation, LogRecord, NeighbourSnapshot, NetworkSnapshot,
     ResolverSnapshot, TapInfo, Text,
 };
 use serde::de::DeserializeOwned;
@@ -181,6 +181,12 @@ pub enum DatapathToMonitor {
         request: RequestId,
         /// Where.
         listener: NamespaceListener,
+    },
+    /// Flows of the addresses that a snapshot says are leaving were reset. Once for each such snapshot at
+    /// most; it may be left out, which costs the removal of these addresses a moment.
+    FlowsReset {
+        /// Which snapshot.
+        generation: Generation,
     },
 }
 

@@ -135,6 +135,8 @@ pub struct FamilySnapshot<A> {
     pub our_address: Option<A>,
     /// The template's primary address on the host: what `--map-guest-addr` leads to.
     pub host_primary: Option<A>,
+    /// Addresses that are about to be removed from the namespace: flows of theirs are to be reset.
+    pub leaving: Bounded<A, 256>,
 }
 
 impl<A> FamilySnapshot<A> {
@@ -147,6 +149,7 @@ impl<A> FamilySnapshot<A> {
             gateway: None,
             our_address: None,
             host_primary: None,
+            leaving: Bounded::default(),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) const LOCAL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
 /// Length of its prefix: the whole link-local network (RFC 3927).
 const LOCAL_PREFIX: u8 = 16;
 /// The IPv4 gateway in local mode.
-const LOCAL_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
+pub(crate) const LOCAL_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 /// The IPv6 router in local mode, and our address where the template offers none.
 const LOCAL_ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
@@ -62,6 +62,13 @@ pub struct Desired {
     pub assigned: PerFamily<Option<Assigned>>,
     /// How many addresses and routes were left out for want of room.
     pub left_out: usize,
+}
+
+impl Desired {
+    /// Whether the tap is to have this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|it| it.prefix.address() == address)
+    }
 }
 
 /// An address that the tap should have.

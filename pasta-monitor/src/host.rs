@@ -166,6 +166,11 @@ impl HostView {
         self.addresses.iter().filter(move |it| it.link == link && it.prefix.family() == family)
     }
 
+    /// Whether any link has this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|it| it.prefix.address() == address)
+    }
+
     /// A link-local IPv6 address of `link` that is fit for use.
     pub fn link_local_of(&self, link: u32) -> Option<IpAddr> {
         self.addresses_of(link, Family::V6)

@@ -47,8 +47,14 @@ pub enum Wanted {
 }
 
 impl Interest {
-    /// What matters, by the present state of the host and the bindings to it.
-    pub fn of(host: &HostView, policy: &Policy, bindings: &PerFamily<Binding>) -> Self {
+    /// What matters, by the present state of the host and the bindings to it; links whose addresses stay in
+    /// the namespace are `left`.
+    pub fn of(
+        host: &HostView,
+        policy: &Policy,
+        bindings: &PerFamily<Binding>,
+        left: &BTreeSet<u32>,
+    ) -> Self {
         let families = PerFamily::each(|family| match bindings.get(family) {
             Binding::Off => Wanted::Nothing,
             Binding::Local | Binding::Held(..) => Wanted::All,
@@ -66,6 +72,7 @@ impl Interest {
                 LinkKind::Tunnel | LinkKind::Ordinary => true,
             };
             templates.contains(&link.index)
+                || left.contains(&link.index)
                 || named(link)
                 || (!sticks && plausible(link) && counts())
         };
@@ -136,7 +143,7 @@ mod tests {
     }
 
     fn of(host: &Host, policy: &Policy) -> Interest {
-        Interest::of(&host.0, policy, &bind(&host.0, policy))
+        Interest::of(&host.0, policy, &bind(&host.0, policy), &BTreeSet::new())
     }
 
     #[test]
@@ -147,6 +154,14 @@ mod tests {
         assert_eq!(interest.ignored, [1, 4, 6].into());
         assert_eq!(interest.templates, [2].into());
         assert!(!interest.nexthops && !interest.every_table);
+    }
+
+    #[test]
+    fn a_link_whose_addresses_stay_matters_whatever_its_state() {
+        let (host, policy) = (host(), plain());
+        let of = |left| Interest::of(&host.0, &policy, &bind(&host.0, &policy), &left);
+        assert_eq!(of([7].into()).links, Some([2, 3, 7].into()));
+        assert_eq!(of([4].into()).ignored, [1, 6].into());
     }
 
     #[test]

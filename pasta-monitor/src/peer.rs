@@ -124,11 +124,13 @@ impl DatapathPhase {
                 }
                 _ => Ok(Self::Serving(Some(*request))),
             },
+            (Self::Serving(last), M::FlowsReset { .. }) => Ok(Self::Serving(last)),
             (phase, message) => Err(Unexpected::Untimely {
                 message: match message {
                     M::Hello(_) => "Hello",
                     M::SocketsWanted { .. } => "SocketsWanted",
                     M::ListenerWanted { .. } => "ListenerWanted",
+                    M::FlowsReset { .. } => "FlowsReset",
                 },
                 phase: match phase {
                     Self::Handshake => "waiting for Hello",

@@ -11,11 +11,22 @@ use pasta_ipc::types::{
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// What is published beside bindings and what was read.
+#[derive(Clone, Debug)]
+pub struct Wishes<'a> {
+    /// What the namespace should look like.
+    pub desired: &'a Desired,
+    /// How many times the host has lost addresses.
+    pub losses: AddressLosses,
+    /// Addresses that the namespace is about to lose.
+    pub leaving: PerFamily<Vec<IpAddr>>,
+}
+
 /// The snapshot of `generation`.
 pub fn snapshot(
     generation: Generation,
     bindings: &PerFamily<Binding>,
-    (desired, losses): (&Desired, AddressLosses),
+    wishes: &Wishes<'_>,
     namespace: &NamespaceView,
 ) -> NetworkSnapshot {
     let v4 = |it: IpAddr| match it {
@@ -26,15 +37,15 @@ pub fn snapshot(
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) => Some(v6),
     };
-    let (ipv4, complete4) = family::<Ipv4Addr>(Family::V4, v4, bindings, desired, namespace);
-    let (ipv6, complete6) = family::<Ipv6Addr>(Family::V6, v6, bindings, desired, namespace);
-    let complete = complete4 && complete6 && desired.left_out == 0;
+    let (ipv4, complete4) = family::<Ipv4Addr>(Family::V4, v4, bindings, wishes, namespace);
+    let (ipv6, complete6) = family::<Ipv6Addr>(Family::V6, v6, bindings, wishes, namespace);
+    let complete = complete4 && complete6 && wishes.desired.left_out == 0;
     NetworkSnapshot {
         generation,
         ipv4,
         ipv6,
         mtu: u16::try_from(namespace.tap.mtu).ok().and_then(|mtu| Mtu::try_from(mtu).ok()),
-        losses,
+        losses: wishes.losses,
         completeness: if complete { Completeness::Complete } else { Completeness::Truncated },
     }
 }
@@ -43,7 +54,7 @@ fn family<A>(
     family: Family,
     typed: impl Fn(IpAddr) -> Option<A>,
     bindings: &PerFamily<Binding>,
-    desired: &Desired,
+    wishes: &Wishes<'_>,
     namespace: &NamespaceView,
 ) -> (FamilySnapshot<A>, bool) {
     let state = match bindings.get(family) {
@@ -52,13 +63,15 @@ fn family<A>(
         Binding::Bound(_) => FamilyState::Bound,
         Binding::Held(..) => FamilyState::Held,
     };
-    let Some(assigned) = desired.assigned.get(family) else {
+    let Some(assigned) = wishes.desired.assigned.get(family) else {
         return (FamilySnapshot { state, ..FamilySnapshot::off() }, true);
     };
     let Assigned { addresses, gateway, our_address, host_primary } = assigned;
     let one = |it: &Option<IpAddr>| it.and_then(&typed);
     let addresses = addresses.iter().filter_map(|it| typed(it.address()));
     let (addresses, whole) = Bounded::truncated(addresses);
+    let leaving = wishes.leaving.get(family).iter().copied().filter_map(&typed);
+    let (leaving, _) = Bounded::truncated(leaving);
     let (present, seen) = Bounded::truncated(namespace.reachable_at(family).filter_map(&typed));
     let snapshot = FamilySnapshot {
         state,
@@ -67,6 +80,7 @@ fn family<A>(
         gateway: one(gateway),
         our_address: one(our_address),
         host_primary: one(host_primary),
+        leaving,
     };
     (snapshot, whole == Completeness::Complete && seen == Completeness::Complete)
 }

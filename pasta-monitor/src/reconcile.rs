@@ -16,13 +16,16 @@
 //!   if users had removed a part of it. A reading that was interrupted, or during which something on the
 //!   tap changed, is made again. Before the first configuration nobody has had the time to change anything,
 //!   and any reading will do.
+//! - An address that goes for good goes by a pass of its own, after the datapath has reset its flows ([`Parting`]).
 //! - What the kernel refuses is left out of the plans of the same pass, and tried again by the next.
 //! - A pass ends when the plan is empty, after three rounds at the latest: then users of the namespace
 //!   change it at the same time, and their next change leads to another pass.
 //! - A pass that cannot read the namespace fails. [`Refresh`](crate::refresh::Refresh) has it made again.
 
+mod parting;
 mod queue;
 
+pub use parting::Parting;
 pub use queue::{Attempt, Queue};
 
 use crate::change::Change;
@@ -30,7 +33,7 @@ use crate::desired::Desired;
 use crate::namespace::{NamespaceReading, NamespaceView};
 use crate::op::NamespaceOp;
 use crate::plan::plan;
-use crate::publish::snapshot;
+use crate::publish::{Wishes, snapshot};
 use crate::reduce::{Event, Flushed, State};
 use crate::time::Instant;
 use pasta_ipc::start::Configure;
@@ -152,13 +155,15 @@ impl Reconciler {
     }
 
     /// Whether a pass is to be made for something else than the last one was, whatever came of that.
-    pub fn is_behind(&self, state: &State) -> bool {
-        self.changed || self.goal.as_ref() != Some(&self.goal_of(state))
+    pub fn is_behind(&self, now: Instant, state: &State) -> bool {
+        let parting = state.parting().due().is_some_and(|due| due <= now);
+        parting || self.changed || self.goal.as_ref() != Some(&self.goal_of(state))
     }
 
     /// Begins a pass.
-    pub fn begin(&mut self, state: &State) -> Pass {
+    pub fn begin(&mut self, now: Instant, state: &mut State) -> Pass {
         self.changed = false;
+        state.parting_mut().begin(now);
         self.goal = Some(self.goal_of(state));
         Pass::new(self.tap_mac)
     }
@@ -284,7 +289,7 @@ impl Pass {
             }
             (Stage::PublishingAdded { seen, removals }, Input::Done) => {
                 if removals.is_empty() {
-                    return self.round(state, seen, lines);
+                    return self.round(now, state, seen, lines);
                 }
                 self.go(Stage::Removing, Step::Apply(removals))
             }
@@ -295,7 +300,7 @@ impl Pass {
             }
             (Stage::ReadingRemoved, Input::ReadBack(reading)) => {
                 match self.believed(state, reading) {
-                    Believed::Yes(seen) => self.round(state, seen, lines),
+                    Believed::Yes(seen) => self.round(now, state, seen, lines),
                     Believed::Interrupted => self.again(Stage::ReadingRemoved, Step::ReadBack),
                     Believed::Unreadable => Step::Fail,
                 }
@@ -336,15 +341,23 @@ impl Pass {
         let policy = state.policy();
         self.configures = policy.configure == Configure::Namespace
             && (self.desired.up || policy.changes_namespace());
-        self.round(state, seen, lines)
+        self.round(now, state, seen, lines)
     }
 
     /// Begins a round, if there is anything to do.
-    fn round(&mut self, state: &mut State, seen: Box<NamespaceView>, lines: &mut Lines) -> Step {
+    fn round(
+        &mut self,
+        now: Instant,
+        state: &mut State,
+        seen: Box<NamespaceView>,
+        lines: &mut Lines,
+    ) -> Step {
         if !self.configures {
             return self.publish(state, seen);
         }
         let mut plan = plan(&self.desired, &seen);
+        let stays = |address| self.desired.has_address(address);
+        state.parting_mut().put_off(now, &mut plan, stays);
         plan.without(|op| self.refused.contains(op));
         if plan.is_empty() {
             return self.name(state, seen);
@@ -392,8 +405,12 @@ impl Pass {
     }
 
     fn snapshot(&self, state: &State, seen: &NamespaceView) -> Box<NetworkSnapshot> {
-        let wishes = (&self.desired, state.losses());
-        Box::new(snapshot(Generation::default(), &state.bindings(), wishes, seen))
+        let wishes = Wishes {
+            desired: &self.desired,
+            losses: state.losses(),
+            leaving: state.parting().addresses(),
+        };
+        Box::new(snapshot(Generation::default(), &state.bindings(), &wishes, seen))
     }
 
     fn believed(&self, state: &State, reading: Option<NamespaceReading>) -> Believed {

@@ -12,10 +12,11 @@ use crate::desired::{
     Assigned, Desired, Wanted, WantedAddress, WantedRoute, is_neighbour, joined, mtu_like,
     neighbourhood, uses_ipv6, wanted,
 };
-use crate::host::HostView;
+use crate::host::{HostView, MAX_ADDRESSES};
 use crate::namespace::{FoundAddress, NamespaceView, Owner};
 use crate::net::{PerFamily, is_link_local};
 use crate::policy::Policy;
+use crate::reconcile::Parting;
 use crate::record::Address;
 use crate::time::{Instant, earliest};
 use pasta_ipc::start::{Follow, Rename};
@@ -83,6 +84,8 @@ pub struct State {
     losses: AddressLosses,
     /// Whether the tap's MTU is that of a template.
     mtu_is_of_template: bool,
+    /// Addresses that the namespace is about to lose.
+    parting: Parting,
 }
 
 /// What is to be remembered of one family.
@@ -94,8 +97,9 @@ struct FamilyState {
     wanted: Option<Wanted>,
     /// Since when the template has no default route though it had one.
     default_lost: Option<Instant>,
-    /// Addresses of templates that were left, and until when they stay.
-    lingering: Vec<(WantedAddress, Instant)>,
+    /// Addresses of templates that were left, the first ones first, and until when they stay whatever the
+    /// host has; after that as long as the host has them.
+    lingering: Vec<(WantedAddress, Option<Instant>)>,
     declined_addresses: Vec<WantedAddress>,
     declined_routes: Vec<WantedRoute>,
     users_default: UsersDefault,
@@ -130,6 +134,7 @@ impl State {
             began_local: false,
             losses: AddressLosses::default(),
             mtu_is_of_template: false,
+            parting: Parting::default(),
         };
         let bound = |it| matches!(state.families.get(it).tracker.binding(), Binding::Bound(_));
         state.began_local = !Family::BOTH.into_iter().any(bound);
@@ -262,6 +267,24 @@ impl State {
         changes
     }
 
+    /// The addresses that the namespace is about to lose.
+    pub fn parting(&self) -> &Parting {
+        &self.parting
+    }
+
+    /// As [`State::parting`], to be changed.
+    pub fn parting_mut(&mut self) -> &mut Parting {
+        &mut self.parting
+    }
+
+    /// The host's links whose addresses stay in the namespace although another one is the template.
+    pub fn left_links(&self) -> BTreeSet<u32> {
+        let all = Family::BOTH.into_iter().flat_map(|family| &self.families.get(family).lingering);
+        let stays: BTreeSet<_> = all.map(|(it, _)| it.prefix.address()).collect();
+        let of_host = self.host.addresses.iter();
+        of_host.filter(|it| stays.contains(&it.prefix.address())).map(|it| it.link).collect()
+    }
+
     /// Whether the namespace was configured before.
     pub fn is_configured(&self) -> bool {
         self.left.is_some()
@@ -275,7 +298,7 @@ impl State {
         let hold = self.policy.hold();
         let settle = self.policy.settle();
         let of_family = |it: &FamilyState| {
-            let lingering = it.lingering.iter().map(|(_, until)| *until).min();
+            let lingering = it.lingering.iter().filter_map(|(_, until)| *until).min();
             let default = it.default_lost.and_then(|since| Some(since + hold?));
             let users = match it.users_default {
                 UsersDefault::GoneSince(since) => Some(since + settle),
@@ -369,7 +392,6 @@ impl State {
     fn want(&mut self, now: Instant, family: Family, moved: Option<(Reason, Move)>) {
         let policy = &self.policy;
         let state = self.families.get_mut(family);
-        state.lingering.retain(|(_, until)| now < *until);
         if let UsersDefault::GoneSince(since) = state.users_default
             && now >= since + policy.settle()
         {
@@ -405,10 +427,24 @@ impl State {
             }
         };
         if let Some((_, Move::Voluntary)) = moved {
-            let until = now + policy.linger();
+            let until = Some(now + policy.linger());
             let left = before.iter().flat_map(|it| &it.addresses);
             state.lingering.extend(left.map(|it| (it.with_deprecated(true), until)));
         }
+        // The host's own connections live as long as their address does, and so are the namespace's to.
+        let host = &self.host;
+        state.lingering.retain_mut(|(it, until)| {
+            *until = until.filter(|until| now < *until);
+            until.is_some() || host.has_address(it.prefix.address())
+        });
+        // One that is the template's again does not stay for having been left.
+        let wants = |it: &WantedAddress| {
+            let mut all = next.iter().flat_map(|it| &it.addresses);
+            all.any(|wanted| wanted.prefix.address() == it.prefix.address())
+        };
+        state.lingering.retain(|(it, _)| !wants(it));
+        let surplus = state.lingering.len().saturating_sub(MAX_ADDRESSES);
+        state.lingering.drain(..surplus);
         if !matches!(state.tracker.binding(), Binding::Bound(_)) {
             state.default_lost = None;
         }

@@ -422,6 +422,11 @@ async fn serve(
             received = datapath.next(), if datapath_lives && !work.socket_server.is_behind() => match received {
                 Ok(message) => {
                     datapath_phase = datapath_phase.after(&message)?;
+                    if let (DatapathToMonitor::FlowsReset { generation }, Some(follower)) =
+                        (&message, &mut work.follower)
+                    {
+                        follower.flows_were_reset(*generation);
+                    }
                     work.socket_server.serve(&message, datapath.channel)?;
                 }
                 Err(ReceiveError::Closed) => {

@@ -69,7 +69,7 @@ impl Gate {
     /// Decides about `message`; none if it asks for nothing.
     pub fn decide(&mut self, now: Instant, message: &DatapathToMonitor) -> Option<Verdict> {
         let (request, outcome) = match *message {
-            DatapathToMonitor::Hello(_) => return None,
+            DatapathToMonitor::Hello(_) | DatapathToMonitor::FlowsReset { .. } => return None,
             DatapathToMonitor::SocketsWanted { request, kind, count } => {
                 (request, self.sockets(now, kind, count))
             }

@@ -185,6 +185,15 @@ impl<F> FlowTable<F> {
         })
     }
 
+    /// The flows that have a key for which `is_wanted`.
+    pub fn of_keys(&self, is_wanted: impl Fn(&FlowKey) -> bool) -> Vec<FlowId> {
+        let ids = (0..).zip(&self.slots).filter_map(|(index, slot)| {
+            let key = slot.flow.as_ref()?.0.as_ref()?;
+            is_wanted(key).then_some(FlowId { index, life: slot.life })
+        });
+        ids.collect()
+    }
+
     /// All flows, in no order of interest.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut F> {
         self.slots.iter_mut().filter_map(|slot| slot.flow.as_mut().map(|(_, flow)| flow))

@@ -221,6 +221,7 @@ mod tests {
             gateway: Some(gateway.parse().unwrap()),
             our_address: Some(ours.parse().unwrap()),
             host_primary,
+            leaving: Bounded::default(),
         }
     }
 

@@ -26,6 +26,7 @@ fn snapshot() -> NetworkSnapshot {
         gateway: Some(GATEWAY),
         our_address: Some(GATEWAY),
         host_primary: Some(PRIMARY),
+        leaving: Bounded::default(),
     };
     NetworkSnapshot {
         generation: Generation(1),

@@ -190,7 +190,7 @@ mod tests {
         match message {
             DatapathToMonitor::SocketsWanted { request, .. }
             | DatapathToMonitor::ListenerWanted { request, .. } => *request,
-            DatapathToMonitor::Hello(_) => panic!("no request"),
+            other => panic!("no request: {other:?}"),
         }
     }
 

@@ -136,7 +136,7 @@ impl<W, K> Pool<W, K> {
                 self.answered(*request);
                 self.last = RequestId(self.last.0.wrapping_sub(1));
             }
-            DatapathToMonitor::Hello(_) => {}
+            DatapathToMonitor::Hello(_) | DatapathToMonitor::FlowsReset { .. } => {}
         }
     }
 

@@ -32,6 +32,9 @@ impl<'a, S: Sockets> Opener<'a, S> {
     pub(super) fn tcp(&mut self, key: FlowKey, header: &Header) -> Result<(), DropReason> {
         let Self { parts, now, mac } = self;
         let (now, mac) = (*now, *mac);
+        if parts.leaving.has(key.namespace.ip()) {
+            return Err(self.refuse_syn(&key, header, NoSocket::Refused));
+        }
         parts.observe(key.namespace.ip(), mac);
         let opened =
             parts.target(now, &key).and_then(|target| parts.connect(now, &key, &target, None));

@@ -1,6 +1,7 @@
 //! The parts of the stack, and how a flow runs with them: [`Parts::drive`] hands it an event, [`Parts::settle`] does
 //! what follows from its outcome.
 
+use super::leaving::Leaving;
 use crate::counters::{Counters, DropReason};
 use crate::flow::flows::{Entry, Flows};
 use crate::flow::refuse::NoSocket;
@@ -52,6 +53,7 @@ pub(super) struct Parts<S: Sockets> {
     pub(super) sockets: S,
     pub(super) limits: Limits,
     pub(super) scratch: Vec<u8>,
+    pub(super) leaving: Leaving,
 }
 
 impl<S: Sockets> Parts<S> {

@@ -71,6 +71,7 @@ pub fn family<A: std::str::FromStr + Clone>(addresses: &[&str], router: &str) ->
         gateway: Some(address(router)),
         our_address: Some(address(router)),
         host_primary: None,
+        leaving: Bounded::default(),
     }
 }
 
@@ -108,8 +109,13 @@ impl<T: TcpModel> Rig<T> {
 
     /// The monitor says that the namespace has these addresses.
     pub fn has(&mut self, ipv4: &[&str], ipv6: &[&str]) {
+        self.loses(ipv4, ipv6, &[]);
+    }
+
+    /// The monitor says that the namespace has these addresses, and is about to lose `leaving`.
+    pub fn loses(&mut self, ipv4: &[&str], ipv6: &[&str], leaving: &[&str]) {
         self.generation += 1;
-        let snapshot = NetworkSnapshot {
+        let mut snapshot = NetworkSnapshot {
             generation: Generation(self.generation),
             ipv4: family(ipv4, ROUTER),
             ipv6: family(ipv6, "fe80::1"),
@@ -117,6 +123,9 @@ impl<T: TcpModel> Rig<T> {
             losses: pasta_ipc::types::AddressLosses(0),
             completeness: Completeness::Complete,
         };
+        let (ipv4, ipv6) = (&mut snapshot.ipv4.leaving, &mut snapshot.ipv6.leaving);
+        *ipv4 = Bounded::truncated(leaving.iter().filter_map(|it| it.parse().ok())).0;
+        *ipv6 = Bounded::truncated(leaving.iter().filter_map(|it| it.parse().ok())).0;
         self.message(PeerMessage::Network(Box::new(snapshot)));
     }
 

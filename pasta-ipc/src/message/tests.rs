@@ -162,6 +162,7 @@ fn full_snapshot() -> NetworkSnapshot {
             gateway: Some(v4(1)),
             our_address: Some(v4(1)),
             host_primary: Some(v4(2)),
+            leaving: Bounded::truncated((0..256).map(v4)).0,
         },
         ipv6: FamilySnapshot {
             state: FamilyState::Held,
@@ -170,6 +171,7 @@ fn full_snapshot() -> NetworkSnapshot {
             gateway: None,
             our_address: None,
             host_primary: None,
+            leaving: Bounded::truncated((0..256).map(v6)).0,
         },
         mtu: Some(Mtu::DEFAULT),
         losses: AddressLosses(u64::MAX),
@@ -241,6 +243,7 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     let (kind, listener) = (socket_kind(), namespace_listener());
     round_trip(DatapathToMonitor::SocketsWanted { request, kind, count: 1.try_into().unwrap() });
     round_trip(DatapathToMonitor::ListenerWanted { request, listener });
+    round_trip(DatapathToMonitor::FlowsReset { generation: Generation(u64::MAX) });
     round_trip(InitToSupervisor::Warning(line()));
     round_trip(InitToSupervisor::Failed(line()));
     round_trip(InitToSupervisor::Ready);
@@ -313,6 +316,8 @@ fn encodings_are_frozen() {
     let request = RequestId(9);
     let wanted = DatapathToMonitor::ListenerWanted { request, listener: namespace_listener() };
     assert_eq!(hex(&octets_of(&wanted)), "02090002fbbb01");
+    let reset = DatapathToMonitor::FlowsReset { generation: Generation(9) };
+    assert_eq!(hex(&octets_of(&reset)), "0309");
     let count = 32.try_into().unwrap();
     let wanted = DatapathToMonitor::SocketsWanted { request, kind: socket_kind(), count };
     assert_eq!(hex(&octets_of(&wanted)), "0109010120");
@@ -360,7 +365,7 @@ fn encodings_are_frozen() {
         completeness: Completeness::Complete,
     };
     let network = MonitorToDatapath::Network(Box::new(network));
-    assert_eq!(hex(&octets_of(&network)), "010300000000000000000000000001fbf0fffb2c0100");
+    assert_eq!(hex(&octets_of(&network)), "0103000000000000000000000000000001fbf0fffb2c0100");
     let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0403776879");
     let warning = InitToSupervisor::Warning(Text::truncated("why"));

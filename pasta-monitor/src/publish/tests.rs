@@ -26,7 +26,9 @@ fn namespace(addresses: &[&str]) -> NamespaceView {
 fn published(host: &Host, policy: &Policy, namespace: &NamespaceView) -> NetworkSnapshot {
     let bindings = bind(&host.0, policy);
     let desired = desired(&host.0, policy, &bindings, MAC);
-    snapshot(Generation(5), &bindings, (&desired, AddressLosses(2)), namespace)
+    let leaving = PerFamily { v4: vec!["192.0.2.9".parse().unwrap()], v6: Vec::new() };
+    let wishes = Wishes { desired: &desired, losses: AddressLosses(2), leaving };
+    snapshot(Generation(5), &bindings, &wishes, namespace)
 }
 
 fn v4(text: &str) -> Ipv4Addr {
@@ -45,6 +47,7 @@ fn a_bound_family_is_told_whole() {
     assert_eq!(snapshot.ipv4.state, FamilyState::Bound);
     assert_eq!(snapshot.ipv4.assigned.as_slice(), [v4("192.0.2.7"), v4("192.0.2.8")]);
     assert_eq!(snapshot.ipv4.present.as_slice(), [v4("192.0.2.7"), v4("203.0.113.5")]);
+    assert_eq!(snapshot.ipv4.leaving.as_slice(), [v4("192.0.2.9")]);
     assert_eq!(snapshot.ipv4.gateway, Some(v4("192.0.2.1")));
     assert_eq!(snapshot.ipv4.our_address, Some(v4("192.0.2.1")));
     assert_eq!(snapshot.ipv4.host_primary, Some(v4("192.0.2.7")));

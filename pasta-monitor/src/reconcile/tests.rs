@@ -8,6 +8,7 @@ use crate::policy::Policy;
 use crate::policy::testing::plain;
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 
 const MAC: MacAddr = MacAddr::OURS_BY_DEFAULT;
 
@@ -49,6 +50,8 @@ struct World {
     users: fn(&mut NamespaceView),
     lines: Lines,
     made: Made,
+    /// Whether the datapath resets flows at once.
+    datapath_answers: bool,
 }
 
 impl World {
@@ -63,6 +66,7 @@ impl World {
             users: |_| {},
             lines: Lines::new(),
             made: Made::default(),
+            datapath_answers: true,
         }
     }
 
@@ -98,9 +102,25 @@ impl World {
         refused
     }
 
-    /// Makes a pass.
+    /// Whether another pass is to be made, but for what the datapath has said during the last one.
+    fn is_behind(&self) -> bool {
+        let answered = self.state.parting().due() == Some(Instant::START);
+        self.reconciler.is_behind(self.now, &self.state) && !answered
+    }
+
+    /// Makes a pass, and where the datapath has answered another one.
     fn pass(&mut self) -> (Vec<Seen>, End) {
-        let mut pass = self.reconciler.begin(&self.state);
+        let (mut seen, mut end) = self.one_pass();
+        if end == End::Reached && self.state.parting().due() == Some(Instant::START) {
+            let (more, last) = self.one_pass();
+            seen.extend(more);
+            end = last;
+        }
+        (seen, end)
+    }
+
+    fn one_pass(&mut self) -> (Vec<Seen>, End) {
+        let mut pass = self.reconciler.begin(self.now, &mut self.state);
         let (mut seen, mut input) = (Vec::new(), Input::Begin);
         let end = loop {
             assert!(seen.len() < 60, "it has no end: {seen:?}");
@@ -128,6 +148,9 @@ impl World {
                     Input::Applied(refused)
                 }
                 Step::Publish(snapshot) => {
+                    if self.datapath_answers {
+                        self.state.parting_mut().flows_were_reset();
+                    }
                     seen.push(Seen::Published(snapshot));
                     Input::Done
                 }
@@ -176,19 +199,20 @@ fn a_pass_with_nothing_to_do_reads_and_publishes() {
     let (seen, end) = world.pass();
     assert!(matches!(&seen[..], [Seen::Read, Seen::Published(_)]), "{seen:?}");
     assert_eq!(end, End::Reached);
-    assert!(!world.reconciler.is_behind(&world.state));
+    assert!(!world.reconciler.is_behind(world.now, &world.state));
 }
 
 #[test]
 fn additions_come_first_then_the_snapshot_then_removals() {
     let mut world = World::configured(host(HOME));
     world.host(host(AWAY));
-    assert!(world.reconciler.is_behind(&world.state));
+    assert!(world.reconciler.is_behind(world.now, &world.state));
     let (seen, end) = world.pass();
     let [
         Seen::Read,
         Seen::Applied(additions),
         Seen::ReadBack,
+        Seen::Published(_),
         Seen::Published(between),
         Seen::Applied(removals),
         Seen::ReadBack,
@@ -203,9 +227,55 @@ fn additions_come_first_then_the_snapshot_then_removals() {
     let (old, new) = (v4("192.0.2.7"), v4("198.51.100.7"));
     assert_eq!(between.ipv4.assigned.as_slice(), [new]);
     assert_eq!(between.ipv4.present.as_slice(), [old, new]);
+    assert_eq!(between.ipv4.leaving.as_slice(), [old]);
+    assert!(last.ipv4.leaving.as_slice().is_empty());
     assert_eq!(last.ipv4.present.as_slice(), [new]);
     assert_eq!(end, End::Reached);
-    assert!(!world.reconciler.is_behind(&world.state));
+    assert!(!world.reconciler.is_behind(world.now, &world.state));
+}
+
+#[test]
+fn an_address_that_goes_waits_for_the_datapath_and_not_for_long() {
+    for answers in [false, true] {
+        let mut world = World::configured(host(HOME));
+        world.datapath_answers = false;
+        world.host(host(AWAY));
+        let (seen, end) = world.pass();
+        let removed = |seen: &[Seen]| {
+            let applied = |it: &Seen| matches!(it, Seen::Applied(ops) if ops.iter().any(|op| removes(HOME, op)));
+            seen.iter().any(applied)
+        };
+        assert!(!removed(&seen) && end == End::Reached, "{seen:?}");
+        let Some(Seen::Published(snapshot)) = seen.last() else { panic!("{seen:?}") };
+        assert_eq!(snapshot.ipv4.leaving.as_slice(), ["192.0.2.7".parse::<Ipv4Addr>().unwrap()]);
+        assert!(!world.reconciler.is_behind(world.now, &world.state));
+        if answers {
+            world.state.parting_mut().flows_were_reset();
+        } else {
+            world.now = world.state.parting().due().unwrap();
+            assert!(world.now <= at(100));
+        }
+        assert!(world.reconciler.is_behind(world.now, &world.state));
+        world.faults = [Fault::Unreadable].into();
+        assert_eq!(world.pass().1, End::Failed);
+        assert!(!world.reconciler.is_behind(world.now, &world.state), "the retry has its own time");
+        let (seen, _) = world.pass();
+        assert!(removed(&seen) && world.plan().is_empty(), "{seen:?}");
+        assert_eq!(world.state.parting().due(), None);
+    }
+}
+
+#[test]
+fn the_address_of_local_mode_leaves_as_any_other() {
+    let mut world = World::configured(HostView::default());
+    world.datapath_answers = false;
+    world.host(host(HOME));
+    let (seen, _) = world.pass();
+    let [.., Seen::Published(snapshot)] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!(snapshot.ipv4.leaving.as_slice(), [crate::desired::LOCAL_ADDRESS]);
+    world.state.parting_mut().flows_were_reset();
+    world.pass();
+    assert!(!world.namespace.has_address(crate::desired::LOCAL_ADDRESS.into()));
 }
 
 #[test]
@@ -236,11 +306,11 @@ fn a_lost_address_of_another_link_is_published_though_nothing_else_is_desired() 
     };
     let mut world = World::configured(with_other(&["203.0.113.7/24"]));
     world.host(with_other(&[]));
-    assert!(world.reconciler.is_behind(&world.state));
+    assert!(world.reconciler.is_behind(world.now, &world.state));
     let (seen, _) = world.pass();
     let [Seen::Read, Seen::Published(snapshot)] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!(snapshot.losses, AddressLosses(1));
-    assert!(!world.reconciler.is_behind(&world.state));
+    assert!(!world.reconciler.is_behind(world.now, &world.state));
 }
 
 #[test]
@@ -287,7 +357,7 @@ fn a_namespace_that_cannot_be_read_fails_the_pass_at_any_step_and_the_next_conve
         world.faults =
             [Fault::None; 3].into_iter().take(readings).chain([Fault::Unreadable]).collect();
         assert_eq!(world.pass().1, End::Failed, "after {readings} readings");
-        assert!(!world.reconciler.is_behind(&world.state), "the retry has its own time");
+        assert!(!world.is_behind(), "the retry has its own time");
         assert_eq!(world.pass().1, End::Reached);
         assert!(world.plan().is_empty());
     }
@@ -381,7 +451,7 @@ fn a_tap_that_was_made_without_a_template_gets_its_name_once() {
 #[test]
 fn an_answer_to_another_step_fails_the_pass() {
     let mut world = World::configured(host(HOME));
-    let mut pass = world.reconciler.begin(&world.state);
+    let mut pass = world.reconciler.begin(at(0), &mut world.state);
     let step = pass.next(at(0), &mut world.state, Input::Done, &mut Lines::new());
     assert!(matches!(step, Step::Fail));
     let step = pass.next(at(0), &mut world.state, Input::Begin, &mut Lines::new());
@@ -429,7 +499,7 @@ proptest! {
             world.faults = faults.into();
             let (seen, end) = world.pass();
             last = Some(end);
-            prop_assert!(!world.reconciler.is_behind(&world.state));
+            prop_assert!(!world.is_behind());
             if end == End::Reached {
                 prop_assert!(world.plan().is_empty(), "{:?}", world.plan());
                 prop_assert!(matches!(seen.last(), Some(Seen::Published(_))));

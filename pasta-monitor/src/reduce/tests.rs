@@ -285,8 +285,13 @@ proptest! {
                 (Binding::Bound(_), _) if running_out => {}
                 (one, other) => prop_assert_eq!(state_of(one), state_of(other)),
             }
+            // What was left stays as long as the host has it.
             let lingering = &world.state.families.get(family).lingering;
-            prop_assert!(lingering.is_empty());
+            let host = host_of(last);
+            let stays = |(it, until): &(WantedAddress, Option<Instant>)| {
+                until.is_none() && host.has_address(it.prefix.address())
+            };
+            prop_assert!(lingering.iter().all(stays));
         }
     }
 }
@@ -344,7 +349,12 @@ proptest! {
         let mut world = World::start(host(first, false));
         world.wait(Duration::from_secs(300));
         let before = world.state.host().clone();
-        let interest = Interest::of(&before, world.state.policy(), &world.state.bindings());
+        let interest = Interest::of(
+            &before,
+            world.state.policy(),
+            &world.state.bindings(),
+            &world.state.left_links(),
+        );
         // One thing after the other, as events come.
         let [one, other] = second;
         let [_, kept] = first;
@@ -514,4 +524,86 @@ fn a_named_template_that_is_renamed_is_told_of_and_kept() {
     state.handle(Instant::START, event);
     assert_eq!(state.renamed_template().map(|(_, name)| name), Some("lan0"));
     assert!(state.is_bound());
+}
+
+/// A host with a WLAN, and with a cable that is better; `wlan` are the WLAN's addresses.
+fn with_cable(wlan: &[&str]) -> HostView {
+    let host = Host::default()
+        .link(3, "wlan0")
+        .link(4, "eth0")
+        .address(4, "198.51.100.7/24")
+        .address(4, "2001:db8:4::7/64")
+        .route(4, "0.0.0.0/0", "198.51.100.1", 100)
+        .route(4, "::/0", "fe80::4", 100);
+    let host = wlan.iter().fold(host, |host, prefix| host.address(3, prefix));
+    host.route(3, "0.0.0.0/0", "192.0.2.1", 600).route(3, "::/0", "fe80::3", 600).0
+}
+
+fn without_cable(wlan: &[&str]) -> HostView {
+    let host = Host::default().link(3, "wlan0");
+    let host = wlan.iter().fold(host, |host, prefix| host.address(3, prefix));
+    host.route(3, "0.0.0.0/0", "192.0.2.1", 600).route(3, "::/0", "fe80::3", 600).0
+}
+
+const WLAN: [&str; 2] = ["192.0.2.7/24", "2001:db8:3::7/64"];
+
+impl World {
+    /// Which of the WLAN's addresses the namespace has, and whether all of them are deprecated.
+    fn of_wlan(&self) -> (Vec<String>, bool) {
+        let all = self.namespace.our_addresses();
+        let found: Vec<_> =
+            all.filter(|it| WLAN.contains(&it.prefix.to_string().as_str())).collect();
+        let deprecated = found.iter().all(|it| it.deprecated);
+        (found.iter().map(|it| it.prefix.to_string()).collect(), deprecated)
+    }
+
+    /// A cable was plugged in, and is the template.
+    fn moved_to_cable() -> Self {
+        let mut world = Self::start(without_cable(&WLAN));
+        world.see(with_cable(&WLAN), BTreeSet::new());
+        world.wait(Duration::from_secs(2));
+        let bound = |family| matches!(world.state.bindings().get(family), Binding::Bound(it) if it.index == 4);
+        assert!(Family::BOTH.into_iter().all(bound));
+        world
+    }
+}
+
+#[test]
+fn an_address_of_what_was_left_stays_as_long_as_the_host_has_it() {
+    let mut world = World::moved_to_cable();
+    world.wait(Duration::from_secs(3600));
+    let (mut found, deprecated) = world.of_wlan();
+    found.sort();
+    assert_eq!((&found[..], deprecated), (&WLAN.map(str::to_owned)[..], true));
+    assert_eq!(world.state.next_deadline(), None, "nothing waits for a time");
+    assert_eq!(world.state.left_links(), [3].into());
+
+    world.see(with_cable(&WLAN[..1]), BTreeSet::new());
+    assert_eq!(world.of_wlan().0, WLAN[..1]);
+    world.see(with_cable(&[]), BTreeSet::new());
+    assert_eq!(world.of_wlan().0, [""; 0]);
+}
+
+#[test]
+fn an_address_of_what_was_left_stays_for_the_linger_time_whatever_the_host_has() {
+    let mut world = World::moved_to_cable();
+    world.see(with_cable(&[]), BTreeSet::new());
+    world.wait(Duration::from_secs(28));
+    assert_eq!(world.of_wlan().0.len(), 2);
+    world.wait(Duration::from_secs(2));
+    assert_eq!(world.of_wlan().0, [""; 0]);
+}
+
+#[test]
+fn what_was_left_and_taken_again_is_left_anew() {
+    let mut world = World::moved_to_cable();
+    for _ in 0..3 {
+        world.see(without_cable(&WLAN), BTreeSet::new());
+        let (found, deprecated) = world.of_wlan();
+        assert_eq!((found.len(), deprecated), (2, false));
+        assert!(world.state.families.v4.lingering.is_empty());
+        world.see(with_cable(&WLAN), BTreeSet::new());
+        world.wait(Duration::from_secs(120));
+        assert_eq!(world.state.families.v4.lingering.len(), 1, "once, however often it was left");
+    }
 }

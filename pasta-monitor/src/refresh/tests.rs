@@ -228,7 +228,7 @@ fn s22_after_a_sleep_the_host_is_read() {
 
 fn interest(templates: &[u32]) -> Interest {
     let host = HostView::default();
-    let mut interest = Interest::of(&host, &plain(), &PerFamily::default());
+    let mut interest = Interest::of(&host, &plain(), &PerFamily::default(), &BTreeSet::new());
     interest.templates = templates.iter().copied().collect();
     interest
 }

@@ -5,7 +5,7 @@
 
 use crate::run::RunError;
 use crate::run::publisher::Publisher;
-use pasta_ipc::types::{Bounded, LogLevel, MacAddr, Text};
+use pasta_ipc::types::{Bounded, Generation, LogLevel, MacAddr, Text};
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::interest::{Interest, templates};
 use pasta_monitor::log::Log;
@@ -150,6 +150,14 @@ impl Follower {
         }
     }
 
+    /// The datapath has reset the flows of addresses that the snapshot of this generation says are leaving.
+    pub(super) fn flows_were_reset(&mut self, generation: Generation) {
+        // An older one says nothing of what has been added since.
+        if generation.0 == self.publisher.generation() {
+            self.state.parting_mut().flows_were_reset();
+        }
+    }
+
     /// Waits until there is something to do. Nothing is lost if this is dropped while it waits.
     pub(super) async fn wait(&self) {
         async fn wait_for(events: Option<&Events>) {
@@ -160,7 +168,12 @@ impl Follower {
             }
         }
         let waited_for = self.state.bind_deadline().filter(|end| self.clock.now() < *end);
-        let deadlines = [self.refresh.next_deadline(), self.state.next_deadline(), waited_for];
+        let deadlines = [
+            self.refresh.next_deadline(),
+            self.state.next_deadline(),
+            self.state.parting().due(),
+            waited_for,
+        ];
         tokio::select! {
             () = wait_for(self.subscriptions.host.as_ref()) => {}
             () = wait_for(self.subscriptions.namespace.as_ref()) => {}
@@ -184,8 +197,9 @@ impl Follower {
         self.restrict(log);
         self.warn_of_rename(log);
         self.follow_neighbours(datapath, log).await;
-        let wanted = self.reconciler.is_behind(&self.state);
-        if self.refresh.begin_pass(self.clock.now(), wanted) {
+        let now = self.clock.now();
+        let wanted = self.reconciler.is_behind(now, &self.state);
+        if self.refresh.begin_pass(now, wanted) {
             self.reconcile(datapath, log).await;
         }
     }
@@ -295,7 +309,8 @@ impl Follower {
     fn restrict(&mut self, log: &Log) {
         let Some(events) = &self.subscriptions.host else { return };
         let state = &self.state;
-        let interest = Interest::of(state.host(), state.policy(), &state.bindings());
+        let interest =
+            Interest::of(state.host(), state.policy(), &state.bindings(), &state.left_links());
         if let Some(interest) = self.refresh.filter_for(self.clock.now(), interest)
             && let Err(error) = events.restrict(interest)
         {
@@ -305,7 +320,7 @@ impl Follower {
 
     /// Makes one pass: brings the namespace to what is desired, if we are to, and tells the datapath.
     async fn reconcile(&mut self, datapath: &ToDatapath, log: &Log) -> End {
-        let mut pass = self.reconciler.begin(&self.state);
+        let mut pass = self.reconciler.begin(self.clock.now(), &mut self.state);
         let mut notes = Vec::new();
         let mut input = Input::Begin;
         let end = loop {

@@ -161,7 +161,7 @@ proptest! {
         let octets = [&[head.0, head.1, head.2], &tail[..]].concat();
         let Some(message) = arrival(&octets) else { return Ok(()) };
         let order = match message {
-            DatapathToMonitor::Hello(_) => {
+            DatapathToMonitor::Hello(_) | DatapathToMonitor::FlowsReset { .. } => {
                 prop_assert_eq!(gate.decide(Instant::START, &message), None);
                 return Ok(());
             }

@@ -8,6 +8,7 @@ mod flows;
 mod hostile;
 mod lacking;
 mod links;
+mod lost_addresses;
 mod random;
 mod routes;
 mod status;
@@ -55,6 +56,12 @@ use links::{
     s50_a_renamed_template_stays_the_template,
     s51_an_address_that_moves_to_another_link_is_followed,
     s65_a_tap_whose_new_name_is_taken_keeps_its_own,
+};
+use lost_addresses::{
+    a_connection_from_a_template_that_is_lost_for_good_is_reset,
+    a_connection_from_an_address_that_goes_is_reset_on_both_sides,
+    a_connection_of_local_mode_is_reset_at_the_first_binding,
+    s14_a_connection_from_what_was_left_lives_as_long_as_the_hosts_address,
 };
 use random::at_rest_the_namespace_is_as_after_a_fresh_start;
 use routes::{
@@ -162,6 +169,10 @@ fn main() -> ExitCode {
         case!(families, s55_a_host_that_cannot_be_watched_is_looked_at),
         case!(families, s58_a_rule_for_our_user_makes_the_template_by_its_table),
         case!(lab, s59_without_ipv6_the_family_is_off_and_the_other_is_followed),
+        case!(families, s14_a_connection_from_what_was_left_lives_as_long_as_the_hosts_address),
+        case!(families, a_connection_from_an_address_that_goes_is_reset_on_both_sides),
+        case!(families, a_connection_from_a_template_that_is_lost_for_good_is_reset),
+        case!(lab, a_connection_of_local_mode_is_reset_at_the_first_binding),
         case!(families, s61_while_held_new_flows_fail_at_once),
         case!(families, s62_a_datagram_flow_goes_on_from_the_new_address),
         case!(families, s62_an_echo_flow_goes_on_from_the_new_address),

@@ -23,9 +23,10 @@ impl Numbers {
 }
 
 /// What both families' addresses and routes are, without what is not compared: the number of the link,
-/// and what users added.
+/// what users added, and addresses of a template that was left, which stay as long as the host has them.
 fn shown(inside: &Inside, without: &str) -> Outcome<BTreeSet<String>> {
-    let lines = inside.show()?.into_iter().filter(|line| !line.contains(without));
+    let is_compared = |line: &String| !line.contains(without) && !line.contains(" deprecated");
+    let lines = inside.show()?.into_iter().filter(is_compared);
     Ok(lines
         .map(|line| line.rsplit_once(" on ").map_or(line.clone(), |it| it.0.to_owned()))
         .collect())
