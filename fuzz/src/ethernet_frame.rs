@@ -61,6 +61,11 @@ fn check_frame(octets: &[u8], frame: &Frame<'_>, framing: Framing) {
             check_inside(octets, payload);
             assert_eq!((source.port(), destination.port()), (header.source, header.destination));
         }
+        Content::Dhcp { source, destination, payload } => {
+            check_inside(octets, payload);
+            assert!(source.is_ipv4() && destination.is_ipv4() && source.port() != 0);
+            assert_eq!(destination.port(), 67);
+        }
         Content::Udp { source, destination, payload, segment_size } => {
             check_ends(source, destination);
             check_inside(octets, payload);

@@ -49,11 +49,12 @@ pub fn check(octets: &[u8]) {
         ipv4: ipv4_snapshot,
         ipv6: ipv6_snapshot,
         mtu: None,
+        offered_mtu: None,
         losses: AddressLosses(0),
         completeness: Completeness::Complete,
     });
     let servers = Bounded::truncated(resolvers.iter().cloned()).0;
-    nat.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers });
+    nat.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers, search: Bounded::default() });
 
     for _ in 0..QUESTIONS {
         let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Echo];

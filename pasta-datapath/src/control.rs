@@ -342,6 +342,7 @@ mod tests {
             ipv4: FamilySnapshot::off(),
             ipv6: FamilySnapshot::off(),
             mtu: None,
+            offered_mtu: None,
             losses: AddressLosses(losses),
             completeness: Completeness::Complete,
         }))
@@ -395,7 +396,11 @@ mod tests {
     fn supervisor_may_say_nothing_before_hello_and_repeat_no_generation() {
         let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
         let mut supervisor = Supervisor::handshake(ours.into()).unwrap();
-        let snapshot = ResolverSnapshot { generation: Generation(1), servers: Bounded::default() };
+        let snapshot = ResolverSnapshot {
+            generation: Generation(1),
+            servers: Bounded::default(),
+            search: Bounded::default(),
+        };
         let resolvers = SupervisorToDatapath::Resolvers(snapshot);
         theirs.send(&SupervisorToDatapath::Hello(Hello::OURS)).unwrap();
         theirs.send(&resolvers).unwrap();

@@ -40,6 +40,8 @@ reasons! {
     /// Neighbour requests that are not to be answered: for the asker itself, or probes. Answers of
     /// which nothing is learned.
     NeighbourNotOurs = "neighbour request not ours",
+    /// A request that we are not to answer: of a client that has chosen another server, or needs no answer.
+    NotAnswered = "request not answered",
     /// Refused by address policy or because the host has no way there; the sender got an ICMP error.
     Unreachable = "unreachable",
     /// The flow table is full.

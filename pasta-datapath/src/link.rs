@@ -5,6 +5,7 @@
 pub mod classify;
 pub mod icmp_error;
 pub mod neighbour;
+pub mod responder;
 pub mod tx_window;
 pub mod writer;
 
@@ -14,6 +15,7 @@ use crate::wire::arp;
 use crate::wire::window::Mss;
 use neighbour::Neighbours;
 use pasta_ipc::types::{Family, MacAddr, Mtu, NetworkSnapshot, Service};
+use responder::{Responder, dhcpv4};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use writer::{FrameDevice, FrameWriter};
 
@@ -28,15 +30,15 @@ pub struct Link<D> {
     pub neighbours: Neighbours,
     /// The tap's MTU.
     pub mtu: Mtu,
-    /// Whether neighbour discovery takes place (`--no-ndp`).
-    pub ndp: Service,
+    /// What the namespace asks for itself.
+    pub responder: Responder,
 }
 
 impl<D> Link<D> {
     /// Our end of the link that `device` is; the namespace's is at `namespace_mac`.
     pub fn new(device: D, our_mac: MacAddr, namespace_mac: MacAddr) -> Self {
-        let (neighbours, mtu, ndp) = (Neighbours::new(namespace_mac), Mtu::DEFAULT, Service::On);
-        Self { device, our_mac, neighbours, mtu, ndp }
+        let (neighbours, mtu) = (Neighbours::new(namespace_mac), Mtu::DEFAULT);
+        Self { device, our_mac, neighbours, mtu, responder: Responder::of_neighbours() }
     }
 
     /// Lends what frames are written with.
@@ -67,6 +69,17 @@ impl<D> Link<D> {
         let is_router = nat.gateway(ours) == Some(ours) && !nat.is_mapped(ours);
         let is_unknown = is_router && self.neighbours.mac_of(ours).is_none();
         (!self.neighbours.is_own(ours) && !is_unknown).then(|| self.mac_at(nat, ours))
+    }
+
+    /// Whether neighbour discovery takes place (`--no-ndp`).
+    fn has_neighbour_discovery(&self) -> bool {
+        self.responder.services().ndp == Service::On
+    }
+
+    /// Whether DHCP requests are answered, and not carried as other datagrams are.
+    pub fn answers_dhcp(&self, nat: &Nat) -> bool {
+        let is_served = nat.serves(Ipv4Addr::UNSPECIFIED.into());
+        is_served && self.responder.services().dhcp == Service::On
     }
 
     /// Takes in that `address` is `at` this MAC address, which `from` says.
@@ -128,7 +141,7 @@ impl<D: FrameDevice> Link<D> {
         if !nat.serves(target.into()) {
             return Err(DropReason::FamilyOff);
         }
-        if self.ndp == Service::Off {
+        if !self.has_neighbour_discovery() {
             return Err(DropReason::ProtocolOff);
         }
         if !self.neighbours.answers_solicitation(source, target) {
@@ -140,11 +153,27 @@ impl<D: FrameDevice> Link<D> {
         Ok(())
     }
 
+    /// Answers a DHCP client.
+    ///
+    /// # Errors
+    ///
+    /// The counter, if it is not to be answered.
+    pub fn answer_dhcp(
+        &mut self,
+        counters: &mut Counters,
+        request: &[u8],
+    ) -> Result<(), DropReason> {
+        let mut answer = dhcpv4::answer(self.responder.offer(), request)?;
+        dhcpv4::send(&mut self.writer(counters), &mut answer);
+        Ok(())
+    }
+
     /// Takes in which addresses the namespace has, and asks who has those that are new.
     pub fn update(&mut self, nat: &Nat, counters: &mut Counters, snapshot: &NetworkSnapshot) {
         let reached_at = Family::BOTH.map(|family| nat.namespace_address(family));
         let new = self.neighbours.update(snapshot, reached_at);
         self.mtu = snapshot.mtu.unwrap_or(self.mtu);
+        self.responder.update_network(nat, snapshot);
         self.solicit(nat, counters, &new);
     }
 
@@ -164,7 +193,7 @@ impl<D: FrameDevice> Link<D> {
                     let writer = &mut self.writer(counters);
                     neighbour::send_arp_request(writer, ours.unwrap_or(nobody), target);
                 }
-                IpAddr::V6(_) if self.ndp == Service::Off => {}
+                IpAddr::V6(_) if !self.has_neighbour_discovery() => {}
                 IpAddr::V6(target) => {
                     let source = nat.our_link_local();
                     // From nobody would be looking for a duplicate.

@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use pasta_datapath::control::{Monitor, PeerMessage, Supervisor};
 use pasta_datapath::link::Link;
+use pasta_datapath::link::responder::Responder;
 use pasta_datapath::log::Log;
 use pasta_datapath::nat::Nat;
 use pasta_datapath::nat::inbound::LocalPolicy;
@@ -21,7 +22,7 @@ use pasta_datapath::sys::tap::Tap;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::port_forward::Direction;
 use pasta_ipc::socket::SocketFamily;
-use pasta_ipc::start::{Captured, DatapathStart};
+use pasta_ipc::start::{Captured, DatapathStart, Services};
 use pasta_ipc::types::LogLevel;
 use seccomp::ports::BindPorts;
 use seccomp::{Confinement, Keep, Role};
@@ -143,7 +144,8 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let fd_budget = FdBudget::new(descriptors);
     let limits = Limits { fd_budget, flows, send_buffer: probe_send_buffer() };
     let (mut link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
-    link.ndp = start.services.responders.ndp;
+    let Services { responders, clients, .. } = start.services;
+    link.responder = Responder::new(responders, clients);
     let log = Log::new(start.log_level);
     let stack =
         Stack::new(HostSockets::new(poller, start.free_bind), link, nat, ports, log, limits);

@@ -13,8 +13,8 @@ use crate::link::classify::is_impossible;
 use inbound::{Delivery, InboundFlow, LocalPolicy, Refused};
 use pasta_ipc::start::{FamilyPolicy, HostLoopback, Protocols};
 use pasta_ipc::types::{
-    Family as AddressFamily, FamilySnapshot, IfName, NetworkSnapshot, Resolver, ResolverSnapshot,
-    Service,
+    Address, Family as AddressFamily, FamilySnapshot, IfName, NetworkSnapshot, Resolver,
+    ResolverSnapshot, Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -120,6 +120,13 @@ impl Nat {
             IpAddr::V6(a) => self.ipv6.resolver_failed(a, port, asked),
         };
         self.revision += u64::from(moved);
+    }
+
+    /// The resolvers that clients in the namespace are offered where they are the host's. Those that only
+    /// the host can reach are offered at the address at which DNS is taken for them, if there is one.
+    pub fn offered_resolvers(&self) -> Vec<IpAddr> {
+        let ipv4 = self.ipv4.offered_resolvers().into_iter();
+        ipv4.chain(self.ipv6.offered_resolvers()).collect()
     }
 
     /// Where queries to `destination` go, if it is an address at which DNS is taken.
@@ -269,7 +276,7 @@ impl<A: Into<IpAddr>> Decision<A> {
     }
 }
 
-impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
+impl<A: Address + Into<IpAddr>> Family<A> {
     fn new(policy: FamilyPolicy<A>) -> Self {
         Self {
             policy,
@@ -288,7 +295,7 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
         self.gateway = snapshot.gateway;
         self.host_primary = snapshot.host_primary;
         self.our_address = snapshot.our_address;
-        self.assigned = snapshot.assigned.as_slice().to_vec();
+        self.assigned = snapshot.assigned.as_slice().iter().map(|it| it.address()).collect();
         self.present = snapshot.present.as_slice().to_vec();
     }
 
@@ -316,6 +323,23 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
         let pinned = self.policy.dns_host.map(|address| (address.into(), None));
         let resolver = || self.resolvers.get(self.resolver);
         pinned.or_else(|| resolver().map(|r| (r.address, r.interface.clone())))
+    }
+
+    fn offered_resolvers(&self) -> Vec<IpAddr> {
+        if let Some(ours) = self.policy.dns_forward {
+            return vec![ours.into()];
+        }
+        let mut offered = Vec::new();
+        for resolver in &self.resolvers {
+            let reached = match only_from_host(resolver) {
+                true => self.dns_forward().map(Into::into),
+                false => Some(resolver.address),
+            };
+            if let Some(address) = reached.filter(|it| !offered.contains(it)) {
+                offered.push(address);
+            }
+        }
+        offered
     }
 
     /// Whether anything of what is sent `to` goes where a mapping says.
@@ -385,6 +409,12 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Family<A> {
         let interface = self.policy.outbound_interface.clone();
         Ok(Decision::Unchanged { address: to, source: self.policy.outbound, interface })
     }
+}
+
+/// Whether the namespace could mean another by the resolver's address: itself, or somebody on its link.
+fn only_from_host(resolver: &Resolver) -> bool {
+    let link_local = matches!(resolver.address, IpAddr::V6(it) if it.is_unicast_link_local());
+    resolver.address.is_loopback() || link_local
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::flow::tcp::relay::Noted;
 use crate::flow::tcp::window::CreditQueue;
 use crate::flow::{Flow, FlowEvent, FlowId, FlowKey, Readiness, Side, TargetSocket};
 use crate::link::Link;
-use crate::link::classify::{Content, Frame, Framing, classify};
+use crate::link::classify::{Content, Frame, Framing, check_possible, classify};
 use crate::link::writer::{FrameDevice, ReadError};
 use crate::log::Log;
 use crate::nat::{Nat, Protocol};
@@ -200,6 +200,15 @@ impl<S: Sockets> Stack<S> {
                 let key =
                     FlowKey { protocol: Protocol::Udp, namespace: source, remote: destination };
                 (key, payload, segment_size)
+            }
+            Content::Dhcp { payload, .. } if link.answers_dhcp(nat) => {
+                return link.answer_dhcp(counters, payload);
+            }
+            Content::Dhcp { source, destination, payload } => {
+                check_possible(source.ip(), destination.ip())?;
+                let key =
+                    FlowKey { protocol: Protocol::Udp, namespace: source, remote: destination };
+                (key, payload, None)
             }
             Content::Echo { source, destination, id, body } => {
                 let key = FlowKey {
@@ -405,7 +414,11 @@ impl<S: Sockets> Stack<S> {
     ) -> Result<(), ReceiveError> {
         match message {
             PeerMessage::Network(snapshot) => self.network_changed(now, &snapshot),
-            PeerMessage::Resolvers(snapshot) => self.parts.nat.update_resolvers(&snapshot),
+            PeerMessage::Resolvers(snapshot) => {
+                let Parts { link, nat, .. } = &mut self.parts;
+                nat.update_resolvers(&snapshot);
+                link.responder.update_resolvers(nat, &snapshot);
+            }
             PeerMessage::MonitorGone => {
                 let line = || "monitor has gone; its last snapshot stays in force".to_owned();
                 self.parts.log.add(LogLevel::Warn, line);

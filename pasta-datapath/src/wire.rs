@@ -12,6 +12,8 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod dhcpv4;
+pub mod domain;
 pub mod ethernet;
 pub mod icmp;
 pub mod ip;

@@ -229,7 +229,11 @@ fn query_goes_to_the_next_resolver_after_a_hard_error_and_the_first_may_still_an
     rig.has(&[HERE], &[HERE6]);
     let server = |last| Resolver { address: IpAddr::from([203, 0, 113, last]), interface: None };
     let servers = Bounded::truncated([server(1), server(2)]).0;
-    rig.message(PeerMessage::Resolvers(ResolverSnapshot { generation: Generation(1), servers }));
+    rig.message(PeerMessage::Resolvers(ResolverSnapshot {
+        generation: Generation(1),
+        servers,
+        search: Bounded::default(),
+    }));
     rig.received();
     let query = key(Protocol::Udp, "192.0.2.7:1024", "192.0.2.53:53");
     rig.frames(&[datagram(&query, b"who")]);

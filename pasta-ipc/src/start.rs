@@ -3,7 +3,7 @@
 mod services;
 
 pub use services::{
-    ClientOptions, DnsList, Protocol, Protocols, Responder, Responders, SearchList,
+    ClientOptions, DnsList, Lifetimes, Protocol, Protocols, Responder, Responders, SearchList,
 };
 
 use crate::port_forward::{ForwardRule, LoopbackTarget, MAX_RULES, PortWatch, Splice};

@@ -119,13 +119,45 @@ pub enum FamilyState {
     Held,
 }
 
+/// An address that the namespace was assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(
+    serialize = "A: Address + Serialize",
+    deserialize = "A: Address + Deserialize<'de>"
+))]
+pub struct AssignedAddress<A> {
+    /// The address, and the length of the prefix that is on the link.
+    pub prefix: Prefix<A>,
+    /// Whether new flows shall not use it.
+    pub deprecated: bool,
+}
+
+impl<A: Address> AssignedAddress<A> {
+    /// The address.
+    pub fn address(&self) -> A {
+        self.prefix.address()
+    }
+}
+
+impl<A> From<Prefix<A>> for AssignedAddress<A> {
+    fn from(prefix: Prefix<A>) -> Self {
+        Self { prefix, deprecated: false }
+    }
+}
+
 /// What netlink knows of one family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(
+    serialize = "A: Address + Serialize",
+    deserialize = "A: Address + Deserialize<'de>"
+))]
 pub struct FamilySnapshot<A> {
     /// The binding.
     pub state: FamilyState,
     /// What the namespace was assigned, primary first. Empty where nothing was.
-    pub assigned: Bounded<A, 64>,
+    pub assigned: Bounded<AssignedAddress<A>, 64>,
+    /// Whether there is a way to everything else.
+    pub default_route: bool,
     /// All addresses of this family read in the namespace, ours and its users' (no loopback).
     pub present: Bounded<A, 256>,
     /// Gateway that the namespace was given.
@@ -145,6 +177,7 @@ impl<A> FamilySnapshot<A> {
         Self {
             state: FamilyState::Off,
             assigned: Bounded::default(),
+            default_route: false,
             present: Bounded::default(),
             gateway: None,
             our_address: None,
@@ -165,6 +198,8 @@ pub struct NetworkSnapshot {
     pub ipv6: FamilySnapshot<Ipv6Addr>,
     /// MTU of the tap as read back; none while it is not known.
     pub mtu: Option<Mtu>,
+    /// MTU that clients in the namespace are to set; none leaves the tap's.
+    pub offered_mtu: Option<Mtu>,
     /// Greater than in the snapshot before: sockets may send from an address that the host has lost.
     pub losses: AddressLosses,
     /// Whether any list above was cut.
@@ -189,6 +224,9 @@ pub struct NeighbourEntry {
     pub mac: MacAddr,
 }
 
+/// Most search domains of the host. Chosen: more than anybody has; the C library took six for decades.
+pub const MAX_SEARCH: usize = 16;
+
 /// The host's resolvers; replaces the list before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolverSnapshot {
@@ -196,6 +234,8 @@ pub struct ResolverSnapshot {
     pub generation: Generation,
     /// In the order of resolv.conf.
     pub servers: Bounded<Resolver, 64>,
+    /// The domains that names are searched in.
+    pub search: Bounded<Text<253>, MAX_SEARCH>,
 }
 
 /// One resolver.

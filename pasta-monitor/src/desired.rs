@@ -48,6 +48,8 @@ const TAP_NAME: &str = "tap0";
 pub struct Desired {
     /// MTU of the tap; none leaves it.
     pub mtu: Option<Mtu>,
+    /// MTU that clients in the namespace are to set; none leaves the tap's.
+    pub offered_mtu: Option<Mtu>,
     /// Whether IPv6 is to be in use on the tap.
     pub ipv6: bool,
     /// Whether the tap is to be brought up.
@@ -129,9 +131,11 @@ pub struct Wanted {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assigned {
     /// Addresses, the primary first.
-    pub addresses: Vec<Prefix>,
+    pub addresses: Vec<WantedAddress>,
     /// The default router.
     pub gateway: Option<IpAddr>,
+    /// Whether there is a way to everything else. The gateway of local mode is none for IPv6.
+    pub has_default: bool,
     /// Source of what we ourselves send on the link.
     pub our_address: Option<IpAddr>,
     /// The template's primary address on the host.
@@ -186,9 +190,12 @@ pub fn wanted(
     let gateway = sources.gateway();
     let mut routes = sources.routes(gateway, &addresses);
     left_out += order(&mut routes);
+    let is_everything = |it: &WantedRoute| it.destination.is_everything();
+    let has_default = routes.iter().any(is_everything);
     let assigned = Assigned {
-        addresses: addresses.iter().map(|it| it.prefix).collect(),
+        addresses: addresses.clone(),
         gateway,
+        has_default: has_default || (template.is_some() && gateway.is_some()),
         our_address: sources.our_address(gateway),
         host_primary: template.map(|template| template.primary),
     };
@@ -206,6 +213,7 @@ impl Wanted {
         let defaults = before.routes.iter().filter(|it| it.destination.is_everything());
         self.routes.extend(defaults);
         self.assigned.gateway = before.assigned.gateway;
+        self.assigned.has_default = before.assigned.has_default;
         self.assigned.our_address = before.assigned.our_address;
     }
 }
@@ -462,7 +470,8 @@ pub(crate) mod testing {
             }
         };
         let ipv6 = uses_ipv6(policy, policy.mtu);
-        Desired { mtu: policy.mtu, ..joined(PerFamily::each(of_family), ipv6, tap_mac) }
+        let joined = joined(PerFamily::each(of_family), ipv6, tap_mac);
+        Desired { mtu: policy.mtu, offered_mtu: policy.mtu, ..joined }
     }
 }
 

@@ -51,7 +51,7 @@ fn of_family(state: &State, desired: &Desired, family: Family) -> FamilyExplanat
             FamilyState::Off => Text::default(),
             _ => Text::truncated(&candidates_of(state.host(), state.policy(), family)),
         },
-        addresses: Bounded::truncated(assigned.addresses.iter().map(|it| prefix(it))).0,
+        addresses: Bounded::truncated(assigned.addresses.iter().map(|it| prefix(&it.prefix))).0,
         gateway: assigned.gateway,
         more_routes: count(routes.len() - shown.as_slice().len()),
         routes: shown,

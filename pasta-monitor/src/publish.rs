@@ -6,8 +6,8 @@ use crate::desired::{Assigned, Desired};
 use crate::namespace::NamespaceView;
 use crate::net::PerFamily;
 use pasta_ipc::types::{
-    AddressLosses, Bounded, Completeness, Family, FamilySnapshot, FamilyState, Generation, Mtu,
-    NetworkSnapshot,
+    Address, AddressLosses, AssignedAddress, Bounded, Completeness, Family, FamilySnapshot,
+    FamilyState, Generation, Mtu, NetworkSnapshot, Prefix,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -45,12 +45,13 @@ pub fn snapshot(
         ipv4,
         ipv6,
         mtu: u16::try_from(namespace.tap.mtu).ok().and_then(|mtu| Mtu::try_from(mtu).ok()),
+        offered_mtu: wishes.desired.offered_mtu,
         losses: wishes.losses,
         completeness: if complete { Completeness::Complete } else { Completeness::Truncated },
     }
 }
 
-fn family<A>(
+fn family<A: Address>(
     family: Family,
     typed: impl Fn(IpAddr) -> Option<A>,
     bindings: &PerFamily<Binding>,
@@ -66,9 +67,12 @@ fn family<A>(
     let Some(assigned) = wishes.desired.assigned.get(family) else {
         return (FamilySnapshot { state, ..FamilySnapshot::off() }, true);
     };
-    let Assigned { addresses, gateway, our_address, host_primary } = assigned;
+    let Assigned { addresses, gateway, has_default, our_address, host_primary } = assigned;
     let one = |it: &Option<IpAddr>| it.and_then(&typed);
-    let addresses = addresses.iter().filter_map(|it| typed(it.address()));
+    let addresses = addresses.iter().filter_map(|it| {
+        let prefix = Prefix::new(typed(it.prefix.address())?, it.prefix.bits()).ok()?;
+        Some(AssignedAddress { prefix, deprecated: it.deprecated })
+    });
     let (addresses, whole) = Bounded::truncated(addresses);
     let leaving = wishes.leaving.get(family).iter().copied().filter_map(&typed);
     let (leaving, _) = Bounded::truncated(leaving);
@@ -76,6 +80,7 @@ fn family<A>(
     let snapshot = FamilySnapshot {
         state,
         assigned: addresses,
+        default_route: *has_default,
         present,
         gateway: one(gateway),
         our_address: one(our_address),

@@ -336,6 +336,7 @@ impl State {
         // they have changed it.
         desired.up = self.left.is_none();
         let users_mtu = || self.left.as_ref().map(|it| it.tap.mtu) != self.mtu.map(u16_of);
+        desired.offered_mtu = mtu;
         desired.mtu =
             mtu.filter(|mtu| self.left.is_none() || (self.mtu != Some(*mtu) && !users_mtu()));
         desired

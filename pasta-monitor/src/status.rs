@@ -144,7 +144,7 @@ fn of_family(state: &State, now: Instant, family: Family) -> String {
         source = format!("{source}, default route is the namespace's own");
     }
     let assigned = state.assigned(family);
-    let primary = assigned.and_then(|it| it.addresses.first()).map(|it| it.to_string());
+    let primary = assigned.and_then(|it| it.addresses.first()).map(|it| it.prefix.to_string());
     let gateway = assigned.and_then(|it| it.gateway).map(|it| it.to_string());
     let none = || "-".to_owned();
     row([

@@ -6,11 +6,11 @@
 //! ```text
 //! path -> chain of links          chain.rs     the names to watch, and the file at the end
 //! chain -> events, contents       watch.rs     inotify on directories, or polling every two seconds
-//! contents -> list                parse.rs     the `nameserver` lines
+//! contents -> lists               parse.rs     the lines `nameserver`, `search` and `domain`
 //! events, lists, time -> updates  debounce.rs  when to read, and whether the list has changed
 //! ```
 //!
-//! Limits: 64 servers, 64 KiB of the file, 40 symbolic links. A file outside the directories that
+//! Limits: 64 servers, 16 search domains, 64 KiB of the file, 40 symbolic links. A file outside the directories that
 //! Landlock leaves to the supervisor is not read: one warning is logged, and the last list stays in use.
 
 mod chain;
@@ -22,7 +22,7 @@ use debounce::{Debounce, ReadOutcome};
 use nix::fcntl::{OFlag, open};
 use nix::net::if_::if_nameindex;
 use nix::sys::stat::Mode;
-use parse::parse;
+use parse::{ResolvConf, parse};
 use pasta_ipc::types::{Bounded, Generation, LogLevel, Resolver, ResolverSnapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -95,8 +95,10 @@ impl Resolvers {
     /// The current list, with the next generation.
     pub(crate) fn snapshot(&mut self) -> ResolverSnapshot {
         self.generation = self.generation.next();
-        let (servers, _) = Bounded::truncated(self.debounce.list().iter().cloned());
-        ResolverSnapshot { generation: self.generation, servers }
+        let list = self.debounce.list();
+        let (servers, _) = Bounded::truncated(list.servers.iter().cloned());
+        let (search, _) = Bounded::truncated(list.search.iter().cloned());
+        ResolverSnapshot { generation: self.generation, servers, search }
     }
 
     /// The descriptor that becomes readable when something has changed, if there is one.
@@ -193,7 +195,7 @@ impl Resolvers {
 
 fn read(watch: &FileWatch, names: &BTreeMap<u32, String>) -> ReadOutcome {
     let list = watch.read(|text| parse(text, |index| names.get(&index).cloned()));
-    list.map_or_else(|outcome| outcome, ReadOutcome::Servers)
+    list.map_or_else(|outcome| outcome, ReadOutcome::Lists)
 }
 
 fn interface_names() -> BTreeMap<u32, String> {
@@ -204,15 +206,15 @@ fn interface_names() -> BTreeMap<u32, String> {
 }
 
 /// Formats the list for a log line.
-fn format_list(list: &[Resolver]) -> String {
-    if list.is_empty() {
-        return "none".to_owned();
-    }
+fn format_list(list: &ResolvConf) -> String {
     let name = |it: &Resolver| match &it.interface {
         Some(interface) => format!("{}%{interface}", it.address),
         None => it.address.to_string(),
     };
-    list.iter().map(name).collect::<Vec<_>>().join(" ")
+    let servers = list.servers.iter().map(name).collect::<Vec<_>>().join(" ");
+    let search: String = list.search.iter().map(|it| format!(" {}", it.as_str())).collect();
+    let servers = if servers.is_empty() { "none".to_owned() } else { servers };
+    if search.is_empty() { servers } else { format!("{servers}, search{search}") }
 }
 
 #[cfg(test)]

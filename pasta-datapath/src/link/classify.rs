@@ -6,7 +6,7 @@ use crate::wire::ip::{
     self, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, PacketError,
 };
 use crate::wire::vnet::{self, ChecksumState, Segmentation};
-use crate::wire::{Malformed, arp, ethernet, icmp, tcp, udp};
+use crate::wire::{Malformed, arp, dhcpv4, ethernet, icmp, tcp, udp};
 use pasta_ipc::types::{MacAddr, TapOffloads};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -56,6 +56,15 @@ pub enum Content<'a> {
         address: IpAddr,
         /// Where it is, by what the message says; the frame itself may come from elsewhere.
         at: MacAddr,
+    },
+    /// A datagram to a DHCP server, whichever.
+    Dhcp {
+        /// Sender; has no address while it only looks for one.
+        source: SocketAddr,
+        /// Receiver; may be everybody.
+        destination: SocketAddr,
+        /// What it carries.
+        payload: &'a [u8],
     },
     /// A ping to somewhere.
     Echo {
@@ -138,12 +147,19 @@ fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, 
             icmp::Message::EchoRequest { .. } | icmp::Message::Other => {}
         }
     }
-    if is_impossible(source) {
-        return Err(DropReason::ImpossibleSource);
+    // Before addresses are checked: a client that has none asks everybody.
+    if let (PROTOCOL_UDP, IpAddr::V4(_)) = (protocol, source)
+        && let Ok((udp::Header { destination: dhcpv4::SERVER_PORT, .. }, _)) = udp::split(payload)
+    {
+        return match datagram(packet, meta)? {
+            Content::Udp { source, destination, payload, segment_size: None } => {
+                Ok(Content::Dhcp { source, destination, payload })
+            }
+            // Several requests in one are none.
+            _ => Err(DropReason::Malformed),
+        };
     }
-    if is_impossible(destination) {
-        return Err(DropReason::ImpossibleDestination);
-    }
+    check_possible(source, destination)?;
     let message = match protocol {
         PROTOCOL_TCP => return segment(packet, meta),
         PROTOCOL_UDP => return datagram(packet, meta),
@@ -201,6 +217,21 @@ fn endpoint(address: IpAddr, port: u16) -> Result<SocketAddr, DropReason> {
     } else {
         Ok(SocketAddr::new(address, port))
     }
+}
+
+/// Checks the addresses of a packet that is to be carried.
+///
+/// # Errors
+///
+/// The counter of what is impossible.
+pub fn check_possible(source: IpAddr, destination: IpAddr) -> Result<(), DropReason> {
+    if is_impossible(source) {
+        return Err(DropReason::ImpossibleSource);
+    }
+    if is_impossible(destination) {
+        return Err(DropReason::ImpossibleDestination);
+    }
+    Ok(())
 }
 
 /// Addresses that a packet on a link between hosts cannot come from, and that we carry nothing to

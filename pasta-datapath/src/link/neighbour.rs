@@ -12,7 +12,7 @@ use crate::link::classify::is_impossible;
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
 use crate::wire::{arp, ethernet, icmp};
-use pasta_ipc::types::{MacAddr, NeighbourSnapshot, NetworkSnapshot};
+use pasta_ipc::types::{AssignedAddress, MacAddr, NeighbourSnapshot, NetworkSnapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -69,8 +69,10 @@ impl Neighbours {
         reached_at: [Option<IpAddr>; 2],
     ) -> Vec<IpAddr> {
         let (v4, v6) = (&snapshot.ipv4, &snapshot.ipv6);
-        self.ipv4 = [v4.assigned.as_slice(), v4.present.as_slice()].concat();
-        self.ipv6 = [v6.assigned.as_slice(), v6.present.as_slice()].concat();
+        self.ipv4 = v4.assigned.as_slice().iter().map(AssignedAddress::address).collect();
+        self.ipv4.extend(v4.present.as_slice());
+        self.ipv6 = v6.assigned.as_slice().iter().map(AssignedAddress::address).collect();
+        self.ipv6.extend(v6.present.as_slice());
         let present = v4.present.as_slice().iter().copied().map(IpAddr::V4);
         let present: Vec<IpAddr> =
             present.chain(v6.present.as_slice().iter().copied().map(IpAddr::V6)).collect();
@@ -182,7 +184,9 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::types::{AddressLosses, Bounded, Completeness, FamilySnapshot, Generation};
+    use pasta_ipc::types::{
+        AddressLosses, Bounded, Completeness, FamilySnapshot, Generation, Prefix,
+    };
 
     const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
     const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -191,13 +195,21 @@ mod tests {
 
     fn neighbours() -> Neighbours {
         let mut ipv4 = FamilySnapshot::off();
-        ipv4.assigned = Bounded::truncated([OWN]).0;
+        ipv4.assigned = Bounded::truncated([Prefix::host(OWN).into()]).0;
         let mut ipv6 = FamilySnapshot::off();
         ipv6.present = Bounded::truncated([OWN6]).0;
         let mut neighbours = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         let (generation, completeness) = (Generation(1), Completeness::Complete);
         let losses = AddressLosses(0);
-        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, losses, completeness };
+        let snapshot = NetworkSnapshot {
+            generation,
+            ipv4,
+            ipv6,
+            mtu: None,
+            offered_mtu: None,
+            losses,
+            completeness,
+        };
         neighbours.update(&snapshot, [None; 2]);
         neighbours
     }
@@ -250,7 +262,15 @@ mod tests {
         ipv6.present = Bounded::truncated(addresses.iter().filter_map(|it| it.parse().ok())).0;
         let (generation, completeness) = (Generation(1), Completeness::Complete);
         let losses = AddressLosses(0);
-        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, losses, completeness };
+        let snapshot = NetworkSnapshot {
+            generation,
+            ipv4,
+            ipv6,
+            mtu: None,
+            offered_mtu: None,
+            losses,
+            completeness,
+        };
         let reached_at = reached_at.map(|it| it.parse().ok());
         neighbours.update(&snapshot, reached_at).iter().map(ToString::to_string).collect()
     }
@@ -283,12 +303,22 @@ mod tests {
 
     #[test]
     fn addresses_that_were_only_given_are_not_asked_for() {
-        let ipv4 =
-            FamilySnapshot { assigned: Bounded::truncated([OWN]).0, ..FamilySnapshot::off() };
+        let ipv4 = FamilySnapshot {
+            assigned: Bounded::truncated([Prefix::host(OWN).into()]).0,
+            ..FamilySnapshot::off()
+        };
         let (generation, completeness) = (Generation(1), Completeness::Complete);
         let losses = AddressLosses(0);
         let ipv6 = FamilySnapshot::off();
-        let snapshot = NetworkSnapshot { generation, ipv4, ipv6, mtu: None, losses, completeness };
+        let snapshot = NetworkSnapshot {
+            generation,
+            ipv4,
+            ipv6,
+            mtu: None,
+            offered_mtu: None,
+            losses,
+            completeness,
+        };
         let mut n = Neighbours::new(MacAddr::OURS_BY_DEFAULT);
         assert!(n.update(&snapshot, [None; 2]).is_empty());
         assert_eq!(asked(&mut n, ["192.0.2.7", ""], &["192.0.2.7"]), ["192.0.2.7"]);

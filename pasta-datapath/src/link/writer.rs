@@ -244,6 +244,47 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
         })
     }
 
+    /// Writes a datagram of our own, whose checksum is complete, to a link-layer address that may be a
+    /// group's; both ends are of one family.
+    pub fn write_datagram(
+        &mut self,
+        hardware: [u8; 6],
+        source: SocketAddr,
+        destination: SocketAddr,
+        payload: &[u8],
+    ) -> bool {
+        let len = udp::LEN + payload.len();
+        let (Ok(payload_len), Ok(len)) = (u16::try_from(payload.len()), u16::try_from(len)) else {
+            self.counters.drop(DropReason::TooLarge);
+            return false;
+        };
+        let ports = (source.port(), destination.port());
+        let make = |checksum| {
+            let (source, destination) = ports;
+            udp::header(&udp::Header { source, destination, checksum }, payload_len)
+        };
+        let sum = pseudo_header(source.ip(), destination.ip(), PROTOCOL_UDP, len);
+        let checksum = match sum.octets(&make(0)).octets(payload).checksum() {
+            // A checksum of zero would mean that there is none (RFC 768).
+            0 => 0xffff,
+            checksum => checksum,
+        };
+        let udp = make(checksum);
+        match (source.ip(), destination.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let link = ethernet::header(hardware, self.our_mac, ethernet::TYPE_IPV4);
+                let network = ipv4_header(from, to, PROTOCOL_UDP, len);
+                self.write_complete(&[&link, &network, &udp, payload])
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let link = ethernet::header(hardware, self.our_mac, ethernet::TYPE_IPV6);
+                let network = ipv6_header(from, to, PROTOCOL_UDP, len);
+                self.write_complete(&[&link, &network, &udp, payload])
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+
     /// Headers that `make` writes for a checksum field, in front of `payload`. The kernel finishes
     /// the checksum, or we do where the tap has no virtio-net header.
     fn write_transport<const N: usize>(

@@ -19,7 +19,7 @@
 
 use super::{Family, Nat};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
-use pasta_ipc::types::{Family as AddressFamily, Transport};
+use pasta_ipc::types::{Address, Family as AddressFamily, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the command line says of local connections.
@@ -156,11 +156,7 @@ fn link_local(family: &Family<Ipv6Addr>) -> Option<Ipv6Addr> {
 }
 
 /// What `from` is replaced by; `localhost` is the loopback address of its family.
-fn translated<A: Copy + PartialEq + Into<IpAddr>>(
-    family: &Family<A>,
-    from: A,
-    localhost: A,
-) -> Translation {
+fn translated<A: Address + Into<IpAddr>>(family: &Family<A>, from: A, localhost: A) -> Translation {
     let address: IpAddr = from.into();
     let map = if from == localhost {
         family.loopback_map()
@@ -180,7 +176,7 @@ mod tests {
     use pasta_ipc::start::{FamilyPolicy, HostLoopback};
     use pasta_ipc::types::{
         AddressLosses, Bounded, Completeness, FamilySnapshot, FamilyState, Generation,
-        NetworkSnapshot, Service,
+        NetworkSnapshot, Prefix, Service,
     };
 
     const SPLICE: LocalPolicy =
@@ -207,7 +203,7 @@ mod tests {
         policy
     }
 
-    fn family<A: std::str::FromStr<Err: std::fmt::Debug> + Clone>(
+    fn family<A: Address + std::str::FromStr<Err: std::fmt::Debug>>(
         addresses: &[&str],
         gateway: &str,
         ours: &str,
@@ -216,7 +212,8 @@ mod tests {
         let host_primary = all.first().cloned();
         FamilySnapshot {
             state: FamilyState::Bound,
-            assigned: Bounded::truncated(all.iter().take(1).cloned()).0,
+            assigned: Bounded::truncated(all.first().map(|it| Prefix::host(*it).into())).0,
+            default_route: true,
             present: Bounded::truncated(all).0,
             gateway: Some(gateway.parse().unwrap()),
             our_address: Some(ours.parse().unwrap()),
@@ -231,6 +228,7 @@ mod tests {
             ipv4: family(&["192.0.2.2", "203.0.113.5"], "192.0.2.1", "192.0.2.1"),
             ipv6: family(&["2001:db8::2", "fe80::77"], "fe80::1", "fe80::1"),
             mtu: None,
+            offered_mtu: None,
             losses: AddressLosses(0),
             completeness: Completeness::Complete,
         }

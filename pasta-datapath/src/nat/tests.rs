@@ -22,6 +22,7 @@ fn snapshot() -> NetworkSnapshot {
     let ipv4 = FamilySnapshot {
         state: FamilyState::Bound,
         assigned: Bounded::default(),
+        default_route: true,
         present: Bounded::default(),
         gateway: Some(GATEWAY),
         our_address: Some(GATEWAY),
@@ -33,6 +34,7 @@ fn snapshot() -> NetworkSnapshot {
         ipv4,
         ipv6: FamilySnapshot::off(),
         mtu: None,
+        offered_mtu: None,
         losses: AddressLosses(0),
         completeness: Completeness::Complete,
     }
@@ -49,7 +51,11 @@ fn nat(change: impl FnOnce(&mut FamilyPolicy<Ipv4Addr>)) -> Nat {
 fn resolve_at(nat: &mut Nat, addresses: &[IpAddr]) {
     let server = |address: &IpAddr| Resolver { address: *address, interface: None };
     let servers = Bounded::truncated(addresses.iter().map(server)).0;
-    nat.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers });
+    nat.update_resolvers(&ResolverSnapshot {
+        generation: Generation(1),
+        servers,
+        search: Bounded::default(),
+    });
 }
 
 fn tcp(nat: &Nat, to: impl Into<IpAddr>, port: u16) -> Result<IpAddr, Denied> {

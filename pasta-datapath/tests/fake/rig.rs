@@ -24,8 +24,8 @@ use pasta_ipc::port_forward::{
 use pasta_ipc::socket::SocketFamily;
 use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
-    Bounded, Completeness, FamilySnapshot, FamilyState, Generation, LogLevel, MacAddr, Mtu,
-    NetworkSnapshot, PortRange, Service, TapOffloads, Transport,
+    Address, Bounded, Completeness, FamilySnapshot, FamilyState, Generation, LogLevel, MacAddr,
+    Mtu, NetworkSnapshot, PortRange, Prefix, Service, TapOffloads, Transport,
 };
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -58,7 +58,10 @@ pub fn policy<A>(service: Service) -> FamilyPolicy<A> {
 }
 
 /// What the monitor says of a family with these addresses.
-pub fn family<A: std::str::FromStr + Clone>(addresses: &[&str], router: &str) -> FamilySnapshot<A> {
+pub fn family<A: Address + std::str::FromStr>(
+    addresses: &[&str],
+    router: &str,
+) -> FamilySnapshot<A> {
     let address = |it: &str| match it.parse::<A>() {
         Ok(address) => address,
         Err(_) => panic!("{it} is no address"),
@@ -66,7 +69,8 @@ pub fn family<A: std::str::FromStr + Clone>(addresses: &[&str], router: &str) ->
     let addresses: Vec<A> = addresses.iter().map(|it| address(it)).collect();
     FamilySnapshot {
         state: FamilyState::Bound,
-        assigned: Bounded::truncated(addresses.iter().take(1).cloned()).0,
+        assigned: Bounded::truncated(addresses.first().map(|it| Prefix::host(*it).into())).0,
+        default_route: true,
         present: Bounded::truncated(addresses).0,
         gateway: Some(address(router)),
         our_address: Some(address(router)),
@@ -120,6 +124,7 @@ impl<T: TcpModel> Rig<T> {
             ipv4: family(ipv4, ROUTER),
             ipv6: family(ipv6, "fe80::1"),
             mtu: self.mtu,
+            offered_mtu: None,
             losses: pasta_ipc::types::AddressLosses(0),
             completeness: Completeness::Complete,
         };

@@ -153,11 +153,14 @@ fn ports() -> PortSnapshot {
 fn full_snapshot() -> NetworkSnapshot {
     let v4 = |n: u32| Ipv4Addr::from(0xc000_0200 | n);
     let v6 = |n: u128| Ipv6Addr::from((0x2001_0db8 << 96) | n);
+    let (ipv4, ipv6) = (Prefix::host(v4(9)), Prefix::host(v6(9)));
+    let (ipv4, ipv6) = (AssignedAddress::from(ipv4), AssignedAddress::from(ipv6));
     NetworkSnapshot {
         generation: Generation(7),
         ipv4: FamilySnapshot {
             state: FamilyState::Bound,
-            assigned: Bounded::truncated((0..64).map(v4)).0,
+            assigned: Bounded::truncated([ipv4; 64]).0,
+            default_route: true,
             present: Bounded::truncated((0..256).map(v4)).0,
             gateway: Some(v4(1)),
             our_address: Some(v4(1)),
@@ -166,7 +169,8 @@ fn full_snapshot() -> NetworkSnapshot {
         },
         ipv6: FamilySnapshot {
             state: FamilyState::Held,
-            assigned: Bounded::truncated((0..64).map(v6)).0,
+            assigned: Bounded::truncated([ipv6; 64]).0,
+            default_route: false,
             present: Bounded::truncated((0..256).map(v6)).0,
             gateway: None,
             our_address: None,
@@ -174,6 +178,7 @@ fn full_snapshot() -> NetworkSnapshot {
             leaving: Bounded::truncated((0..256).map(v6)).0,
         },
         mtu: Some(Mtu::DEFAULT),
+        offered_mtu: Some(Mtu::DEFAULT),
         losses: AddressLosses(u64::MAX),
         completeness: Completeness::Truncated,
     }
@@ -187,6 +192,7 @@ fn resolvers() -> ResolverSnapshot {
     ResolverSnapshot {
         generation: Generation(1),
         servers: Bounded::truncated((0..64).map(server)).0,
+        search: Bounded::truncated((0..16).map(|_| Text::truncated(&"x".repeat(253)))).0,
     }
 }
 
@@ -361,11 +367,12 @@ fn encodings_are_frozen() {
         ipv4: FamilySnapshot::off(),
         ipv6: FamilySnapshot::off(),
         mtu: Some(Mtu::DEFAULT),
+        offered_mtu: None,
         losses: AddressLosses(300),
         completeness: Completeness::Complete,
     };
     let network = MonitorToDatapath::Network(Box::new(network));
-    assert_eq!(hex(&octets_of(&network)), "0103000000000000000000000000000001fbf0fffb2c0100");
+    assert_eq!(hex(&octets_of(&network)), "01030000000000000000000000000000000001fbf0ff00fb2c0100");
     let failed = MonitorToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0403776879");
     let warning = InitToSupervisor::Warning(Text::truncated("why"));

@@ -72,6 +72,16 @@ pub enum SearchList {
     Given(Bounded<Text<253>, 6>),
 }
 
+/// How long clients may use what they are offered without asking again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifetimes {
+    /// So long that the host's changes reach them.
+    #[default]
+    Limited,
+    /// For ever: the host is not followed (`--follow off`).
+    Unlimited,
+}
+
 /// What DHCP clients and others in the namespace are offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientOptions {
@@ -87,4 +97,6 @@ pub struct ClientOptions {
     pub host_name: Option<Text<253>>,
     /// The client's fully qualified domain name (`--fqdn`).
     pub fqdn: Option<Text<253>>,
+    /// How long all this may be used.
+    pub lifetimes: Lifetimes,
 }

@@ -209,9 +209,9 @@ impl<A: fmt::Display> fmt::Display for Prefix<A> {
     }
 }
 
-impl<A: fmt::Display> fmt::Debug for Prefix<A> {
+impl<A: fmt::Debug> fmt::Debug for Prefix<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        write!(f, "{:?}/{}", self.address, self.len)
     }
 }
 

@@ -149,6 +149,7 @@ fn the_primary_is_added_first_for_ipv4_and_last_for_ipv6() {
     assert_eq!(addresses(&desired, Family::V4), ["192.0.2.7/24", "192.0.2.8/24"]);
     assert_eq!(addresses(&desired, Family::V6), ["2001:db8::8/64", "2001:db8::7/64"]);
     let assigned = desired.assigned.v6.unwrap().addresses;
+    let assigned: Vec<_> = assigned.iter().map(|it| it.prefix).collect();
     assert_eq!(assigned, [net("2001:db8::7/64"), net("2001:db8::8/64")]);
 }
 

@@ -31,6 +31,13 @@ fn published(host: &Host, policy: &Policy, namespace: &NamespaceView) -> Network
     snapshot(Generation(5), &bindings, &wishes, namespace)
 }
 
+/// The assigned IPv4 addresses of `snapshot`, with a mark where one is deprecated.
+fn assigned(snapshot: &NetworkSnapshot) -> Vec<String> {
+    let mark = |deprecated| if deprecated { " deprecated" } else { "" };
+    let assigned = snapshot.ipv4.assigned.as_slice().iter();
+    assigned.map(|it| format!("{}{}", it.prefix, mark(it.deprecated))).collect()
+}
+
 fn v4(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
@@ -45,7 +52,9 @@ fn a_bound_family_is_told_whole() {
     let snapshot = published(&host, &plain(), &namespace(&["192.0.2.7/24", "203.0.113.5/24"]));
     assert_eq!(snapshot.generation, Generation(5));
     assert_eq!(snapshot.ipv4.state, FamilyState::Bound);
-    assert_eq!(snapshot.ipv4.assigned.as_slice(), [v4("192.0.2.7"), v4("192.0.2.8")]);
+    assert_eq!(assigned(&snapshot), ["192.0.2.7/24", "192.0.2.8/24"]);
+    assert!(snapshot.ipv4.default_route);
+    assert_eq!(snapshot.offered_mtu, Some(Mtu::DEFAULT));
     assert_eq!(snapshot.ipv4.present.as_slice(), [v4("192.0.2.7"), v4("203.0.113.5")]);
     assert_eq!(snapshot.ipv4.leaving.as_slice(), [v4("192.0.2.9")]);
     assert_eq!(snapshot.ipv4.gateway, Some(v4("192.0.2.1")));
@@ -60,7 +69,8 @@ fn local_mode_has_gateways_and_no_host_address() {
     let snapshot = published(&Host::default(), &plain(), &namespace(&[]));
     assert_eq!(snapshot.ipv4.state, FamilyState::Local);
     assert_eq!(snapshot.ipv4.gateway, Some(v4("169.254.2.2")));
-    assert_eq!(snapshot.ipv4.assigned.as_slice(), [v4("169.254.2.1")]);
+    assert_eq!(assigned(&snapshot), ["169.254.2.1/16"]);
+    assert!(snapshot.ipv4.default_route && !snapshot.ipv6.default_route);
     assert_eq!(snapshot.ipv4.host_primary, None);
     assert_eq!(snapshot.ipv6.state, FamilyState::Local);
     assert_eq!(snapshot.ipv6.gateway, Some("fe80::1".parse().unwrap()));
@@ -80,7 +90,7 @@ fn without_configuration_the_wish_is_published_all_the_same() {
     let mut policy = plain();
     policy.configure = pasta_ipc::start::Configure::LoopbackOnly;
     let snapshot = published(&Host::default(), &policy, &namespace(&[]));
-    assert_eq!(snapshot.ipv4.assigned.as_slice(), [v4("169.254.2.1")]);
+    assert_eq!(assigned(&snapshot), ["169.254.2.1/16"]);
     assert!(snapshot.ipv4.present.as_slice().is_empty());
 }
 

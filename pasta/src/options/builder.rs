@@ -13,9 +13,9 @@ use pasta::ports::spec::{List, Spec};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
 use pasta_ipc::socket::FreeBind;
 use pasta_ipc::start::{
-    ClientOptions, Configure, CopyAddresses, CopyRoutes, CopyStart, DnsList, HostLoopback,
-    MtuSource, Protocol, Protocols, Responder, Responders, RootFallback, SearchList, Services,
-    TapUse,
+    ClientOptions, Configure, CopyAddresses, CopyRoutes, CopyStart, DnsList, Follow, HostLoopback,
+    Lifetimes, MtuSource, Protocol, Protocols, Responder, Responders, RootFallback, SearchList,
+    Services, TapUse,
 };
 use pasta_ipc::types::{Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, Service, Text};
 use std::ffi::OsString;
@@ -218,7 +218,7 @@ impl Builder {
         let target = self.target.finish(words, shell)?;
         let log = self.log.finish(&target)?;
         let interface = self.interface.finish(tap, mtu, &mut self.warnings)?;
-        let services = self.services.finish(configures, splice_only, host_name);
+        let services = self.services.finish(configures, splice_only, host_name, following.follow);
         Ok(Options {
             target,
             run_as: self.run_as,
@@ -338,6 +338,7 @@ impl ServicesBuilder {
         configures: bool,
         splice_only: bool,
         host_name: Option<DomainName>,
+        follow: Follow,
     ) -> Services {
         // A namespace that is configured needs no advertisement, which would configure it twice.
         if configures {
@@ -360,6 +361,10 @@ impl ServicesBuilder {
                 advertise_search: self.advertise_search,
                 host_name: host_name.as_ref().map(name),
                 fqdn: self.fqdn.as_ref().map(name),
+                lifetimes: match follow {
+                    Follow::Off => Lifetimes::Unlimited,
+                    Follow::Roam | Follow::Sticky | Follow::Once => Lifetimes::Limited,
+                },
             },
         }
     }

@@ -8,7 +8,7 @@
 //! list has become empty meanwhile, because the directory was missing for longer, the last list with a
 //! server is used again: an old list may be wrong, an empty one is useless.
 
-use pasta_ipc::types::Resolver;
+use super::parse::ResolvConf;
 use std::time::{Duration, Instant};
 
 /// The file is read when it has not changed for this long. Chosen.
@@ -22,8 +22,8 @@ const EMPTY_GRACE: Duration = Duration::from_secs(1);
 /// The result of reading the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadOutcome {
-    /// This list, which may be empty.
-    Servers(Vec<Resolver>),
+    /// These lists, of which either may be empty.
+    Lists(ResolvConf),
     /// There is no file, or it is not a regular one.
     Missing,
     /// We may not read the file.
@@ -33,9 +33,9 @@ pub(super) enum ReadOutcome {
 /// The current list, and when to read the file again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Debounce {
-    list: Vec<Resolver>,
+    list: ResolvConf,
     /// The last list that was in use and had a server.
-    last: Vec<Resolver>,
+    last: ResolvConf,
     burst: Option<(Instant, Instant)>,
     empty_since: Option<Instant>,
 }
@@ -44,14 +44,14 @@ impl Debounce {
     /// Starts with the result of the first read, without debouncing.
     pub(super) fn new(first: ReadOutcome) -> Self {
         let list = match first {
-            ReadOutcome::Servers(list) => list,
-            ReadOutcome::Missing | ReadOutcome::Denied => Vec::new(),
+            ReadOutcome::Lists(list) => list,
+            ReadOutcome::Missing | ReadOutcome::Denied => ResolvConf::default(),
         };
         Self { last: list.clone(), list, ..Self::default() }
     }
 
     /// The current list.
-    pub(super) fn list(&self) -> &[Resolver] {
+    pub(super) fn list(&self) -> &ResolvConf {
         &self.list
     }
 
@@ -72,18 +72,18 @@ impl Debounce {
     pub(super) fn read(&mut self, now: Instant, outcome: ReadOutcome) -> bool {
         self.burst = None;
         let list = match outcome {
-            ReadOutcome::Servers(list) => list,
-            ReadOutcome::Missing => Vec::new(),
+            ReadOutcome::Lists(list) => list,
+            ReadOutcome::Missing => ResolvConf::default(),
             ReadOutcome::Denied => {
                 self.empty_since = None;
-                let is_new = self.list.is_empty() && !self.last.is_empty();
+                let is_new = self.list.servers.is_empty() && !self.last.servers.is_empty();
                 if is_new {
                     self.list.clone_from(&self.last);
                 }
                 return is_new;
             }
         };
-        if list.is_empty() && !self.list.is_empty() {
+        if list.servers.is_empty() && !self.list.servers.is_empty() {
             let since = *self.empty_since.get_or_insert(now);
             if now < since + EMPTY_GRACE {
                 return false;
@@ -91,7 +91,7 @@ impl Debounce {
         }
         self.empty_since = None;
         let is_new = list != self.list;
-        if !list.is_empty() {
+        if !list.servers.is_empty() {
             self.last.clone_from(&list);
         }
         self.list = list;
@@ -102,16 +102,29 @@ impl Debounce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pasta_ipc::types::{Resolver, Text};
     use std::net::Ipv4Addr;
 
     fn list(last: &[u8]) -> ReadOutcome {
         let server =
             |n: &u8| Resolver { address: Ipv4Addr::new(192, 0, 2, *n).into(), interface: None };
-        ReadOutcome::Servers(last.iter().map(server).collect())
+        let servers = last.iter().map(server).collect();
+        ReadOutcome::Lists(ResolvConf { servers, search: Vec::new() })
     }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn search_domains_are_news_too() {
+        let start = Instant::now();
+        let ReadOutcome::Lists(mut with) = list(&[1]) else { panic!() };
+        with.search.push(Text::truncated("example"));
+        let mut debounce = Debounce::new(list(&[1]));
+        assert!(debounce.read(start, ReadOutcome::Lists(with.clone())));
+        assert!(!debounce.read(start, ReadOutcome::Lists(with.clone())));
+        assert_eq!(debounce.list(), &with);
     }
 
     #[test]
@@ -147,7 +160,7 @@ mod tests {
         debounce.changed(start + ms(300));
         assert!(debounce.read(start + ms(320), list(&[2])));
         assert_eq!(debounce.due(), None);
-        assert_eq!(ReadOutcome::Servers(debounce.list().to_vec()), list(&[2]));
+        assert_eq!(ReadOutcome::Lists(debounce.list().clone()), list(&[2]));
     }
 
     #[test]
@@ -160,7 +173,7 @@ mod tests {
         debounce.changed(start + ms(500));
         assert!(!debounce.read(start + ms(520), list(&[])));
         assert!(debounce.read(start + ms(1000), ReadOutcome::Missing));
-        assert_eq!(debounce.list(), []);
+        assert_eq!(debounce.list(), &ResolvConf::default());
         assert_eq!(debounce.due(), None);
     }
 
@@ -169,7 +182,7 @@ mod tests {
         let start = Instant::now();
         let mut debounce = Debounce::new(list(&[1]));
         assert!(!debounce.read(start, ReadOutcome::Denied));
-        assert_eq!((debounce.list().len(), debounce.due()), (1, None));
+        assert_eq!((debounce.list().servers.len(), debounce.due()), (1, None));
     }
 
     #[test]
@@ -180,12 +193,12 @@ mod tests {
         assert!(!debounce.read(start, ReadOutcome::Missing));
         assert!(debounce.read(start + ms(1000), ReadOutcome::Missing));
         assert!(debounce.read(start + ms(1300), ReadOutcome::Denied));
-        assert_eq!(ReadOutcome::Servers(debounce.list().to_vec()), list(&[2]));
+        assert_eq!(ReadOutcome::Lists(debounce.list().clone()), list(&[2]));
         assert!(!debounce.read(start + ms(1400), ReadOutcome::Denied));
         // It can be given up again.
         assert!(!debounce.read(start + ms(1500), ReadOutcome::Missing));
         assert!(debounce.read(start + ms(2500), ReadOutcome::Missing));
-        assert_eq!((debounce.list(), debounce.due()), (&[][..], None));
+        assert_eq!((debounce.list(), debounce.due()), (&ResolvConf::default(), None));
         // Where there never was one, there is none to bring back.
         assert!(!Debounce::new(ReadOutcome::Missing).read(start, ReadOutcome::Denied));
     }

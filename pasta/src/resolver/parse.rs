@@ -1,18 +1,44 @@
-//! The text of resolv.conf(5): its `nameserver` lines.
+//! The text of resolv.conf(5): its `nameserver`, `search` and `domain` lines.
 
-use pasta_ipc::types::{IfName, Resolver};
+use crate::value::domain;
+use pasta_ipc::types::{IfName, Resolver, Text};
 use std::net::IpAddr;
 
-/// The resolvers that `text` names, in its order. Lines that are not understood are skipped, as the
-/// C library does. `name` finds the name of an interface that is given by number.
-pub(super) fn parse(text: &str, name: impl Fn(u32) -> Option<String>) -> Vec<Resolver> {
-    text.lines().filter_map(|line| server(line, &name)).collect()
+/// What the file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ResolvConf {
+    /// The resolvers, in the order of the file.
+    pub(super) servers: Vec<Resolver>,
+    /// The domains that names are searched in.
+    pub(super) search: Vec<Text<253>>,
+}
+
+/// Reads `text`. Lines that are not understood are skipped, as the C library does, and so are search
+/// domains that DNS cannot carry. Of several `search` and `domain` lines the last is in force. `name`
+/// finds the name of an interface that is given by number.
+pub(super) fn parse(text: &str, name: impl Fn(u32) -> Option<String>) -> ResolvConf {
+    let servers = text.lines().filter_map(|line| server(line, &name)).collect();
+    let search = text.lines().filter_map(search).next_back().unwrap_or_default();
+    ResolvConf { servers, search }
+}
+
+/// The value of a line that starts with `keyword`, which blanks follow.
+fn value<'a>(line: &'a str, keyword: &str) -> Option<&'a str> {
+    line.strip_prefix(keyword)?.strip_prefix([' ', '\t'])
+}
+
+fn search(line: &str) -> Option<Vec<Text<253>>> {
+    let (list, most) = match value(line, "search") {
+        Some(list) => (list, usize::MAX),
+        None => (value(line, "domain")?, 1),
+    };
+    let names = list.split_ascii_whitespace().take(most);
+    let names = names.filter_map(|it| domain("search domain", it).ok());
+    Some(names.map(|it| Text::truncated(it.as_str())).collect())
 }
 
 fn server(line: &str, name: &impl Fn(u32) -> Option<String>) -> Option<Resolver> {
-    // The keyword starts the line and is followed by blanks.
-    let rest = line.strip_prefix("nameserver")?;
-    let value = rest.strip_prefix([' ', '\t'])?.split_ascii_whitespace().next()?;
+    let value = value(line, "nameserver")?.split_ascii_whitespace().next()?;
     let (address, zone) = match value.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
         None => (value, None),
@@ -34,6 +60,7 @@ mod tests {
 
     fn servers(text: &str) -> Vec<(String, Option<String>)> {
         parse(text, |index| (index == 2).then(|| "eth0".to_owned()))
+            .servers
             .into_iter()
             .map(|r| (r.address.to_string(), r.interface.map(String::from)))
             .collect()
@@ -49,6 +76,26 @@ mod tests {
                     nameserver\t2001:db8::53  # why\noptions ndots:1\nnameserver 127.0.0.53";
         let wanted = [plain("192.0.2.53"), plain("2001:db8::53"), plain("127.0.0.53")];
         assert_eq!(servers(text), wanted);
+    }
+
+    fn search_list(text: &str) -> Vec<String> {
+        parse(text, |_| None).search.iter().map(|it| it.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn last_search_or_domain_line_is_in_force() {
+        assert_eq!(search_list("search a.example b.example.\n"), ["a.example", "b.example"]);
+        assert_eq!(search_list("search a.example\ndomain\tb.example c.example\n"), ["b.example"]);
+        assert_eq!(search_list("domain b.example\nsearch a.example\n"), ["a.example"]);
+        assert_eq!(search_list("search a.example\nsearch\nsearch \n"), [""; 0]);
+        assert_eq!(search_list("searching a.example\n#search b.example"), [""; 0]);
+    }
+
+    #[test]
+    fn search_domains_that_dns_cannot_carry_are_skipped() {
+        let label = "x".repeat(64);
+        let text = format!("search . a..example {label}.example ok.example");
+        assert_eq!(search_list(&text), ["ok.example"]);
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl FileWatch {
     }
 
     /// Reads the file at the end of the chain; `text` parses it.
-    pub(super) fn read<T>(&self, text: impl FnOnce(&str) -> Vec<T>) -> Result<Vec<T>, ReadOutcome> {
+    pub(super) fn read<T>(&self, text: impl FnOnce(&str) -> T) -> Result<T, ReadOutcome> {
         let path = self.chain.file.as_deref().ok_or(ReadOutcome::Missing)?;
         let octets = contents(path).map_err(|errno| match errno {
             Errno::EACCES | Errno::EPERM => ReadOutcome::Denied,

@@ -1,0 +1,172 @@
+//! What clients in the namespace are offered, put together whenever something changes. Names and addresses
+//! are encoded here, so that nothing is left to do for a request but to copy.
+
+use crate::nat::Nat;
+use crate::wire::domain;
+use pasta_ipc::start::{ClientOptions, DnsList, Lifetimes, SearchList};
+use pasta_ipc::types::{AssignedAddress, FamilyState, MAX_SEARCH, Mtu, NetworkSnapshot, Text};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A time without end, in DHCP (RFC 2131, section 3.3), DHCPv6 (RFC 8415, section 7.7) and router
+/// advertisements (RFC 4861, section 4.6.2).
+pub const INFINITE: u32 = u32::MAX;
+/// Seconds that a lease lasts while the host has a network. Chosen: a client comes back each half hour.
+const LEASE: u32 = 3600;
+/// Seconds that a lease lasts while the host has none. Chosen: a client is back 30 seconds after there is
+/// one, for it renews at half the time.
+const SHORT_LEASE: u32 = 60;
+
+/// Our IPv4 address where nothing else says one: the gateway of local mode.
+const LOCAL_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
+
+/// Most resolvers of one family that are offered; the C library asks no more than three in all.
+const MAX_RESOLVERS: usize = 3;
+/// Most octets of search domains; chosen: they fit an advertisement beside all else, and an answer of DHCP.
+const MAX_SEARCH_OCTETS: usize = 496;
+
+/// What clients are offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// To DHCP clients; none: there is no address for them.
+    pub ipv4: Option<Ipv4Offer>,
+    /// To DHCPv6 clients, and in router advertisements; none: IPv6 is not served.
+    pub ipv6: Option<Ipv6Offer>,
+    /// The MTU that the interface is to have; none: as it is.
+    pub mtu: Option<Mtu>,
+    /// Names.
+    pub names: Names,
+}
+
+/// What DHCP clients are offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipv4Offer {
+    /// The addresses, the first is for those who want no certain one. There is one.
+    pub addresses: Vec<AssignedAddress<Ipv4Addr>>,
+    /// Ours, which is the server's identifier.
+    pub server: Ipv4Addr,
+    /// The default router.
+    pub router: Option<Ipv4Addr>,
+    /// Resolvers, one after the other.
+    pub resolvers: Vec<u8>,
+    /// Seconds that a lease lasts.
+    pub lease: u32,
+}
+
+/// What DHCPv6 clients are offered, and who listens to router advertisements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipv6Offer {
+    /// The addresses; the first is the one for DHCPv6 clients. None in local mode.
+    pub addresses: Vec<AssignedAddress<Ipv6Addr>>,
+    /// Our link-local address.
+    pub server: Ipv6Addr,
+    /// Whether we are a default router.
+    pub default_router: bool,
+    /// Resolvers, one after the other.
+    pub resolvers: Vec<u8>,
+    /// Seconds that a lease lasts.
+    pub lease: u32,
+}
+
+/// Names that clients are offered; empty: none is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Search domains.
+    pub search: Vec<u8>,
+    /// The same with pointers for common endings.
+    pub search_compressed: Vec<u8>,
+    /// The client's host name.
+    pub host_name: String,
+    /// The client's fully qualified domain name, as text and as DNS has it.
+    pub fqdn: (String, Vec<u8>),
+}
+
+/// What the command line and the supervisor say of an offer.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// The command line.
+    pub options: ClientOptions,
+    /// The host's search domains.
+    pub search: Vec<Text<253>>,
+}
+
+impl Offer {
+    /// The offer under `terms`, by the present state of the network.
+    pub fn new(terms: &Terms, nat: &Nat, network: &NetworkSnapshot) -> Self {
+        let (options, of_host) = (&terms.options, nat.offered_resolvers());
+        let resolvers: &[IpAddr] = match &options.dns {
+            DnsList::Given(list) => list.as_slice(),
+            DnsList::Host => &of_host,
+        };
+        let resolvers = if options.advertise_dns { resolvers } else { &[] };
+        let lease = |state| match (options.lifetimes, state) {
+            (Lifetimes::Unlimited, _) => INFINITE,
+            (Lifetimes::Limited, FamilyState::Bound) => LEASE,
+            (Lifetimes::Limited, _) => SHORT_LEASE,
+        };
+        let is_served = |address: IpAddr, state| nat.serves(address) && state != FamilyState::Off;
+
+        let family = &network.ipv4;
+        let served = is_served(Ipv4Addr::UNSPECIFIED.into(), family.state);
+        let server = family.our_address.unwrap_or(LOCAL_GATEWAY);
+        let ipv4 = Ipv4Offer {
+            addresses: family.assigned.as_slice().to_vec(),
+            server,
+            router: family.default_route.then_some(family.gateway.unwrap_or(server)),
+            resolvers: octets(resolvers, |it| match it {
+                IpAddr::V4(it) => Some(it.octets()),
+                IpAddr::V6(_) => None,
+            }),
+            lease: lease(family.state),
+        };
+        let ipv4 = Some(ipv4).filter(|it| served && !it.addresses.is_empty());
+
+        let family = &network.ipv6;
+        let served = is_served(Ipv6Addr::UNSPECIFIED.into(), family.state);
+        let ipv6 = served.then(|| Ipv6Offer {
+            addresses: family.assigned.as_slice().to_vec(),
+            server: nat.our_link_local(),
+            default_router: family.default_route,
+            resolvers: octets(resolvers, |it| match it {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(it) => Some(it.octets()),
+            }),
+            lease: lease(family.state),
+        });
+        Self { ipv4, ipv6, mtu: network.offered_mtu, names: Names::new(terms) }
+    }
+}
+
+/// The first resolvers of one family.
+fn octets<const N: usize>(of: &[IpAddr], typed: impl Fn(IpAddr) -> Option<[u8; N]>) -> Vec<u8> {
+    of.iter().filter_map(|it| typed(*it)).take(MAX_RESOLVERS).flatten().collect()
+}
+
+impl Names {
+    fn new(terms: &Terms) -> Self {
+        let options = &terms.options;
+        let search = match &options.search {
+            SearchList::Given(list) => list.as_slice(),
+            SearchList::Host => &terms.search,
+        };
+        let search = if options.advertise_search { search } else { &[] };
+        let mut room = MAX_SEARCH_OCTETS;
+        let fitting = |it: &&str| {
+            // The length of the first label, and the root.
+            let rest = room.checked_sub(it.len() + 2);
+            room = rest.unwrap_or(room);
+            rest.is_some()
+        };
+        let search = search.iter().take(MAX_SEARCH).map(Text::as_str);
+        let search: Vec<&str> = search.take_while(fitting).collect();
+        let text = |name: &Option<Text<253>>| {
+            name.as_ref().map_or_else(String::new, |it| it.as_str().to_owned())
+        };
+        let fqdn = text(&options.fqdn);
+        Self {
+            search: domain::encode_list(search.iter().copied()),
+            search_compressed: domain::encode_compressed(search),
+            host_name: text(&options.host_name),
+            fqdn: (fqdn.clone(), domain::encode(&fqdn)),
+        }
+    }
+}
