@@ -18,7 +18,7 @@ use crate::nat::{Nat, Protocol};
 use crate::port_forward::listeners::Listeners;
 use crate::sockets::{Connecting, Sockets};
 use crate::time::Instant;
-use datagram::{Datagram, DatagramFlow, ReadDatagrams};
+use datagram::{Datagram, DatagramFlow, QueuedError, ReadDatagrams};
 use pasta_ipc::types::{MacAddr, Mtu};
 use splice::SpliceFlow;
 use splice::pipes::Pipes;
@@ -126,6 +126,8 @@ pub enum FlowEvent<'a, K> {
     Datagrams(MacAddr, &'a [Datagram<'a>]),
     /// Datagrams that came to the flow's listener.
     Arrived(ReadDatagrams, &'a [u8]),
+    /// An error came back for a datagram that it has sent through its listener.
+    Error(QueuedError),
     /// Something happened to the socket of a side.
     Socket(Side, Readiness),
     /// The socket that it wanted for its target.

@@ -6,6 +6,7 @@
 //! rules is never touched.
 
 pub mod listeners;
+pub mod mappings;
 pub mod report;
 pub mod requests;
 pub mod rules;
@@ -20,11 +21,12 @@ use crate::sockets::{Interest, Sockets};
 use crate::sys::fd_budget::FdBudget;
 use crate::time::Instant;
 use crate::token::Token;
-use listeners::{ListenerId, ListenerSpec, Listeners};
+use listeners::{ListenerId, ListenerSpec, Listeners, Role};
+use mappings::Mappings;
 use nix::errno::Errno;
 use pasta_ipc::port_forward::{Direction, ForwardTable, PortSide, PortSnapshot};
 use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
-use pasta_ipc::types::{IfName, LogLevel};
+use pasta_ipc::types::{IfName, LogLevel, Transport};
 use report::{Counts, Report};
 use requests::{Limit, Requests};
 use rules::{ForwardTarget, Rules};
@@ -62,6 +64,8 @@ pub struct Ports<K> {
     pub turns: Turns,
     /// UDP flows by their end at a listener.
     pub arrivals: HashMap<ListenerEnd, FlowId>,
+    /// UDP flows that the namespace has opened, by what carries them.
+    pub mappings: Mappings,
     report: Report,
     local: LocalPolicy,
     families: SocketFamily,
@@ -78,11 +82,22 @@ impl<K> Ports<K> {
             requests: Requests::default(),
             turns: Turns::default(),
             arrivals: HashMap::new(),
+            mappings: Mappings::default(),
             report: Report::default(),
             local,
             families,
             interfaces_due: None,
         }
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What a listener without an address takes.
+    pub fn families(&self) -> SocketFamily {
+        self.families
     }
 
     /// What the command line says of local connections.
@@ -175,6 +190,10 @@ impl<K> Ports<K> {
         let mut counts = Counts::default();
         for (spec, target) in difference.missing {
             let opened = match &spec {
+                ListenerSpec::Host(_) if self.listeners.promote(&spec, target) => {
+                    cx.log.add(LogLevel::Debug, || format!("listening on {spec}"));
+                    Ok(())
+                }
                 ListenerSpec::Host(at) => self
                     .open_on_host(cx, at)
                     .and_then(|socket| self.listen(cx, spec.clone(), target, socket)),
@@ -227,8 +246,26 @@ impl<K> Ports<K> {
         let token = Token::Listener(self.listeners.next_id().index());
         cx.sockets.watch(&socket, token, Interest::Reading)?;
         cx.log.add(LogLevel::Debug, || format!("listening on {spec}"));
-        self.listeners.insert(spec, target, socket);
+        self.listeners.insert(spec, target, Role::Listener, socket);
         Ok(())
+    }
+
+    /// Opens a socket at the place `at` for flows that the namespace opens from the port of `target`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sockets::listen`] and [`Sockets::watch`].
+    pub fn open_mapping<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        at: ListenerAddress,
+        target: ForwardTarget,
+    ) -> Result<ListenerId, Errno> {
+        let socket = cx.sockets.listen(&at, self.families)?;
+        cx.sockets.prepare_listener(&socket, Transport::Udp)?;
+        let token = Token::Listener(self.listeners.next_id().index());
+        cx.sockets.watch(&socket, token, Interest::Reading)?;
+        Ok(self.listeners.insert(ListenerSpec::Host(at), target, Role::Mapping, socket))
     }
 
     /// Takes the listener in the namespace that was asked for, or why there is none.
@@ -253,7 +290,12 @@ impl<K> Ports<K> {
         Ok(())
     }
 
+    /// Stops listening; the socket goes on serving flows of the namespace, if there are any through it.
     fn close(&mut self, log: &mut Log, id: ListenerId) {
+        if self.listeners.demote(id) {
+            return log
+                .add(LogLevel::Debug, || "a listener serves flows of its port alone".to_owned());
+        }
         if let Some(listener) = self.listeners.remove(id) {
             log.add(LogLevel::Debug, || format!("no longer listening on {}", listener.spec));
         }
@@ -303,7 +345,7 @@ impl<K> Ports<K> {
             anew.insert(interface, true);
             let spec = ListenerSpec::Host(at);
             let listens = opened.and_then(|socket| {
-                self.close(cx.log, id);
+                self.listeners.remove(id);
                 self.listen(cx, spec.clone(), target, socket)
             });
             self.report.opened(cx.log, spec, target, listens);

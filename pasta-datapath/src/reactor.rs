@@ -10,7 +10,7 @@ mod busy_poll;
 mod statistics;
 
 use crate::control::{Monitor, PeerMessage, Supervisor};
-use crate::flow::Side;
+use crate::flow::{Readiness, Side};
 use crate::sys::epoll::{CAPACITY, Event, Poller};
 use crate::sys::host::HostSockets;
 use crate::sys::tap::Tap;
@@ -189,7 +189,12 @@ impl Reactor {
         for event in &events {
             match Token::from(event.token) {
                 Token::Tap | Token::Supervisor | Token::Monitor => {}
-                Token::Listener(index) => self.stack.listener_event(index),
+                Token::Listener(index) => {
+                    if event.readiness.has(Readiness::FAILED) {
+                        self.stack.listener_error(now, index);
+                    }
+                    self.stack.listener_event(index);
+                }
                 Token::Flow(id, side) => {
                     match self.stack.socket_event(now, id, side, event.readiness) {
                         Some(Side::Initiating) => near = true,

@@ -12,6 +12,7 @@ mod batch;
 mod leaving;
 mod open;
 mod parts;
+mod share;
 
 use crate::control::PeerMessage;
 use crate::counters::{Counters, DropReason};
@@ -281,8 +282,14 @@ impl<S: Sockets> Stack<S> {
         key: FlowKey,
         payload: &[u8],
     ) -> Result<FlowId, DropReason> {
+        let listeners = &self.parts.ports.listeners;
         match self.parts.flows.table.look_up(&key, Some(now)) {
             Some((id, Entry { flow: Flow::Datagram(flow), .. })) => {
+                // Its socket was closed with the interface that it was bound to.
+                if flow.mapping().is_some_and(|it| listeners.get(it.id).is_none()) {
+                    self.parts.remove(id);
+                    return self.opener(now, mac).datagram(key, payload);
+                }
                 if flow.source_check_due(now, self.parts.nat.revision()) {
                     self.opener(now, mac).renew_datagram((id, key), payload)?;
                 }
@@ -342,6 +349,13 @@ impl<S: Sockets> Stack<S> {
     /// Takes in that something came to the listener at this place.
     pub fn listener_event(&mut self, index: u32) {
         self.parts.ports.came(index);
+    }
+
+    /// Takes in that something which was sent from the listener at this place did not arrive.
+    pub fn listener_error(&mut self, now: Instant, index: u32) {
+        if let Some(id) = self.parts.ports.listeners.by_index(index) {
+            Acceptor::new(&mut self.parts, now).take_errors(id);
+        }
     }
 
     /// Runs flows whose deadline has passed.

@@ -5,15 +5,20 @@
 
 mod fake;
 
-use fake::rig::{Rig, came, datagram, key, opened, rule};
+use fake::rig::{HERE, HERE6, Rig, came, datagram, key, opened, rule};
 use fake::{Shared, Socket, State};
+use nix::errno::Errno;
 use pasta_datapath::control::PeerMessage;
+use pasta_datapath::counters::DropReason;
+use pasta_datapath::flow::datagram::QueuedError;
 use pasta_datapath::flow::{FlowKey, Readiness};
 use pasta_datapath::nat::Protocol;
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
+use pasta_datapath::token::Token;
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::port_forward::{Direction, Effort};
-use pasta_ipc::types::Transport;
+use pasta_ipc::port_forward::{Direction, Effort, PortSide, PortSnapshot};
+use pasta_ipc::types::{Generation, Transport};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -104,5 +109,235 @@ fn spliced_flow_to_port_53_ends_soon_only_if_it_is_an_exchange() {
         service.borrow_mut().datagrams.push_back(second.to_vec());
         rig.event(&service, Readiness::READABLE);
         lives(&mut rig, seconds);
+    }
+}
+
+/// A family: an address of the namespace, two remote ones, one of the host.
+struct Family {
+    here: &'static str,
+    remotes: [&'static str; 3],
+    host: &'static str,
+    picked: &'static str,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        here: "192.0.2.7",
+        remotes: ["198.51.100.1:7", "198.51.100.2:7", "198.51.100.3:7"],
+        host: "::ffff:203.0.113.9",
+        picked: "::ffff:0.0.0.0",
+    },
+    Family {
+        here: "[2001:db8::7]",
+        remotes: ["[2001:db8:1::1]:7", "[2001:db8:1::2]:7", "[2001:db8:1::3]:7"],
+        host: "2001:db8::9",
+        picked: "::",
+    },
+];
+
+impl Family {
+    /// The flow from `port` to a remote address.
+    fn flow(&self, port: u16, remote: usize) -> FlowKey {
+        udp(&format!("{}:{port}", self.here), self.remotes[remote])
+    }
+
+    /// A remote address on a socket of both families, with the host's address that it talks to.
+    fn peer(&self, remote: usize, local: &str) -> DatagramAddresses {
+        let peer: SocketAddr = self.remotes[remote].parse().unwrap();
+        let ip = match peer.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+            v6 => v6,
+        };
+        DatagramAddresses { peer: SocketAddr::new(ip, peer.port()), local: local.parse().unwrap() }
+    }
+
+    fn is_v4(&self) -> bool {
+        self.here == FAMILIES[0].here
+    }
+
+    /// A datagram of a remote address comes to a socket of both families.
+    fn arrives(&self, rig: &mut Rig, at: &Shared<State>, remote: usize, octets: &[u8]) {
+        at.borrow_mut().arrivals.push_back((self.peer(remote, self.host), octets.to_vec()));
+        came(rig, at);
+    }
+}
+
+/// Who sent what the namespace has received, and what.
+fn received(rig: &Rig) -> Vec<(String, Vec<u8>)> {
+    rig.datagrams().into_iter().map(|(from, _, octets, _)| (from.to_string(), octets)).collect()
+}
+
+fn listens(rig: &mut Rig, ports: &[u16]) {
+    let ports = ports.iter().copied().collect();
+    let (side, transport) = (PortSide::Namespace, Transport::Udp);
+    let snapshot = PortSnapshot { generation: Generation(1), side, transport, ports };
+    rig.message(PeerMessage::Ports(Box::new(snapshot)));
+}
+
+#[test]
+fn datagrams_of_a_forwarded_port_leave_through_its_listener_each_peer_apart() {
+    for family in &FAMILIES {
+        let mut rig = Rig::new();
+        let listener = to_port_53(&mut rig);
+        rig.frames(&[datagram(&family.flow(53, 0), b"one"), datagram(&family.flow(53, 1), b"two")]);
+        assert!(rig.stack.sockets().opened.is_empty(), "no other socket");
+        let sent = [(0, b"one"), (1, b"two")]
+            .map(|(remote, octets)| (family.peer(remote, family.picked), octets.to_vec()));
+        assert_eq!(listener.borrow().answers, sent);
+        for (remote, octets) in [(1, b"from two"), (0, b"from one"), (2, b"stranger")] {
+            family.arrives(&mut rig, &listener, remote, octets);
+            assert_eq!(received(&rig), [(family.remotes[remote].to_owned(), octets.to_vec())]);
+        }
+        assert_eq!(flows(&mut rig), 3);
+        // The stranger is answered from where it asked.
+        rig.frames(&[datagram(&family.flow(53, 2), b"answer")]);
+        let answer = listener.borrow().answers.last().cloned();
+        assert_eq!(answer, Some((family.peer(2, family.host), b"answer".to_vec())));
+        rig.wait(Duration::from_secs(180));
+        assert_eq!((flows(&mut rig), listener.borrow().closed), (0, false));
+    }
+}
+
+#[test]
+fn port_that_sends_before_it_is_seen_to_listen_keeps_its_socket() {
+    for family in &FAMILIES {
+        let mut rig = Rig::new();
+        rig.message(rule(Direction::Inbound, Transport::Udp, (5060, 6060), Effort::Auto));
+        rig.frames(&[datagram(&family.flow(6060, 0), b"one")]);
+        let (at, _) = &rig.stack.sockets().listeners[0];
+        assert_eq!((at.port.get(), at.address), (5060, None));
+        let socket = listener(&mut rig, 0);
+        family.arrives(&mut rig, &socket, 0, b"answer");
+        assert_eq!(received(&rig), [(family.remotes[0].to_owned(), b"answer".to_vec())]);
+        family.arrives(&mut rig, &socket, 1, b"stranger");
+        assert_eq!((received(&rig), rig.dropped(DropReason::NoFlow)), (vec![], 1));
+
+        listens(&mut rig, &[6060]);
+        family.arrives(&mut rig, &socket, 1, b"stranger");
+        assert_eq!(received(&rig), [(family.remotes[1].to_owned(), b"stranger".to_vec())]);
+        assert_eq!(rig.stack.sockets().listeners.len(), 1);
+
+        listens(&mut rig, &[]);
+        family.arrives(&mut rig, &socket, 2, b"stranger");
+        assert_eq!((received(&rig), rig.dropped(DropReason::NoFlow)), (vec![], 2));
+        rig.frames(&[datagram(&family.flow(6060, 0), b"two")]);
+        assert_eq!(socket.borrow().answers.len(), 2);
+        assert!(!socket.borrow().closed);
+        rig.wait(Duration::from_secs(180));
+        assert!(socket.borrow().closed, "nobody uses it");
+        assert_eq!(flows(&mut rig), 0);
+    }
+}
+
+#[test]
+fn second_peer_of_a_source_port_sees_the_port_that_the_first_one_sees() {
+    for family in &FAMILIES {
+        // The namespace's own port can be had, or not.
+        for (taken, expected) in [(false, 1024), (true, 40_001)] {
+            let mut rig = Rig::new();
+            if taken {
+                rig.message(rule(Direction::Inbound, Transport::Udp, (1024, 53), Effort::Explicit));
+                rig.frames(&[datagram(&family.flow(9, 0), b"x")]);
+            }
+            rig.frames(&[datagram(&family.flow(1024, 0), b"one")]);
+            let number = rig.stack.sockets().opened.len() - 1;
+            let first = opened(&mut rig, number);
+            assert_eq!(first.borrow().sent, [b"one"]);
+            first.borrow_mut().datagrams.push_back(b"on its way".to_vec());
+            rig.frames(&[datagram(&family.flow(1024, 1), b"two")]);
+            assert!(first.borrow().closed);
+            assert_eq!(received(&rig)[0].1, b"on its way");
+            let number = rig.stack.sockets().listeners.len() - 1;
+            let shared = listener(&mut rig, number);
+            let at = rig.stack.sockets().listeners[number].0.clone();
+            assert_eq!(at.port.get(), expected);
+            let any = at.address.unwrap();
+            assert_eq!((any.is_unspecified(), any.is_ipv4()), (true, family.is_v4()));
+
+            rig.frames(&[datagram(&family.flow(1024, 0), b"three")]);
+            let sent: Vec<_> =
+                shared.borrow().answers.iter().map(|(to, it)| (to.peer, it.clone())).collect();
+            let peer = |n: usize| family.remotes[n].parse::<SocketAddr>().unwrap();
+            assert_eq!(sent, [(peer(1), b"two".to_vec()), (peer(0), b"three".to_vec())]);
+            for (remote, expected) in [(0, 1), (1, 1), (2, 0)] {
+                let local = any;
+                let arrival = (DatagramAddresses { peer: peer(remote), local }, b"re".to_vec());
+                shared.borrow_mut().arrivals.push_back(arrival);
+                came(&mut rig, &shared);
+                assert_eq!(received(&rig).len(), expected, "{remote}");
+            }
+            rig.wait(Duration::from_secs(180));
+            assert!(shared.borrow().closed);
+        }
+    }
+}
+
+#[test]
+fn flow_to_a_resolver_keeps_out_of_the_way_of_a_listener() {
+    let mut rig = Rig::<Socket>::with_resolvers(&[1]);
+    rig.message(rule(Direction::Inbound, Transport::Udp, (5060, 6060), Effort::Auto));
+    for port in [5060, 6060, 7070] {
+        rig.frames(&[datagram(&udp(&format!("192.0.2.7:{port}"), "192.0.2.53:53"), QUERY)]);
+    }
+    let ports: Vec<_> = rig.stack.sockets().opened.iter().map(|it| it.port).collect();
+    assert_eq!(ports, [None, None, Some(7070)]);
+    listens(&mut rig, &[6060]);
+    assert_eq!(rig.stack.sockets().listeners[0].0.port.get(), 5060);
+}
+
+#[test]
+fn two_addresses_of_the_namespace_with_one_port_and_one_peer_stay_apart() {
+    let mut rig = Rig::new();
+    rig.has(&[HERE, "192.0.2.60"], &[HERE6]);
+    let listener = to_port_53(&mut rig);
+    let remote = "198.51.100.1:7";
+    for here in ["192.0.2.7:53", "192.0.2.60:53"] {
+        rig.frames(&[datagram(&udp(here, remote), here.as_bytes())]);
+    }
+    assert_eq!(listener.borrow().answers.len(), 1);
+    assert_eq!(opened(&mut rig, 0).borrow().sent, [b"192.0.2.60:53"]);
+    assert_eq!(flows(&mut rig), 2);
+}
+
+#[test]
+fn error_of_a_datagram_reaches_the_flow_that_sent_it() {
+    for family in &FAMILIES {
+        let mut rig = Rig::<Socket>::new();
+        let listener = to_port_53(&mut rig);
+        rig.frames(&[datagram(&family.flow(53, 0), b"one"), datagram(&family.flow(53, 1), b"two")]);
+        rig.received();
+        let error = QueuedError { errno: Errno::ECONNREFUSED, mtu: 0, offender: None };
+        let nobody = Some("[2001:db8::dead]:9".parse().unwrap());
+        let peer = Some(family.peer(1, family.host).peer);
+        listener.borrow_mut().errors_of.extend([(error, nobody), (error, None), (error, peer)]);
+        let Some(Token::Listener(index)) = listener.borrow().token else { panic!("not watched") };
+        rig.stack.listener_error(rig.now, index);
+        let frames = rig.received();
+        assert_eq!(frames.len(), 1, "one ICMP error");
+        let remote: SocketAddr = family.remotes[1].parse().unwrap();
+        let octets = match remote.ip() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let count = frames[0].windows(octets.len()).filter(|it| **it == octets).count();
+        assert_eq!(count, 2, "from the peer, about a packet to the peer");
+    }
+}
+
+#[test]
+fn flow_whose_address_the_host_has_lost_keeps_its_port() {
+    for family in &FAMILIES {
+        let mut rig = Rig::<Socket>::new();
+        rig.frames(&[datagram(&family.flow(1024, 0), b"one")]);
+        let first = opened(&mut rig, 0);
+        first.borrow_mut().has_its_address = false;
+        rig.frames(&[datagram(&family.flow(1024, 0), b"two")]);
+        assert_eq!(first.borrow().sent.len(), 2, "nobody looks without a reason");
+        rig.has(&[HERE], &[HERE6]);
+        rig.frames(&[datagram(&family.flow(1024, 0), b"three")]);
+        assert!(first.borrow().closed);
+        let (at, socket) = &rig.stack.sockets().listeners[0];
+        assert_eq!((at.port.get(), socket.borrow().answers.len()), (1024, 1));
+        assert_eq!(flows(&mut rig), 1);
     }
 }

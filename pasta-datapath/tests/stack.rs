@@ -27,8 +27,7 @@ use pasta_ipc::port_forward::{Direction, Effort};
 use pasta_ipc::socket::{Refusal, RequestId};
 use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
-    Bounded, Generation, NeighbourEntry, NeighbourSnapshot, Resolver, ResolverSnapshot, Service,
-    Transport,
+    Bounded, Generation, NeighbourEntry, NeighbourSnapshot, Service, Transport,
 };
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -205,36 +204,8 @@ fn datagram_flow_ends_after_its_time_and_not_before() {
 }
 
 #[test]
-fn flow_whose_address_the_host_has_lost_gets_another_socket() {
-    let mut rig = Rig::<Socket>::new();
-    rig.frames(&[datagram(&udp_key(), b"one")]);
-    let first = opened(&mut rig, 0);
-    first.borrow_mut().has_its_address = false;
-    rig.frames(&[datagram(&udp_key(), b"two")]);
-    assert_eq!(rig.stack.sockets().opened.len(), 1, "nobody looks without a reason");
-    rig.has(&[HERE], &[HERE6]);
-    rig.frames(&[datagram(&udp_key(), b"three")]);
-    assert!(first.borrow().closed);
-    assert_eq!(opened(&mut rig, 1).borrow().sent, [b"three"]);
-    assert_eq!(rig.stack.flows().table.len(), 1);
-}
-
-#[test]
 fn query_goes_to_the_next_resolver_after_a_hard_error_and_the_first_may_still_answer() {
-    let nat = Nat::new(
-        FamilyPolicy { dns_forward: Some([192, 0, 2, 53].into()), ..policy(Service::On) },
-        policy(Service::On),
-    );
-    let mut rig = Rig::<Socket>::with(nat, 64);
-    rig.has(&[HERE], &[HERE6]);
-    let server = |last| Resolver { address: IpAddr::from([203, 0, 113, last]), interface: None };
-    let servers = Bounded::truncated([server(1), server(2)]).0;
-    rig.message(PeerMessage::Resolvers(ResolverSnapshot {
-        generation: Generation(1),
-        servers,
-        search: Bounded::default(),
-    }));
-    rig.received();
+    let mut rig = Rig::<Socket>::with_resolvers(&[1, 2]);
     let query = key(Protocol::Udp, "192.0.2.7:1024", "192.0.2.53:53");
     rig.frames(&[datagram(&query, b"who")]);
     let first = opened(&mut rig, 0);

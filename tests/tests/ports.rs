@@ -1,7 +1,7 @@
 //! Ports: forwarded into the namespace and out of it, through the tap and spliced.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 use std::os::fd::AsRawFd;
 use tests::harness::{self, Case};
 use tests::lab::admin::{Admin, Inside, index_of};
-use tests::lab::service::{self, send_pattern, verify_pattern};
+use tests::lab::service::{self, ask, ask_within, send_pattern, verify_pattern};
 use tests::lab::{Family, Lab, Machine, Session, UPLINK, process, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
@@ -128,36 +128,6 @@ fn remote_client_is_seen_with_its_own_address(lab: &Lab, family: Family) -> Outc
         assert_eq!(peer(&mut inside, "echo")?, seen);
     }
     Ok(())
-}
-
-/// A datagram there and back.
-fn ask(machine: &Machine, from: IpAddr, to: SocketAddr, octets: &[u8]) -> Outcome<SocketAddr> {
-    ask_within(wait::PATIENCE, machine, from, to, octets)
-}
-
-fn ask_within(
-    limit: Duration,
-    machine: &Machine,
-    from: IpAddr,
-    to: SocketAddr,
-    octets: &[u8],
-) -> Outcome<SocketAddr> {
-    machine.run(|| {
-        let socket = UdpSocket::bind((from, 0))?;
-        // Only what comes from there is taken.
-        socket.connect(to)?;
-        socket.set_read_timeout(Some(limit))?;
-        socket.send(octets)?;
-        let mut answer = vec![0; octets.len() + 1];
-        let len = socket
-            .recv(&mut answer)
-            .map_err(|error| format!("{} octets from {from} to {to}: {error}", octets.len()))?;
-        if &answer[..len] == octets {
-            Ok(socket.local_addr()?)
-        } else {
-            Err("another datagram came back".into())
-        }
-    })
 }
 
 fn datagrams_of_a_remote_client_are_answered_from_where_they_went(

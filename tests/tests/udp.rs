@@ -1,9 +1,12 @@
 //! UDP between the namespace and the network, through the tap.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tests::harness::{self, Case};
-use tests::lab::{Family, Lab, address};
+use tests::lab::service::{Service, ask_within};
+use tests::lab::{Family, Lab, Session, address, wait};
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -14,6 +17,11 @@ fn main() -> ExitCode {
         case!(families, silent_host_gives_no_answer_and_no_error),
         case!(families, far_side_sees_the_host_and_the_same_source_port),
         case!(families, one_source_port_talks_to_two_servers),
+        case!(families, two_peers_of_a_source_port_see_one_port_of_the_host),
+        case!(families, two_peers_see_one_port_also_where_the_hosts_is_taken),
+        case!(families, datagrams_of_a_forwarded_port_leave_from_it),
+        case!(families, automatic_port_that_sends_first_is_left_from_and_reached),
+        case!(families, listening_address_is_what_a_forwarded_port_sends_from),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -71,5 +79,112 @@ fn one_source_port_talks_to_two_servers(lab: &Lab, family: Family) -> Outcome {
     for echo in [&first, &second, &first] {
         inside.must(["udp", "from", "4242", &echo.endpoint()])?;
     }
+    Ok(())
+}
+
+/// A program of the namespace that sends from `port` to two servers, each of which sees the flow come from `seen`,
+/// or from wherever the first one sees it come from; gives the servers.
+fn talks_to_two(
+    lab: &Lab,
+    family: Family,
+    inside: &mut Session,
+    port: u16,
+    seen: Option<SocketAddr>,
+) -> Outcome<[Service; 2]> {
+    let servers = [
+        lab.remote().udp_echo(family.internet())?,
+        lab.remote().udp_echo(family.internet_second())?,
+    ];
+    inside.must(["udp", "hold", "program", &any(family, port)])?;
+    for server in &servers {
+        inside.must(["udp", "send", "program", &server.endpoint()])?;
+    }
+    let peers = [servers[0].next_peer()?, servers[1].next_peer()?];
+    assert_eq!(peers[0], peers[1]);
+    assert_eq!(peers[0].ip(), family.host());
+    assert!(seen.is_none_or(|seen| seen == peers[0]), "{peers:?} instead of {seen:?}");
+    // Both answers, and both servers once more: each of the flows goes on.
+    for _ in 0..2 * servers.len() {
+        inside.must(["udp", "next", "program"])?;
+    }
+    for server in &servers {
+        assert_eq!(server.next_peer()?, peers[0]);
+    }
+    Ok(servers)
+}
+
+fn any(family: Family, port: u16) -> String {
+    SocketAddr::new(family.any(), port).to_string()
+}
+
+/// Somebody to whom the program has sent nothing sends it something, and is answered from there.
+fn is_reached(lab: &Lab, family: Family, inside: &mut Session, port: u16) -> Outcome {
+    let to = SocketAddr::new(family.host(), port);
+    let stranger = lab.remote().run(|| {
+        let socket = UdpSocket::bind((family.internet(), 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(wait::PATIENCE))?;
+        Ok(socket)
+    })?;
+    wait::until("a datagram of a stranger", || {
+        let _ = stranger.send(b"stranger");
+        // What is still on its way from the servers is answered as well.
+        let peer = inside.must(["udp", "next", "program"]).ok()?;
+        (peer[0] == stranger.local_addr().ok()?.to_string()).then_some(())
+    })?;
+    let mut answer = [0; 64];
+    let length = stranger.recv(&mut answer)?;
+    assert_eq!(&answer[..length], b"stranger");
+    Ok(())
+}
+
+fn two_peers_of_a_source_port_see_one_port_of_the_host(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.pasta().configured().with(["-u", "none"]).session()?;
+    let seen = SocketAddr::new(family.host(), 4242);
+    talks_to_two(lab, family, &mut inside, 4242, Some(seen))?;
+    // It is no port of the namespace's for others.
+    let asked = ask_within(SOON, lab.remote(), family.internet(), seen, b"x");
+    assert!(asked.is_err(), "a stranger was answered");
+    Ok(())
+}
+
+/// How long a datagram may take that must not be answered; chosen: many round trips of the lab.
+const SOON: Duration = Duration::from_millis(300);
+
+fn two_peers_see_one_port_also_where_the_hosts_is_taken(lab: &Lab, family: Family) -> Outcome {
+    let any: IpAddr = family.any();
+    let _taken = lab.host().run(move || Ok(UdpSocket::bind((any, 4242))?))?;
+    let mut inside = lab.session()?;
+    talks_to_two(lab, family, &mut inside, 4242, None)?;
+    Ok(())
+}
+
+fn datagrams_of_a_forwarded_port_leave_from_it(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.pasta().configured().with(["-u", "5060:6060"]).session()?;
+    let seen = SocketAddr::new(family.host(), 5060);
+    talks_to_two(lab, family, &mut inside, 6060, Some(seen))?;
+    is_reached(lab, family, &mut inside, 5060)
+}
+
+fn automatic_port_that_sends_first_is_left_from_and_reached(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.pasta().configured().with(["-u", "auto"]).session()?;
+    let seen = SocketAddr::new(family.host(), 5060);
+    talks_to_two(lab, family, &mut inside, 5060, Some(seen))?;
+    is_reached(lab, family, &mut inside, 5060)
+}
+
+fn listening_address_is_what_a_forwarded_port_sends_from(lab: &Lab, family: Family) -> Outcome {
+    let (second, prefix) = (family.host_second(), address::prefix_length(family));
+    lab.on_host(|netlink| {
+        let uplink = netlink.link(tests::lab::UPLINK)?.index;
+        Ok(netlink.add_address(uplink, second, prefix)?)
+    })?;
+    let server = lab.remote().udp_echo(family.internet())?;
+    let rule = format!("{second}/5060:6060");
+    let mut inside = lab.pasta().configured().with(["-u", &rule]).session()?;
+    inside.must(["udp", "hold", "program", &any(family, 6060)])?;
+    inside.must(["udp", "send", "program", &server.endpoint()])?;
+    assert_eq!(server.next_peer()?, SocketAddr::new(second, 5060));
+    inside.must(["udp", "next", "program"])?;
     Ok(())
 }

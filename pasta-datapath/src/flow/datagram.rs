@@ -1,10 +1,12 @@
 //! Flows of datagrams: UDP that the namespace opens, UDP that begins at a listener, and echo.
 //!
-//! **Opened by the namespace**: one flow for each pair of endpoints, each with a connected host socket of its own.
-//! The source port on the host is the namespace's own where it can be had, and any other where not. Replies are
-//! taken from the connected address only (RFC 4787 calls it address and port dependent filtering). When the host
-//! has lost the address that the socket sends from, the next datagram of the flow gets a new socket; so do
-//! queries when another resolver is to be asked, and the answer of the old one is waited for a little longer.
+//! **Opened by the namespace**: one flow for each pair of endpoints. Its source port on the host is the one that is
+//! forwarded to the namespace's, else the namespace's own where it can be had, and any other where not; all peers of
+//! a source port see the same one ([`crate::port_forward::mappings`]). So a flow goes through the listener of its
+//! port, or through a socket that it shares with others of that port, or has a connected socket of its own. Replies
+//! are taken from the peer only (RFC 4787 calls it address and port dependent filtering). When the host has lost the
+//! address that a flow's own socket sends from, the next datagram of the flow gets a new socket; so do queries when
+//! another resolver is to be asked, and the answer of the old one is waited for a little longer.
 //!
 //! **Echo**: the same for each program that pings one address, over a ping socket (icmp(7)). The kernel lets us
 //! have one only if our group is in `net.ipv4.ping_group_range` of the host; where it is not, requests are
@@ -20,6 +22,7 @@
 //! time alone ([`lifetime`]).
 
 pub mod batch;
+mod by_listener;
 pub mod lifetime;
 
 use super::refuse::{offending, reporter};
@@ -162,6 +165,8 @@ pub struct DatagramFlow<K> {
 enum Ends<K> {
     /// The namespace and a host socket.
     Outbound { path: Path, host: HostEnd<K> },
+    /// The namespace, which has opened it, and a socket that it shares with others.
+    Mapped { path: Path, listener: ListenerEnd },
     /// A listener and the namespace.
     Inbound { listener: ListenerEnd, path: Path },
     /// A listener and a socket on the other side, without frames.
@@ -208,7 +213,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     fn new(now: Instant, protocol: Protocol, ends: Ends<K>) -> Self {
         let gso = Gso::new(protocol);
         let port = match &ends {
-            Ends::Outbound { path, .. } => path.source().port(),
+            Ends::Outbound { path, .. } | Ends::Mapped { path, .. } => path.source().port(),
             Ends::Inbound { path, .. } => path.destination().port(),
             Ends::Local { destination, .. } => destination.port(),
         };
@@ -218,6 +223,11 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     /// A flow that the namespace at the end of `path` opens.
     pub fn outbound(now: Instant, protocol: Protocol, path: Path, host: HostEnd<K>) -> Self {
         Self::new(now, protocol, Ends::Outbound { path, host })
+    }
+
+    /// A flow that the namespace at the end of `path` opens, through a socket that it shares.
+    pub fn mapped(now: Instant, path: Path, listener: ListenerEnd) -> Self {
+        Self::new(now, Protocol::Udp, Ends::Mapped { path, listener })
     }
 
     /// A flow of a listener to the namespace at the end of `path`.
@@ -231,17 +241,49 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         Self::new(now, Protocol::Udp, Ends::Local { listener, destination, socket })
     }
 
-    /// The end at a listener, if it has one.
+    /// The end at a listener, if it begins there.
     pub fn listener(&self) -> Option<ListenerEnd> {
         match &self.ends {
-            Ends::Outbound { .. } => None,
+            Ends::Outbound { .. } | Ends::Mapped { .. } => None,
             Ends::Inbound { listener, .. } | Ends::Local { listener, .. } => Some(*listener),
+        }
+    }
+
+    /// The end at a socket that it shares, if the namespace has opened it.
+    pub fn mapping(&self) -> Option<ListenerEnd> {
+        match &self.ends {
+            Ends::Mapped { listener, .. } => Some(*listener),
+            _ => None,
+        }
+    }
+
+    /// The end in the namespace, if that has opened it.
+    pub fn opened_from(&self) -> Option<SocketAddr> {
+        match &self.ends {
+            Ends::Outbound { path, .. } | Ends::Mapped { path, .. } => Some(path.destination()),
+            Ends::Inbound { .. } | Ends::Local { .. } => None,
+        }
+    }
+
+    /// Its host socket and what that was opened for, if it has one of its own.
+    pub fn own_socket(&self) -> Option<(&K, &Target)> {
+        match &self.ends {
+            Ends::Outbound { host, .. } => Some((&host.socket, &host.target)),
+            _ => None,
         }
     }
 
     /// Whether the namespace has opened it.
     pub fn is_outbound(&self) -> bool {
-        matches!(self.ends, Ends::Outbound { .. })
+        self.opened_from().is_some()
+    }
+
+    /// Goes on through a socket that it shares; its own one is closed.
+    pub fn share(&mut self, listener: ListenerEnd) {
+        if let Ends::Outbound { path, .. } = &self.ends {
+            self.ends = Ends::Mapped { path: *path, listener };
+            self.gso = Gso::new(self.protocol);
+        }
     }
 
     /// Where a socket is wanted for.
@@ -324,7 +366,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             }
             FlowEvent::Datagrams(mac, group) => match &self.ends {
                 Ends::Outbound { .. } => self.send(cx, mac, group, &mut facts),
-                Ends::Inbound { .. } => self.answer(cx, mac, group),
+                Ends::Mapped { .. } | Ends::Inbound { .. } => self.send_by_listener(cx, mac, group),
                 Ends::Local { .. } => Next::Wait,
             },
             FlowEvent::Arrived(read, octets) => self.arrived(cx, read, octets),
@@ -335,6 +377,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 self.receive(cx)
             }
             FlowEvent::Turn => self.receive(cx),
+            FlowEvent::Error(error) => self.report_error(cx, error),
             FlowEvent::Target(socket) => self.set_target(cx, socket),
             FlowEvent::Deadline if self.deadline() <= cx.now => Next::Over,
             FlowEvent::Abort | FlowEvent::Evicted => Next::Over,
@@ -400,71 +443,6 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
         if doubtful {
             host.source_check.doubt();
-        }
-        Next::Wait
-    }
-
-    /// Sends what the namespace answers, through the listener.
-    fn answer<S: Sockets<Socket = K>>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        mac: MacAddr,
-        group: &[Datagram<'_>],
-    ) -> Next
-    where
-        K: ListenSocket,
-    {
-        let Ends::Inbound { listener, path } = &mut self.ends else { return Next::Wait };
-        let Some(socket) = cx.listeners.socket(listener.id) else { return Next::Over };
-        self.lifetime.answered(cx.now);
-        group.iter().for_each(|it| self.lifetime.answer(it.payload, it.segment_size));
-        path.set_mac(mac);
-        let send =
-            |slices: &[IoSlice<'_>], size| socket.send_from(&listener.addresses, slices, size);
-        self.gso.send(group, send, |_, why| cx.tap.counters.drop(why.reason()));
-        Next::Wait
-    }
-
-    /// Carries on what came to the listener.
-    fn arrived<S: Sockets<Socket = K>>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        read: ReadDatagrams,
-        octets: &[u8],
-    ) -> Next {
-        if self.is_outbound() {
-            self.lifetime.answer(octets, read.segment_size);
-            self.lifetime.answered(cx.now);
-        } else {
-            self.lifetime.query(octets, read.segment_size);
-            self.lifetime.sent(cx.now);
-        }
-        match &mut self.ends {
-            // The namespace has opened this very flow.
-            Ends::Outbound { path, .. } => {
-                write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
-            }
-            Ends::Inbound { path, .. } => write_to_tap(&mut cx.tap, path, cx.mtu, read, octets),
-            Ends::Local { socket: LocalSocket::Connected(_), .. } if read.truncated => {
-                cx.tap.counters.drop(DropReason::TooLarge);
-            }
-            Ends::Local { socket: LocalSocket::Connected(socket), .. } => {
-                let datagram = Datagram { payload: octets, segment_size: read.segment_size };
-                // That nobody listens there is not carried back: the listener's peer cannot be informed.
-                self.gso.send(
-                    &[datagram],
-                    |slices, size| socket.send(slices, size),
-                    |_, why| cx.tap.counters.drop(why.reason()),
-                );
-            }
-            Ends::Local { socket: LocalSocket::Wanted(waiting), .. } => {
-                let held: usize = waiting.iter().map(|(octets, _)| octets.len().max(256)).sum();
-                if held + octets.len() > MAX_WAITING || read.truncated {
-                    cx.tap.counters.drop(DropReason::SocketFull);
-                } else {
-                    waiting.push((octets.to_vec(), read.segment_size));
-                }
-            }
         }
         Next::Wait
     }
@@ -543,7 +521,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                     }
                 })
             }
-            Ends::Inbound { .. } | Ends::Local { .. } => (Next::Wait, false),
+            Ends::Mapped { .. } | Ends::Inbound { .. } | Ends::Local { .. } => (Next::Wait, false),
         };
         if received {
             self.lifetime.answered(cx.now);

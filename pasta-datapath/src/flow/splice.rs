@@ -174,6 +174,7 @@ impl<K: StreamSocket, P: Splicing<K>> SpliceFlow<K, P> {
             FlowEvent::Payloads(_)
             | FlowEvent::Datagrams(..)
             | FlowEvent::Arrived(..)
+            | FlowEvent::Error(_)
             | FlowEvent::Deadline
             | FlowEvent::CreditFree => Outcome::of(Next::Wait),
         }

@@ -4,8 +4,12 @@
 //! A listener that is wanted before and after a change of rules is never touched: connections that
 //! wait in it are kept, and so is the port. Listeners that the launcher has bound wait until a rule
 //! wants them.
+//!
+//! A UDP socket of the host also carries flows that the namespace opens from the port that it leads to, so that
+//! they leave from the host's port of the rule. One that serves these alone is a [`Role::Mapping`]: it lives as long
+//! as they do, and becomes a listener, or a listener becomes it, without its socket being touched.
 
-use crate::flow::datagram::ReadDatagrams;
+use crate::flow::datagram::{QueuedError, ReadDatagrams};
 use crate::port_forward::rules::{ForwardTarget, Ports};
 use nix::errno::Errno;
 use pasta_ipc::port_forward::Direction;
@@ -34,8 +38,8 @@ pub trait ListenSocket: Sized {
     /// As recvmsg(2), `EAGAIN` if nothing is waiting; `EPROTO` where the kernel does not say.
     fn receive_from(&self, buffer: &mut [u8]) -> Result<(ReadDatagrams, DatagramAddresses), Errno>;
 
-    /// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address; with
-    /// `segment_size`, several of that size at once.
+    /// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address, or from
+    /// what the kernel picks if that is unspecified; with `segment_size`, several of that size at once.
     ///
     /// # Errors
     ///
@@ -46,6 +50,10 @@ pub trait ListenSocket: Sized {
         slices: &[IoSlice<'_>],
         segment_size: Option<u16>,
     ) -> Result<(), Errno>;
+
+    /// Takes one error of a datagram off the socket's queue (`IP_RECVERR`, ip(7)), with where that went; if it says
+    /// so; `None` if there is none.
+    fn take_error_of(&self) -> Option<(QueuedError, Option<SocketAddr>)>;
 }
 
 /// The two ends of a datagram on an unconnected socket, in the form of the socket: on one that takes
@@ -124,6 +132,15 @@ impl ListenerId {
     }
 }
 
+/// Whom a socket serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everybody.
+    Listener,
+    /// Those that the namespace has sent something to, through it (a mapping of RFC 4787, section 4.1).
+    Mapping,
+}
+
 /// A listening socket, or of UDP a bound one.
 #[derive(Debug)]
 pub struct Listener<K> {
@@ -131,6 +148,10 @@ pub struct Listener<K> {
     pub spec: ListenerSpec,
     /// Where what comes in goes.
     pub target: ForwardTarget,
+    /// Whom it serves.
+    pub role: Role,
+    /// Flows that the namespace has opened through it.
+    flows: usize,
     socket: K,
 }
 
@@ -145,6 +166,8 @@ pub struct Listeners<K> {
     ours: [Ports; 2],
     /// How many listeners a port of ours has, at different addresses.
     shared: HashMap<(Direction, Transport, u16), u32>,
+    /// UDP sockets of the host by the port of the namespace that they lead to.
+    leading: HashMap<u16, Vec<ListenerId>>,
 }
 
 /// What is to be done to have the wanted listeners.
@@ -165,6 +188,7 @@ impl<K> Default for Listeners<K> {
             spare: BTreeMap::new(),
             ours: Default::default(),
             shared: HashMap::new(),
+            leading: HashMap::new(),
         }
     }
 }
@@ -189,22 +213,79 @@ impl<K> Listeners<K> {
     ) -> Difference {
         let mut difference = Difference::default();
         for (spec, id) in &self.by_spec {
-            if spec.direction() == direction && !wanted.contains_key(spec) {
+            let listens = self.get(*id).is_some_and(|it| it.role == Role::Listener);
+            if listens && spec.direction() == direction && !wanted.contains_key(spec) {
                 difference.surplus.push(*id);
             }
         }
         for (spec, target) in wanted {
-            match self.by_spec.get(&spec) {
+            let id = self.by_spec.get(&spec).copied();
+            let listens =
+                |id: &ListenerId| self.get(*id).is_some_and(|it| it.role == Role::Listener);
+            match id.filter(listens) {
                 None => difference.missing.push((spec, target)),
-                Some(id) => {
-                    let slot = self.slots.get_mut(id.index as usize);
-                    if let Some(listener) = slot.and_then(|(_, listener)| listener.as_mut()) {
-                        listener.target = target;
-                    }
-                }
+                Some(id) => self.redirect(id, target),
             }
         }
         difference
+    }
+
+    /// Has the listener `id` lead to `target`.
+    fn redirect(&mut self, id: ListenerId, target: ForwardTarget) {
+        let Some(listener) = self.get_mut(id) else { return };
+        let before = std::mem::replace(&mut listener.target, target);
+        if before.port != target.port && is_udp_of_host(&listener.spec) {
+            self.forget_leading(before.port, id);
+            self.leading.entry(target.port).or_default().push(id);
+        }
+    }
+
+    fn forget_leading(&mut self, port: u16, id: ListenerId) {
+        if let Entry::Occupied(mut leading) = self.leading.entry(port) {
+            leading.get_mut().retain(|it| *it != id);
+            if leading.get().is_empty() {
+                leading.remove();
+            }
+        }
+    }
+
+    /// Makes the mapping with this `spec`, if there is one, a listener that leads to `target`.
+    pub fn promote(&mut self, spec: &ListenerSpec, target: ForwardTarget) -> bool {
+        let Some(id) = self.by_spec.get(spec).copied() else { return false };
+        self.redirect(id, target);
+        self.get_mut(id).map(|listener| listener.role = Role::Listener).is_some()
+    }
+
+    /// Makes a listener a mapping, if there are flows through it.
+    pub fn demote(&mut self, id: ListenerId) -> bool {
+        let Some(listener) = self.get_mut(id).filter(|it| it.flows > 0) else { return false };
+        listener.role = Role::Mapping;
+        true
+    }
+
+    /// The UDP sockets of the host that lead to `port` of the namespace, listeners first.
+    pub fn leading_to(&self, port: u16) -> impl Iterator<Item = (ListenerId, &Listener<K>)> {
+        let all = || {
+            let ids = self.leading.get(&port).into_iter().flatten();
+            ids.filter_map(|id| Some((*id, self.get(*id)?)))
+        };
+        let of = move |role| all().filter(move |(_, it)| it.role == role);
+        of(Role::Listener).chain(of(Role::Mapping))
+    }
+
+    /// A flow of the namespace goes through this socket.
+    pub fn lend(&mut self, id: ListenerId) {
+        if let Some(listener) = self.get_mut(id) {
+            listener.flows += 1;
+        }
+    }
+
+    /// A flow of the namespace through this socket has ended; a mapping without any is gone, and given.
+    pub fn give_back(&mut self, id: ListenerId) -> Option<Listener<K>> {
+        let listener = self.get_mut(id)?;
+        listener.flows = listener.flows.saturating_sub(1);
+        let unused = listener.flows == 0 && listener.role == Role::Mapping;
+        unused.then(|| self.remove(id)).flatten()
     }
 
     /// The name that the next [`Listeners::insert`] gives.
@@ -216,13 +297,22 @@ impl<K> Listeners<K> {
     }
 
     /// Adds a listener; there is none with this `spec`.
-    pub fn insert(&mut self, spec: ListenerSpec, target: ForwardTarget, socket: K) -> ListenerId {
+    pub fn insert(
+        &mut self,
+        spec: ListenerSpec,
+        target: ForwardTarget,
+        role: Role,
+        socket: K,
+    ) -> ListenerId {
         let id = self.next_id();
+        if is_udp_of_host(&spec) {
+            self.leading.entry(target.port).or_default().push(id);
+        }
         let (direction, transport, port) = (spec.direction(), spec.transport(), spec.port());
         self.ours_of(direction).get_mut(transport).insert(port);
         *self.shared.entry((direction, transport, port)).or_default() += 1;
         self.by_spec.insert(spec.clone(), id);
-        let listener = Some(Listener { spec, target, socket });
+        let listener = Some(Listener { spec, target, role, flows: 0, socket });
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
             Some((_, slot)) => *slot = listener,
             None => self.slots.push((0, listener)),
@@ -241,6 +331,9 @@ impl<K> Listeners<K> {
         self.free.push(id.index);
         self.by_spec.remove(&listener.spec);
         let spec = &listener.spec;
+        if is_udp_of_host(spec) {
+            self.forget_leading(listener.target.port, id);
+        }
         let (direction, transport, port) = (spec.direction(), spec.transport(), spec.port());
         // Another address may have the same port.
         if let Entry::Occupied(mut count) = self.shared.entry((direction, transport, port)) {
@@ -257,6 +350,11 @@ impl<K> Listeners<K> {
     pub fn get(&self, id: ListenerId) -> Option<&Listener<K>> {
         let (life, listener) = self.slots.get(id.index as usize)?;
         listener.as_ref().filter(|_| *life == id.life)
+    }
+
+    fn get_mut(&mut self, id: ListenerId) -> Option<&mut Listener<K>> {
+        let (life, listener) = self.slots.get_mut(id.index as usize)?;
+        listener.as_mut().filter(|_| *life == id.life)
     }
 
     /// The socket of the listener `id`.
@@ -315,6 +413,10 @@ impl<K> Listeners<K> {
     }
 }
 
+fn is_udp_of_host(spec: &ListenerSpec) -> bool {
+    matches!(spec, ListenerSpec::Host(at) if at.transport == Transport::Udp)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,8 +447,8 @@ mod tests {
     #[test]
     fn what_stays_wanted_is_not_touched() {
         let mut listeners = Listeners::default();
-        let first = listeners.insert(spec(1), target(1), Socket);
-        let second = listeners.insert(spec(2), target(2), Socket);
+        let first = listeners.insert(spec(1), target(1), Role::Listener, Socket);
+        let second = listeners.insert(spec(2), target(2), Role::Listener, Socket);
         let difference = listeners.compare(Direction::Inbound, wanted(&[2, 3]));
         assert_eq!(difference.surplus, [first]);
         assert_eq!(difference.missing, [(spec(3), target(3))]);
@@ -358,7 +460,7 @@ mod tests {
     #[test]
     fn changed_goal_changes_the_listener_in_place() {
         let mut listeners = Listeners::default();
-        let id = listeners.insert(spec(1), target(1), Socket);
+        let id = listeners.insert(spec(1), target(1), Role::Listener, Socket);
         let moved = BTreeMap::from([(spec(1), target(80))]);
         assert_eq!(listeners.compare(Direction::Inbound, moved), Difference::default());
         assert_eq!(listeners.get(id).unwrap().target, target(80));
@@ -367,12 +469,12 @@ mod tests {
     #[test]
     fn old_name_does_not_find_the_next_listener_in_its_place() {
         let mut listeners = Listeners::default();
-        let id = listeners.insert(spec(1), target(1), Socket);
+        let id = listeners.insert(spec(1), target(1), Role::Listener, Socket);
         assert!(listeners.ours(Direction::Inbound).tcp.contains(1));
         assert!(listeners.remove(id).is_some());
         assert!(listeners.ours(Direction::Inbound).tcp.is_empty());
         let next = listeners.next_id();
-        assert_eq!(listeners.insert(spec(2), target(2), Socket), next);
+        assert_eq!(listeners.insert(spec(2), target(2), Role::Listener, Socket), next);
         assert_eq!(next.index(), id.index());
         assert!(listeners.get(id).is_none() && listeners.remove(id).is_none());
         assert_eq!(listeners.by_index(id.index()), Some(next));
@@ -389,8 +491,8 @@ mod tests {
                 port: 53.try_into().unwrap(),
             })
         };
-        let first = listeners.insert(at("192.0.2.1"), target(53), Socket);
-        let second = listeners.insert(at("192.0.2.2"), target(53), Socket);
+        let first = listeners.insert(at("192.0.2.1"), target(53), Role::Listener, Socket);
+        let second = listeners.insert(at("192.0.2.2"), target(53), Role::Listener, Socket);
         listeners.remove(first);
         assert!(listeners.ours(Direction::Inbound).udp.contains(53));
         listeners.remove(second);

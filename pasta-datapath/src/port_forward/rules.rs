@@ -93,15 +93,31 @@ impl Rules {
     pub fn on_host(&self, ours: &Ports) -> BTreeMap<ListenerAddress, ForwardTarget> {
         let mut wanted = BTreeMap::new();
         for (rule, port, target) in targets(&self.inbound, &self.namespace, ours) {
-            let address = ListenerAddress {
-                transport: rule.transport(),
-                address: rule.listen(),
-                interface: rule.interface().cloned(),
-                port,
-            };
-            wanted.entry(address).or_insert(target);
+            wanted.entry(address_of(rule, port)).or_insert(target);
         }
         wanted
+    }
+
+    /// Where on the host UDP is to be listened on for `port` of the namespace, now or once somebody listens there.
+    pub fn places_of(&self, port: u16) -> impl Iterator<Item = (ListenerAddress, ForwardTarget)> {
+        self.inbound_udp().filter_map(move |rule| {
+            // `port` is that many behind the first one that the rule leads to, and so on the host.
+            let first = rule.target_port(rule.ports().first())?;
+            let place = rule.ports().first().checked_add(port.checked_sub(first)?)?;
+            let target = rule.target_port(place).filter(|target| *target == port)?;
+            let target =
+                ForwardTarget { target: rule.target(), port: target, effort: rule.effort() };
+            Some((address_of(rule, NonZeroU16::new(place)?), target))
+        })
+    }
+
+    /// Whether `place`, a UDP port of the host, is to lead to another port of the namespace.
+    pub fn leads_elsewhere(&self, place: u16) -> bool {
+        self.inbound_udp().any(|it| it.target_port(place).is_some_and(|port| port != place))
+    }
+
+    fn inbound_udp(&self) -> impl Iterator<Item = &ForwardRule> {
+        self.inbound.iter().filter(|rule| rule.transport() == Transport::Udp)
     }
 
     /// The listeners in the namespace that are wanted, for connections of `family`; `ours` are the
@@ -118,6 +134,12 @@ impl Rules {
         }
         wanted
     }
+}
+
+/// Where on the host `port` of an inbound rule is listened on.
+fn address_of(rule: &ForwardRule, port: NonZeroU16) -> ListenerAddress {
+    let (address, interface) = (rule.listen(), rule.interface().cloned());
+    ListenerAddress { transport: rule.transport(), address, interface, port }
 }
 
 /// Every port that a rule wants, with where it leads.

@@ -11,7 +11,8 @@ use crate::flow::tcp::relay::HostSocket;
 use crate::flow::{Flow, FlowEvent, FlowId, TargetSocket};
 use crate::nat::inbound::{Delivery, InboundFlow};
 use crate::nat::{Protocol, Target};
-use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId};
+use crate::port_forward::Ports;
+use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId, Role};
 use crate::port_forward::rules::ForwardTarget;
 use crate::sockets::{Interest, Sockets};
 use crate::time::Instant;
@@ -227,7 +228,7 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
                     more = false;
                     break;
                 }
-                // An error that was queued for a datagram of ours; reading has cleared it.
+                // An error that was queued for a datagram of ours; reading has cleared it, and the queue says whose.
                 Err(_) => {}
             }
         }
@@ -239,7 +240,9 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
     }
 
     fn arrived(&mut self, listener: ListenerEnd, read: ReadDatagrams, octets: &[u8]) {
-        let known = self.parts.ports.arrivals.get(&listener).copied();
+        let Ports { arrivals, mappings, .. } = &self.parts.ports;
+        let begun_here = arrivals.get(&listener).copied();
+        let known = begun_here.or_else(|| mappings.shared(listener.id, listener.addresses.peer));
         let id = known.map_or_else(|| self.open_datagram(listener), Ok);
         match id {
             Ok(id) => {
@@ -250,10 +253,27 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         }
     }
 
+    /// Hands errors that came back for datagrams of a listener to the flows that have sent these.
+    pub(super) fn take_errors(&mut self, id: ListenerId) {
+        // Bounded by the socket's own queue; each entry was one datagram.
+        while let Some(socket) = self.parts.ports.listeners.socket(id)
+            && let Some((error, to)) = socket.take_error_of()
+        {
+            let Some(peer) = to else { continue };
+            if let Some(flow) = self.parts.ports.mappings.shared(id, peer) {
+                self.parts.drive(self.now, flow, FlowEvent::Error(error));
+            }
+        }
+    }
+
     /// Opens a flow for a listener's first datagram of a peer.
     fn open_datagram(&mut self, listener: ListenerEnd) -> Result<FlowId, DropReason> {
         let Self { parts, now } = self;
         let now = *now;
+        // Nobody is served here but those that the namespace has sent something to.
+        if parts.ports.listeners.get(listener.id).is_some_and(|it| it.role == Role::Mapping) {
+            return Err(DropReason::NoFlow);
+        }
         // Anybody can send datagrams under any name: they take half of the table at most.
         let many = parts.ports.arrivals.len() >= parts.flows.table.limit() / 2;
         let has_capacity = if many { parts.evict(now) } else { parts.has_capacity(now, 1) };

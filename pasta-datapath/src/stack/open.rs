@@ -1,9 +1,9 @@
 //! New flows of the namespace: from the first frame to a host socket, and what the namespace gets when there is
 //! none.
 
-use super::parts::Parts;
+use super::parts::{Parts, source_of};
 use crate::counters::DropReason;
-use crate::flow::datagram::{DatagramFlow, HostEnd};
+use crate::flow::datagram::{DatagramFlow, HostEnd, Pending};
 use crate::flow::refuse::{NoSocket, refuse_datagram, refuse_syn};
 use crate::flow::source_check::SourceCheck;
 use crate::flow::tcp::connection::Connection;
@@ -18,9 +18,9 @@ use pasta_ipc::types::{LogLevel, MacAddr};
 
 /// Opens flows for frames from one link-layer address.
 pub(super) struct Opener<'a, S: Sockets> {
-    parts: &'a mut Parts<S>,
-    now: Instant,
-    mac: MacAddr,
+    pub(super) parts: &'a mut Parts<S>,
+    pub(super) now: Instant,
+    pub(super) mac: MacAddr,
 }
 
 impl<'a, S: Sockets> Opener<'a, S> {
@@ -71,7 +71,15 @@ impl<'a, S: Sockets> Opener<'a, S> {
     pub(super) fn datagram(&mut self, key: FlowKey, payload: &[u8]) -> Result<FlowId, DropReason> {
         self.parts.observe(key.namespace.ip(), self.mac);
         let target = self.parts.target(self.now, &key);
-        let (socket, target) = self.host_socket(&key, target, payload)?;
+        let shares = target.as_ref().is_ok_and(|target| self.may_share(&key, target));
+        if let Ok(target) = &target
+            && shares
+            && let Some(end) = self.shared_socket(&key, target)
+        {
+            return self.mapped(key, end);
+        }
+        let port = self.own_port(&key, shares);
+        let (socket, target) = self.host_socket(&key, target, port, payload)?;
         let Self { parts, now, mac } = self;
         let watched = parts.watch_next(&socket, Interest::Reading);
         let host = HostEnd::new(socket, target, SourceCheck::good(*now, parts.nat.revision()));
@@ -80,6 +88,10 @@ impl<'a, S: Sockets> Opener<'a, S> {
         let inserted =
             watched.ok().and_then(|()| parts.insert(*now, Some(key), Flow::Datagram(flow)));
         let id = inserted.ok_or(DropReason::NoSocket)?;
+        let source = source_of(key.namespace);
+        if shares && parts.ports.mappings.single(source).is_none() {
+            parts.ports.mappings.set_single(source, id);
+        }
         parts.drive(*now, id, FlowEvent::Opened);
         Ok(id)
     }
@@ -89,10 +101,10 @@ impl<'a, S: Sockets> Opener<'a, S> {
         &mut self,
         key: &FlowKey,
         target: Result<Target, NoSocket>,
+        port: Option<u16>,
         payload: &[u8],
     ) -> Result<(S::Socket, Target), DropReason> {
         let (parts, now) = (&mut *self.parts, self.now);
-        let port = Some(key.namespace.port());
         let opened = target.and_then(|target| {
             let connecting = parts.connect(now, key, &target, port)?;
             Ok((connecting.socket, target))
@@ -120,7 +132,13 @@ impl<'a, S: Sockets> Opener<'a, S> {
         let Some((target, pending)) = flow.check_source(now, revision, resolver) else {
             return Ok(());
         };
-        let (socket, target) = self.host_socket(&key, Ok(target), payload)?;
+        let shares = self.may_share(&key, &target);
+        let source = source_of(key.namespace);
+        if shares && pending == Pending::Lost && self.share_single(source, id).is_some() {
+            return Ok(());
+        }
+        let port = self.own_port(&key, shares);
+        let (socket, target) = self.host_socket(&key, Ok(target), port, payload)?;
         let Parts { flows, sockets, log, .. } = &mut *self.parts;
         let token = Token::Flow(id, Side::Initiating);
         let watched = sockets.watch(&socket, token, Interest::Reading);

@@ -3,6 +3,7 @@
 
 use super::leaving::Leaving;
 use crate::counters::{Counters, DropReason};
+use crate::flow::datagram::ListenerEnd;
 use crate::flow::flows::{Entry, Flows};
 use crate::flow::refuse::NoSocket;
 use crate::flow::schedule::Cause;
@@ -13,6 +14,7 @@ use crate::link::Link;
 use crate::link::writer::{self, Path, icmp_protocol};
 use crate::log::Log;
 use crate::nat::{Nat, Protocol, Target};
+use crate::port_forward::mappings::Source;
 use crate::port_forward::socket_pool::kind_for;
 use crate::port_forward::{self, Ports};
 use crate::sockets::{Connecting, Interest, Sockets};
@@ -39,6 +41,11 @@ pub struct Limits {
     pub flows: usize,
     /// The largest send buffer that a TCP socket can be given, in octets of kernel memory.
     pub send_buffer: u32,
+}
+
+/// The source port of a flow of the namespace at `end`.
+pub(super) fn source_of(end: SocketAddr) -> Source {
+    (Family::of(end.ip()), end.port())
 }
 
 /// The parts, each of which owns its state.
@@ -128,10 +135,16 @@ impl<S: Sockets> Parts<S> {
     }
 
     pub(super) fn remove(&mut self, id: FlowId) {
-        if let Some(Flow::Datagram(flow)) = self.flows.remove(id)
-            && let Some(listener) = flow.listener()
-        {
+        let Some(Flow::Datagram(flow)) = self.flows.remove(id) else { return };
+        if let Some(listener) = flow.listener() {
             self.ports.arrivals.remove(&listener);
+        }
+        if let Some(source) = flow.opened_from() {
+            self.ports.mappings.forget_single(source_of(source), id);
+        }
+        if let Some(ListenerEnd { id, addresses }) = flow.mapping() {
+            self.ports.mappings.forget_shared(id, addresses.peer);
+            self.ports.listeners.give_back(id);
         }
     }
 

@@ -207,6 +207,10 @@ impl ListenSocket for OwnedFd {
     ) -> Result<(), Errno> {
         pktinfo::send_from(self.as_fd(), addresses, slices, segment_size)
     }
+
+    fn take_error_of(&self) -> Option<(QueuedError, Option<SocketAddr>)> {
+        socket::take_error_of(self.as_fd())
+    }
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {

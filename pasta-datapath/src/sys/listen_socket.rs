@@ -31,8 +31,12 @@ pub fn prepare(fd: &OwnedFd, transport: Transport) -> Result<(), Errno> {
             } else {
                 setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
             }
-            // Without it every datagram is read by itself.
+            // Without these, every datagram is read by itself, and nobody learns why one did not arrive.
             let _ = sys::set_udp_gro(fd);
+            let _ = setsockopt(fd, sockopt::Ipv4RecvErr, &true);
+            if v6 {
+                let _ = setsockopt(fd, sockopt::Ipv6RecvErr, &true);
+            }
             Ok(())
         }
     }

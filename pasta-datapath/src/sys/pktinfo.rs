@@ -59,13 +59,13 @@ pub fn receive_from(
 }
 
 /// An IP address of the library's as one of ours.
-fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+pub fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|it| SocketAddrV4::from(*it).into());
     v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddrV6::from(*it).into()))
 }
 
-/// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address; with
-/// `segment_size`, several of that size at once.
+/// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address, or from what
+/// the kernel picks if that is unspecified; with `segment_size`, several of that size at once.
 ///
 /// # Errors
 ///
@@ -98,12 +98,15 @@ pub fn send_from(
     };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     let raw = fd.as_raw_fd();
+    let picked = addresses.local.to_canonical().is_unspecified();
     loop {
         let sent = match &segment_size {
             Some(size) => {
-                let control = [from, ControlMessage::UdpGsoSegments(size)];
-                sendmsg(raw, slices, &control, flags, Some(&to))
+                let control = [ControlMessage::UdpGsoSegments(size), from];
+                let control = if picked { control.split_at(1).0 } else { &control[..] };
+                sendmsg(raw, slices, control, flags, Some(&to))
             }
+            None if picked => sendmsg(raw, slices, &[], flags, Some(&to)),
             None => sendmsg(raw, slices, &[from], flags, Some(&to)),
         };
         match sent {

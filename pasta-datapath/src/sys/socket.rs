@@ -6,6 +6,7 @@ use crate::flow::tcp::relay::HostSocket;
 use crate::nat::{Protocol, Target};
 use crate::sockets::{Connecting, Progress};
 use crate::sys;
+use crate::sys::pktinfo::ip_address;
 use crate::sys::send_buffer::SendBuffer;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -261,6 +262,10 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
         }
         Protocol::Udp => {
             let fd = socket(family, SockType::Datagram, flags, SockProtocol::Udp)?;
+            // One of IPv4 may have the same port.
+            if !v4 {
+                setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+            }
             // Without these, replies come one by one and errors less precise: nothing is lost.
             let _ = sys::set_udp_gro(&fd);
             let _ = enable_errors(&fd, family);
@@ -342,6 +347,11 @@ pub fn receive_datagrams(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<ReadDa
 
 /// Takes one error off the socket's queue (`IP_RECVERR`, ip(7)); `None` if there is none.
 pub fn take_queued_error(fd: BorrowedFd<'_>) -> Option<QueuedError> {
+    take_error_of(fd).map(|(error, _)| error)
+}
+
+/// As [`take_queued_error`], with where the datagram went that caused it, if it says so.
+pub fn take_error_of(fd: BorrowedFd<'_>) -> Option<(QueuedError, Option<SocketAddr>)> {
     let mut control = [0_u8; 256];
     // The datagram that caused the error comes back; it is of no use.
     let mut octets = [0_u8; 64];
@@ -361,10 +371,12 @@ pub fn take_queued_error(fd: BorrowedFd<'_>) -> Option<QueuedError> {
             }
             _ => continue,
         };
-        // The address is zero where the error is the kernel's own (SO_EE_ORIGIN_LOCAL).
-        let offender = offender.filter(|address| !address.is_unspecified());
+        // The address is zero where the error is the kernel's own (SO_EE_ORIGIN_LOCAL); on a socket of both
+        // families, IPv4 is mapped into IPv6.
+        let offender = offender.map(|it| it.to_canonical()).filter(|it| !it.is_unspecified());
         let errno = Errno::from_raw(i32::try_from(error.ee_errno).unwrap_or(0));
-        return Some(QueuedError { errno, mtu: error.ee_info, offender });
+        let to = message.address.as_ref().and_then(ip_address);
+        return Some((QueuedError { errno, mtu: error.ee_info, offender }, to));
     }
     None
 }

@@ -58,6 +58,8 @@ pub struct State {
     pub connections: VecDeque<(Socket, SocketAddr)>,
     pub arrivals: VecDeque<(DatagramAddresses, Vec<u8>)>,
     pub answers: Vec<(DatagramAddresses, Vec<u8>)>,
+    /// Errors of what was sent from a listener, and where that went.
+    pub errors_of: VecDeque<(QueuedError, Option<SocketAddr>)>,
     /// Whether closing it sends a reset, and whether it is closed.
     pub resets: bool,
     pub closed: bool,
@@ -83,6 +85,7 @@ impl Default for State {
             connections: VecDeque::new(),
             arrivals: VecDeque::new(),
             answers: Vec::new(),
+            errors_of: VecDeque::new(),
             resets: false,
             closed: false,
         }
@@ -236,6 +239,10 @@ impl ListenSocket for Socket {
         let answers = &mut self.0.borrow_mut().answers;
         answers.extend(octets.chunks(size).map(|it| (*addresses, it.to_vec())));
         Ok(())
+    }
+
+    fn take_error_of(&self) -> Option<(QueuedError, Option<SocketAddr>)> {
+        self.0.borrow_mut().errors_of.pop_front()
     }
 }
 
@@ -425,6 +432,28 @@ impl<T> Default for Kernel<T> {
     }
 }
 
+/// Whether a socket at this address takes IPv4, and whether it takes IPv6.
+fn families_of(address: Option<IpAddr>) -> (bool, bool) {
+    (address.is_none_or(|it| it.is_ipv4()), address.is_none_or(|it| it.is_ipv6()))
+}
+
+impl<T> Kernel<T> {
+    /// Whether a UDP socket has this port in one of the families.
+    fn is_taken(&self, port: u16, (v4, v6): (bool, bool)) -> bool {
+        let meets = |(its_v4, its_v6): (bool, bool)| its_v4 && v4 || its_v6 && v6;
+        let listens = self.listeners.iter().any(|(at, state)| {
+            let is_there = at.transport == Transport::Udp && at.port.get() == port;
+            is_there && meets(families_of(at.address)) && !state.borrow().closed
+        });
+        let has_it = |state: &State| {
+            let local = state.local.filter(|local| !state.closed && local.port() == port);
+            local.is_some_and(|local| meets((local.is_ipv4(), local.is_ipv6())))
+        };
+        let udp = |it: &&Opened| it.protocol == Protocol::Udp;
+        listens || self.opened.iter().filter(udp).any(|it| has_it(&it.state.borrow()))
+    }
+}
+
 impl<T: TcpModel> Sockets for Kernel<T> {
     type Socket = Socket;
     type Tcp = T;
@@ -440,6 +469,12 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         let progress = self.answers.pop_front().unwrap_or(Ok(Progress::Connected))?;
         let (socket, state) = Socket::new();
         state.borrow_mut().peer = Some(target.address);
+        let v4 = target.address.is_ipv4();
+        // As one that the kernel picks.
+        let picked = 40_000 + self.opened.len() as u16;
+        let own = port.filter(|port| *port != 0 && !self.is_taken(*port, (v4, !v4)));
+        let any = if v4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        state.borrow_mut().local = Some(SocketAddr::new(any, own.unwrap_or(picked)));
         let target = target.clone();
         self.opened.push(Opened { protocol, target, port, state });
         Ok(Connecting { socket, progress })
@@ -464,6 +499,10 @@ impl<T: TcpModel> Sockets for Kernel<T> {
     fn listen(&mut self, at: &ListenerAddress, _: SocketFamily) -> Result<Socket, Errno> {
         if let Some(errno) = self.listen_error {
             return Err(errno);
+        }
+        let is_udp = at.transport == Transport::Udp;
+        if is_udp && self.is_taken(at.port.get(), families_of(at.address)) {
+            return Err(Errno::EADDRINUSE);
         }
         let (socket, state) = Socket::new();
         self.listeners.push((at.clone(), state));

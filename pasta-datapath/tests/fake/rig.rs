@@ -25,9 +25,10 @@ use pasta_ipc::socket::SocketFamily;
 use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
     Address, Bounded, Completeness, FamilySnapshot, FamilyState, Generation, LogLevel, MacAddr,
-    Mtu, NetworkSnapshot, PortRange, Prefix, Service, TapOffloads, Transport,
+    Mtu, NetworkSnapshot, PortRange, Prefix, Resolver, ResolverSnapshot, Service, TapOffloads,
+    Transport,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -108,6 +109,25 @@ impl<T: TcpModel> Rig<T> {
         let mut rig = Self::with(Nat::new(policy(Service::On), policy(Service::On)), 64);
         rig.has(&[HERE], &[HERE6]);
         rig.written.borrow_mut().clear();
+        rig
+    }
+
+    /// As [`Rig::new`]; queries to 192.0.2.53 go to the first of these hosts of 203.0.113.0/24.
+    pub fn with_resolvers(hosts: &[u8]) -> Self {
+        let ipv4 =
+            FamilyPolicy { dns_forward: Some([192, 0, 2, 53].into()), ..policy(Service::On) };
+        let mut rig = Self::with(Nat::new(ipv4, policy(Service::On)), 64);
+        rig.has(&[HERE], &[HERE6]);
+        let server =
+            |last| Resolver { address: IpAddr::from([203, 0, 113, last]), interface: None };
+        let servers = Bounded::truncated(hosts.iter().map(|last| server(*last))).0;
+        let generation = Generation(1);
+        rig.message(PeerMessage::Resolvers(ResolverSnapshot {
+            generation,
+            servers,
+            search: Bounded::default(),
+        }));
+        rig.received();
         rig
     }
 

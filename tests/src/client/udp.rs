@@ -9,6 +9,9 @@
 //! | `udp open NAME ENDPOINT` | makes a socket to keep |
 //! | `udp bind NAME ADDRESS ENDPOINT` | the same, of this source address |
 //! | `udp exchange NAME MS` | the echo of a small datagram over it, in that time |
+//! | `udp hold NAME ADDRESS` | makes a socket at that address that talks to anybody |
+//! | `udp send NAME ENDPOINT` | sends a datagram over that one, and waits for nothing |
+//! | `udp next NAME` | waits for one, sends it back; the fact is who has sent it |
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -45,6 +48,25 @@ impl Sockets {
                 socket.connect(arguments.endpoint()?)?;
                 self.open.insert(name, socket);
                 Ok(Facts::new())
+            }
+            "hold" => {
+                let name = arguments.word("name")?.to_owned();
+                let socket = UdpSocket::bind(arguments.endpoint()?)?;
+                socket.set_read_timeout(Some(TIME_LIMIT))?;
+                self.open.insert(name, socket);
+                Ok(Facts::new())
+            }
+            "send" => {
+                let socket = self.open.get(arguments.word("name")?).ok_or("no such socket")?;
+                socket.send_to(b"datagram", arguments.endpoint()?)?;
+                Ok(Facts::new())
+            }
+            "next" => {
+                let socket = self.open.get(arguments.word("name")?).ok_or("no such socket")?;
+                let mut octets = [0; 2048];
+                let (length, peer) = socket.recv_from(&mut octets)?;
+                socket.send_to(&octets[..length], peer)?;
+                Ok(vec![peer.to_string()])
             }
             "exchange" => {
                 let name = arguments.word("name")?;

@@ -191,6 +191,45 @@ impl Machine {
     }
 }
 
+/// A datagram from `machine` there and back, of the lab's patience; gives where it came from.
+///
+/// # Errors
+///
+/// As [`ask_within`].
+pub fn ask(machine: &Machine, from: IpAddr, to: SocketAddr, octets: &[u8]) -> Outcome<SocketAddr> {
+    ask_within(PATIENCE, machine, from, to, octets)
+}
+
+/// A datagram from `machine` there and back within `limit`; gives where it came from.
+///
+/// # Errors
+///
+/// What the socket reports, and another answer.
+pub fn ask_within(
+    limit: Duration,
+    machine: &Machine,
+    from: IpAddr,
+    to: SocketAddr,
+    octets: &[u8],
+) -> Outcome<SocketAddr> {
+    machine.run(|| {
+        let socket = UdpSocket::bind((from, 0))?;
+        // Only what comes from there is taken.
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(limit))?;
+        socket.send(octets)?;
+        let mut answer = vec![0; octets.len() + 1];
+        let len = socket
+            .recv(&mut answer)
+            .map_err(|error| format!("{} octets from {from} to {to}: {error}", octets.len()))?;
+        if &answer[..len] == octets {
+            Ok(socket.local_addr()?)
+        } else {
+            Err("another datagram came back".into())
+        }
+    })
+}
+
 /// Answers a datagram with itself; reports the sender's address.
 ///
 /// # Errors

@@ -136,7 +136,10 @@ impl<K: HostSocket> TcpFlow<K> {
             }
             FlowEvent::Opened | FlowEvent::Turn => &[][..],
             // Of other kinds of flows.
-            FlowEvent::Datagrams(..) | FlowEvent::Arrived(..) | FlowEvent::Target(_) => &[],
+            FlowEvent::Datagrams(..)
+            | FlowEvent::Arrived(..)
+            | FlowEvent::Error(_)
+            | FlowEvent::Target(_) => &[],
         };
         self.run(cx, payloads)
     }

@@ -1,0 +1,149 @@
+//! Flows that go through a socket of many: what arrives there, what the namespace sends through it, and errors.
+//!
+//! An error of one datagram is pending for the next call on the socket, whosever that is: the call is made once more
+//! before its error is believed. Each flow learns of its own from the socket's queue.
+
+use super::{
+    Context, Datagram, DatagramFlow, DatagramSocket, Ends, LocalSocket, MAX_WAITING, Next, NotSent,
+    QueuedError, ReadDatagrams, key_of, offending, reporter, write_to_tap,
+};
+use crate::counters::DropReason;
+use crate::link::icmp_error::{self, Unreachable};
+use crate::port_forward::listeners::ListenSocket;
+use crate::sockets::Sockets;
+use nix::errno::Errno;
+use pasta_ipc::types::MacAddr;
+use std::io::IoSlice;
+
+impl<K: DatagramSocket> DatagramFlow<K> {
+    /// Sends what the namespace sends, through the listener.
+    pub(super) fn send_by_listener<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        mac: MacAddr,
+        group: &[Datagram<'_>],
+    ) -> Next
+    where
+        K: ListenSocket,
+    {
+        let is_outbound = self.is_outbound();
+        let Self { ends, lifetime, gso, protocol } = self;
+        let (Ends::Mapped { listener, path } | Ends::Inbound { listener, path }) = ends else {
+            return Next::Wait;
+        };
+        let Some(socket) = cx.listeners.socket(listener.id) else {
+            group.iter().for_each(|_| cx.tap.counters.drop(DropReason::NoFlow));
+            return Next::Over;
+        };
+        for Datagram { payload, segment_size } in group {
+            if is_outbound {
+                lifetime.query(payload, *segment_size);
+            } else {
+                lifetime.answer(payload, *segment_size);
+            }
+        }
+        if is_outbound {
+            lifetime.sent(cx.now);
+        } else {
+            lifetime.answered(cx.now);
+        }
+        path.set_mac(mac);
+        let send = |slices: &[IoSlice<'_>], size| {
+            let sent = socket.send_from(&listener.addresses, slices, size);
+            match sent {
+                Err(errno) if is_of_another(errno) => {
+                    socket.send_from(&listener.addresses, slices, size)
+                }
+                sent => sent,
+            }
+        };
+        let key = key_of(*protocol, path);
+        gso.send(group, send, |datagram, why| {
+            cx.tap.counters.drop(why.reason());
+            // What is too large is in the socket's queue, with the MTU.
+            let NotSent::Refused(errno) = why else { return };
+            if let Some(why) = Unreachable::from_errno(errno, 0) {
+                let reporter = reporter(cx.nat, key.remote.ip(), why, None);
+                let offending = offending(&key, datagram.payload);
+                icmp_error::send(&mut cx.tap, mac, reporter, &offending, why);
+            }
+        });
+        Next::Wait
+    }
+
+    /// Tells the namespace of an error that came back for one of its datagrams.
+    pub(super) fn report_error<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        error: QueuedError,
+    ) -> Next {
+        let (Ends::Mapped { path, .. } | Ends::Inbound { path, .. }) = &self.ends else {
+            return Next::Wait;
+        };
+        if let Some(why) = Unreachable::from_errno(error.errno, error.mtu) {
+            let key = key_of(self.protocol, path);
+            let reporter = reporter(cx.nat, key.remote.ip(), why, error.offender);
+            let offending = offending(&key, &[]);
+            icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
+        }
+        Next::Wait
+    }
+
+    /// Carries on what came to the listener.
+    pub(super) fn arrived<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        read: ReadDatagrams,
+        octets: &[u8],
+    ) -> Next {
+        if self.is_outbound() {
+            self.lifetime.answer(octets, read.segment_size);
+            self.lifetime.answered(cx.now);
+        } else {
+            self.lifetime.query(octets, read.segment_size);
+            self.lifetime.sent(cx.now);
+        }
+        match &mut self.ends {
+            Ends::Outbound { path, .. }
+            | Ends::Mapped { path, .. }
+            | Ends::Inbound { path, .. } => {
+                write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
+            }
+            Ends::Local { socket: LocalSocket::Connected(_), .. } if read.truncated => {
+                cx.tap.counters.drop(DropReason::TooLarge);
+            }
+            Ends::Local { socket: LocalSocket::Connected(socket), .. } => {
+                let datagram = Datagram { payload: octets, segment_size: read.segment_size };
+                // That nobody listens there is not carried back: the listener's peer cannot be informed.
+                self.gso.send(
+                    &[datagram],
+                    |slices, size| socket.send(slices, size),
+                    |_, why| cx.tap.counters.drop(why.reason()),
+                );
+            }
+            Ends::Local { socket: LocalSocket::Wanted(waiting), .. } => {
+                let held: usize = waiting.iter().map(|(octets, _)| octets.len().max(256)).sum();
+                if held + octets.len() > MAX_WAITING || read.truncated {
+                    cx.tap.counters.drop(DropReason::SocketFull);
+                } else {
+                    waiting.push((octets.to_vec(), read.segment_size));
+                }
+            }
+        }
+        Next::Wait
+    }
+}
+
+/// Whether an error of sending may be that of an earlier datagram, which has cleared it: not what says that the
+/// socket is full, or that what is sent is too large or cannot be cut.
+fn is_of_another(errno: Errno) -> bool {
+    !matches!(
+        errno,
+        Errno::EAGAIN
+            | Errno::ENOBUFS
+            | Errno::ENOMEM
+            | Errno::EMSGSIZE
+            | Errno::EINVAL
+            | Errno::EIO
+    )
+}
