@@ -202,6 +202,8 @@ pub enum InitToSupervisor {
     Ready,
     /// COMMAND was ended by this signal. Once, last, after `Release`.
     Killed(i32),
+    /// COMMAND was stopped by this signal. Any number, after `Release`.
+    Stopped(i32),
 }
 
 /// What the supervisor may say to process 1 of the namespace.
@@ -209,6 +211,17 @@ pub enum InitToSupervisor {
 pub enum SupervisorToInit {
     /// COMMAND may start. Once, after `Ready`.
     Release,
+    /// COMMAND is to go on. After `Stopped`.
+    Continue(TerminalGround),
+}
+
+/// Whether a process group is the one that the terminal belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TerminalGround {
+    /// It is.
+    Foreground,
+    /// Another one is, or there is no terminal.
+    Background,
 }
 
 /// What a datapath that isolates itself may say to the supervisor, before it has read anything and
@@ -375,7 +388,7 @@ impl Message for InitToSupervisor {
     fn descriptors(&self) -> usize {
         match self {
             Self::Ready => 2,
-            Self::Warning(_) | Self::Failed(_) | Self::Killed(_) => 0,
+            Self::Warning(_) | Self::Failed(_) | Self::Killed(_) | Self::Stopped(_) => 0,
         }
     }
 }

@@ -21,7 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use pasta_ipc::channel::{Channel, ReceiveError, Received, SendError};
-use pasta_ipc::message::Hello;
+use pasta_ipc::message::{Hello, TerminalGround};
 use pasta_ipc::start::TapUse;
 use pasta_ipc::{
     DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, Message, MonitorToSupervisor,
@@ -137,8 +137,8 @@ pub(crate) struct Children {
     epoll: Epoll,
     signals: SignalFd,
     init: Option<InitProcess>,
-    /// Whether the channel to process 1 is read only when that has ended.
-    released: bool,
+    /// Whether process 1 has closed its channel.
+    init_closed: bool,
     /// The watch on the namespace that we are attached to, until it has ended.
     namespace: Option<NamespaceWatch>,
     monitor: HelperLink<SupervisorToMonitor, MonitorToSupervisor>,
@@ -173,7 +173,7 @@ impl Children {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             signals: SignalFd::with_flags(&crate::inherited::handled_signals(), flags)?,
             init: None,
-            released: false,
+            init_closed: false,
             namespace: None,
             monitor: HelperLink::new(started.monitor.0, started.monitor.1),
             datapath: HelperLink::new(started.datapath.0, started.datapath.1),
@@ -389,9 +389,15 @@ impl Children {
     pub(crate) fn release(&mut self) -> io::Result<()> {
         let init = self.init.as_ref().ok_or(io::ErrorKind::NotFound)?;
         init.channel.send(&SupervisorToInit::Release).map_err(io::Error::other)?;
-        self.released = true;
-        self.epoll.delete(&init.channel)?;
         Ok(())
+    }
+
+    /// Has COMMAND go on that was stopped, and gives it the terminal if that is ours.
+    pub(crate) fn continue_command(&self, ground: TerminalGround) {
+        if let Some(init) = &self.init {
+            // Fails if it has ended, which is an event.
+            let _ = init.channel.send(&SupervisorToInit::Continue(ground));
+        }
     }
 
     /// This process.
@@ -548,7 +554,7 @@ impl Children {
                 Reception::WouldBlock => break,
                 // The pidfd reports its end; the channel would only wake us again.
                 Reception::Closed => {
-                    if !std::mem::replace(&mut self.released, true) {
+                    if !std::mem::replace(&mut self.init_closed, true) {
                         self.epoll.delete(&init.channel)?;
                     }
                     break;

@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 use std::io;
 
 /// Signals that the supervisor and process 1 block and read from a signalfd.
-pub(crate) const HANDLED_SIGNALS: [Signal; 7] = [
+pub(crate) const HANDLED_SIGNALS: [Signal; 8] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -21,7 +21,11 @@ pub(crate) const HANDLED_SIGNALS: [Signal; 7] = [
     Signal::SIGCHLD,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
+    Signal::SIGTSTP,
 ];
+
+/// Signals that they only block: they stop when COMMAND is stopped, and may write to the terminal.
+const BLOCKED_SIGNALS: [Signal; 2] = [Signal::SIGTTIN, Signal::SIGTTOU];
 
 /// Signals that COMMAND ignores if we inherited them ignored.
 const LEFT_IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
@@ -55,7 +59,8 @@ impl InheritedState {
         // If it were ignored, the kernel would reap our children.
         sys::default_disposition(libc::SIGCHLD)?;
         sys::ignore_signal(libc::SIGXFSZ)?;
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&handled_signals()), None)?;
+        let blocked = handled_signals().into_iter().chain(BLOCKED_SIGNALS).collect();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)?;
         Ok(Self { umask: umask(Mode::from_bits_truncate(0o077)), core, descriptors })
     }
 

@@ -6,6 +6,9 @@
 //! session. Once COMMAND has been started, it holds no capability, and no descriptor but standard input,
 //! output and error, its signals, and the channel on which it reports the signal that ended COMMAND.
 //!
+//! When COMMAND is stopped, it reports that, and the supervisor stops; with the supervisor it continues
+//! COMMAND, and gives it the terminal back where the caller has given that to us, as su(1) does.
+//!
 //! It passes on signals from outside the PID namespace, whose sender has no id here. A key at the
 //! terminal signals the whole foreground process group, COMMAND included, so these are not passed on.
 
@@ -14,6 +17,7 @@ use crate::log::emit;
 use crate::signals::{ReceivedSignal, Sender};
 use crate::sys::{self, CallersDescriptors, Child, Cloned, ForkedProcess};
 use crate::target::{Command, CommandUser, PidNamespace, Program};
+use crate::terminal;
 use crate::termination::Termination;
 use caps::CapSet;
 use nix::errno::Errno;
@@ -21,11 +25,14 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Gid, Pid, Uid, execvp, gethostname, gettid, sethostname};
+use nix::unistd::{
+    Gid, Pid, Uid, execvp, gethostname, getpgid, getpgrp, gettid, sethostname, tcsetpgrp,
+};
+use pasta_ipc::message::TerminalGround;
 use pasta_ipc::types::Text;
 use pasta_ipc::{Channel, InitToSupervisor, ReceiveError, SupervisorToInit};
 use std::convert::Infallible;
@@ -94,14 +101,16 @@ pub(crate) fn run(forked: ForkedProcess, channel: &InitChannel, config: InitConf
         sys::exit_now(FAILED);
     }
     let started = start(config).and_then(|running| {
-        let kept = [channel.as_fd(), running.signals.as_fd(), running.command.pidfd.as_fd()];
-        let kept = kept.map(|fd| fd.as_raw_fd());
+        let mut kept =
+            vec![channel.as_fd(), running.signals.as_fd(), running.command.pidfd.as_fd()];
+        kept.extend(running.terminal.as_ref().map(AsFd::as_fd));
+        let kept: Vec<_> = kept.iter().map(AsRawFd::as_raw_fd).collect();
         forked.close_from(ABOVE_STANDARD, &kept)?;
         Ok(running)
     });
     sys::exit_now(match started {
         Ok(running) => {
-            let termination = running.supervise();
+            let termination = running.supervise(channel);
             if let Termination::Killed(signal) = termination {
                 // If this fails, the exit status says it too.
                 let _ = channel.send(&InitToSupervisor::Killed(signal as i32));
@@ -212,12 +221,16 @@ struct Running {
     command: Child,
     signals: SignalFd,
     pids: PidNamespace,
+    /// The controlling terminal, if there is one.
+    terminal: Option<OwnedFd>,
 }
 
 /// Starts COMMAND and gives up every capability.
 fn start(config: InitConfig<'_>) -> io::Result<Running> {
     let early = pending()?;
-    let signals = SignalFd::with_flags(&handled_signals(), SfdFlags::SFD_CLOEXEC)?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&handled_signals(), flags)?;
+    let terminal = terminal::open_device().ok();
     let command = match sys::clone_process(0)? {
         Cloned::Parent(command) => command,
         Cloned::Child(forked) => {
@@ -233,7 +246,7 @@ fn start(config: InitConfig<'_>) -> io::Result<Running> {
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set).map_err(io::Error::other)?;
     }
-    Ok(Running { command, signals, pids: config.command.pids })
+    Ok(Running { command, signals, pids: config.command.pids, terminal })
 }
 
 /// The signals that are pending from before COMMAND was started: all are passed on, those of the
@@ -263,42 +276,88 @@ fn cannot_run(error: &io::Error) -> i32 {
 
 impl Running {
     /// Passes signals on and reaps until COMMAND has ended; returns how.
-    fn supervise(&self) -> Termination {
+    fn supervise(&self, channel: &InitChannel) -> Termination {
+        let mut supervisor = Some(channel);
         loop {
-            if let Some(status) = self.reap() {
+            if let Some(status) = self.reap(channel) {
                 if self.pids == PidNamespace::Shared {
                     end_orphans();
                 }
                 return status;
             }
-            match self.signals.read_signal() {
-                Ok(Some(info)) => {
-                    let received = ReceivedSignal::from(&info);
-                    // Without a PID namespace the supervisor is a process like others.
-                    let passes = match self.pids {
-                        PidNamespace::New => received.sender == Sender::Outside,
-                        PidNamespace::Shared => received.sender != Sender::Terminal,
-                    };
-                    if passes && let Some(signal) = received.for_command() {
-                        // Fails if it has just ended; the next iteration reaps it.
-                        let _ = kill(self.command.pid, signal);
-                    }
-                }
-                Ok(None) | Err(Errno::EINTR) => {}
-                Err(errno) => {
-                    emit(&format!("pasta: cannot wait for the command: {}\n", errno.desc()));
-                    return Termination::Unknown;
+            if let Err(errno) = self.wait(supervisor).and_then(|()| self.pass_on()) {
+                emit(&format!("pasta: cannot wait for the command: {}\n", errno.desc()));
+                return Termination::Unknown;
+            }
+            while let Some(channel) = supervisor {
+                match channel.receive().map(|received| received.message) {
+                    Ok(SupervisorToInit::Continue(ground)) => self.continue_command(ground),
+                    Ok(SupervisorToInit::Release) => {}
+                    Err(ReceiveError::WouldBlock) => break,
+                    // It has ended.
+                    Err(_) => supervisor = None,
                 }
             }
         }
     }
 
-    /// Reaps what has ended; how COMMAND has, if it was among them.
-    fn reap(&self) -> Option<Termination> {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    /// Waits for a signal or a message.
+    fn wait(&self, supervisor: Option<&InitChannel>) -> nix::Result<()> {
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![readable(self.signals.as_fd())];
+        fds.extend(supervisor.map(|channel| readable(channel.as_fd())));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Passes on the signals that have arrived, as far as they are for COMMAND.
+    fn pass_on(&self) -> nix::Result<()> {
+        while let Some(info) = self.signals.read_signal()? {
+            let received = ReceivedSignal::from(&info);
+            // Without a PID namespace the supervisor is a process like others.
+            let passes = match self.pids {
+                PidNamespace::New => received.sender == Sender::Outside,
+                PidNamespace::Shared => received.sender != Sender::Terminal,
+            };
+            let stop = received.signal.filter(|_| received.is_stop());
+            if passes && let Some(signal) = received.for_command().or(stop) {
+                // Fails if it has just ended; the next iteration reaps it.
+                let _ = kill(self.command.pid, signal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues COMMAND, and gives it the terminal if it has a process group of its own.
+    fn continue_command(&self, ground: TerminalGround) {
+        // One outside the PID namespace has the number 0 here.
+        let group = getpgid(Some(self.command.pid)).ok().filter(|group| *group != getpgrp());
+        let Some(group) = group else {
+            // The rest of our group is continued by whoever has continued the supervisor.
+            let _ = kill(self.command.pid, Signal::SIGCONT);
+            return;
+        };
+        if let (TerminalGround::Foreground, Some(terminal)) = (ground, &self.terminal) {
+            // SIGTTOU is blocked here. Fails if COMMAND has left the session.
+            let _ = tcsetpgrp(terminal, group);
+        }
+        let _ = killpg(group, Signal::SIGCONT);
+    }
+
+    /// Reaps what has ended; how COMMAND has, if it was among them. Reports that COMMAND was stopped.
+    fn reap(&self, channel: &InitChannel) -> Option<Termination> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
         loop {
             match waitid(Id::All, flags) {
                 Ok(WaitStatus::StillAlive) => return None,
+                Ok(WaitStatus::Stopped(pid, signal)) => {
+                    if pid == self.command.pid {
+                        // If this fails, the supervisor has ended.
+                        let _ = channel.send(&InitToSupervisor::Stopped(signal as i32));
+                    }
+                }
                 Ok(status) if status.pid() == Some(self.command.pid) => {
                     return Some(Termination::from(status));
                 }

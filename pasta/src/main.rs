@@ -38,6 +38,7 @@ mod supervise;
 mod sys;
 mod syslog;
 mod target;
+mod terminal;
 mod termination;
 mod tun;
 mod value;
@@ -55,6 +56,7 @@ use std::os::fd::OwnedFd;
 use supervise::{Attachment, Session};
 use sys::CallersDescriptors;
 use target::{Ground, Target};
+use terminal::Terminal;
 
 /// The first descriptor that is not standard input, output or error.
 const ABOVE_STANDARD: u32 = 3;
@@ -191,12 +193,16 @@ fn run(
         }
         (Target::Command(_), _) => Attachment::Command(Session::Inherited),
     };
+    let terminal = match attachment {
+        Attachment::Command(_) => Terminal::open(),
+        Attachment::Existing => None,
+    };
     log.open(&options.log, &options.target, getpid()).map_err(LaunchError::LogFile)?;
     let starting =
         Prepared::new(options, tap, log)?.start(options, inherited, descriptors, caller, log)?;
     let Released { confined, children, resolvers, log } =
         starting.connect()?.confirm()?.release(caller)?;
-    supervise::run(confined, children, resolvers, attachment, log)
+    supervise::run(confined, children, resolvers, (attachment, terminal), log)
         .map_err(|error| LaunchError::System("supervise", error))
 }
 

@@ -1,4 +1,4 @@
-//! Ending this process by a signal, once it is confined.
+//! Ending and stopping this process by a signal, once it is confined.
 
 use crate::sys;
 use nix::sys::signal::{SigSet, Signal};
@@ -27,5 +27,17 @@ impl OwnProcess {
         // If one of these fails, the exit status says it.
         let _ = sys::pidfd_send_signal(&*self.0, signal);
         let _ = blocked.thread_unblock();
+    }
+
+    /// Stops this process by `signal`, as COMMAND was, and returns when it was continued. In a process group
+    /// that nobody could continue only SIGSTOP stops it (setpgid(2), orphaned process groups).
+    pub(crate) fn stop_by(&self, signal: Signal) {
+        let stopping: SigSet = [signal].into_iter().collect();
+        // If one of these fails, we go on, and COMMAND with us.
+        let _ = sys::pidfd_send_signal(&*self.0, signal);
+        let _ = stopping.thread_unblock();
+        if signal != Signal::SIGSTOP {
+            let _ = stopping.thread_block();
+        }
     }
 }

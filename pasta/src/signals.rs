@@ -47,6 +47,11 @@ impl ReceivedSignal {
             matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT)
         })
     }
+
+    /// Whether it asks to stop until SIGCONT.
+    pub(crate) fn is_stop(self) -> bool {
+        self.signal == Some(Signal::SIGTSTP)
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //!
 //! | event | action |
 //! | --- | --- |
-//! | TERM, INT, HUP, QUIT | passed on to COMMAND, unless the terminal sent them to COMMAND too |
+//! | TERM, INT, HUP, QUIT, TSTP | passed on to COMMAND, unless the terminal sent them to COMMAND too |
+//! | COMMAND is stopped | we stop by the same signal; when we are continued, so is COMMAND |
 //! | USR1 | the status is written to the log |
 //! | USR2 | host and namespace are read again and reconciled |
 //! | datapath ends | one error line, the monitor is stopped; COMMAND continues without network |
@@ -16,6 +17,7 @@
 //!
 //! | event | action |
 //! | --- | --- |
+//! | TSTP | we stop; the helpers do not |
 //! | the namespace ends, or its tap; TERM, INT, HUP, QUIT | the helpers are ended, status 0 |
 //! | a helper ends or breaks the protocol | one error line, the other one is ended, status 1 |
 //!
@@ -25,8 +27,10 @@ use crate::children::{Children, Event};
 use crate::log::{Helper, Log};
 use crate::resolver::{Resolvers, Update};
 use crate::signals::{ReceivedSignal, Sender};
+use crate::terminal::Terminal;
 use crate::termination::{self, Termination};
 use nix::sys::signal::Signal;
+use pasta_ipc::message::TerminalGround;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
 use pasta_ipc::{
     DatapathToSupervisor, InitToSupervisor, MonitorToSupervisor, SendError, SupervisorToDatapath,
@@ -70,6 +74,8 @@ enum Ending {
 enum Action {
     /// Pass a signal on to COMMAND.
     Pass(Signal),
+    /// Stop by this signal; go on, and COMMAND with us, when somebody has us continue.
+    Stop(Signal),
     /// Ask the monitor to end.
     StopMonitor,
     /// Ask the datapath to end.
@@ -123,7 +129,7 @@ pub(crate) fn run(
     _: Confined,
     mut children: Children,
     mut resolvers: Resolvers,
-    attachment: Attachment,
+    (attachment, mut terminal): (Attachment, Option<Terminal>),
     log: &mut Log,
 ) -> io::Result<i32> {
     let own = children.own_process();
@@ -137,6 +143,11 @@ pub(crate) fn run(
         for action in events.into_iter().flat_map(|event| supervision.handle(event)) {
             match action {
                 Action::Pass(signal) => children.pass_on(signal),
+                Action::Stop(signal) => {
+                    own.stop_by(signal);
+                    let ground = terminal.as_mut().map(Terminal::update);
+                    children.continue_command(ground.unwrap_or(TerminalGround::Background));
+                }
                 Action::StopMonitor => children.stop_monitor(),
                 Action::StopDatapath => children.stop_datapath(),
                 Action::KillHelpers => children.kill_helpers(),
@@ -166,6 +177,9 @@ pub(crate) fn run(
                         if let Event::Datapath(DatapathToSupervisor::Log(record)) = event {
                             log.relay(Helper::Datapath, &record);
                         }
+                    }
+                    if let Some(terminal) = &terminal {
+                        terminal.take_back();
                     }
                     match attachment {
                         // The kernel removes the tap while the caller goes on.
@@ -218,6 +232,7 @@ impl Supervision {
                 Attachment::Command(session) => {
                     passed_on(received, session).map(Action::Pass).into_iter().collect()
                 }
+                Attachment::Existing if received.is_stop() => vec![Action::Stop(Signal::SIGTSTP)],
                 Attachment::Existing => received
                     .for_command()
                     .map(|_| Action::End(Ending::Status(0)))
@@ -235,6 +250,10 @@ impl Supervision {
             Event::Init(InitToSupervisor::Killed(number), _) => {
                 self.killed_by = Signal::try_from(number).ok().filter(|signal| ends_us(*signal));
                 Vec::new()
+            }
+            Event::Init(InitToSupervisor::Stopped(number), _) => {
+                let signal = Signal::try_from(number).ok().filter(|signal| stops(*signal));
+                signal.map(Action::Stop).into_iter().collect()
             }
             // It sends nothing else after COMMAND was started.
             Event::Init(..) => Vec::new(),
@@ -338,9 +357,15 @@ fn ends_us(signal: Signal) -> bool {
     matches!(signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM | Signal::SIGHUP)
 }
 
+/// Whether `signal` stops a process: what process 1 reports is no way to end us.
+fn stops(signal: Signal) -> bool {
+    use Signal::{SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
+    matches!(signal, SIGSTOP | SIGTSTP | SIGTTIN | SIGTTOU)
+}
+
 /// The signal to pass on to COMMAND, unless the terminal has sent it there too.
 fn passed_on(received: ReceivedSignal, session: Session) -> Option<Signal> {
-    let signal = received.for_command()?;
+    let signal = received.signal.filter(|_| received.is_stop()).or(received.for_command())?;
     let command_has_it = match (received.sender, session, signal) {
         (Sender::Terminal, Session::Ours, Signal::SIGHUP) => false,
         (sender, _, _) => sender == Sender::Terminal,
@@ -359,6 +384,32 @@ mod tests {
     fn of(attachment: Attachment) -> Supervision {
         let (monitor, datapath) = (HelperState::Working, HelperState::Working);
         Supervision { attachment, monitor, datapath, killed_by: None }
+    }
+
+    #[test]
+    fn we_stop_as_the_command_was_and_of_nothing_else() {
+        let reported = |signal: i32| {
+            supervision(Session::Inherited)
+                .handle(Event::Init(InitToSupervisor::Stopped(signal), Vec::new()))
+        };
+        for name in [Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+            assert_eq!(reported(name as i32), [Action::Stop(name)]);
+        }
+        for number in [Signal::SIGKILL as i32, Signal::SIGTERM as i32, 0, -1, 999] {
+            assert_eq!(reported(number), []);
+        }
+    }
+
+    #[test]
+    fn request_to_stop_is_the_commands_and_ours_where_there_is_none() {
+        let handle = |attachment, sender| of(attachment).handle(signal(Signal::SIGTSTP, sender));
+        let command = Attachment::Command(Session::Inherited);
+        assert_eq!(handle(command, Sender::Process), [Action::Pass(Signal::SIGTSTP)]);
+        assert_eq!(handle(command, Sender::Terminal), []);
+        for sender in [Sender::Process, Sender::Terminal, Sender::Outside] {
+            let stop = [Action::Stop(Signal::SIGTSTP)];
+            assert_eq!(handle(Attachment::Existing, sender), stop);
+        }
     }
 
     #[test]

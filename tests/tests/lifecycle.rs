@@ -1,13 +1,17 @@
 //! COMMAND's life: how it starts, what reaches it, how it ends, and that nothing is left.
 
+#[path = "lifecycle/job_control.rs"]
+mod job_control;
 #[path = "lifecycle/sys.rs"]
 mod start;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -15,6 +19,8 @@ use tests::harness::{self, Case};
 use tests::lab::pasta::{Pasta, Running};
 use tests::lab::{Lab, MONITOR, enter, process, wait};
 use tests::{Outcome, case, sys};
+
+use job_control::*;
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
@@ -33,6 +39,11 @@ fn main() -> ExitCode {
         case!(lab, signals_reach_a_command_that_handles_them),
         case!(lab, interrupt_at_the_terminal_ends_the_command),
         case!(lab, interrupt_at_the_terminal_reaches_a_command_that_handles_it_and_nobody_else),
+        case!(lab, shell_that_stops_itself_gives_the_terminal_back),
+        case!(lab, command_that_stops_itself_stops_us_by_the_same_signal),
+        case!(lab, key_stops_a_command_and_us_and_the_shell_continues_both),
+        case!(lab, stopped_from_outside_it_goes_on_when_continued),
+        case!(lab, terminal_is_the_callers_again_when_the_command_has_ended),
         case!(lab, interface_left_alone_is_one_line_at_a_terminal_and_nowhere_else),
         case!(lab, nothing_is_left_when_the_command_has_ended),
         case!(lab, orphans_end_with_the_command),
@@ -240,6 +251,9 @@ fn signals_reach_a_command_that_handles_them(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// How long a window waits for what is to appear there. Chosen: only a failure comes this far.
+const SCREEN_PATIENCE_MS: u16 = 30_000;
+
 /// `pasta` in a window of its own: what the window shows, and a way to type.
 struct Window {
     child: std::process::Child,
@@ -260,6 +274,10 @@ impl Window {
     fn wait_for(&mut self, text: &str) -> Outcome {
         let mut octets = [0; 1024];
         while !self.screen.contains(text) {
+            let mut polled = [PollFd::new(self.keyboard.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut polled, SCREEN_PATIENCE_MS)? == 0 {
+                return Err(format!("no {text:?} on the screen: {:?}", self.screen).into());
+            }
             let length = self.keyboard.read(&mut octets)?;
             self.screen += &String::from_utf8_lossy(&octets[..length]);
         }

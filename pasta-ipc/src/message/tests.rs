@@ -254,7 +254,9 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(InitToSupervisor::Failed(line()));
     round_trip(InitToSupervisor::Ready);
     round_trip(InitToSupervisor::Killed(15));
+    round_trip(InitToSupervisor::Stopped(i32::MAX));
     round_trip(SupervisorToInit::Release);
+    round_trip(SupervisorToInit::Continue(TerminalGround::Background));
     round_trip(IsolationToSupervisor::Successor(ProcessId::try_from(i32::MAX).unwrap()));
     round_trip(IsolationToSupervisor::StatusFile);
 }
@@ -380,7 +382,10 @@ fn encodings_are_frozen() {
     let failed = InitToSupervisor::Failed(Text::truncated("why"));
     assert_eq!(hex(&octets_of(&failed)), "0103776879");
     assert_eq!(hex(&octets_of(&InitToSupervisor::Ready)), "02");
+    assert_eq!(hex(&octets_of(&InitToSupervisor::Stopped(20))), "0428");
     assert_eq!(hex(&octets_of(&SupervisorToInit::Release)), "00");
+    let on = SupervisorToInit::Continue(TerminalGround::Background);
+    assert_eq!(hex(&octets_of(&on)), "0101");
     let successor = IsolationToSupervisor::Successor(ProcessId::try_from(77).unwrap());
     assert_eq!(hex(&octets_of(&successor)), "009a");
     assert_eq!(hex(&octets_of(&IsolationToSupervisor::StatusFile)), "01");

@@ -83,6 +83,9 @@ impl Progress<'_> {
                     self.log.warn("cannot ask the monitor to read again");
                 }
             }
+            Event::Signal(received) if received.is_stop() => {
+                self.children.own_process().stop_by(Signal::SIGTSTP);
+            }
             // COMMAND does not run yet, so the signal is for us, whoever sent it.
             Event::Signal(received) => match received.for_command() {
                 Some(signal) => return Err(LaunchError::Interrupted(signal)),
@@ -94,7 +97,7 @@ impl Progress<'_> {
                     return Err(LaunchError::Reported(why.to_string()));
                 }
                 // COMMAND does not run yet.
-                InitToSupervisor::Killed(_) => {}
+                InitToSupervisor::Killed(_) | InitToSupervisor::Stopped(_) => {}
                 InitToSupervisor::Ready => {
                     let namespaces = <[OwnedFd; 2]>::try_from(fds).ok();
                     self.received.namespaces =

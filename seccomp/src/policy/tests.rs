@@ -179,7 +179,7 @@ fn constants_are_those_of_libc() {
         MSG_CMSG_CLOEXEC MSG_DONTWAIT MSG_ERRQUEUE MSG_MORE MSG_NOSIGNAL MSG_PEEK MSG_TRUNC
         MSG_WAITFORONE F_GETFD F_GETFL F_GETPIPE_SZ F_SETPIPE_SZ
         O_CLOEXEC O_NOFOLLOW O_NONBLOCK O_RDONLY
-        SPLICE_F_MORE SPLICE_F_MOVE SPLICE_F_NONBLOCK
+        SPLICE_F_MORE SPLICE_F_MOVE SPLICE_F_NONBLOCK TIOCGPGRP TIOCSPGRP
         MADV_DONTNEED MADV_FREE MAP_ANONYMOUS MAP_PRIVATE MREMAP_MAYMOVE PROT_READ PROT_WRITE
     }
     // libc has these under the names of the tty calls that share the numbers (tty_ioctl(2),
@@ -273,7 +273,7 @@ fn constants_are_those_of_the_headers() {
         F_GETFL F_GETPIPE_SZ F_SETPIPE_SZ O_CLOEXEC O_NOFOLLOW
         O_NONBLOCK O_RDONLY SPLICE_F_MORE SPLICE_F_MOVE SPLICE_F_NONBLOCK
         MADV_DONTNEED MADV_FREE MAP_ANONYMOUS MAP_PRIVATE MREMAP_MAYMOVE
-        PROT_READ PROT_WRITE
+        PROT_READ PROT_WRITE TIOCGPGRP TIOCSPGRP
     };
     for (name, value) in known {
         assert_eq!(constants.get(name).copied(), Some(value & 0xffff_ffff), "{name}");
