@@ -47,6 +47,9 @@ fn check_frame(octets: &[u8], frame: &Frame<'_>, framing: Framing) {
         Content::NeighbourSolicitation { source, target } => {
             assert!(!target.is_multicast(), "asks for a group: {target} from {source}");
         }
+        Content::RouterSolicitation { source } => {
+            assert!(source.is_unspecified() || !is_impossible(source.into()), "from {source}");
+        }
         Content::NeighbourAnswer { address, at } => {
             assert!(at.octets()[0] & 1 == 0 && at.octets() != [0; 6], "not a unicast address");
             assert!(address.is_ipv4() || !address.is_multicast(), "a group is nowhere: {address}");

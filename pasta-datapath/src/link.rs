@@ -11,11 +11,13 @@ pub mod writer;
 
 use crate::counters::{Counters, DropReason};
 use crate::nat::Nat;
-use crate::wire::arp;
+use crate::time::Instant;
 use crate::wire::window::Mss;
+use crate::wire::{arp, ethernet};
 use neighbour::Neighbours;
 use pasta_ipc::types::{Family, MacAddr, Mtu, NetworkSnapshot, Service};
-use responder::{Responder, dhcpv4};
+use responder::ra::RouterAdvertiser;
+use responder::{Responder, dhcpv4, ra};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use writer::{FrameDevice, FrameWriter};
 
@@ -168,12 +170,71 @@ impl<D: FrameDevice> Link<D> {
         Ok(())
     }
 
+    /// Answers a router solicitation from `source` at `mac`.
+    ///
+    /// # Errors
+    ///
+    /// The counter, if it is not to be answered.
+    pub fn answer_router_solicitation(
+        &mut self,
+        now: Instant,
+        nat: &Nat,
+        counters: &mut Counters,
+        (mac, source): (MacAddr, Ipv6Addr),
+    ) -> Result<(), DropReason> {
+        if !nat.serves(source.into()) {
+            return Err(DropReason::FamilyOff);
+        }
+        if self.responder.services().router_advertisement == Service::Off {
+            return Err(DropReason::ProtocolOff);
+        }
+        if self.responder.advertiser.solicited(now, source) {
+            self.advertise_to(now, counters, (mac.octets(), source));
+        }
+        Ok(())
+    }
+
+    /// Sends router advertisements that are due.
+    pub fn advertise(&mut self, now: Instant, counters: &mut Counters) {
+        if !self.responder.advertiser.is_due(now) {
+            return;
+        }
+        let all = (ethernet::multicast(ra::ALL_NODES), ra::ALL_NODES);
+        let Self { device, our_mac, responder, .. } = self;
+        let mut writer = FrameWriter { device, our_mac: *our_mac, counters };
+        for former in responder.advertiser.former_routers() {
+            let mut withdrawal = RouterAdvertiser::withdrawal(*our_mac);
+            ra::send(&mut writer, &mut withdrawal, all.0, (*former, all.1));
+        }
+        self.advertise_to(now, counters, all);
+        self.responder.advertiser.sent(now);
+    }
+
+    fn advertise_to(
+        &mut self,
+        now: Instant,
+        counters: &mut Counters,
+        (hardware, address): ([u8; 6], Ipv6Addr),
+    ) {
+        let Some((source, mut made)) = self.responder.advertiser.advertisement(now, self.our_mac)
+        else {
+            return;
+        };
+        ra::send(&mut self.writer(counters), &mut made, hardware, (source, address));
+    }
+
     /// Takes in which addresses the namespace has, and asks who has those that are new.
-    pub fn update(&mut self, nat: &Nat, counters: &mut Counters, snapshot: &NetworkSnapshot) {
+    pub fn update(
+        &mut self,
+        now: Instant,
+        nat: &Nat,
+        counters: &mut Counters,
+        snapshot: &NetworkSnapshot,
+    ) {
         let reached_at = Family::BOTH.map(|family| nat.namespace_address(family));
         let new = self.neighbours.update(snapshot, reached_at);
         self.mtu = snapshot.mtu.unwrap_or(self.mtu);
-        self.responder.update_network(nat, snapshot);
+        self.responder.update_network(now, nat, snapshot);
         self.solicit(nat, counters, &new);
     }
 

@@ -27,6 +27,7 @@ use pasta_ipc::types::LogLevel;
 use seccomp::ports::BindPorts;
 use seccomp::{Confinement, Keep, Role};
 use std::fmt::Display;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -145,7 +146,7 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let limits = Limits { fd_budget, flows, send_buffer: probe_send_buffer() };
     let (mut link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
     let Services { responders, clients, .. } = start.services;
-    link.responder = Responder::new(responders, clients);
+    link.responder = Responder::new(responders, clients, RandomState::new().hash_one(0));
     let log = Log::new(start.log_level);
     let stack =
         Stack::new(HostSockets::new(poller, start.free_bind), link, nat, ports, log, limits);

@@ -126,7 +126,9 @@ impl<S: Sockets> Stack<S> {
 
     /// When there is something to do again.
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.parts.flows.schedule.deadline(), self.parts.ports.deadline()];
+        let advertisement = self.parts.link.responder.advertiser.next_deadline();
+        let deadlines =
+            [self.parts.flows.schedule.deadline(), self.parts.ports.deadline(), advertisement];
         deadlines.into_iter().flatten().min()
     }
 
@@ -222,6 +224,9 @@ impl<S: Sockets> Stack<S> {
             Content::Arp(request) => return link.answer_arp(nat, counters, &request),
             Content::NeighbourSolicitation { source, target } => {
                 return link.answer_solicitation(nat, counters, (mac, source), target);
+            }
+            Content::RouterSolicitation { source } => {
+                return link.answer_router_solicitation(now, nat, counters, (mac, source));
             }
             Content::NeighbourAnswer { address, at } => return link.learn(nat, mac, address, at),
         };
@@ -358,8 +363,9 @@ impl<S: Sockets> Stack<S> {
         }
     }
 
-    /// Runs flows whose deadline has passed.
+    /// Runs flows whose deadline has passed, and sends advertisements that are due.
     pub fn fire_timers(&mut self, now: Instant) {
+        self.parts.link.advertise(now, &mut self.parts.counters);
         while let Some(id) = self.parts.flows.schedule.due(now) {
             let Some(entry) = self.parts.flows.table.get_mut(id) else { continue };
             Schedule::fired(&mut entry.scheduled);
@@ -431,7 +437,7 @@ impl<S: Sockets> Stack<S> {
             PeerMessage::Resolvers(snapshot) => {
                 let Parts { link, nat, .. } = &mut self.parts;
                 nat.update_resolvers(&snapshot);
-                link.responder.update_resolvers(nat, &snapshot);
+                link.responder.update_resolvers(now, nat, &snapshot);
             }
             PeerMessage::MonitorGone => {
                 let line = || "monitor has gone; its last snapshot stays in force".to_owned();
@@ -460,7 +466,7 @@ impl<S: Sockets> Stack<S> {
         let Parts { link, nat, counters, flows, .. } = &mut self.parts;
         let before = link.mtu;
         nat.update_network(snapshot);
-        link.update(nat, counters, snapshot);
+        link.update(now, nat, counters, snapshot);
         if link.mtu != before {
             for entry in flows.table.values_mut() {
                 if let Flow::Tcp(tcp) = &mut entry.flow {

@@ -17,6 +17,7 @@ pub mod domain;
 pub mod ethernet;
 pub mod icmp;
 pub mod ip;
+pub mod router_advertisement;
 pub mod seq;
 pub mod tcp;
 pub mod udp;

@@ -50,6 +50,11 @@ pub enum Content<'a> {
         /// The address asked for.
         target: Ipv6Addr,
     },
+    /// Someone asks for routers.
+    RouterSolicitation {
+        /// The asker; unspecified while it has no address.
+        source: Ipv6Addr,
+    },
     /// Someone has an address, by ARP or neighbour advertisement, asked or not.
     NeighbourAnswer {
         /// The address.
@@ -143,6 +148,12 @@ fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, 
             icmp::Message::NeighbourAdvertisement { target, mac } => {
                 let at = mac.ok_or(DropReason::NeighbourNotOurs)?;
                 return Ok(Content::NeighbourAnswer { address: target.into(), at });
+            }
+            icmp::Message::RouterSolicitation => {
+                if !source.is_unspecified() && is_impossible(source.into()) {
+                    return Err(DropReason::ImpossibleSource);
+                }
+                return Ok(Content::RouterSolicitation { source });
             }
             icmp::Message::EchoRequest { .. } | icmp::Message::Other => {}
         }

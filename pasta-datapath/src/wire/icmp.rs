@@ -1,5 +1,5 @@
-//! ICMP (RFC 792), ICMPv6 (RFC 4443), neighbour solicitation and advertisement (RFC 4861): the messages
-//! we take and those we make.
+//! ICMP (RFC 792), ICMPv6 (RFC 4443), neighbour solicitation and advertisement, router solicitation
+//! (RFC 4861): the messages we take and those we make. Router advertisements have a file of their own.
 
 use super::checksum::{Sum, pseudo_header};
 use super::ip::PROTOCOL_ICMPV6;
@@ -14,11 +14,12 @@ const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
+const ROUTER_SOLICITATION: u8 = 133;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// Options of neighbour discovery (RFC 4861, section 4.6.1).
-const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
+pub(super) const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 
 /// The advertisement answers a solicitation (RFC 4861, section 4.4): first octet behind the checksum.
@@ -39,6 +40,8 @@ pub enum Message<'a> {
         /// The address asked for.
         target: Ipv6Addr,
     },
+    /// Someone asks for routers.
+    RouterSolicitation,
     /// Someone has `target`, and says so, asked or not.
     NeighbourAdvertisement {
         /// The address that it has.
@@ -71,7 +74,7 @@ pub fn parse_v4(octets: &[u8]) -> Result<Message<'_>, Malformed> {
 /// # Errors
 ///
 /// [`Malformed`]; also for a solicitation or an advertisement that was forwarded, is about a group or
-/// has options that do not fit (RFC 4861, sections 7.1.1 and 7.1.2).
+/// has options that do not fit (RFC 4861, sections 6.1.1, 7.1.1 and 7.1.2).
 pub fn parse_v6(
     octets: &[u8],
     source: IpAddr,
@@ -97,7 +100,19 @@ pub fn parse_v6(
             let mac = target_mac.map(MacAddr::try_from).transpose().map_err(|_| Malformed)?;
             Ok(Message::NeighbourAdvertisement { target, mac })
         }
-        (NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT, _) => Err(Malformed),
+        (ROUTER_SOLICITATION, 0) if hop_limit == 255 => {
+            let (_reserved, mut options) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+            while let Some((kind, _, more)) = split_option(options)? {
+                if kind == SOURCE_LINK_LAYER_ADDRESS && source.is_unspecified() {
+                    return Err(Malformed);
+                }
+                options = more;
+            }
+            Ok(Message::RouterSolicitation)
+        }
+        (ROUTER_SOLICITATION | NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT, _) => {
+            Err(Malformed)
+        }
         _ => Ok(Message::Other),
     }
 }
@@ -118,16 +133,25 @@ fn discovery(rest: &[u8]) -> Result<Discovery, Malformed> {
         return Err(Malformed);
     }
     let mut target_mac = None;
-    while let Some((&kind, len_and_more)) = options.split_first() {
-        let (&units, _) = len_and_more.split_first().ok_or(Malformed)?;
-        let len = usize::from(units).checked_mul(8).filter(|len| *len > 0);
-        let (option, more) = options.split_at_checked(len.ok_or(Malformed)?).ok_or(Malformed)?;
+    while let Some((kind, option, more)) = split_option(options)? {
         if let (TARGET_LINK_LAYER_ADDRESS, &[_, _, a, b, c, d, e, f]) = (kind, option) {
             target_mac = Some([a, b, c, d, e, f]);
         }
         options = more;
     }
     Ok(Discovery { flags, target, target_mac })
+}
+
+/// The type of an option, all of it, and the rest.
+type Split<'a> = (u8, &'a [u8], &'a [u8]);
+
+/// Takes one option of neighbour discovery off the front.
+fn split_option(octets: &[u8]) -> Result<Option<Split<'_>>, Malformed> {
+    let Some((&kind, len_and_more)) = octets.split_first() else { return Ok(None) };
+    let (&units, _) = len_and_more.split_first().ok_or(Malformed)?;
+    let len = usize::from(units).checked_mul(8).filter(|len| *len > 0);
+    let (option, more) = octets.split_at_checked(len.ok_or(Malformed)?).ok_or(Malformed)?;
+    Ok(Some((kind, option, more)))
 }
 
 fn echo_request(rest: &[u8]) -> Result<Message<'_>, Malformed> {
@@ -148,7 +172,7 @@ pub fn echo_request_head(destination: IpAddr) -> [u8; 6] {
 }
 
 /// Sum that an ICMP message of `len` octets starts from: the pseudo-header for ICMPv6, else nothing.
-fn start_sum(source: IpAddr, destination: IpAddr, len: usize) -> Sum {
+pub(super) fn start_sum(source: IpAddr, destination: IpAddr, len: usize) -> Sum {
     match (source, u16::try_from(len)) {
         (IpAddr::V6(_), Ok(len)) => pseudo_header(source, destination, PROTOCOL_ICMPV6, len),
         _ => Sum::default(),
@@ -277,6 +301,26 @@ mod tests {
         assert_eq!(parse(&solicitation(B6, &[1, 2, 0, 0, 0, 0, 0, 0]), 255), Err(Malformed));
         let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         assert_eq!(parse(&solicitation(group, &[]), 255), Err(Malformed));
+    }
+
+    #[test]
+    fn router_solicitation_is_checked_as_the_rfc_asks() {
+        let all = "ff02::2".parse::<Ipv6Addr>().unwrap();
+        let read = |source: Ipv6Addr, code, options: &[u8], hops| {
+            let mut octets = [&[ROUTER_SOLICITATION, code, 0, 0, 0, 0, 0, 0], options].concat();
+            let sum = start_sum(source.into(), all.into(), octets.len()).octets(&octets);
+            octets[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
+            parse_v6(&octets, source.into(), all.into(), hops)
+                .map(|it| it == Message::RouterSolicitation)
+        };
+        let (none, option) = (Ipv6Addr::UNSPECIFIED, [1, 1, 2, 0, 0, 0, 0, 1]);
+        assert_eq!(read(A6, 0, &option, 255), Ok(true));
+        assert_eq!(read(none, 0, &[], 255), Ok(true));
+        assert_eq!(read(none, 0, &option, 255), Err(Malformed));
+        assert_eq!(read(A6, 0, &option, 64), Err(Malformed));
+        assert_eq!(read(A6, 1, &option, 255), Err(Malformed));
+        assert_eq!(read(A6, 0, &[1, 0, 2, 0, 0, 0, 0, 1], 255), Err(Malformed));
+        assert_eq!(read(A6, 0, &option[..7], 255), Err(Malformed));
     }
 
     #[test]
