@@ -67,6 +67,61 @@ fn older_connection_of_the_namespace_is_ended_and_the_new_one_opens() {
     assert!(outcome.took >= Duration::from_secs(1), "{:?}", outcome.took);
 }
 
+/// The namespace's listener answers with SYN cookies, and drops so many segments before it has a place.
+fn to_full_listener(drops: u32) -> Scenario {
+    let mut scenario = Scenario::new(clean(), 1);
+    scenario.opener = Opener::Us;
+    scenario.cookie = Some(drops);
+    scenario
+}
+
+/// How many segments a full listener drops.
+const DROPS: std::ops::Range<u32> = 0..7;
+
+#[test]
+fn listener_with_cookies_gets_every_octet_from_the_first_on() {
+    for drops in DROPS {
+        for octets in [1, 2, 3, 11, 1460, 5000, 50_000] {
+            let mut scenario = to_full_listener(drops);
+            scenario.download = pattern(1, octets);
+            scenario.upload = pattern(2, 1000);
+            scenario.upload_starts_after_download = true;
+            assert_eq!(scenario.run().end, End::Orderly, "{octets} octets, {drops} drops");
+        }
+    }
+}
+
+#[test]
+fn listener_with_cookies_that_speaks_first_is_told_again_of_the_connection() {
+    for drops in DROPS {
+        let mut scenario = to_full_listener(drops);
+        scenario.upload = pattern(1, 5000);
+        scenario.download = pattern(2, 2000);
+        scenario.download_starts_after_upload = true;
+        assert_eq!(scenario.run().end, End::Orderly, "{drops} drops");
+    }
+}
+
+#[test]
+fn listener_with_cookies_gets_the_end_of_a_client_that_sends_nothing() {
+    for drops in DROPS {
+        let mut scenario = to_full_listener(drops);
+        scenario.upload = pattern(1, 5000);
+        scenario.upload_starts_after_download = true;
+        assert_eq!(scenario.run().end, End::Orderly, "{drops} drops");
+    }
+}
+
+#[test]
+fn idle_connection_of_a_listener_with_cookies_is_probed_once_no_cookie_is_taken() {
+    let mut scenario = to_full_listener(0);
+    scenario.stays_open = Some(Duration::from_secs(1200));
+    assert_eq!(scenario.run().end, End::StillOpen);
+    let mut scenario = to_full_listener(100);
+    scenario.stays_open = Some(Duration::from_secs(1200));
+    assert_eq!(scenario.run().end, End::PeerWasReset, "nobody has it");
+}
+
 #[test]
 fn silent_namespace_is_not_waited_for_without_end() {
     let mut scenario = Scenario::new(clean(), 1);
@@ -215,6 +270,17 @@ fn window_scale_is_left_out_where_the_namespace_offers_none() {
     let outcome = scenario.run();
     assert_eq!(outcome.end, End::Orderly);
     assert!(outcome.largest_flight_of_ours <= 65_535);
+}
+
+#[test]
+fn segments_are_no_larger_than_half_of_the_largest_window() {
+    let mut scenario = Scenario::new(clean(), 15);
+    scenario.peer_mss = 60_000;
+    scenario.peer_scales = false;
+    scenario.download = pattern(16, MIB);
+    let outcome = scenario.run();
+    // The peer's window.
+    assert_eq!((outcome.end, outcome.largest_segment_of_ours), (End::Orderly, 30_000));
 }
 
 #[test]

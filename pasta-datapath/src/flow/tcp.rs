@@ -14,7 +14,8 @@
 //! [`connection`] joins both halves with the events of the connection (handshake, simultaneous open,
 //! FIN, reset, keepalive) and does no I/O. [`relay`] drives one connection over a socket and the tap,
 //! through two small traits, so that tests run the same code over fakes in virtual time. [`window`]
-//! holds the limits that all connections share: backlog and window credit.
+//! holds the limits that all connections share: backlog and window credit. `handshake` is mindful of
+//! listeners that answer with SYN cookies.
 //!
 //! Offered in our SYN: MSS, window scale, SACK. Not offered: timestamps, ECN, fast open. Urgent data is
 //! carried in line (RFC 6093). Segments out of order are kept and reported in SACK blocks, duplicates in
@@ -22,13 +23,14 @@
 //! which sends at most one window again, and loss between two ends on one machine is rare.
 //!
 //! RFC 9293 (protocol), 7323 (window scale), 2018 (SACK), 2883 (D-SACK), 6298 (retransmission timeout),
-//! 5681 (fast retransmit), 5961 (resets and SYNs inside the window).
+//! 5681 (fast retransmit), 5961 (resets and SYNs inside the window), 4987 (SYN cookies).
 
 #![forbid(unsafe_code)]
 
 pub mod assembler;
 pub mod connection;
 pub mod flow;
+mod handshake;
 pub mod receiver;
 pub mod relay;
 pub mod rto;

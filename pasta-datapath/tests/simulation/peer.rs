@@ -8,6 +8,13 @@ use std::time::Duration;
 
 const PEER_RTO: Duration = Duration::from_millis(250);
 
+/// How many values of MSS a cookie can stand for, and which of them ours does: the one that makes the most
+/// numbers look like others.
+const COOKIE_INDICES: u32 = 4;
+const COOKIE_INDEX: u32 = 3;
+/// How long a cookie is taken.
+const COOKIE_AGE: Duration = Duration::from_secs(120);
+
 /// A segment on the link.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
@@ -39,6 +46,17 @@ pub(super) struct Peer {
     pub(super) old_connection: bool,
     /// Our SYN was answered by one of its own.
     pub(super) answered_syn: bool,
+    /// It answers with a SYN cookie and keeps nothing.
+    pub(super) cookie: Option<Cookie>,
+}
+
+/// A listener that answers with SYN cookies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cookie {
+    /// How many segments find no place in its queue and are dropped.
+    pub(super) drops: u32,
+    /// The other end's initial number and when it came, which a kernel has hidden in the cookie.
+    pub(super) answered: Option<(Seq, Instant)>,
 }
 
 impl Peer {
@@ -126,6 +144,34 @@ impl Peer {
         let first_syn = header.flags.contains(Flags::SYN) && !header.flags.contains(Flags::ACK);
         if first_syn && self.old_connection {
             return vec![self.segment(self.iss + 77, Flags::ACK, &[])];
+        }
+        if let Some(mut cookie) = self.cookie {
+            if first_syn {
+                cookie.answered = Some((header.seq, now));
+                self.cookie = Some(cookie);
+                self.answered_syn = true;
+                self.scale = header.window_scale.unwrap_or(WindowScale::NONE);
+                let mut syn = self.syn(Flags::SYN.with(Flags::ACK));
+                syn.header.ack = header.seq + 1;
+                return vec![syn];
+            }
+            let Some((irs, at)) = cookie.answered else { return answers };
+            // With another number than the first the cookie seems to be one of another MSS.
+            let index = COOKIE_INDEX.wrapping_sub((header.seq - 1).distance_from(irs));
+            let known = now.since(at) < COOKIE_AGE && header.ack == self.iss + 1;
+            if !known || header.seq.before(irs) || index >= COOKIE_INDICES {
+                let reset = self.segment(header.ack, Flags::RST, &[]);
+                self.reset = true;
+                return vec![reset];
+            }
+            if cookie.drops > 0 {
+                cookie.drops -= 1;
+                self.cookie = Some(cookie);
+                return answers;
+            }
+            self.cookie = None;
+            self.expected = Some(header.seq);
+            self.window = (header.window << self.scale).octets();
         }
         if first_syn && self.expected.is_none_or(|expected| expected == header.seq + 1) {
             self.expected = Some(header.seq + 1);

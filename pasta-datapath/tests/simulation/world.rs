@@ -17,7 +17,7 @@ use pasta_datapath::wire::vnet::{self, Segmentation};
 use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawRule};
 use pasta_ipc::types::{Bounded, Generation, Mtu, PortRange, Service, Transport};
-use peer::{Peer, Segment};
+use peer::{Cookie, Peer, Segment};
 use socket::{HostEnd, Socket};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -79,6 +79,7 @@ pub(crate) struct Outcome {
     pub(crate) retransmitted_by_peer: usize,
     pub(crate) max_backlog: usize,
     pub(crate) largest_flight_of_ours: u32,
+    pub(crate) largest_segment_of_ours: usize,
 }
 
 /// Who sends the first SYN.
@@ -115,6 +116,8 @@ pub(crate) struct Scenario {
     pub(crate) peer_resets_at: Option<usize>,
     pub(crate) peer_vanishes_at: Option<usize>,
     pub(crate) stays_open: Option<Duration>,
+    /// The peer's listener answers with SYN cookies, and has a place in its queue after so many segments.
+    pub(crate) cookie: Option<u32>,
     /// Size of the host kernel's receive buffers, and how many octets of them it holds.
     pub(crate) receive_buffers: Option<(usize, usize)>,
 }
@@ -143,6 +146,7 @@ impl Scenario {
             peer_resets_at: None,
             peer_vanishes_at: None,
             stays_open: None,
+            cookie: None,
             receive_buffers: None,
         }
     }
@@ -289,6 +293,7 @@ impl World {
             reset: false,
             old_connection: scenario.peer_has_an_old_connection,
             answered_syn: false,
+            cookie: scenario.cookie.map(|drops| Cookie { drops, answered: None }),
         };
         let later = scenario.download_starts_after_upload;
         let mut socket = Socket {
@@ -313,6 +318,7 @@ impl World {
             retransmitted_by_peer: 0,
             max_backlog: 0,
             largest_flight_of_ours: 0,
+            largest_segment_of_ours: 0,
         };
         socket.arrive();
         let socket = Rc::new(std::cell::RefCell::new(socket));
@@ -408,6 +414,8 @@ impl World {
         if segment.payload.is_empty() {
             return;
         }
+        let largest = &mut self.outcome.largest_segment_of_ours;
+        *largest = segment.payload.len().max(*largest);
         match self.highest_from_us {
             Some(highest) if !end.after(highest) => self.outcome.retransmitted_by_us += 1,
             _ => self.highest_from_us = Some(end),

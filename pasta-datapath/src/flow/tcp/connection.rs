@@ -2,8 +2,9 @@
 //! by FIN, reset or timeout.
 
 use super::WINDOW_SCALE;
+use super::handshake::{Passed, Unconfirmed};
 use super::receiver::{Fin, Receiver, Taken};
-use super::sender::{Acknowledged, Expired, Sender};
+use super::sender::{Acknowledged, Expired, Numbers, Sender};
 use crate::time::Instant;
 use crate::wire::seq::Seq;
 use crate::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
@@ -57,6 +58,8 @@ pub struct Connection {
     their_mss: Mss,
     /// Largest segment we take.
     our_mss: Mss,
+    /// While the namespace may not have the connection that it has answered.
+    unconfirmed: Option<Unconfirmed>,
     keepalive_due: Instant,
     keepalives_sent: u8,
 }
@@ -100,6 +103,8 @@ pub enum TimeoutAction {
     RetransmitSyn,
     /// Retransmit from the front.
     Retransmit,
+    /// Retransmit an acknowledgement.
+    Acknowledge,
     /// Send [`Connection::probe`]: a zero-window probe or a keepalive.
     Probe,
     /// The namespace does not answer: reset both sides.
@@ -121,6 +126,7 @@ impl Connection {
             keepalive_received: false,
             their_mss: effective_mss(syn, our_mss),
             our_mss,
+            unconfirmed: None,
             keepalive_due: now + KEEPALIVE_AFTER,
             keepalives_sent: 0,
         }
@@ -141,14 +147,19 @@ impl Connection {
             keepalive_received: false,
             their_mss: Mss::DEFAULT,
             our_mss,
+            unconfirmed: None,
             keepalive_due: now + KEEPALIVE_AFTER,
             keepalives_sent: 0,
         }
     }
 
-    /// Payload of the segments that the namespace is sent.
+    /// Payload of the segments that the namespace is sent: no more than half of the largest window, or a
+    /// receiver that waits for space for another such segment before it opens its window waits for good (Linux's
+    /// sender has the same bound). That matters for windows that are not scaled and the MSS of a large MTU.
     pub fn send_mss(&self) -> Mss {
-        self.their_mss
+        let half = self.sender.largest_window().octets() / 2;
+        let half = u16::try_from(half).map_or(Mss::MAX, Mss::new);
+        self.their_mss.min(half.max(Mss::DEFAULT))
     }
 
     /// Whether the host socket is connected as far as this connection knows.
@@ -247,6 +258,9 @@ impl Connection {
             return SegmentAction::NewIncarnation;
         }
         let syn = header.flags.contains(Flags::SYN);
+        if !syn {
+            self.confirm();
+        }
         let fin = if header.flags.contains(Flags::FIN) { Fin::Follows } else { Fin::Absent };
         let len = u32::try_from(payload_len).unwrap_or(u32::MAX);
         let len = len.saturating_add(u32::from(syn)).saturating_add(fin.numbers());
@@ -337,7 +351,16 @@ impl Connection {
         self.sender.established(header.seq, window);
         self.seen.established = true;
         self.receiver.force_ack();
+        self.unconfirmed = Some(Unconfirmed::new(now));
+        self.sender.set_numbers(Numbers::First);
         nothing
+    }
+
+    /// The namespace has the connection, or never will have.
+    fn confirm(&mut self) {
+        if self.unconfirmed.take().is_some() {
+            self.sender.set_numbers(Numbers::Any);
+        }
     }
 
     fn acknowledge(&mut self, now: Instant, header: &Header, len: u32) -> Acknowledged {
@@ -462,7 +485,8 @@ impl Connection {
     /// A zero-window probe or keepalive: its number was acknowledged before, so that the namespace has to
     /// answer (RFC 9293, sections 3.8.4 and 3.8.6.1).
     pub fn probe(&mut self) -> ToSend {
-        let seq = self.sender.unacknowledged() - 1;
+        let first = self.sender.unacknowledged();
+        let seq = if self.unconfirmed.is_some() { first } else { first - 1 };
         self.header(seq, Flags::ACK)
     }
 
@@ -485,8 +509,8 @@ impl Connection {
         if !self.seen.syn_sent {
             return None;
         }
-        let keepalive = self.keepalive_due;
-        Some(self.sender.deadline().map_or(keepalive, |deadline| deadline.min(keepalive)))
+        let others = [self.sender.deadline(), self.unconfirmed.map(Unconfirmed::deadline)];
+        others.into_iter().flatten().chain([self.keepalive_due]).min()
     }
 
     /// Says what a passed deadline asks for; harmless to call early.
@@ -502,6 +526,13 @@ impl Connection {
             Some(Expired::Retransmit) => return TimeoutAction::Retransmit,
             Some(Expired::Probe) => return TimeoutAction::Probe,
             None => {}
+        }
+        match self.unconfirmed.as_mut().map(|unconfirmed| unconfirmed.expire(now)) {
+            Some(Passed::Acknowledge) if self.sender.in_flight() == 0 => {
+                return TimeoutAction::Acknowledge;
+            }
+            Some(Passed::Over) => self.confirm(),
+            Some(Passed::Acknowledge | Passed::Nothing) | None => {}
         }
         if now < self.keepalive_due {
             return TimeoutAction::Nothing;

@@ -71,6 +71,8 @@ pub struct Receiver {
     largest_window: Window,
     /// Whether an acknowledgement is due even if it carries nothing new.
     ack_forced: bool,
+    /// Whether a segment of ours has said how large the window is.
+    window_known: bool,
     /// Whether a segment of ours has opened a zero window.
     window_opened: bool,
     /// Duplicate range to report in a D-SACK block (RFC 2883); empty if none.
@@ -91,6 +93,7 @@ impl Receiver {
             advertised: (next, next),
             largest_window: Window::ZERO,
             ack_forced: false,
+            window_known: false,
             window_opened: false,
             duplicate: (next, next),
         }
@@ -238,7 +241,9 @@ impl Receiver {
         let (_, old_edge) = self.advertised;
         self.advertised = (ack, old_edge.latest(ack + window));
         self.largest_window = self.largest_window.max(window);
-        self.window_opened |= !old_edge.after(self.next) && self.advertised.1.after(self.next);
+        let was_zero = self.window_known && !old_edge.after(self.next);
+        self.window_opened |= was_zero && self.advertised.1.after(self.next);
+        self.window_known = true;
         self.ack_forced = false;
         (ack, field)
     }
@@ -248,13 +253,14 @@ impl Receiver {
         let (ack, field) = (self.acknowledged(), self.field(WindowScale::NONE));
         let window = field << WindowScale::NONE;
         self.advertised = (ack, ack + window);
+        self.window_known = true;
         self.largest_window = window;
         self.ack_forced = false;
         (ack, field)
     }
 
     /// Whether a zero window was opened since the last call: that window update has to be retransmitted if
-    /// it is lost.
+    /// it is lost. The first window of a connection opens none: it comes with the handshake.
     pub fn take_window_opened(&mut self) -> bool {
         std::mem::take(&mut self.window_opened)
     }

@@ -358,6 +358,7 @@ impl Relay {
             TimeoutAction::Nothing => {}
             TimeoutAction::RetransmitSyn => self.pending = Pending::RetransmitSyn,
             TimeoutAction::Retransmit => self.to_tap.readable = true,
+            TimeoutAction::Acknowledge => self.connection.receiver().force_ack(),
             TimeoutAction::Probe => {
                 self.pending = Pending::Probe;
                 self.to_tap.readable = true;

@@ -23,9 +23,9 @@ const CONSUME_OCTETS: u32 = 2048;
 const CONSUME_EVENTS: u8 = 8;
 const CONSUME_WITHIN: Duration = Duration::from_millis(20);
 
-/// How often a segment is retransmitted before the connection is aborted; chosen: with a floor of 200 ms
-/// that is about 25 s.
-const MAX_EXPIRATIONS: u32 = 7;
+/// How often a segment is retransmitted before the connection is aborted: with a floor of 200 ms that takes 102 s,
+/// for a SYN 367 s (R2 of RFC 9293, section 3.8.3: at least 100 s, and 3 minutes for a SYN).
+const MAX_EXPIRATIONS: u32 = 8;
 
 /// The sending half of a connection with the namespace.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Sender {
     window: SendWindow,
     /// The number of our FIN, once it was sent.
     fin: Option<Seq>,
+    /// Whether segments may have other numbers than the oldest that is not acknowledged.
+    numbers: Numbers,
     /// Payload acknowledged that is still in the socket's queue.
     consumable: Consumable,
     /// Duplicate acknowledgements in a row.
@@ -90,6 +92,15 @@ pub enum Consume {
     All,
 }
 
+/// Which numbers segments may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// Any in the window.
+    Any,
+    /// Only the oldest that is not acknowledged: so that each could be the first that arrives.
+    First,
+}
+
 /// What an acknowledgement meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledged {
@@ -123,6 +134,7 @@ impl Sender {
             highest: iss,
             window: SendWindow { size: window, largest: window, updated_by: (Seq::default(), iss) },
             fin: None,
+            numbers: Numbers::Any,
             consumable: Consumable {
                 octets: 0,
                 acknowledgements: 0,
@@ -163,8 +175,31 @@ impl Sender {
     /// beyond its window, even if that has shrunk. It would ignore the segment and with it the
     /// acknowledgement.
     pub fn pure_ack_seq(&self) -> Seq {
+        if self.numbers == Numbers::First {
+            return self.unacknowledged;
+        }
         let edge = self.unacknowledged + self.window.size;
         if self.highest.after(edge) { edge } else { self.highest }
+    }
+
+    /// The largest window that the namespace has advertised.
+    pub fn largest_window(&self) -> Window {
+        self.window.largest
+    }
+
+    /// Says which numbers segments may have from now on.
+    pub fn set_numbers(&mut self, numbers: Numbers) {
+        self.numbers = numbers;
+    }
+
+    /// Which numbers segments may have.
+    pub fn numbers(&self) -> Numbers {
+        self.numbers
+    }
+
+    /// Whether a segment may have the next number.
+    pub fn may_send_next(&self) -> bool {
+        self.numbers == Numbers::Any || self.next == self.unacknowledged
     }
 
     /// The oldest number not acknowledged.
@@ -200,7 +235,7 @@ impl Sender {
     /// How many octets may be sent now; zero also while a small rest of the window would make a
     /// needlessly small segment (RFC 9293, section 3.8.6.2.1).
     pub fn allowance(&self, mss: Mss) -> u32 {
-        if self.fin.is_some_and(|fin| !self.next.before(fin)) {
+        if !self.may_send_next() || self.fin.is_some_and(|fin| !self.next.before(fin)) {
             return 0;
         }
         let edge = self.unacknowledged + self.window.size;
@@ -245,7 +280,7 @@ impl Sender {
 
     /// Whether everything up to our FIN was sent and the FIN is to be retransmitted.
     pub fn fin_to_retransmit(&self) -> bool {
-        self.fin == Some(self.next)
+        self.fin == Some(self.next) && self.may_send_next()
     }
 
     /// Takes in the acknowledgement number `ack` and window `window` of a segment at `seq` that
@@ -557,6 +592,22 @@ mod tests {
         assert_eq!(s.pure_ack_seq(), s.unacknowledged() + 5000);
         ack(&mut s, 0, 0);
         assert_eq!(s.pure_ack_seq(), s.unacknowledged());
+    }
+
+    #[test]
+    fn nothing_follows_the_first_number_before_that_is_acknowledged() {
+        let mut s = open(100_000);
+        s.set_numbers(Numbers::First);
+        assert_eq!((s.pure_ack_seq(), s.allowance(Mss::new(1460))), (s.next(), 100_000));
+        s.sent(Instant::START, 2);
+        assert_eq!((s.pure_ack_seq(), s.allowance(Mss::new(1460))), (s.unacknowledged(), 0));
+        s.fin = Some(s.next());
+        assert!(!s.fin_to_retransmit());
+        assert_eq!(s.expire(s.deadline().unwrap()), Some(Expired::Retransmit));
+        assert_eq!(s.allowance(Mss::new(1460)), 2, "the same again");
+        s.sent(Instant::START, 2);
+        ack(&mut s, 2, 100_000);
+        assert!(s.fin_to_retransmit());
     }
 
     #[test]

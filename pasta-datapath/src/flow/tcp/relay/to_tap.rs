@@ -5,6 +5,7 @@ use super::{Context, HostSocket, TapWriter};
 use crate::flow::Next;
 use crate::flow::tcp::connection::{Connection, Push};
 use crate::flow::tcp::receiver::Fin;
+use crate::flow::tcp::sender::Numbers;
 use crate::time::Instant;
 use std::io::{self, ErrorKind};
 
@@ -61,6 +62,9 @@ impl ToTap {
             let mut wanted = allowance.min(scratch.len()).min(quantum);
             // Whole frames, unless one is not even full.
             let frame = tap.frame_payload(size).max(1);
+            if connection.sender().numbers() == Numbers::First {
+                wanted = wanted.min(usize::from(size));
+            }
             if wanted > frame {
                 wanted -= wanted % frame;
             }
