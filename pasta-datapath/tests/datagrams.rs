@@ -51,6 +51,18 @@ fn from(peer: &str, local: &str) -> DatagramAddresses {
     DatagramAddresses { peer: peer.parse().unwrap(), local: local.parse().unwrap() }
 }
 
+/// The monitor gives the socket that is asked for next, if any is.
+fn given(rig: &mut Rig) -> Option<Shared<State>> {
+    let request = match rig.stack.next_request()? {
+        DatapathToMonitor::SocketsWanted { request, .. }
+        | DatapathToMonitor::ListenerWanted { request, .. } => request,
+        DatapathToMonitor::Hello(_) => return None,
+    };
+    let (socket, state) = Socket::new();
+    rig.message(PeerMessage::Sockets(request, vec![socket]));
+    Some(state)
+}
+
 fn flows(rig: &mut Rig) -> usize {
     rig.stack.flows().table.len()
 }
@@ -100,12 +112,7 @@ fn spliced_flow_to_port_53_ends_soon_only_if_it_is_an_exchange() {
         let arrival = (from("127.0.0.1:5000", "127.0.0.1"), first.to_vec());
         listener.borrow_mut().arrivals.push_back(arrival);
         came(&mut rig, &listener);
-        let (socket, service) = Socket::new();
-        let Some(DatapathToMonitor::SocketsWanted { request, .. }) = rig.stack.next_request()
-        else {
-            panic!("no request for sockets")
-        };
-        rig.message(PeerMessage::Sockets(request, vec![socket]));
+        let service = given(&mut rig).unwrap();
         service.borrow_mut().datagrams.push_back(second.to_vec());
         rig.event(&service, Readiness::READABLE);
         lives(&mut rig, seconds);
@@ -339,5 +346,97 @@ fn flow_whose_address_the_host_has_lost_keeps_its_port() {
         let (at, socket) = &rig.stack.sockets().listeners[0];
         assert_eq!((at.port.get(), socket.borrow().answers.len()), (1024, 1));
         assert_eq!(flows(&mut rig), 1);
+    }
+}
+
+/// An address of localhost, as a service has it and as a client of the listener has it; those of the other family.
+const LOCALHOSTS: [[&str; 4]; 2] = [
+    ["127.0.0.1:53", "[::ffff:127.0.0.1]:5000", "::ffff:127.0.0.1", "[::1]:53"],
+    ["[::1]:53", "[::1]:5000", "::1", "127.0.0.1:53"],
+];
+
+/// A listener that leads to port 53 of the other side, whose client is on this side's loopback.
+fn spliced(rig: &mut Rig, direction: Direction) -> Shared<State> {
+    match direction {
+        Direction::Inbound => to_port_53(rig),
+        Direction::Outbound => {
+            rig.message(rule(direction, Transport::Udp, (5300, 53), Effort::Explicit));
+            given(rig).unwrap()
+        }
+    }
+}
+
+/// The sockets that were connected on the other side: where to, and what they were sent.
+fn sent(rig: &mut Rig, direction: Direction) -> Vec<(String, Vec<Vec<u8>>)> {
+    let kernel = rig.stack.sockets();
+    let of = |to: &SocketAddr, state: &Shared<State>| (to.to_string(), state.borrow().sent.clone());
+    match direction {
+        Direction::Inbound => kernel.connected.iter().map(|(to, it)| of(to, it)).collect(),
+        Direction::Outbound => {
+            kernel.opened.iter().map(|it| of(&it.target.address, &it.state)).collect()
+        }
+    }
+}
+
+#[test]
+fn local_datagram_goes_to_localhost_of_the_other_family_where_the_first_refuses() {
+    for (direction, [first, peer, local, other]) in [Direction::Inbound, Direction::Outbound]
+        .into_iter()
+        .flat_map(|it| LOCALHOSTS.map(|addresses| (it, addresses)))
+    {
+        // It refuses when it is connected, or what it is sent.
+        for unreachable in [true, false] {
+            let mut rig = Rig::<Socket>::new();
+            if unreachable {
+                rig.stack.sockets().answers.push_back(Err(Errno::ENETUNREACH));
+            } else {
+                rig.stack.sockets().closed_ports.push(first.parse().unwrap());
+            }
+            let listener = spliced(&mut rig, direction);
+            let question = (from(peer, local), QUERY.to_vec());
+            listener.borrow_mut().arrivals.push_back(question);
+            came(&mut rig, &listener);
+            while given(&mut rig).is_some() {}
+
+            let sent = sent(&mut rig, direction);
+            assert_eq!(sent.last(), Some(&(other.to_owned(), vec![QUERY.to_vec()])), "{first}");
+            assert_eq!(sent.len(), if unreachable { 1 } else { 2 });
+            let service = match direction {
+                Direction::Inbound => Rc::clone(&rig.stack.sockets().connected[sent.len() - 1].1),
+                Direction::Outbound => opened(&mut rig, sent.len() - 1),
+            };
+            service.borrow_mut().datagrams.push_back(ANSWER.to_vec());
+            rig.event(&service, Readiness::READABLE);
+            assert_eq!(listener.borrow().answers, [(from(peer, local), ANSWER.to_vec())]);
+        }
+    }
+}
+
+#[test]
+fn datagram_that_both_families_refuse_is_a_counted_drop_and_the_next_one_tries_again() {
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        let [[first, peer, local, other], _] = LOCALHOSTS;
+        let mut rig = Rig::<Socket>::new();
+        let closed = [first, other].map(|it| it.parse::<SocketAddr>().unwrap());
+        rig.stack.sockets().closed_ports.extend(closed);
+        let listener = spliced(&mut rig, direction);
+        for (n, expected) in [(1, 2), (2, 3)] {
+            listener.borrow_mut().arrivals.push_back((from(peer, local), QUERY.to_vec()));
+            came(&mut rig, &listener);
+            while given(&mut rig).is_some() {}
+            assert_eq!(rig.dropped(DropReason::Unreachable), n);
+            assert_eq!(sent(&mut rig, direction).len(), expected);
+        }
+        // Somebody listens at the first one by now.
+        rig.stack.sockets().closed_ports.clear();
+        let last = match direction {
+            Direction::Inbound => Rc::clone(&rig.stack.sockets().connected[2].1),
+            Direction::Outbound => opened(&mut rig, 2),
+        };
+        last.borrow_mut().refuses = false;
+        listener.borrow_mut().arrivals.push_back((from(peer, local), QUERY.to_vec()));
+        came(&mut rig, &listener);
+        assert_eq!(sent(&mut rig, direction)[2], (first.to_owned(), vec![QUERY.to_vec(); 2]));
+        assert_eq!(rig.dropped(DropReason::Unreachable), 2);
     }
 }

@@ -297,8 +297,15 @@ fn local_connection_without_a_socket_or_a_service_is_reset() {
         if refused {
             rig.message(PeerMessage::Refused(request, Refusal::Denied));
         } else {
-            rig.stack.sockets().answers.push_back(Err(Errno::ECONNREFUSED));
+            // Nor is there one at localhost of the other family.
+            let refusals = [Err(Errno::ECONNREFUSED), Err(Errno::ECONNREFUSED)];
+            rig.stack.sockets().answers.extend(refusals);
             rig.message(PeerMessage::Sockets(request, vec![Socket::new().0]));
+            // One of the other family is asked for among those for stock.
+            while !client.borrow().closed {
+                let request = self::request(&mut rig);
+                rig.message(PeerMessage::Sockets(request, vec![Socket::new().0]));
+            }
         }
         assert!(client.borrow().closed && client.borrow().resets);
         let reason = if refused { DropReason::NoSocket } else { DropReason::Unreachable };

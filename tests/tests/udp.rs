@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tests::harness::{self, Case};
-use tests::lab::service::{Service, ask_within};
-use tests::lab::{Family, Lab, Session, address, wait};
+use tests::lab::service::{Service, ask, ask_within};
+use tests::lab::{Family, Lab, Session, UPLINK, address, wait};
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
         case!(families, datagrams_of_a_forwarded_port_leave_from_it),
         case!(families, automatic_port_that_sends_first_is_left_from_and_reached),
         case!(families, listening_address_is_what_a_forwarded_port_sends_from),
+        case!(families, local_datagram_reaches_a_service_of_the_other_family_alone),
+        case!(families, datagram_of_the_namespaces_loopback_reaches_a_service_of_the_other_family),
+        case!(lab, without_ipv6_on_the_host_localhost_reaches_the_namespace),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -176,7 +179,7 @@ fn automatic_port_that_sends_first_is_left_from_and_reached(lab: &Lab, family: F
 fn listening_address_is_what_a_forwarded_port_sends_from(lab: &Lab, family: Family) -> Outcome {
     let (second, prefix) = (family.host_second(), address::prefix_length(family));
     lab.on_host(|netlink| {
-        let uplink = netlink.link(tests::lab::UPLINK)?.index;
+        let uplink = netlink.link(UPLINK)?.index;
         Ok(netlink.add_address(uplink, second, prefix)?)
     })?;
     let server = lab.remote().udp_echo(family.internet())?;
@@ -186,5 +189,68 @@ fn listening_address_is_what_a_forwarded_port_sends_from(lab: &Lab, family: Fami
     inside.must(["udp", "send", "program", &server.endpoint()])?;
     assert_eq!(server.next_peer()?, SocketAddr::new(second, 5060));
     inside.must(["udp", "next", "program"])?;
+    Ok(())
+}
+
+fn other(family: Family) -> Family {
+    match family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    }
+}
+
+/// The client is of `family`, the service of the other one.
+fn local_datagram_reaches_a_service_of_the_other_family_alone(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let to = SocketAddr::new(family.loopback(), 5300);
+    for (options, address) in
+        [(&[][..], other(family).host()), (&["--host-lo-to-ns-lo"], other(family).loopback())]
+    {
+        let options = [&["-u", "5300:6060"], options].concat();
+        let mut inside = lab.pasta().configured().with(&options).session()?;
+        inside.must(["serve", "udp", "echo", &SocketAddr::new(address, 6060).to_string()])?;
+        for octets in [0, 1000, 20_000] {
+            ask(lab.host(), family.loopback(), to, &vec![7; octets])?;
+        }
+        inside.end(0)?;
+    }
+    Ok(())
+}
+
+fn datagram_of_the_namespaces_loopback_reaches_a_service_of_the_other_family(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let service = lab.host().udp_echo(other(family).loopback())?;
+    let rule = format!("5300:{}", service.port());
+    let mut inside = lab.pasta().configured().with(["-U", &rule]).session()?;
+    let to = SocketAddr::new(family.loopback(), 5300).to_string();
+    wait::until("the listener", || {
+        inside.ask(["udp", "echo", &to, "8"]).ok()?.result.ok().map(drop)
+    })?;
+    inside.must(["udp", "echo", &to, "0", "1472", "20000"])?;
+    Ok(())
+}
+
+fn without_ipv6_on_the_host_localhost_reaches_the_namespace(lab: &Lab) -> Outcome {
+    lab.host().run(|| {
+        let setting = format!("/proc/sys/net/ipv6/conf/{UPLINK}/disable_ipv6");
+        Ok(std::fs::write(setting, "1")?)
+    })?;
+    let to = SocketAddr::new(Family::V6.loopback(), 5300);
+    for options in [&[][..], &["--no-splice"], &["--host-lo-to-ns-lo"]] {
+        // On every address of both families, or on those of IPv4 alone.
+        for service in ["[::]:6060", "0.0.0.0:6060"] {
+            // Through the tap, a port that is closed is not known to be.
+            let options = [&["-u", "5300:6060"], options].concat();
+            let mut inside = lab.pasta().configured().with(&options).session()?;
+            inside.must(["serve", "udp", "echo", service])?;
+            let asked = ask(lab.host(), Family::V6.loopback(), to, b"anybody?");
+            asked.map_err(|error| format!("{options:?} {service}: {error}"))?;
+            inside.end(0)?;
+        }
+    }
     Ok(())
 }

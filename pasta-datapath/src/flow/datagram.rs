@@ -24,9 +24,10 @@
 pub mod batch;
 mod by_listener;
 pub mod lifetime;
+pub mod local;
 
 use super::refuse::{offending, reporter};
-use super::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness, Side, TargetSocket};
+use super::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness};
 use crate::counters::DropReason;
 use crate::flow::source_check::SourceCheck;
 use crate::link::icmp_error::{self, Unreachable};
@@ -34,14 +35,15 @@ use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::{Protocol, Target};
 use crate::part::part;
 use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId};
-use crate::sockets::{Interest, Sockets};
+use crate::sockets::Sockets;
 use crate::time::Instant;
-use crate::token::Token;
+
 use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
 use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
 use lifetime::Lifetime;
+use local::{Gone, LocalEnd};
 use nix::errno::Errno;
-use pasta_ipc::types::{MacAddr, Mtu, Transport};
+use pasta_ipc::types::{MacAddr, Mtu};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -170,7 +172,7 @@ enum Ends<K> {
     /// A listener and the namespace.
     Inbound { listener: ListenerEnd, path: Path },
     /// A listener and a socket on the other side, without frames.
-    Local { listener: ListenerEnd, destination: SocketAddr, socket: LocalSocket<K> },
+    Local { listener: ListenerEnd, end: LocalEnd<K> },
 }
 
 /// The host socket of a flow that the namespace has opened.
@@ -202,20 +204,13 @@ pub struct ListenerEnd {
     pub addresses: DatagramAddresses,
 }
 
-#[derive(Debug)]
-enum LocalSocket<K> {
-    Connected(K),
-    /// None yet; what is to be sent when there is one, each with the size of its parts.
-    Wanted(Vec<(Vec<u8>, Option<u16>)>),
-}
-
 impl<K: DatagramSocket> DatagramFlow<K> {
     fn new(now: Instant, protocol: Protocol, ends: Ends<K>) -> Self {
         let gso = Gso::new(protocol);
         let port = match &ends {
             Ends::Outbound { path, .. } | Ends::Mapped { path, .. } => path.source().port(),
             Ends::Inbound { path, .. } => path.destination().port(),
-            Ends::Local { destination, .. } => destination.port(),
+            Ends::Local { end, .. } => end.destination().port(),
         };
         Self { ends, protocol, lifetime: Lifetime::new(now, protocol, port), gso }
     }
@@ -235,10 +230,9 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         Self::new(now, Protocol::Udp, Ends::Inbound { listener, path })
     }
 
-    /// A flow of a listener to `destination`, for which a socket is wanted.
-    pub fn local(now: Instant, listener: ListenerEnd, destination: SocketAddr) -> Self {
-        let socket = LocalSocket::Wanted(Vec::new());
-        Self::new(now, Protocol::Udp, Ends::Local { listener, destination, socket })
+    /// A flow of a listener to `end`, on the other side.
+    pub fn local(now: Instant, listener: ListenerEnd, end: LocalEnd<K>) -> Self {
+        Self::new(now, Protocol::Udp, Ends::Local { listener, end })
     }
 
     /// The end at a listener, if it begins there.
@@ -289,7 +283,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     /// Where a socket is wanted for.
     pub fn wanted_destination(&self) -> Option<SocketAddr> {
         match &self.ends {
-            Ends::Local { destination, socket: LocalSocket::Wanted(_), .. } => Some(*destination),
+            Ends::Local { end, .. } => end.wanted_destination(),
             _ => None,
         }
     }
@@ -360,25 +354,26 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     {
         let mut facts = Facts::default();
         let next = match event {
-            FlowEvent::Opened => {
-                facts.socket_wanted = self.wanted_destination().is_some();
-                Next::Wait
-            }
+            FlowEvent::Opened => self.at_local_end(|end, gso| end.want(cx, gso, &mut facts)),
             FlowEvent::Datagrams(mac, group) => match &self.ends {
                 Ends::Outbound { .. } => self.send(cx, mac, group, &mut facts),
                 Ends::Mapped { .. } | Ends::Inbound { .. } => self.send_by_listener(cx, mac, group),
                 Ends::Local { .. } => Next::Wait,
             },
-            FlowEvent::Arrived(read, octets) => self.arrived(cx, read, octets),
+            FlowEvent::Arrived(read, octets) => self.arrived(cx, &mut facts, read, octets),
             FlowEvent::Socket(_, readiness) => {
+                let mut next = Next::Wait;
                 if readiness.has(Readiness::FAILED) {
                     self.report_errors(cx, &mut facts);
+                    next = self.at_local_end(|end, gso| end.check(cx, gso, &mut facts));
                 }
-                self.receive(cx)
+                if next == Next::Over { next } else { self.receive(cx) }
             }
             FlowEvent::Turn => self.receive(cx),
             FlowEvent::Error(error) => self.report_error(cx, error),
-            FlowEvent::Target(socket) => self.set_target(cx, socket),
+            FlowEvent::Target(socket) => {
+                self.at_local_end(|end, gso| end.set_socket(cx, gso, &mut facts, socket))
+            }
             FlowEvent::Deadline if self.deadline() <= cx.now => Next::Over,
             FlowEvent::Abort | FlowEvent::Evicted => Next::Over,
             FlowEvent::Deadline | FlowEvent::CreditFree | FlowEvent::Payloads(_) => Next::Wait,
@@ -447,39 +442,16 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         Next::Wait
     }
 
-    /// Takes the socket that was wanted, and sends what has waited for it.
-    fn set_target<S: Sockets<Socket = K>>(
+    /// Runs `act` on the end of the flow on the other side.
+    fn at_local_end(
         &mut self,
-        cx: &mut Context<'_, S>,
-        given: TargetSocket<K>,
+        act: impl FnOnce(&mut LocalEnd<K>, &mut Gso) -> Result<(), Gone>,
     ) -> Next {
-        let Ends::Local { listener, destination, socket } = &mut self.ends else {
-            return Next::Wait;
-        };
-        let LocalSocket::Wanted(waiting) = socket else { return Next::Wait };
-        let (given, connected) = match given {
-            TargetSocket::Host(connecting) => (connecting.socket, Ok(connecting.progress)),
-            TargetSocket::Namespace(given) => {
-                let (to, port) = (*destination, listener.addresses.peer.port());
-                let connected = cx.sockets.connect(&given, Transport::Udp, to, port);
-                (given, connected)
-            }
-        };
-        let token = Token::Flow(cx.id, Side::Target);
-        let watched = connected.and_then(|_| cx.sockets.watch(&given, token, Interest::Reading));
-        if watched.is_err() {
-            cx.tap.counters.drop(DropReason::NoSocket);
-            return Next::Over;
+        let Ends::Local { end, .. } = &mut self.ends else { return Next::Wait };
+        match act(end, &mut self.gso) {
+            Ok(()) => Next::Wait,
+            Err(Gone) => Next::Over,
         }
-        let datagrams: Vec<_> = waiting
-            .iter()
-            .map(|(octets, size)| Datagram { payload: octets, segment_size: *size })
-            .collect();
-        let counters = &mut *cx.tap.counters;
-        let send = |slices: &[IoSlice<'_>], size| given.send(slices, size);
-        self.gso.send(&datagrams, send, |_, why| counters.drop(why.reason()));
-        *socket = LocalSocket::Connected(given);
-        Next::Wait
     }
 
     /// Moves what the flow's own socket has received to the other end, datagrams of one size together.
@@ -509,7 +481,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                     write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
                 })
             }
-            Ends::Local { listener, socket: LocalSocket::Connected(socket), .. } => {
+            Ends::Local { listener, end } => {
+                let Some(socket) = end.socket() else { return Next::Wait };
                 let Some(out) = cx.listeners.socket(listener.id) else { return Next::Over };
                 let send =
                     |slices: &[IoSlice<'_>], size| out.send_from(&listener.addresses, slices, size);
@@ -521,12 +494,14 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                     }
                 })
             }
-            Ends::Mapped { .. } | Ends::Inbound { .. } | Ends::Local { .. } => (Next::Wait, false),
+            Ends::Mapped { .. } | Ends::Inbound { .. } => (Next::Wait, false),
         };
         if received {
             self.lifetime.answered(cx.now);
-            if let Ends::Outbound { host, .. } = &mut self.ends {
-                host.source_check.answered();
+            match &mut self.ends {
+                Ends::Outbound { host, .. } => host.source_check.answered(),
+                Ends::Local { end, .. } => end.answered(),
+                Ends::Mapped { .. } | Ends::Inbound { .. } => {}
             }
         }
         next

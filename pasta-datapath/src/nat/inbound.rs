@@ -15,7 +15,8 @@
 //!
 //! **Splice**: only where the peer is the host's loopback and the rule names no address. Joining two
 //! sockets needs no common family: where the namespace has no address of the peer's, or nobody listens on
-//! it, the other family's serves.
+//! it, the other family's serves. So it does through the tap where there is no address; one of a link counts there
+//! if there is no other.
 
 use super::{Family, Nat};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
@@ -84,16 +85,32 @@ pub(super) fn decide(
 ) -> Result<Delivery, Refused> {
     let InboundFlow { transport, peer, local, target, port } = *arrival;
     let (from, local) = (peer.ip().to_canonical(), local.to_canonical());
-    if policy.splice == Splice::On && from.is_loopback() && target.is_none() {
-        return spliced(nat, policy.loopback, from, local, port);
+    let is_local = from.is_loopback() && target.is_none();
+    let reached = if is_local { reached(nat, from) } else { [None; 2] };
+    if policy.splice == Splice::On && is_local {
+        let [destination, otherwise] = spliced(nat, policy.loopback, local).unwrap_or(reached);
+        if let Some(destination) = destination {
+            let at = |address| SocketAddr::new(address, port);
+            let (destination, otherwise) = (at(destination), otherwise.map(at));
+            return Ok(Delivery::Splice { destination, otherwise });
+        }
     }
+    let of_family = |family| nat.namespace_address(family);
+    let to = match (target, reached) {
+        (Some(target), _) => Some(target),
+        (None, [Some(reached), _]) => Some(reached),
+        (None, _) if is_local => families(from).into_iter().find_map(of_family),
+        (None, _) => of_family(AddressFamily::of(from)),
+    };
+    // A local client shows as one of the host's addresses anyway: those of the other family do as well.
+    let from = match to {
+        Some(to) if is_local && to.is_ipv4() != from.is_ipv4() => localhost(to),
+        _ => from,
+    };
     if !nat.serves(from) {
         return Err(Refused::FamilyOff);
     }
-    let to = match target {
-        Some(target) => target,
-        None => nat.namespace_address(AddressFamily::of(from)).ok_or(Refused::NoAddress)?,
-    };
+    let to = to.ok_or(Refused::NoAddress)?;
     let translation = match from {
         IpAddr::V4(from) => translated(&nat.ipv4, from, Ipv4Addr::LOCALHOST),
         IpAddr::V6(from) => translated(&nat.ipv6, from, Ipv6Addr::LOCALHOST),
@@ -119,26 +136,44 @@ pub(super) fn decide(
     Ok(Delivery::Tap { source, translated, destination })
 }
 
-/// Where a connection from the host's loopback is joined to.
-fn spliced(
-    nat: &Nat,
-    loopback: LoopbackTarget,
-    from: IpAddr,
-    local: IpAddr,
-    port: u16,
-) -> Result<Delivery, Refused> {
-    if loopback == LoopbackTarget::Loopback && local.is_loopback() {
-        let destination = SocketAddr::new(local, port);
-        return Ok(Delivery::Splice { destination, otherwise: None });
+/// The addresses at which a client on the host's loopback at `from` reaches the namespace: the one of its own family
+/// first. One that is of a link is none: nobody can be connected to it who is not on that link.
+fn reached(nat: &Nat, from: IpAddr) -> [Option<IpAddr>; 2] {
+    let of_link = |it: &IpAddr| matches!(it, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let address = |family| nat.namespace_address(family).filter(|it| !of_link(it));
+    match families(from).map(address) {
+        [None, other] => [other, None],
+        both => both,
     }
-    let families = match from {
+}
+
+/// Both families, that of `from` first.
+fn families(from: IpAddr) -> [AddressFamily; 2] {
+    match from {
         IpAddr::V4(_) => [AddressFamily::V4, AddressFamily::V6],
         IpAddr::V6(_) => [AddressFamily::V6, AddressFamily::V4],
-    };
-    let addresses = families.map(|family| nat.namespace_address(family));
-    let mut addresses = addresses.into_iter().flatten().map(|it| SocketAddr::new(it, port));
-    let destination = addresses.next().ok_or(Refused::NoAddress)?;
-    Ok(Delivery::Splice { destination, otherwise: addresses.next() })
+    }
+}
+
+/// Where a client that has asked at the host's `local` address is joined to if it is to be the namespace's loopback.
+fn spliced(nat: &Nat, loopback: LoopbackTarget, local: IpAddr) -> Option<[Option<IpAddr>; 2]> {
+    let leads_there = loopback == LoopbackTarget::Loopback && local.is_loopback();
+    leads_there.then(|| [Some(local), other_localhost(nat, local)])
+}
+
+/// What else `localhost` means where `local` is one of its addresses, if that family is served.
+pub fn other_localhost(nat: &Nat, local: IpAddr) -> Option<IpAddr> {
+    let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
+    let other = if local == v4 { v6 } else { v4 };
+    ((local == v4 || local == v6) && nat.serves(other)).then_some(other)
+}
+
+/// The loopback address of the family of `address`.
+fn localhost(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
 }
 
 /// Another source in place of the peer's.
@@ -381,6 +416,43 @@ mod tests {
         let (destination, otherwise) =
             (SocketAddr::new(ip("2001:db8::2"), 80), Some(SocketAddr::new(ip("192.0.2.2"), 80)));
         assert_eq!(f.inbound(SPLICE, &arrival), Ok(Delivery::Splice { destination, otherwise }));
+    }
+
+    #[test]
+    fn local_client_of_a_family_without_an_address_takes_the_other_one() {
+        let mut f = Nat::new(policy(|_| ()), policy(|_| ()));
+        for present in [&["fe80::77"][..], &[]] {
+            let ipv6 = family(present, "fe80::1", "fe80::1");
+            f.update_network(&NetworkSnapshot { ipv6, ..bound() });
+            assert_eq!(way(&f, SPLICE, "::1", "::1"), "splice > 192.0.2.2", "{present:?}");
+            assert_eq!(way(&f, TAP, "::1", "::1"), "192.0.2.1 > 192.0.2.2", "{present:?}");
+            assert_eq!(way(&f, TO_LOOPBACK, "::1", "::1"), "splice > ::1");
+        }
+        let (ipv4, ipv6) = (FamilySnapshot::off(), family(&["fe80::77"], "fe80::1", "fe80::1"));
+        f.update_network(&NetworkSnapshot { ipv4, ipv6, ..bound() });
+        for policy in [SPLICE, TAP] {
+            assert_eq!(way(&f, policy, "::1", "::1"), "fe80::1 > fe80::77");
+            assert_eq!(way(&f, policy, "127.0.0.1", "127.0.0.1"), "fe80::1 > fe80::77");
+        }
+    }
+
+    #[test]
+    fn localhost_of_the_other_family_is_the_second_choice() {
+        let otherwise = |nat: &Nat, policy, peer: &str| {
+            let (peer, local) = (SocketAddr::new(ip(peer), 4), ip(peer));
+            let (transport, target, port) = (Transport::Udp, None, 53);
+            let arrival = InboundFlow { transport, peer, local, target, port };
+            match nat.inbound(policy, &arrival) {
+                Ok(Delivery::Splice { otherwise, .. }) => otherwise.map(|it| it.ip().to_string()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let f = nat(|_| ());
+        assert_eq!(otherwise(&f, TO_LOOPBACK, "::1").as_deref(), Some("127.0.0.1"));
+        assert_eq!(otherwise(&f, TO_LOOPBACK, "127.0.0.1").as_deref(), Some("::1"));
+        assert_eq!(otherwise(&f, TO_LOOPBACK, "127.0.0.2"), None, "that is not localhost");
+        let off = nat(|policy| policy.service = Service::Off);
+        assert_eq!(otherwise(&off, TO_LOOPBACK, "::1"), None);
     }
 
     #[test]

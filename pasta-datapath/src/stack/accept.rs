@@ -3,13 +3,14 @@
 use super::parts::Parts;
 use crate::counters::DropReason;
 use crate::flow::datagram::batch::ReadBatch;
+use crate::flow::datagram::local::{LocalEnd, Place};
 use crate::flow::datagram::{DatagramFlow, ListenerEnd, MAX_GROUP, ReadDatagrams};
 use crate::flow::splice::{SpliceFlow, StreamSocket};
 use crate::flow::tcp::connection::Connection;
 use crate::flow::tcp::flow::TcpFlow;
 use crate::flow::tcp::relay::HostSocket;
 use crate::flow::{Flow, FlowEvent, FlowId, TargetSocket};
-use crate::nat::inbound::{Delivery, InboundFlow};
+use crate::nat::inbound::{Delivery, InboundFlow, other_localhost};
 use crate::nat::{Protocol, Target};
 use crate::port_forward::Ports;
 use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId, Role};
@@ -294,12 +295,19 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
                 if !peer.is_loopback() || !local.is_loopback() {
                     return Err(DropReason::ImpossibleSource);
                 }
-                Delivery::Splice { destination: SocketAddr::new(local, port), otherwise: None }
+                let at = |address| SocketAddr::new(address, port);
+                let otherwise = other_localhost(&parts.nat, local).map(at);
+                Delivery::Splice { destination: at(local), otherwise }
             }
         };
         let (key, flow) = match way {
-            Delivery::Splice { destination, .. } => {
-                (None, DatagramFlow::local(now, listener, destination))
+            Delivery::Splice { destination, otherwise } => {
+                let place = match direction {
+                    Direction::Inbound => Place::Namespace,
+                    Direction::Outbound => Place::Host,
+                };
+                let end = LocalEnd::new(place, destination, otherwise, peer.port());
+                (None, DatagramFlow::local(now, listener, end))
             }
             Delivery::Tap { source, translated, destination } => {
                 let key = parts.free_key(Protocol::Udp, source, translated, destination);
@@ -315,32 +323,16 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
                 (Some(key), DatagramFlow::inbound(now, listener, path))
             }
         };
-        let destination = flow.wanted_destination();
         let inserted = parts.insert(now, key, Flow::Datagram(Box::new(flow)));
         let id = inserted.ok_or(DropReason::TableFull)?;
         parts.ports.arrivals.insert(listener, id);
-        self.give_target(id, direction, destination, peer.port());
-        Ok(id)
-    }
-
-    /// Gives a new flow to `destination` its socket there, if it is to have one: at once if that is on the host.
-    fn give_target(
-        &mut self,
-        id: FlowId,
-        direction: Direction,
-        destination: Option<SocketAddr>,
-        port: u16,
-    ) {
-        let event = match (direction, destination) {
-            (Direction::Outbound, Some(address)) => {
-                let target = Target { address, source: None, interface: None };
-                match self.parts.sockets.open(Protocol::Udp, &target, Some(port)) {
-                    Ok(connecting) => FlowEvent::Target(TargetSocket::Host(connecting)),
-                    Err(_) => return self.parts.end_waiting(self.now, id),
-                }
+        parts.drive(now, id, FlowEvent::Opened);
+        // One that waits for a socket of the namespace in vain is counted where it gives up.
+        match direction {
+            Direction::Outbound if parts.flows.table.get_mut(id).is_none() => {
+                Err(DropReason::NoSocket)
             }
-            _ => FlowEvent::Opened,
-        };
-        self.parts.drive(self.now, id, event);
+            _ => Ok(id),
+        }
     }
 }

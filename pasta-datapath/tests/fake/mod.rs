@@ -51,6 +51,8 @@ pub struct State {
     pub sent: Vec<Vec<u8>>,
     /// What sending fails with.
     pub send_error: Option<Errno>,
+    /// Whether an error is pending as soon as something was sent: nobody listens there.
+    pub refuses: bool,
     pub error: Option<Errno>,
     pub queued_errors: VecDeque<QueuedError>,
     pub has_its_address: bool,
@@ -79,6 +81,7 @@ impl Default for State {
             datagrams: VecDeque::new(),
             sent: Vec::new(),
             send_error: None,
+            refuses: false,
             error: None,
             queued_errors: VecDeque::new(),
             has_its_address: true,
@@ -147,6 +150,9 @@ impl DatagramSocket for Socket {
         let mut state = self.0.borrow_mut();
         if let Some(errno) = state.send_error {
             return Err(errno);
+        }
+        if state.refuses {
+            state.error = Some(Errno::ECONNREFUSED);
         }
         let octets: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         match segment_size {
@@ -407,6 +413,8 @@ pub struct Kernel<T = Socket> {
     pub connected: Vec<(SocketAddr, Shared<State>)>,
     /// How the next calls that connect end; connected if there is nothing here.
     pub answers: VecDeque<Result<Progress, Errno>>,
+    /// Where nobody takes datagrams.
+    pub closed_ports: Vec<SocketAddr>,
     /// What opening a listener fails with.
     pub listen_error: Option<Errno>,
     /// What initial sequence numbers are counted from.
@@ -424,6 +432,7 @@ impl<T> Default for Kernel<T> {
             listeners: Vec::new(),
             connected: Vec::new(),
             answers: VecDeque::new(),
+            closed_ports: Vec::new(),
             listen_error: None,
             isn: 0,
             tcp: VecDeque::new(),
@@ -475,6 +484,7 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         let own = port.filter(|port| *port != 0 && !self.is_taken(*port, (v4, !v4)));
         let any = if v4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         state.borrow_mut().local = Some(SocketAddr::new(any, own.unwrap_or(picked)));
+        state.borrow_mut().refuses = self.closed_ports.contains(&target.address);
         let target = target.clone();
         self.opened.push(Opened { protocol, target, port, state });
         Ok(Connecting { socket, progress })
@@ -488,6 +498,7 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         _: u16,
     ) -> Result<Progress, Errno> {
         let progress = self.answers.pop_front().unwrap_or(Ok(Progress::Connected))?;
+        socket.0.borrow_mut().refuses = self.closed_ports.contains(&destination);
         self.connected.push((destination, Rc::clone(&socket.0)));
         Ok(progress)
     }

@@ -4,8 +4,8 @@
 //! before its error is believed. Each flow learns of its own from the socket's queue.
 
 use super::{
-    Context, Datagram, DatagramFlow, DatagramSocket, Ends, LocalSocket, MAX_WAITING, Next, NotSent,
-    QueuedError, ReadDatagrams, key_of, offending, reporter, write_to_tap,
+    Context, Datagram, DatagramFlow, DatagramSocket, Ends, Facts, Next, NotSent, QueuedError,
+    ReadDatagrams, key_of, offending, reporter, write_to_tap,
 };
 use crate::counters::DropReason;
 use crate::link::icmp_error::{self, Unreachable};
@@ -93,6 +93,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     pub(super) fn arrived<S: Sockets<Socket = K>>(
         &mut self,
         cx: &mut Context<'_, S>,
+        facts: &mut Facts,
         read: ReadDatagrams,
         octets: &[u8],
     ) -> Next {
@@ -109,24 +110,10 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             | Ends::Inbound { path, .. } => {
                 write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
             }
-            Ends::Local { socket: LocalSocket::Connected(_), .. } if read.truncated => {
-                cx.tap.counters.drop(DropReason::TooLarge);
-            }
-            Ends::Local { socket: LocalSocket::Connected(socket), .. } => {
-                let datagram = Datagram { payload: octets, segment_size: read.segment_size };
-                // That nobody listens there is not carried back: the listener's peer cannot be informed.
-                self.gso.send(
-                    &[datagram],
-                    |slices, size| socket.send(slices, size),
-                    |_, why| cx.tap.counters.drop(why.reason()),
-                );
-            }
-            Ends::Local { socket: LocalSocket::Wanted(waiting), .. } => {
-                let held: usize = waiting.iter().map(|(octets, _)| octets.len().max(256)).sum();
-                if held + octets.len() > MAX_WAITING || read.truncated {
-                    cx.tap.counters.drop(DropReason::SocketFull);
-                } else {
-                    waiting.push((octets.to_vec(), read.segment_size));
+            Ends::Local { end, .. } => {
+                let arrived = (read, octets);
+                if end.send(cx, &mut self.gso, facts, arrived).is_err() {
+                    return Next::Over;
                 }
             }
         }
