@@ -138,7 +138,13 @@ pub(crate) fn run(
     loop {
         let now = Instant::now();
         let limit = resolvers.next_deadline().map(|at| at.saturating_duration_since(now));
-        let events = children.next(limit).inspect_err(|_| children.kill_helpers())?;
+        let events = match children.next(limit) {
+            Ok(events) => events,
+            Err(error) => {
+                children.tear_down();
+                return Err(error);
+            }
+        };
         follow(&mut resolvers, &children, log);
         for action in events.into_iter().flat_map(|event| supervision.handle(event)) {
             match action {
@@ -181,12 +187,9 @@ pub(crate) fn run(
                     if let Some(terminal) = &terminal {
                         terminal.take_back();
                     }
-                    match attachment {
-                        // The kernel removes the tap while the caller goes on.
-                        Attachment::Command(_) => children.kill_helpers(),
-                        // Whoever attaches next must not find our tap there.
-                        Attachment::Existing => children.tear_down(),
-                    }
+                    // Whoever attaches next must not find our tap there, and no process of ours is left to
+                    // a process 1 that may not reap.
+                    children.tear_down();
                     return Ok(match ending {
                         Ending::Status(status) => status,
                         Ending::Signal(signal) => {

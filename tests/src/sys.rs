@@ -78,6 +78,14 @@ pub fn limit_descriptors(command: &mut Command, count: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
+/// Makes the process of `command` the parent of every orphan below it (`PR_SET_CHILD_SUBREAPER`).
+pub fn become_subreaper(command: &mut Command) {
+    let become_one = || Ok(nix::sys::prctl::set_child_subreaper(true)?);
+    // SAFETY: between fork and exec the closure makes one system call, allocates nothing, takes no
+    // lock and touches no memory shared with the parent.
+    unsafe { command.pre_exec(become_one) };
+}
+
 /// A system call that a program is to be refused, as by a kernel that cannot do it.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal {

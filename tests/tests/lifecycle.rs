@@ -2,6 +2,8 @@
 
 #[path = "lifecycle/job_control.rs"]
 mod job_control;
+#[path = "lifecycle/reaping.rs"]
+mod reaping;
 #[path = "lifecycle/sys.rs"]
 mod start;
 
@@ -21,6 +23,7 @@ use tests::lab::{Lab, MONITOR, enter, process, wait};
 use tests::{Outcome, case, sys};
 
 use job_control::*;
+use reaping::*;
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
         case!(lab, interface_left_alone_is_one_line_at_a_terminal_and_nowhere_else),
         case!(lab, nothing_is_left_when_the_command_has_ended),
         case!(lab, orphans_end_with_the_command),
+        case!(lab, nothing_is_left_for_an_ancestor_that_does_not_reap),
+        case!(lab, nothing_is_left_for_an_ancestor_that_does_not_reap_when_attached),
         case!(lab, failed_start_leaves_nothing),
         case!(lab, status_tells_what_the_start_waits_for),
         case!(lab, version_and_help_are_printed_without_a_network),
