@@ -47,6 +47,7 @@ fn check_frame(octets: &[u8], frame: &Frame<'_>, framing: Framing) {
         Content::NeighbourSolicitation { source, target } => {
             assert!(!target.is_multicast(), "asks for a group: {target} from {source}");
         }
+        Content::Dhcpv6 { payload, .. } => check_inside(octets, payload),
         Content::RouterSolicitation { source } => {
             assert!(source.is_unspecified() || !is_impossible(source.into()), "from {source}");
         }

@@ -17,7 +17,7 @@ use crate::wire::{arp, ethernet};
 use neighbour::Neighbours;
 use pasta_ipc::types::{Family, MacAddr, Mtu, NetworkSnapshot, Service};
 use responder::ra::RouterAdvertiser;
-use responder::{Responder, dhcpv4, ra};
+use responder::{Responder, dhcpv4, dhcpv6, ra};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use writer::{FrameDevice, FrameWriter};
 
@@ -167,6 +167,33 @@ impl<D: FrameDevice> Link<D> {
     ) -> Result<(), DropReason> {
         let mut answer = dhcpv4::answer(self.responder.offer(), request)?;
         dhcpv4::send(&mut self.writer(counters), &mut answer);
+        Ok(())
+    }
+
+    /// Answers a DHCPv6 client at `source` and `mac`.
+    ///
+    /// # Errors
+    ///
+    /// The counter, if it is not to be answered.
+    pub fn answer_dhcpv6(
+        &mut self,
+        nat: &Nat,
+        counters: &mut Counters,
+        (mac, source): (MacAddr, Ipv6Addr),
+        request: &[u8],
+    ) -> Result<(), DropReason> {
+        if !nat.serves(source.into()) {
+            return Err(DropReason::FamilyOff);
+        }
+        if self.responder.services().dhcpv6 == Service::Off {
+            return Err(DropReason::ProtocolOff);
+        }
+        if !source.is_unicast_link_local() {
+            return Err(DropReason::ImpossibleSource);
+        }
+        let reply = dhcpv6::answer(self.responder.offer(), self.our_mac, request)?;
+        let writer = &mut self.writer(counters);
+        dhcpv6::send(writer, &reply, nat.our_link_local(), (mac, source));
         Ok(())
     }
 

@@ -225,6 +225,9 @@ impl<S: Sockets> Stack<S> {
             Content::NeighbourSolicitation { source, target } => {
                 return link.answer_solicitation(nat, counters, (mac, source), target);
             }
+            Content::Dhcpv6 { source, payload } => {
+                return link.answer_dhcpv6(nat, counters, (mac, source), payload);
+            }
             Content::RouterSolicitation { source } => {
                 return link.answer_router_solicitation(now, nat, counters, (mac, source));
             }

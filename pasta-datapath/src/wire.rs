@@ -13,6 +13,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod dhcpv4;
+pub mod dhcpv6;
 pub mod domain;
 pub mod ethernet;
 pub mod icmp;

@@ -6,7 +6,7 @@ use crate::wire::ip::{
     self, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, PacketError,
 };
 use crate::wire::vnet::{self, ChecksumState, Segmentation};
-use crate::wire::{Malformed, arp, dhcpv4, ethernet, icmp, tcp, udp};
+use crate::wire::{Malformed, arp, dhcpv4, dhcpv6, ethernet, icmp, tcp, udp};
 use pasta_ipc::types::{MacAddr, TapOffloads};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -68,6 +68,13 @@ pub enum Content<'a> {
         source: SocketAddr,
         /// Receiver; may be everybody.
         destination: SocketAddr,
+        /// What it carries.
+        payload: &'a [u8],
+    },
+    /// A datagram to all DHCPv6 servers.
+    Dhcpv6 {
+        /// Sender.
+        source: Ipv6Addr,
         /// What it carries.
         payload: &'a [u8],
     },
@@ -158,7 +165,18 @@ fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, 
             icmp::Message::EchoRequest { .. } | icmp::Message::Other => {}
         }
     }
-    // Before addresses are checked: a client that has none asks everybody.
+    // Before addresses are checked: a client that has none asks everybody, and of DHCPv6 a group.
+    if let (PROTOCOL_UDP, IpAddr::V6(source)) = (protocol, source)
+        && destination == IpAddr::V6(dhcpv6::ALL_SERVERS)
+        && let Ok((udp::Header { destination: dhcpv6::SERVER_PORT, .. }, _)) = udp::split(payload)
+    {
+        return match datagram(packet, meta)? {
+            Content::Udp { payload, segment_size: None, .. } => {
+                Ok(Content::Dhcpv6 { source, payload })
+            }
+            _ => Err(DropReason::Malformed),
+        };
+    }
     if let (PROTOCOL_UDP, IpAddr::V4(_)) = (protocol, source)
         && let Ok((udp::Header { destination: dhcpv4::SERVER_PORT, .. }, _)) = udp::split(payload)
     {

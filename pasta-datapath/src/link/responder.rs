@@ -1,7 +1,7 @@
 //! Responders: they answer what the namespace asks for itself, from state alone and without a socket.
 //!
 //! A namespace whose interface is configured from inside learns its configuration here: by DHCP
-//! ([`dhcpv4`]), DHCPv6 or router advertisements ([`ra`]). All offer the same, which is what the
+//! ([`dhcpv4`]), DHCPv6 ([`dhcpv6`]) or router advertisements ([`ra`]). All offer the same, which is what the
 //! namespace was assigned ([`offer`]), and keep nothing of any client: who asks twice is answered alike.
 //!
 //! The host's changes reach such a namespace by lifetimes. A lease is short while there is no network, so
@@ -11,6 +11,7 @@
 //! Answers are written into buffers that were zero, never into the frame that is answered.
 
 pub mod dhcpv4;
+pub mod dhcpv6;
 pub mod offer;
 pub mod ra;
 
