@@ -1,6 +1,7 @@
 //! The command line as one checked value, and the start messages made from it.
 
 mod builder;
+mod conflict;
 
 use crate::cli::Line;
 use crate::target::Target;
@@ -232,11 +233,14 @@ impl Options {
     ///
     /// [`InvalidOptions`], with the line to print.
     pub(crate) fn from_line(line: Line, shell: Option<OsString>) -> Result<Self, InvalidOptions> {
+        conflict::check(&line.settings)?;
         let mut builder = Builder::default();
-        for setting in line.settings {
+        for setting in line.settings.iter().cloned() {
             builder.add(setting)?;
         }
-        builder.finish(line.words, shell)
+        let options = builder.finish(line.words, shell)?;
+        conflict::check_target(&line.settings, &options.target)?;
+        Ok(options)
     }
 
     /// The families that are served if the kernel has `has`, and a warning for each that is missing
