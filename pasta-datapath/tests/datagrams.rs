@@ -56,7 +56,7 @@ fn given(rig: &mut Rig) -> Option<Shared<State>> {
     let request = match rig.stack.next_request()? {
         DatapathToMonitor::SocketsWanted { request, .. }
         | DatapathToMonitor::ListenerWanted { request, .. } => request,
-        DatapathToMonitor::Hello(_) => return None,
+        DatapathToMonitor::Hello(_) | DatapathToMonitor::FlowsReset { .. } => return None,
     };
     let (socket, state) = Socket::new();
     rig.message(PeerMessage::Sockets(request, vec![socket]));
