@@ -182,6 +182,7 @@ fn every_option_is_let_through(tcp: &OwnedFd) {
         (libc::SOL_SOCKET, libc::SO_DOMAIN),
         (libc::SOL_SOCKET, libc::SO_TYPE),
         (libc::SOL_SOCKET, libc::SO_PROTOCOL),
+        (libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX),
         (libc::IPPROTO_TCP, libc::TCP_INFO),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
     ];
