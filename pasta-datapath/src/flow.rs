@@ -13,7 +13,7 @@ pub mod splice;
 pub mod table;
 pub mod tcp;
 
-use crate::link::writer::FrameWriter;
+use crate::link::writer::{FrameWriter, Path};
 use crate::nat::{Nat, Protocol};
 use crate::port_forward::listeners::Listeners;
 use crate::sockets::{Connecting, Sockets};
@@ -187,6 +187,8 @@ pub struct Facts {
     pub credit_wanted: bool,
     /// A socket of the namespace is wanted ([`FlowEvent::Target`]).
     pub socket_wanted: bool,
+    /// A segment was not acknowledged in time.
+    pub retransmitted: bool,
     /// Its target has met a hard error; if it is a resolver ([`Flow::resolver`]), the next one is to be asked.
     pub target_failed: bool,
 }
@@ -268,6 +270,15 @@ impl<S: Sockets> Flow<S> {
                 Some((remote, asked.address.ip()))
             }
             Self::Datagram(flow) => flow.resolver(),
+            Self::Splice(_) => None,
+        }
+    }
+
+    /// Its way to the namespace, if that is by frames.
+    pub fn path_mut(&mut self) -> Option<&mut Path> {
+        match self {
+            Self::Tcp(flow) => Some(flow.path_mut()),
+            Self::Datagram(flow) => flow.path_mut(),
             Self::Splice(_) => None,
         }
     }

@@ -5,6 +5,7 @@
 pub mod classify;
 pub mod icmp_error;
 pub mod neighbour;
+pub mod reachability;
 pub mod responder;
 pub mod tx_window;
 pub mod writer;
@@ -91,16 +92,16 @@ impl<D> Link<D> {
     /// The counter, if nothing is learned.
     pub fn learn(
         &mut self,
+        now: Instant,
         nat: &Nat,
         from: MacAddr,
-        address: IpAddr,
-        at: MacAddr,
+        (address, at): (IpAddr, MacAddr),
     ) -> Result<(), DropReason> {
         let reached_at = nat.namespace_address(Family::of(address));
         if from != at || reached_at != Some(address) {
             return Err(DropReason::NeighbourNotOurs);
         }
-        self.neighbours.set_namespace_mac(at);
+        self.neighbours.set_namespace_mac(now, at);
         Ok(())
     }
 }
@@ -263,6 +264,13 @@ impl<D: FrameDevice> Link<D> {
         self.mtu = snapshot.mtu.unwrap_or(self.mtu);
         self.responder.update_network(now, nat, snapshot);
         self.solicit(nat, counters, &new);
+    }
+
+    /// Asks who has an address that does not answer, if that is due.
+    pub fn ask_due(&mut self, now: Instant, nat: &Nat, counters: &mut Counters) {
+        while let Some(address) = self.neighbours.reachability.next_question(now) {
+            self.solicit(nat, counters, &[address]);
+        }
     }
 
     /// Asks who has each of `addresses`, which are the namespace's.

@@ -46,7 +46,7 @@ use pasta_ipc::socket::{Refusal, RequestId};
 use pasta_ipc::types::{LogLevel, MacAddr, NetworkSnapshot};
 use pasta_ipc::{DatapathToMonitor, ReceiveError};
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Frames read before sockets have a turn, while few flows send; datagrams sent at once.
 const BATCH: usize = MAX_GROUP;
@@ -126,9 +126,13 @@ impl<S: Sockets> Stack<S> {
 
     /// When there is something to do again.
     pub fn deadline(&self) -> Option<Instant> {
-        let advertisement = self.parts.link.responder.advertiser.next_deadline();
-        let deadlines =
-            [self.parts.flows.schedule.deadline(), self.parts.ports.deadline(), advertisement];
+        let Parts { flows, ports, link, .. } = &self.parts;
+        let deadlines = [
+            flows.schedule.deadline(),
+            ports.deadline(),
+            link.neighbours.reachability.deadline(),
+            link.responder.advertiser.next_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -231,13 +235,29 @@ impl<S: Sockets> Stack<S> {
             Content::RouterSolicitation { source } => {
                 return link.answer_router_solicitation(now, nat, counters, (mac, source));
             }
-            Content::NeighbourAnswer { address, at } => return link.learn(nat, mac, address, at),
+            Content::NeighbourAnswer { address, at } => {
+                return self.neighbour_answered(now, mac, (address, at));
+            }
         };
         carried(nat, key.protocol)?;
+        self.parts.answered(now, key.namespace.ip(), mac);
         let flow = self.find_datagram_flow(now, mac, key, payload)?;
         let payload = place_of(payload, frames);
         batch.add_datagrams(Datagrams { flow, mac, payload, segment_size });
         Ok(())
+    }
+
+    /// Takes in that `address` is `at` this MAC address, which the one at `mac` says.
+    fn neighbour_answered(
+        &mut self,
+        now: Instant,
+        mac: MacAddr,
+        (address, at): (IpAddr, MacAddr),
+    ) -> Result<(), DropReason> {
+        let is_answer = mac == at && self.parts.answered(now, address, at);
+        let Parts { link, nat, .. } = &mut self.parts;
+        let learned = link.learn(now, nat, mac, (address, at));
+        if is_answer { Ok(()) } else { learned }
     }
 
     #[inline]
@@ -253,6 +273,7 @@ impl<S: Sockets> Stack<S> {
         // What a kernel answers to our own question shows no use of the connection.
         let controls = header.flags.contains(Flags::SYN) || header.flags.contains(Flags::FIN);
         let used = (controls || !payload.is_empty()).then_some(now);
+        self.parts.answered(now, key.namespace.ip(), mac);
         let Flows { table, active, credit, .. } = &mut self.parts.flows;
         let Some((id, entry)) = table.look_up(&key, used) else {
             if header.is_opening() {
@@ -366,9 +387,12 @@ impl<S: Sockets> Stack<S> {
         }
     }
 
-    /// Runs flows whose deadline has passed, and sends advertisements that are due.
+    /// Runs flows whose deadline has passed, sends advertisements that are due, and asks who does not answer.
     pub fn fire_timers(&mut self, now: Instant) {
-        self.parts.link.advertise(now, &mut self.parts.counters);
+        let Parts { link, nat, counters, .. } = &mut self.parts;
+        link.advertise(now, counters);
+        link.ask_due(now, nat, counters);
+        self.parts.move_flows(now);
         while let Some(id) = self.parts.flows.schedule.due(now) {
             let Some(entry) = self.parts.flows.table.get_mut(id) else { continue };
             Schedule::fired(&mut entry.scheduled);

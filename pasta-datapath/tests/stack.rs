@@ -445,7 +445,7 @@ fn answers(
         }
     };
     rig.frames(&[[&pasta_datapath::wire::vnet::COMPLETE[..], &frame].concat()]);
-    rig.stack.link().neighbours.namespace_mac()
+    rig.stack.link().neighbours.namespace_mac(self::at(address))
 }
 
 fn at(text: &str) -> IpAddr {
@@ -566,4 +566,85 @@ fn flows_of_an_ipv6_address_that_leaves_are_reset_too() {
     let [(_, to, reset, _)] = &segments[..] else { panic!("{segments:?}") };
     assert!(*to == ours.namespace && reset.flags.contains(Flags::RST));
     assert!(opened(&mut rig, 0).borrow().closed);
+}
+
+/// To which link-layer addresses frames went since the last call, questions apart.
+fn went_to(rig: &Rig) -> Vec<[u8; 6]> {
+    let is_question = |octets: &Vec<u8>| {
+        let content = classify(octets, Framing::Vnet).map(|it| it.content);
+        matches!(content, Ok(Content::Arp(_) | Content::NeighbourSolicitation { .. }))
+    };
+    let frames = rig.received().into_iter().filter(|it| !is_question(it));
+    let to = |octets: Vec<u8>| octets[pasta_datapath::wire::vnet::LEN..].first_chunk().copied();
+    frames.filter_map(to).collect()
+}
+
+/// Has a connection or a datagram from outside come to a listener of a new port, for the namespace's `family`.
+fn arrives(rig: &mut Rig, transport: Transport, family: [&str; 2]) {
+    let [local, peer] = family.map(|it| SocketAddr::new(at(it), 8080));
+    let listener = listening(rig, transport);
+    match transport {
+        Transport::Tcp => {
+            let connection = (Socket::connected(local, peer).0, peer);
+            listener.borrow_mut().connections.push_back(connection);
+        }
+        Transport::Udp => {
+            let addresses = DatagramAddresses { peer, local: local.ip() };
+            listener.borrow_mut().arrivals.push_back((addresses, vec![1]));
+        }
+    }
+    came(rig, &listener);
+}
+
+#[test]
+fn silent_namespace_at_another_link_layer_address_is_asked_for_and_found() {
+    let (v4, v6) = (["203.0.113.9", "198.51.100.1"], ["2001:db8:1::9", "2001:db8:2::1"]);
+    let (here, here6) = (("192.0.2.1", HERE), ("fe80::1", HERE6));
+    for (family, (router, address)) in [(v4, here), (v6, here6)] {
+        let mut rig = Rig::<Socket>::new();
+        arrives(&mut rig, Transport::Tcp, family);
+        assert_eq!(went_to(&rig), [mac(1).octets()]);
+        rig.wait(Duration::from_millis(600));
+        assert_eq!(asked(&rig), Some((OURS, at(router), at(address))));
+        assert_eq!(answers(&mut rig, mac(2), address, mac(2)), mac(2));
+        rig.wait(Duration::from_millis(600));
+        assert_eq!(went_to(&rig), [mac(2).octets()], "the SYN is retransmitted");
+
+        let mut rig = Rig::<Socket>::new();
+        arrives(&mut rig, Transport::Udp, family);
+        rig.wait(Duration::from_millis(600));
+        assert_eq!(went_to(&rig), [mac(1).octets()]);
+        answers(&mut rig, mac(2), address, mac(2));
+        arrives(&mut rig, Transport::Udp, family);
+        assert_eq!(went_to(&rig), [mac(2).octets()]);
+    }
+}
+
+#[test]
+fn frame_of_the_namespace_moves_flows_that_it_does_not_answer() {
+    let mut rig = Rig::<Socket>::new();
+    arrives(&mut rig, Transport::Tcp, ["203.0.113.9", "198.51.100.1"]);
+    went_to(&rig);
+    // Another flow, from the new address.
+    let mut echo = echo_request(&key(Protocol::Echo, "192.0.2.7:9", "198.51.100.9:0"), &[0, 1]);
+    let source = pasta_datapath::wire::vnet::LEN + 6;
+    echo[source..source + 6].copy_from_slice(&mac(2).octets());
+    rig.frames(&[echo]);
+    rig.wait(Duration::from_millis(1100));
+    assert_eq!(went_to(&rig), [mac(2).octets()]);
+}
+
+#[test]
+fn question_that_nobody_answers_is_asked_no_more_than_once_a_second() {
+    let mut rig = Rig::<Socket>::new();
+    arrives(&mut rig, Transport::Tcp, ["203.0.113.9", "198.51.100.1"]);
+    rig.wait(Duration::from_secs(60));
+    let questions = std::iter::from_fn(|| {
+        let octets = rig.written.borrow_mut().pop()?;
+        let content = classify(&octets, Framing::Vnet).map(|it| it.content);
+        Some(matches!(content, Ok(Content::Arp(_))))
+    });
+    let questions = questions.filter(|it| *it).count();
+    // Three for each retransmission, of which there are six in that time.
+    assert!((10..=18).contains(&questions), "{questions}");
 }

@@ -267,6 +267,16 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
     }
 
+    /// Its way to the namespace, if that is by frames.
+    pub fn path_mut(&mut self) -> Option<&mut Path> {
+        match &mut self.ends {
+            Ends::Outbound { path, .. }
+            | Ends::Mapped { path, .. }
+            | Ends::Inbound { path, .. } => Some(path),
+            Ends::Local { .. } => None,
+        }
+    }
+
     /// Whether the namespace has opened it.
     pub fn is_outbound(&self) -> bool {
         self.opened_from().is_some()

@@ -3,13 +3,14 @@
 //! Where the host knows a neighbour, the namespace learns its link-layer address, so that without the
 //! mapping of the gateway (`--no-map-gw`) it sees its real router; everywhere else it learns ours.
 //!
-//! The namespace is asked for its own addresses as they appear, once and not again: its users may have
-//! given the tap another link-layer address, or made it a port of a bridge, and what the host's side
-//! opens would go to the old one until the namespace opens something itself. An answer that is lost is
-//! no more than that.
+//! The namespace is asked for its own addresses as they appear: its users may have given the tap another
+//! link-layer address, or made it a port of a bridge. It is asked again for those that do not answer
+//! ([`Reachability`]).
 
 use crate::link::classify::is_impossible;
+use crate::link::reachability::Reachability;
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
+use crate::time::Instant;
 use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
 use crate::wire::{arp, ethernet, icmp};
 use pasta_ipc::types::{AssignedAddress, MacAddr, NeighbourSnapshot, NetworkSnapshot};
@@ -33,6 +34,8 @@ pub struct Neighbours {
     /// The template's neighbours, by address.
     known: BTreeMap<IpAddr, MacAddr>,
     namespace_mac: MacAddr,
+    /// Whether its addresses answer, and where.
+    pub reachability: Reachability,
 }
 
 impl Neighbours {
@@ -44,17 +47,21 @@ impl Neighbours {
             present: BTreeSet::new(),
             known: BTreeMap::new(),
             namespace_mac,
+            reachability: Reachability::default(),
         }
     }
 
-    /// The link-layer address that flows into the namespace are sent to.
-    pub fn namespace_mac(&self) -> MacAddr {
-        self.namespace_mac
+    /// The link-layer address that flows to `address` in the namespace are sent to.
+    pub fn namespace_mac(&self, address: IpAddr) -> MacAddr {
+        self.reachability.mac_of(address).unwrap_or(self.namespace_mac)
     }
 
     /// The namespace's address is at `mac`.
-    pub fn set_namespace_mac(&mut self, mac: MacAddr) {
-        self.namespace_mac = mac;
+    pub fn set_namespace_mac(&mut self, now: Instant, mac: MacAddr) {
+        let before = std::mem::replace(&mut self.namespace_mac, mac);
+        if before != mac {
+            self.reachability.learn_all(now, before, mac);
+        }
     }
 
     /// Takes in which addresses are the namespace's: those it was given and those read there. Gives

@@ -167,7 +167,8 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         let our_mss = parts.link.mss(key.namespace.ip());
         let connection = Connection::to_namespace(*now, iss, our_mss);
         let socket = parts.sockets.tcp(socket, key.namespace);
-        let path = parts.path(parts.link.neighbours.namespace_mac(), &key);
+        let mac = parts.link.neighbours.namespace_mac(key.namespace.ip());
+        let path = parts.path(mac, &key);
         let mut flow = TcpFlow::new(connection, socket, path, None);
         flow.connected();
         match parts.insert(*now, Some(key), Flow::Tcp(Box::new(flow))) {
@@ -319,7 +320,8 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
                     }
                     parts.remove(old);
                 }
-                let path = parts.path(parts.link.neighbours.namespace_mac(), &key);
+                let mac = parts.link.neighbours.namespace_mac(key.namespace.ip());
+                let path = parts.path(mac, &key);
                 (Some(key), DatagramFlow::inbound(now, listener, path))
             }
         };

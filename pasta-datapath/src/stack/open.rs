@@ -35,7 +35,7 @@ impl<'a, S: Sockets> Opener<'a, S> {
         if parts.leaving.has(key.namespace.ip()) {
             return Err(self.refuse_syn(&key, header, NoSocket::Refused));
         }
-        parts.observe(key.namespace.ip(), mac);
+        parts.observe(now, key.namespace.ip(), mac);
         let opened =
             parts.target(now, &key).and_then(|target| parts.connect(now, &key, &target, None));
         let connecting = match opened {
@@ -69,7 +69,7 @@ impl<'a, S: Sockets> Opener<'a, S> {
 
     /// Opens a flow of datagrams, of which `payload` is the first.
     pub(super) fn datagram(&mut self, key: FlowKey, payload: &[u8]) -> Result<FlowId, DropReason> {
-        self.parts.observe(key.namespace.ip(), self.mac);
+        self.parts.observe(self.now, key.namespace.ip(), self.mac);
         let target = self.parts.target(self.now, &key);
         let shares = target.as_ref().is_ok_and(|target| self.may_share(&key, target));
         if let Ok(target) = &target

@@ -11,6 +11,7 @@ use crate::flow::{
     Context, Facts, Flow, FlowEvent, FlowId, FlowKey, Next, Outcome, Side, TargetSocket,
 };
 use crate::link::Link;
+use crate::link::reachability::Use;
 use crate::link::writer::{self, Path, icmp_protocol};
 use crate::log::Log;
 use crate::nat::{Nat, Protocol, Target};
@@ -105,7 +106,25 @@ impl<S: Sockets> Parts<S> {
             credit,
             scratch,
         };
+        let frames = cx.tap.counters.to_tap;
         let outcome = flow.on_event(&mut cx, event);
+        let used = match flow {
+            Flow::Tcp(_) if outcome.facts.retransmitted => Some(Use::Retransmitted),
+            Flow::Tcp(_) => (outcome.sent > 0).then_some(Use::Sent),
+            Flow::Datagram(flow) => {
+                (counters.to_tap != frames).then_some(match flow.is_outbound() {
+                    true => Use::Reply,
+                    false => Use::Sent,
+                })
+            }
+            Flow::Splice(_) => None,
+        };
+        if let Some(used) = used
+            && let Some(path) = flow.path_mut()
+        {
+            let (address, mac) = (path.destination().ip(), path.mac());
+            link.neighbours.reachability.used(now, address, mac, used);
+        }
         if counts && quantum > 0 {
             schedule.count(scheduled, outcome.sent);
         }
@@ -235,10 +254,38 @@ impl<S: Sockets> Parts<S> {
     }
 
     /// Notes that the namespace has opened a flow from `source`: so it has that address.
-    pub(super) fn observe(&mut self, source: IpAddr, mac: MacAddr) {
+    pub(super) fn observe(&mut self, now: Instant, source: IpAddr, mac: MacAddr) {
         self.nat.observe(source);
+        self.link.neighbours.reachability.learn(now, source, mac);
         if self.nat.namespace_address(Family::of(source)) == Some(source) {
-            self.link.neighbours.set_namespace_mac(mac);
+            self.link.neighbours.set_namespace_mac(now, mac);
+        }
+    }
+
+    /// Takes in that a frame has come from `address` at `mac`; gives whether one was awaited.
+    #[inline]
+    pub(super) fn answered(&mut self, now: Instant, address: IpAddr, mac: MacAddr) -> bool {
+        let reachability = &mut self.link.neighbours.reachability;
+        if !reachability.awaits() || !reachability.answered(now, address, mac) {
+            return false;
+        }
+        if self.nat.namespace_address(Family::of(address)) == Some(address) {
+            self.link.neighbours.set_namespace_mac(now, mac);
+        }
+        self.move_flows(now);
+        true
+    }
+
+    /// Has flows go to where their addresses in the namespace are by now.
+    pub(super) fn move_flows(&mut self, now: Instant) {
+        while let Some((address, mac)) = self.link.neighbours.reachability.next_move(now) {
+            for entry in self.flows.table.values_mut() {
+                if let Some(path) = entry.flow.path_mut()
+                    && path.destination().ip() == address
+                {
+                    path.set_mac(mac);
+                }
+            }
         }
     }
 

@@ -514,6 +514,7 @@ impl World {
                 self.at(self.now + Duration::from_millis(1), Event::Drain);
             }
             Event::Deadline => {
+                self.armed = None;
                 self.rig.now = self.now;
                 self.rig.stack.fire_timers(self.now);
                 self.settle();

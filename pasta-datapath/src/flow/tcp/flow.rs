@@ -1,6 +1,6 @@
 //! A TCP flow: a relay with its host socket and its headers towards the namespace.
 
-use super::connection::Connection;
+use super::connection::{Connection, TimeoutAction};
 use super::relay::{self, HostSocket, Noted, Relay, TapWriter};
 use super::window::CreditPool;
 use crate::counters::DropReason;
@@ -69,6 +69,11 @@ impl<K: HostSocket> TcpFlow<K> {
         &self.path
     }
 
+    /// As [`TcpFlow::path`], to change it.
+    pub fn path_mut(&mut self) -> &mut Path {
+        &mut self.path
+    }
+
     /// The connection with the namespace, for inspection.
     pub fn connection(&self) -> &Connection {
         self.relay.connection()
@@ -113,6 +118,7 @@ impl<K: HostSocket> TcpFlow<K> {
         cx: &mut Context<'_, S>,
         event: FlowEvent<'_, S::Socket>,
     ) -> Outcome {
+        let mut timeout = TimeoutAction::Nothing;
         let payloads = match event {
             FlowEvent::Payloads(payloads) => payloads,
             FlowEvent::Socket(_, readiness) => {
@@ -123,7 +129,7 @@ impl<K: HostSocket> TcpFlow<K> {
                 &[]
             }
             FlowEvent::Deadline => {
-                self.relay.tick(cx.now);
+                timeout = self.relay.tick(cx.now);
                 &[]
             }
             FlowEvent::CreditFree => {
@@ -141,7 +147,10 @@ impl<K: HostSocket> TcpFlow<K> {
             | FlowEvent::Error(_)
             | FlowEvent::Target(_) => &[],
         };
-        self.run(cx, payloads)
+        let mut outcome = self.run(cx, payloads);
+        outcome.facts.retransmitted =
+            matches!(timeout, TimeoutAction::Retransmit | TimeoutAction::RetransmitSyn);
+        outcome
     }
 
     fn note(&mut self, readiness: Readiness) {

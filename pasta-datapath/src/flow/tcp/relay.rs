@@ -342,8 +342,8 @@ impl Relay {
         self.connection.limit_mss(mss);
     }
 
-    /// Notes that time has passed.
-    pub fn tick(&mut self, now: Instant) {
+    /// Notes that time has passed; gives what that asks of the connection with the namespace.
+    pub fn tick(&mut self, now: Instant) -> TimeoutAction {
         if self.to_socket.buffer.recheck.is_some_and(|(due, _)| due <= now) {
             self.to_socket.buffer.changed = true;
         }
@@ -354,7 +354,8 @@ impl Relay {
             let wait = wait * 2;
             self.window_update = (left > 1).then(|| (now + wait, wait, left - 1));
         }
-        match self.connection.expire(now) {
+        let action = self.connection.expire(now);
+        match action {
             TimeoutAction::Nothing => {}
             TimeoutAction::RetransmitSyn => self.pending = Pending::RetransmitSyn,
             TimeoutAction::Retransmit => self.to_tap.readable = true,
@@ -365,6 +366,7 @@ impl Relay {
             }
             TimeoutAction::Abort => self.pending = Pending::Abort,
         }
+        action
     }
 
     /// When [`Relay::tick`] wants to be called next.
