@@ -16,9 +16,10 @@ use crate::port_forward::listeners::ListenSocket;
 use crate::token::Token;
 use nix::errno::Errno;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily, SocketKind};
-use pasta_ipc::types::Transport;
+use pasta_ipc::types::{IfName, Transport};
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 /// A socket that has begun to connect.
 #[derive(Debug)]
@@ -85,6 +86,9 @@ pub trait Sockets: Debug {
         destination: SocketAddr,
         port: u16,
     ) -> Result<Progress, Errno>;
+
+    /// The number that the host gives an interface; none if there is no such interface.
+    fn interface_index(&mut self, interface: &IfName) -> Option<NonZeroU32>;
 
     /// Makes a connected or connecting socket one of a TCP flow.
     fn tcp(&mut self, socket: Self::Socket, peer: SocketAddr) -> Self::Tcp;

@@ -5,20 +5,22 @@
 
 mod fake;
 
-use fake::rig::{HERE, HERE6, Rig, came, datagram, key, opened, rule};
+use fake::rig::{HERE, HERE6, Rig, came, datagram, key, opened, policy, rule};
 use fake::{Shared, Socket, State};
 use nix::errno::Errno;
 use pasta_datapath::control::PeerMessage;
 use pasta_datapath::counters::DropReason;
 use pasta_datapath::flow::datagram::QueuedError;
 use pasta_datapath::flow::{FlowKey, Readiness};
-use pasta_datapath::nat::Protocol;
+use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::token::Token;
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::port_forward::{Direction, Effort, PortSide, PortSnapshot};
-use pasta_ipc::types::{Generation, Transport};
+use pasta_ipc::start::FamilyPolicy;
+use pasta_ipc::types::{Generation, IfName, Service, Transport};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -438,5 +440,30 @@ fn datagram_that_both_families_refuse_is_a_counted_drop_and_the_next_one_tries_a
         came(&mut rig, &listener);
         assert_eq!(sent(&mut rig, direction)[2], (first.to_owned(), vec![QUERY.to_vec(); 2]));
         assert_eq!(rig.dropped(DropReason::Unreachable), 2);
+    }
+}
+
+#[test]
+fn flow_that_has_to_leave_by_an_interface_has_the_port_too_and_begins_anew_when_that_is_gone() {
+    let on_eth1 = || Some(IfName::try_from("eth1".to_owned()).unwrap());
+    let nat = Nat::new(
+        FamilyPolicy { outbound_interface: on_eth1(), ..policy(Service::On) },
+        FamilyPolicy { outbound_interface: on_eth1(), ..policy(Service::On) },
+    );
+    for family in &FAMILIES {
+        let mut rig = Rig::<Socket>::with(nat.clone(), 64);
+        rig.has(&[HERE], &[HERE6]);
+        let listener = to_port_53(&mut rig);
+        rig.received();
+        rig.frames(&[datagram(&family.flow(53, 0), b"one"), datagram(&family.flow(53, 1), b"two")]);
+        assert_eq!(listener.borrow().answers.len(), 2);
+        assert_eq!(listener.borrow().interface.map(NonZeroU32::get), Some(3));
+        listener.borrow_mut().send_error = Some(Errno::ENODEV);
+        rig.frames(&[datagram(&family.flow(53, 0), b"three")]);
+        assert_eq!((rig.received().len(), flows(&mut rig)), (1, 1), "an ICMP error");
+        listener.borrow_mut().send_error = None;
+        rig.frames(&[datagram(&family.flow(53, 0), b"four")]);
+        assert_eq!((listener.borrow().answers.len(), flows(&mut rig)), (3, 2));
+        assert!(rig.stack.sockets().opened.is_empty());
     }
 }

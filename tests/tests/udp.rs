@@ -163,10 +163,15 @@ fn two_peers_see_one_port_also_where_the_hosts_is_taken(lab: &Lab, family: Famil
 }
 
 fn datagrams_of_a_forwarded_port_leave_from_it(lab: &Lab, family: Family) -> Outcome {
-    let mut inside = lab.pasta().configured().with(["-u", "5060:6060"]).session()?;
-    let seen = SocketAddr::new(family.host(), 5060);
-    talks_to_two(lab, family, &mut inside, 6060, Some(seen))?;
-    is_reached(lab, family, &mut inside, 5060)
+    for options in [&[][..], &["--outbound-if4", UPLINK, "--outbound-if6", UPLINK]] {
+        let options = [&["-u", "5060:6060"], options].concat();
+        let mut inside = lab.pasta().configured().with(options).session()?;
+        let seen = SocketAddr::new(family.host(), 5060);
+        talks_to_two(lab, family, &mut inside, 6060, Some(seen))?;
+        is_reached(lab, family, &mut inside, 5060)?;
+        inside.end(0)?;
+    }
+    Ok(())
 }
 
 fn automatic_port_that_sends_first_is_left_from_and_reached(lab: &Lab, family: Family) -> Outcome {

@@ -34,7 +34,7 @@ use crate::link::icmp_error::{self, Unreachable};
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::{Protocol, Target};
 use crate::part::part;
-use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId};
+use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId, Way};
 use crate::sockets::Sockets;
 use crate::time::Instant;
 
@@ -46,6 +46,7 @@ use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How long the answer of a resolver is waited for once another one is asked: what resolver(3) waits.
@@ -167,8 +168,9 @@ pub struct DatagramFlow<K> {
 enum Ends<K> {
     /// The namespace and a host socket.
     Outbound { path: Path, host: HostEnd<K> },
-    /// The namespace, which has opened it, and a socket that it shares with others.
-    Mapped { path: Path, listener: ListenerEnd },
+    /// The namespace, which has opened it, and a socket that it shares with others; the number of the interface
+    /// that it has to leave by, if it has to.
+    Mapped { path: Path, listener: ListenerEnd, interface: Option<NonZeroU32> },
     /// A listener and the namespace.
     Inbound { listener: ListenerEnd, path: Path },
     /// A listener and a socket on the other side, without frames.
@@ -220,9 +222,14 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         Self::new(now, protocol, Ends::Outbound { path, host })
     }
 
-    /// A flow that the namespace at the end of `path` opens, through a socket that it shares.
-    pub fn mapped(now: Instant, path: Path, listener: ListenerEnd) -> Self {
-        Self::new(now, Protocol::Udp, Ends::Mapped { path, listener })
+    /// A flow that the namespace at the end of `path` opens, through a socket that it shares, and by the interface
+    /// with this number, if it has to.
+    pub fn mapped(
+        now: Instant,
+        path: Path,
+        (listener, interface): (ListenerEnd, Option<NonZeroU32>),
+    ) -> Self {
+        Self::new(now, Protocol::Udp, Ends::Mapped { path, listener, interface })
     }
 
     /// A flow of a listener to the namespace at the end of `path`.
@@ -283,9 +290,9 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     }
 
     /// Goes on through a socket that it shares; its own one is closed.
-    pub fn share(&mut self, listener: ListenerEnd) {
+    pub fn share(&mut self, (listener, interface): (ListenerEnd, Option<NonZeroU32>)) {
         if let Ends::Outbound { path, .. } = &self.ends {
-            self.ends = Ends::Mapped { path: *path, listener };
+            self.ends = Ends::Mapped { path: *path, listener, interface };
             self.gso = Gso::new(self.protocol);
         }
     }
@@ -494,8 +501,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             Ends::Local { listener, end } => {
                 let Some(socket) = end.socket() else { return Next::Wait };
                 let Some(out) = cx.listeners.socket(listener.id) else { return Next::Over };
-                let send =
-                    |slices: &[IoSlice<'_>], size| out.send_from(&listener.addresses, slices, size);
+                let way = Way { addresses: listener.addresses, interface: None };
+                let send = |slices: &[IoSlice<'_>], size| out.send_from(&way, slices, size);
                 read_all(socket, READS, usize::MAX, cx.scratch, |read, octets| {
                     lifetime.answer(octets, read.segment_size);
                     let datagram = Datagram { payload: octets, segment_size: read.segment_size };

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 /// A listening socket, or of UDP a bound one. None of the calls blocks.
 pub trait ListenSocket: Sized {
@@ -38,15 +39,14 @@ pub trait ListenSocket: Sized {
     /// As recvmsg(2), `EAGAIN` if nothing is waiting; `EPROTO` where the kernel does not say.
     fn receive_from(&self, buffer: &mut [u8]) -> Result<(ReadDatagrams, DatagramAddresses), Errno>;
 
-    /// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address, or from
-    /// what the kernel picks if that is unspecified; with `segment_size`, several of that size at once.
+    /// Sends one datagram, gathered from `slices`, on its `way`; with `segment_size`, several of that size at once.
     ///
     /// # Errors
     ///
     /// As sendmsg(2); `EINVAL` or `EIO` where the path cannot segment.
     fn send_from(
         &self,
-        addresses: &DatagramAddresses,
+        way: &Way,
         slices: &[IoSlice<'_>],
         segment_size: Option<u16>,
     ) -> Result<(), Errno>;
@@ -64,6 +64,15 @@ pub struct DatagramAddresses {
     pub peer: SocketAddr,
     /// Our address.
     pub local: IpAddr,
+}
+
+/// How a datagram leaves an unconnected socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Its ends; a local address that is unspecified is picked by the kernel.
+    pub addresses: DatagramAddresses,
+    /// The number of the interface that it has to leave by, if it has to by one.
+    pub interface: Option<NonZeroU32>,
 }
 
 /// Where a listener is.

@@ -4,7 +4,7 @@
 //! - A port that is forwarded has its listener, and before that is opened (`auto`) a socket in its place.
 //! - The first flow of any other port has a connected socket of its own, with the same port where that can be had.
 //!   With the second peer it gives way to one that they share.
-//! - Flows to resolvers, and those that have to leave by an interface, have sockets of their own.
+//! - Flows to resolvers have sockets of their own, since another one may be asked next.
 //!
 //! A shared socket takes datagrams from everybody. Those of a peer that the namespace has sent nothing to are
 //! counted drops, unless the socket is a listener. No socket is ever shared with another program of the host
@@ -96,8 +96,11 @@ pub fn carries(at: &ListenerAddress, families: SocketFamily, target: &Target) ->
         }
     };
     // Nothing of an interface but lo leads to loopback, and the other way round.
-    let is_lo = at.interface.as_ref().map(|interface| interface.as_str() == "lo");
-    has_family && has_address && is_lo.is_none_or(|is_lo| is_lo == to.is_loopback())
+    let has_interface = at.interface.as_ref().is_none_or(|interface| {
+        let leaves_by_it = target.interface.as_ref().is_none_or(|it| it == interface);
+        leaves_by_it && (interface.as_str() == "lo") == to.is_loopback()
+    });
+    has_family && has_address && has_interface
 }
 
 /// Whether `listener` is one for datagrams of the namespace's address `source` to `target`.

@@ -71,7 +71,7 @@ impl<'a, S: Sockets> Opener<'a, S> {
     pub(super) fn datagram(&mut self, key: FlowKey, payload: &[u8]) -> Result<FlowId, DropReason> {
         self.parts.observe(self.now, key.namespace.ip(), self.mac);
         let target = self.parts.target(self.now, &key);
-        let shares = target.as_ref().is_ok_and(|target| self.may_share(&key, target));
+        let shares = self.may_share(&key);
         if let Ok(target) = &target
             && shares
             && let Some(end) = self.shared_socket(&key, target)
@@ -132,7 +132,7 @@ impl<'a, S: Sockets> Opener<'a, S> {
         let Some((target, pending)) = flow.check_source(now, revision, resolver) else {
             return Ok(());
         };
-        let shares = self.may_share(&key, &target);
+        let shares = self.may_share(&key);
         let source = source_of(key.namespace);
         if shares && pending == Pending::Lost && self.share_single(source, id).is_some() {
             return Ok(());

@@ -15,14 +15,16 @@ use crate::sockets::Sockets;
 use pasta_ipc::port_forward::Effort;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
+
+/// The end of a flow at a socket that it shares, and the number of the interface that it has to leave by.
+pub(super) type SharedEnd = (ListenerEnd, Option<NonZeroU32>);
 
 impl<S: Sockets> Opener<'_, S> {
-    /// Whether a flow to `target` may go through a socket that it shares.
-    pub(super) fn may_share(&self, key: &FlowKey, target: &Target) -> bool {
-        // Which resolver is asked may change, and an interface is what a socket is bound to.
+    /// Whether a flow may go through a socket that it shares.
+    pub(super) fn may_share(&self, key: &FlowKey) -> bool {
+        // Which resolver is asked may change.
         key.protocol == Protocol::Udp
-            && target.interface.is_none()
             && self.parts.nat.resolver_for(key.protocol, key.remote).is_none()
     }
 
@@ -37,14 +39,15 @@ impl<S: Sockets> Opener<'_, S> {
     }
 
     /// The end of a new flow at a socket that others use too, if it is to have one.
-    pub(super) fn shared_socket(&mut self, key: &FlowKey, target: &Target) -> Option<ListenerEnd> {
+    pub(super) fn shared_socket(&mut self, key: &FlowKey, target: &Target) -> Option<SharedEnd> {
+        let interface = self.parts.interface_of(target)?;
         let id = self.existing(key, target);
         let id = id.or_else(|| self.in_place_of_listener(key, target));
         let id = id.or_else(|| self.in_place_of_single(key, target))?;
         let end = self.parts.end_at(id, target)?;
         // From another address of the namespace, and the same port, to the same peer.
         let is_taken = self.parts.ports.mappings.shared(id, end.addresses.peer).is_some();
-        (!is_taken).then_some(end)
+        (!is_taken).then_some((end, interface))
     }
 
     /// A listener that leads to the flow's source, or a socket that serves its port already.
@@ -95,9 +98,10 @@ impl<S: Sockets> Opener<'_, S> {
         let (at, target) = (place_for(source.0, port), target.clone());
         let id = self.parts.ports.listeners.next_id();
         let families = self.parts.ports.families();
+        let interface = self.parts.interface_of(&target)?;
         let end = end_at(id, &at, families, &target);
         if let Flow::Datagram(flow) = &mut self.parts.flows.table.get_mut(first)?.flow {
-            flow.share(end);
+            flow.share((end, interface));
         }
         self.parts.ports.mappings.forget_single(source, first);
         let to = ForwardTarget { target: None, port: source.1, effort: Effort::Auto };
@@ -119,9 +123,10 @@ impl<S: Sockets> Opener<'_, S> {
     }
 
     /// Opens a flow through a socket that it shares.
-    pub(super) fn mapped(&mut self, key: FlowKey, end: ListenerEnd) -> Result<FlowId, DropReason> {
+    pub(super) fn mapped(&mut self, key: FlowKey, shared: SharedEnd) -> Result<FlowId, DropReason> {
         let path = self.parts.path(self.mac, &key);
-        let flow = Flow::Datagram(Box::new(DatagramFlow::mapped(self.now, path, end)));
+        let flow = Flow::Datagram(Box::new(DatagramFlow::mapped(self.now, path, shared)));
+        let (end, _) = shared;
         let Some(id) = self.parts.insert(self.now, Some(key), flow) else {
             self.parts.ports.listeners.lend(end.id);
             self.parts.ports.listeners.give_back(end.id);
@@ -138,6 +143,15 @@ impl<S: Sockets> Parts<S> {
     fn lend(&mut self, end: ListenerEnd, id: FlowId) {
         self.ports.listeners.lend(end.id);
         self.ports.mappings.set_shared(end.id, end.addresses.peer, id);
+    }
+
+    /// The number of the interface that a flow to `target` has to leave by, if it has to by one; none at all if
+    /// there is no such interface.
+    fn interface_of(&mut self, target: &Target) -> Option<Option<NonZeroU32>> {
+        match &target.interface {
+            None => Some(None),
+            Some(interface) => self.sockets.interface_index(interface).map(Some),
+        }
     }
 
     /// The end of a flow to `target` at the socket `id`.
@@ -163,6 +177,8 @@ fn end_at(
     };
     let form = |address| form(at, families, address);
     let peer = SocketAddr::new(form(to.ip()), to.port());
-    let local = form(target.source.unwrap_or(any));
+    // A socket that has an address sends from that one, by whatever interface.
+    let local = target.source.or(at.address).unwrap_or(any);
+    let local = form(local);
     ListenerEnd { id, addresses: DatagramAddresses { peer, local } }
 }

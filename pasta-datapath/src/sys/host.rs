@@ -8,7 +8,7 @@ use crate::flow::datagram::{DatagramSocket, QueuedError, ReadDatagrams};
 use crate::flow::splice::StreamSocket;
 use crate::flow::{FlowId, FlowKey};
 use crate::nat::{Protocol, Target};
-use crate::port_forward::listeners::{DatagramAddresses, ListenSocket};
+use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, Way};
 use crate::sockets::{Connecting, Interest, Progress, Sockets};
 use crate::token::Token;
 use nix::errno::Errno;
@@ -18,10 +18,11 @@ use nix::sys::socket::{
     shutdown, sockopt,
 };
 use pasta_ipc::socket::{FreeBind, ListenerAddress, SocketFamily, SocketKind};
-use pasta_ipc::types::Transport;
+use pasta_ipc::types::{IfName, Transport};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The kernel's sockets, and what waits for them.
@@ -97,6 +98,10 @@ impl Sockets for HostSockets {
             Err(Errno::EINPROGRESS) => Ok(Progress::Connecting),
             Err(errno) => Err(errno),
         }
+    }
+
+    fn interface_index(&mut self, interface: &IfName) -> Option<NonZeroU32> {
+        socket::interface_index(interface)
     }
 
     fn tcp(&mut self, socket: OwnedFd, peer: SocketAddr) -> TcpSocket {
@@ -201,11 +206,11 @@ impl ListenSocket for OwnedFd {
 
     fn send_from(
         &self,
-        addresses: &DatagramAddresses,
+        way: &Way,
         slices: &[IoSlice<'_>],
         segment_size: Option<u16>,
     ) -> Result<(), Errno> {
-        pktinfo::send_from(self.as_fd(), addresses, slices, segment_size)
+        pktinfo::send_from(self.as_fd(), way, slices, segment_size)
     }
 
     fn take_error_of(&self) -> Option<(QueuedError, Option<SocketAddr>)> {

@@ -1,7 +1,7 @@
 //! Datagrams of sockets that many peers talk to: from whom they come, and to which of our addresses.
 
 use crate::flow::datagram::ReadDatagrams;
-use crate::port_forward::listeners::DatagramAddresses;
+use crate::port_forward::listeners::{DatagramAddresses, Way};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -9,6 +9,7 @@ use nix::sys::socket::{
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Reads one datagram, or several of one size that the kernel has joined, from a socket that was asked
@@ -64,32 +65,33 @@ pub fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddrV6::from(*it).into()))
 }
 
-/// Sends one datagram, gathered from `slices`, to the peer of `addresses` from their local address, or from what
-/// the kernel picks if that is unspecified; with `segment_size`, several of that size at once.
+/// Sends one datagram, gathered from `slices`, on its `way`; with `segment_size`, several of that size at once.
 ///
 /// # Errors
 ///
 /// As sendmsg(2); `EINVAL` or `EIO` where the path cannot segment.
 pub fn send_from(
     fd: BorrowedFd<'_>,
-    addresses: &DatagramAddresses,
+    way: &Way,
     slices: &[IoSlice<'_>],
     segment_size: Option<u16>,
 ) -> Result<(), Errno> {
-    let to = SockaddrStorage::from(addresses.peer);
+    let Way { addresses: DatagramAddresses { peer, local }, interface } = *way;
+    let (to, index) = (SockaddrStorage::from(peer), interface.map_or(0, NonZeroU32::get));
     let (v4, v6);
-    let from = match addresses.local {
+    let from = match local {
         IpAddr::V4(address) => {
             let unset = libc::in_addr { s_addr: 0 };
             let source = libc::in_addr { s_addr: u32::from(address).to_be() };
-            v4 = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: unset };
+            let ipi_ifindex = index.cast_signed();
+            v4 = libc::in_pktinfo { ipi_ifindex, ipi_spec_dst: source, ipi_addr: unset };
             ControlMessage::Ipv4PacketInfo(&v4)
         }
         IpAddr::V6(address) => {
             // A link-local address means nothing without its link, which is the peer's.
-            let scope = match addresses.peer {
+            let scope = match peer {
                 SocketAddr::V6(peer) if address.is_unicast_link_local() => peer.scope_id(),
-                _ => 0,
+                _ => index,
             };
             let source = libc::in6_addr { s6_addr: address.octets() };
             v6 = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: scope };
@@ -98,15 +100,15 @@ pub fn send_from(
     };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     let raw = fd.as_raw_fd();
-    let picked = addresses.local.to_canonical().is_unspecified();
+    let is_left_to_kernel = interface.is_none() && local.to_canonical().is_unspecified();
     loop {
         let sent = match &segment_size {
             Some(size) => {
                 let control = [ControlMessage::UdpGsoSegments(size), from];
-                let control = if picked { control.split_at(1).0 } else { &control[..] };
+                let control = if is_left_to_kernel { control.split_at(1).0 } else { &control[..] };
                 sendmsg(raw, slices, control, flags, Some(&to))
             }
-            None if picked => sendmsg(raw, slices, &[], flags, Some(&to)),
+            None if is_left_to_kernel => sendmsg(raw, slices, &[], flags, Some(&to)),
             None => sendmsg(raw, slices, &[from], flags, Some(&to)),
         };
         match sent {
@@ -147,12 +149,13 @@ mod tests {
             assert_eq!(addresses.peer.ip().to_canonical(), ours);
             assert_eq!(addresses.local.to_canonical(), server.parse::<IpAddr>().unwrap());
 
-            send_from(listener.as_fd(), &addresses, &[IoSlice::new(b"answer")], None).unwrap();
+            let way = Way { addresses, interface: None };
+            send_from(listener.as_fd(), &way, &[IoSlice::new(b"answer")], None).unwrap();
             // A connected socket takes answers from the address it is connected to alone.
             let len = client.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..len], b"answer");
             let both = [IoSlice::new(b"fir"), IoSlice::new(b"sec")];
-            send_from(listener.as_fd(), &addresses, &both, Some(3)).unwrap();
+            send_from(listener.as_fd(), &way, &both, Some(3)).unwrap();
             for expected in [b"fir", b"sec"] {
                 let len = client.recv(&mut buffer).unwrap();
                 assert_eq!(&buffer[..len], expected);

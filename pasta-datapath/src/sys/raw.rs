@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -141,6 +142,23 @@ fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
+/// An option of a socket (`SOL_SOCKET`, socket(7)) that is a number.
+fn get_option(socket: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut len = size_of::<c_int>() as socklen_t;
+    let (fd, pointer) = (socket.as_raw_fd(), (&raw mut value).cast());
+    // SAFETY: the kernel writes at most `len` octets to `value`, which is that long, and the length to `len`;
+    // both live until we return. The descriptor is borrowed, hence open.
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, pointer, &raw mut len) };
+    check(result as libc::ssize_t).map(|_| value)
+}
+
+/// The number of the interface that a socket is bound to (`SO_BINDTOIFINDEX`, `net/core/sock.c`), if it is to any.
+pub fn bound_interface(socket: impl AsFd) -> Option<NonZeroU32> {
+    let index = get_option(socket.as_fd(), libc::SO_BINDTOIFINDEX).ok()?;
+    u32::try_from(index).ok().and_then(NonZeroU32::new)
+}
+
 /// What kind of socket a descriptor is: domain, type and protocol (`SO_DOMAIN`, `SO_TYPE`,
 /// `SO_PROTOCOL`, socket(7)).
 ///
@@ -148,15 +166,7 @@ fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 ///
 /// `ENOTSOCK` where it is none.
 pub fn kind_of(socket: impl AsFd) -> io::Result<(c_int, c_int, c_int)> {
-    let get = |name| {
-        let mut value: c_int = 0;
-        let mut len = size_of::<c_int>() as socklen_t;
-        let (fd, pointer) = (socket.as_fd().as_raw_fd(), (&raw mut value).cast());
-        // SAFETY: the kernel writes at most `len` octets to `value`, which is that long, and the
-        // length to `len`; both live until we return.
-        let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, pointer, &raw mut len) };
-        check(result as libc::ssize_t).map(|_| value)
-    };
+    let get = |name| get_option(socket.as_fd(), name);
     Ok((get(libc::SO_DOMAIN)?, get(libc::SO_TYPE)?, get(libc::SO_PROTOCOL)?))
 }
 

@@ -15,9 +15,11 @@ use nix::sys::socket::{
     shutdown, socket, sockopt,
 };
 use pasta_ipc::socket::{FreeBind, allow_free_bind};
+use pasta_ipc::types::IfName;
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// How unacknowledged data is passed over when reading ahead, by family.
@@ -224,6 +226,18 @@ pub fn open(
         Err(errno) => return Err(errno),
     };
     Ok(Connecting { socket: fd, progress })
+}
+
+/// The number that the host gives `interface`; none if there is no such interface. A socket that is bound to it
+/// by name says so (`SO_BINDTOIFINDEX`, Linux 5.0 and later).
+pub fn interface_index(interface: &IfName) -> Option<NonZeroU32> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let families = [AddressFamily::Inet, AddressFamily::Inet6].into_iter();
+    let probe =
+        families.filter_map(|it| socket(it, SockType::Datagram, flags, SockProtocol::Udp).ok());
+    let probe = probe.take(1).next()?;
+    setsockopt(&probe, sockopt::BindToDevice, &OsString::from(interface.as_str())).ok()?;
+    sys::bound_interface(&probe)
 }
 
 /// Whether the host still has the address that a connected socket of datagrams sends from: whether
@@ -437,6 +451,14 @@ mod tests {
         assert_eq!(peek(10), Err(io::ErrorKind::WouldBlock), "the end does not show");
         client.consume(10).unwrap();
         assert_eq!(client.peek(0, &mut into).unwrap(), 0);
+    }
+
+    #[test]
+    fn interfaces_have_numbers_and_missing_ones_none() {
+        let index = |name: &str| interface_index(&IfName::try_from(name.to_owned()).unwrap());
+        let expected = nix::net::if_::if_nametoindex("lo").unwrap();
+        assert_eq!(index("lo").map(NonZeroU32::get), Some(expected));
+        assert_eq!(index("nowhere0"), None);
     }
 
     #[test]

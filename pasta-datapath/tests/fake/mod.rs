@@ -15,16 +15,17 @@ use pasta_datapath::flow::tcp::relay::HostSocket;
 use pasta_datapath::flow::{FlowId, FlowKey, Side};
 use pasta_datapath::link::writer::{FrameDevice, ReadError};
 use pasta_datapath::nat::{Protocol, Target};
-use pasta_datapath::port_forward::listeners::{DatagramAddresses, ListenSocket};
+use pasta_datapath::port_forward::listeners::{DatagramAddresses, ListenSocket, Way};
 use pasta_datapath::sockets::{Connecting, Interest, Progress, Sockets};
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::token::Token;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily, SocketKind};
-use pasta_ipc::types::{TapOffloads, Transport};
+use pasta_ipc::types::{IfName, TapOffloads, Transport};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::rc::Rc;
 
 /// What both the stack and a test hold.
@@ -60,6 +61,8 @@ pub struct State {
     pub connections: VecDeque<(Socket, SocketAddr)>,
     pub arrivals: VecDeque<(DatagramAddresses, Vec<u8>)>,
     pub answers: Vec<(DatagramAddresses, Vec<u8>)>,
+    /// The interface that the last datagram of a listener had to leave by.
+    pub interface: Option<NonZeroU32>,
     /// Errors of what was sent from a listener, and where that went.
     pub errors_of: VecDeque<(QueuedError, Option<SocketAddr>)>,
     /// Whether closing it sends a reset, and whether it is closed.
@@ -88,6 +91,7 @@ impl Default for State {
             connections: VecDeque::new(),
             arrivals: VecDeque::new(),
             answers: Vec::new(),
+            interface: None,
             errors_of: VecDeque::new(),
             resets: false,
             closed: false,
@@ -236,10 +240,15 @@ impl ListenSocket for Socket {
 
     fn send_from(
         &self,
-        addresses: &DatagramAddresses,
+        way: &Way,
         slices: &[IoSlice<'_>],
         segment_size: Option<u16>,
     ) -> Result<(), Errno> {
+        let Way { addresses, interface } = way;
+        if let Some(errno) = self.0.borrow().send_error {
+            return Err(errno);
+        }
+        self.0.borrow_mut().interface = *interface;
         let octets: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let size = segment_size.map_or(octets.len().max(1), usize::from);
         let answers = &mut self.0.borrow_mut().answers;
@@ -501,6 +510,11 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         socket.0.borrow_mut().refuses = self.closed_ports.contains(&destination);
         self.connected.push((destination, Rc::clone(&socket.0)));
         Ok(progress)
+    }
+
+    fn interface_index(&mut self, interface: &IfName) -> Option<NonZeroU32> {
+        let known = ["lo", "eth0", "eth1"].iter().position(|name| interface.as_str() == *name)?;
+        NonZeroU32::new(known as u32 + 1)
     }
 
     fn tcp(&mut self, socket: Socket, _: SocketAddr) -> T {

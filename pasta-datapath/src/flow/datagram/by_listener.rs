@@ -9,7 +9,7 @@ use super::{
 };
 use crate::counters::DropReason;
 use crate::link::icmp_error::{self, Unreachable};
-use crate::port_forward::listeners::ListenSocket;
+use crate::port_forward::listeners::{ListenSocket, Way};
 use crate::sockets::Sockets;
 use nix::errno::Errno;
 use pasta_ipc::types::MacAddr;
@@ -28,8 +28,10 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     {
         let is_outbound = self.is_outbound();
         let Self { ends, lifetime, gso, protocol } = self;
-        let (Ends::Mapped { listener, path } | Ends::Inbound { listener, path }) = ends else {
-            return Next::Wait;
+        let (listener, interface, path) = match ends {
+            Ends::Mapped { listener, interface, path } => (listener, *interface, path),
+            Ends::Inbound { listener, path } => (listener, None, path),
+            Ends::Outbound { .. } | Ends::Local { .. } => return Next::Wait,
         };
         let Some(socket) = cx.listeners.socket(listener.id) else {
             group.iter().for_each(|_| cx.tap.counters.drop(DropReason::NoFlow));
@@ -48,27 +50,28 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             lifetime.answered(cx.now);
         }
         path.set_mac(mac);
-        let send = |slices: &[IoSlice<'_>], size| {
-            let sent = socket.send_from(&listener.addresses, slices, size);
-            match sent {
-                Err(errno) if is_of_another(errno) => {
-                    socket.send_from(&listener.addresses, slices, size)
-                }
-                sent => sent,
-            }
+        let way = Way { addresses: listener.addresses, interface };
+        let send = |slices: &[IoSlice<'_>], size| match socket.send_from(&way, slices, size) {
+            Err(errno) if is_of_another(errno) => socket.send_from(&way, slices, size),
+            sent => sent,
         };
+        let mut next = Next::Wait;
         let key = key_of(*protocol, path);
         gso.send(group, send, |datagram, why| {
             cx.tap.counters.drop(why.reason());
             // What is too large is in the socket's queue, with the MTU.
             let NotSent::Refused(errno) = why else { return };
+            // Its interface has gone, and may come back with another number: the next datagram opens it anew.
+            if errno == Errno::ENODEV && interface.is_some() {
+                next = Next::Over;
+            }
             if let Some(why) = Unreachable::from_errno(errno, 0) {
                 let reporter = reporter(cx.nat, key.remote.ip(), why, None);
                 let offending = offending(&key, datagram.payload);
                 icmp_error::send(&mut cx.tap, mac, reporter, &offending, why);
             }
         });
-        Next::Wait
+        next
     }
 
     /// Tells the namespace of an error that came back for one of its datagrams.
