@@ -126,7 +126,7 @@ complete -c pasta -n __pasta_has_no_command -l no-copy-addrs -d 'Deprecated: one
 complete -c pasta -n __pasta_has_no_command -l follow -d 'Follow the host to better interfaces too; stay with the first one; follow until there is a first one, then keep what it had; do not follow (default: roam; sticky with -i)' -x -a 'roam sticky once off'
 complete -c pasta -n __pasta_has_no_command -l settle -d 'Quiet time before a change to a better interface (default: 1000)' -x
 complete -c pasta -n __pasta_has_no_command -l hold -d 'How long the configuration is kept after its interface is lost (default: 10000)' -x -a 'inf'
-complete -c pasta -n __pasta_has_no_command -l linger -d 'How long old addresses are kept after a change to another interface (default: 30)' -x
+complete -c pasta -n __pasta_has_no_command -l linger -d 'At least how long old addresses are kept after a change to another interface (default: 30)' -x
 complete -c pasta -n __pasta_has_no_command -l tunnels -d 'Whether a tunnel, such as a VPN, may be the template (default: avoid, if there is anything else)' -x -a 'avoid allow never'
 complete -c pasta -n __pasta_has_no_command -l bind-wait -d 'Wait up to this long for a network before COMMAND starts (default: 0)' -x
 complete -c pasta -n __pasta_has_no_command -l rename -d 'Whether an interface that was made while the host was offline gets the name of the first template (default: auto)' -x -a 'auto never'

@@ -18,7 +18,7 @@
 //! settle time. Where the host flaps, that time doubles: after three moves within a minute, up to half
 //! a minute, until a minute passes without a wish. A loss is never delayed.
 
-use crate::candidate::{Candidate, Named, candidates, plausible, rank_of, usable};
+use crate::candidate::{Candidate, Named, Stopgaps, candidates, plausible, rank_of, usable};
 use crate::host::HostView;
 use crate::policy::Policy;
 use crate::record::{Link, LinkKind};
@@ -36,6 +36,10 @@ const FLAPPING_MOVES: usize = 3;
 const FLAPPING_SPAN: Duration = Duration::from_secs(60);
 /// Longest settle time that doubling leads to.
 const MAX_SETTLE: Duration = Duration::from_secs(30);
+
+/// How long a stable address may take to be proven unique before another of its link is taken. Chosen: with
+/// the usual settings it takes two seconds at most (RFC 4862, sections 5.1 and 5.4.2).
+const LONGEST_PROOF: Duration = Duration::from_secs(5);
 
 /// The binding of one family to the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,6 +133,8 @@ pub struct Tracker {
     moves: Vec<Instant>,
     doublings: u32,
     last_wish: Option<Instant>,
+    /// Since when there are links whose better address is waited for.
+    proof_awaited: Option<Instant>,
     deadline: Option<Instant>,
 }
 
@@ -155,7 +161,8 @@ impl Tracker {
             tracker.binding = Binding::Off;
             return tracker;
         }
-        let found = candidates(at.host, at.policy, at.family);
+        let stopgaps = tracker.stopgaps(at);
+        let found = candidates(at.host, at.policy, at.family, stopgaps);
         // Who will not leave it waits: one of several may be about to get a default route.
         let stays = matches!(at.policy.following.follow, Follow::Once | Follow::Sticky);
         if let Some(first) = found.first()
@@ -193,7 +200,8 @@ impl Tracker {
         if at.policy.following.follow == Follow::Off {
             return None;
         }
-        let mut found = candidates(at.host, at.policy, at.family);
+        let stopgaps = self.stopgaps(at);
+        let mut found = candidates(at.host, at.policy, at.family, stopgaps);
         if let Some(home) = &mut self.home {
             home.gone |= at.gone.contains(&home.index);
             let same = |it: &Link| it.index == home.index && !home.gone;
@@ -207,7 +215,7 @@ impl Tracker {
         if is_a_guess(&found) {
             let due = self.wish_for(at, 0) + at.policy.settle();
             if at.now < due {
-                self.deadline = Some(due);
+                self.deadline = earliest(self.deadline, Some(due));
                 return None;
             }
         }
@@ -225,9 +233,16 @@ impl Tracker {
         if matches!(at.policy.following.follow, Follow::Once | Follow::Off) {
             return None;
         }
-        let found = candidates(at.host, at.policy, at.family);
-        match template.look(at) {
+        let stopgaps = self.stopgaps(at);
+        let mut found = candidates(at.host, at.policy, at.family, stopgaps);
+        match template.look(at, stopgaps) {
             Ok(same) => {
+                // What it has is no stopgap, since it is in use.
+                if !found.iter().any(|it| it.link.index == same.index) {
+                    found = candidates(at.host, at.policy, at.family, Stopgaps::Take);
+                    let waits = candidates(at.host, at.policy, at.family, stopgaps);
+                    found.retain(|it| it.link.index == same.index || waits.contains(it));
+                }
                 let reason = match held {
                     Some(_) => Some(Reason::Returned),
                     None if same.primary != template.primary => Some(Reason::AddressChanged),
@@ -258,12 +273,27 @@ impl Tracker {
                     self.home = (!free).then_some(template);
                     return Some((Reason::HoldOver, Move::Needed));
                 }
-                self.deadline = due;
+                self.deadline = earliest(self.deadline, due);
                 let gone = template.gone || at.gone.contains(&template.index);
                 self.binding = Binding::Held(Template { gone, ..template }, why, since);
                 held.is_none().then_some((Reason::Lost(loss), Move::Needed))
             }
         }
+    }
+
+    /// Whether addresses are taken although better ones of their links are about to be proven unique.
+    fn stopgaps(&mut self, at: Situation<'_>) -> Stopgaps {
+        let found = |stopgaps| candidates(at.host, at.policy, at.family, stopgaps);
+        if found(Stopgaps::Wait) == found(Stopgaps::Take) {
+            self.proof_awaited = None;
+            return Stopgaps::Wait;
+        }
+        let due = *self.proof_awaited.get_or_insert(at.now) + LONGEST_PROOF;
+        if at.now >= due {
+            return Stopgaps::Take;
+        }
+        self.deadline = earliest(self.deadline, Some(due));
+        Stopgaps::Wait
     }
 
     /// Moves from a template that is usable to a better one, once that has been better for long enough.
@@ -331,7 +361,7 @@ fn is_a_guess(found: &[Candidate<'_>]) -> bool {
 
 impl Template {
     /// The template as it is: with its present name and primary address.
-    fn look(&self, at: Situation<'_>) -> Result<Self, Loss> {
+    fn look(&self, at: Situation<'_>, stopgaps: Stopgaps) -> Result<Self, Loss> {
         let link = self.find(at).ok_or(Loss::Gone)?;
         let named = Named::of(at.policy, at.family);
         if !link.up {
@@ -340,10 +370,11 @@ impl Template {
         if named == Named::No && !plausible(link) {
             return Err(if link.enslaved { Loss::Enslaved } else { Loss::Carrier });
         }
-        let usable = usable(at.host, link.index, at.family, named);
         let is_primary = |address: IpAddr| address == self.primary;
-        let kept = usable.iter().map(|it| it.prefix.address()).find(|it| is_primary(*it));
-        let first = usable.first().map(|it| it.prefix.address());
+        let of_link = |stopgaps| usable(at.host, link.index, at.family, named, stopgaps);
+        let all = of_link(Stopgaps::Take);
+        let kept = all.iter().map(|it| it.prefix.address()).find(|it| is_primary(*it));
+        let first = of_link(stopgaps).first().map(|it| it.prefix.address());
         // One that runs out stays only where there is nothing else.
         let last_resort = || {
             let mut all = at.host.addresses_of(link.index, at.family);

@@ -66,35 +66,51 @@ pub struct DefaultRoute {
     preference: i8,
 }
 
+/// Whether an address is taken although a better one of its link is about to be proven unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopgaps {
+    /// No: that is waited for.
+    Wait,
+    /// Yes: there has been time enough.
+    Take,
+}
+
 /// The interfaces that could be the template, best first.
-pub fn candidates<'a>(host: &'a HostView, policy: &Policy, family: Family) -> Vec<Candidate<'a>> {
+pub fn candidates<'a>(
+    host: &'a HostView,
+    policy: &Policy,
+    family: Family,
+    stopgaps: Stopgaps,
+) -> Vec<Candidate<'a>> {
     if let Some(name) = policy.template(family) {
         let named = host.links.values().find(|link| link.name == name.as_str() && link.up);
         let rank = Rank { without_default: false, tunnel: false, metric: 0, reluctance: 0 };
         return named
-            .and_then(|link| candidate(host, link, family, Named::Yes, rank))
+            .and_then(|link| candidate(host, link, (family, Named::Yes, stopgaps), rank))
             .into_iter()
             .collect();
     }
-    let eligible = |index: u32, rank: Rank| {
+    let eligible = |index: u32, rank: Rank, stopgaps: Stopgaps| {
         let link = host.links.get(&index).filter(|link| plausible(link))?;
         if link.kind == LinkKind::Tunnel && policy.following.tunnels == Tunnels::Never {
             return None;
         }
         let tunnel = link.kind == LinkKind::Tunnel && policy.following.tunnels == Tunnels::Avoid;
-        candidate(host, link, family, Named::No, Rank { tunnel, ..rank })
+        candidate(host, link, (family, Named::No, stopgaps), Rank { tunnel, ..rank })
     };
 
     // Sorting keeps the order of equals: the kernel's order decides then.
-    let mut found: Vec<_> = default_routes(host, family)
-        .into_iter()
-        .filter_map(|route| {
+    let with_default = |stopgaps| {
+        let found = default_routes(host, family).into_iter().filter_map(move |route| {
             let (metric, reluctance) = (route.metric, -route.preference);
             let rank = Rank { without_default: false, tunnel: false, metric, reluctance };
-            eligible(route.link, rank)
-        })
-        .collect();
-    if found.is_empty() {
+            eligible(route.link, rank, stopgaps)
+        });
+        found.collect::<Vec<_>>()
+    };
+    let mut found = with_default(stopgaps);
+    // One that waits for a better address of its own leads everywhere all the same.
+    if found.is_empty() && with_default(Stopgaps::Take).is_empty() {
         found = host
             .routes
             .get(family)
@@ -103,7 +119,7 @@ pub fn candidates<'a>(host: &'a HostView, policy: &Policy, family: Family) -> Ve
             .flat_map(|route| route.hops.iter().map(move |hop| (hop.link, route.metric)))
             .filter_map(|(index, metric)| {
                 let rank = Rank { without_default: true, tunnel: false, metric, reluctance: 0 };
-                eligible(index, rank)
+                eligible(index, rank, stopgaps)
             })
             .filter(|it| !matches!(it.link.kind, LinkKind::Bridge | LinkKind::Dummy))
             .collect();
@@ -124,13 +140,16 @@ pub fn rank_of(candidates: &[Candidate<'_>], link: u32) -> Rank {
 fn candidate<'a>(
     host: &'a HostView,
     link: &'a Link,
-    family: Family,
-    named: Named,
+    (family, named, stopgaps): (Family, Named, Stopgaps),
     rank: Rank,
 ) -> Option<Candidate<'a>> {
-    let usable = usable(host, link.index, family, named);
-    let primary = usable.first()?.prefix.address();
-    Some(Candidate { link, primary, rank })
+    let usable = usable(host, link.index, family, named, stopgaps);
+    let primary = usable.first()?;
+    let waits = stopgaps == Stopgaps::Wait
+        && pending(host, link.index, family, named)
+            .is_some_and(|better| preference(primary, named).is_none_or(|it| better < it));
+    let primary = primary.prefix.address();
+    (!waits).then_some(Candidate { link, primary, rank })
 }
 
 /// Whether a link is a way out as far as the link itself goes.
@@ -256,18 +275,28 @@ enum Preference {
 
 /// The addresses of `link` that the namespace can have, primary first, then in the kernel's order.
 ///
-/// Deprecated addresses are left to run out; those that are not proven unique wait until they are.
-pub fn usable(host: &HostView, link: u32, family: Family, named: Named) -> Vec<&Address> {
+/// Deprecated addresses are left to run out; those that are not proven unique wait until they are. An
+/// interface that has just been configured by its router often has a privacy address some time before the
+/// stable one.
+pub fn usable(
+    host: &HostView,
+    link: u32,
+    family: Family,
+    named: Named,
+    stopgaps: Stopgaps,
+) -> Vec<&Address> {
     let mut found: Vec<_> = host
         .addresses_of(link, family)
         .filter_map(|address| Some((preference(address, named)?, address)))
         .collect();
     let best = found.iter().map(|(preference, _)| *preference).min();
+    let waits = stopgaps == Stopgaps::Wait
+        && pending(host, link, family, named).is_some_and(|it| best.is_none_or(|best| it < best));
     found.retain(|(preference, _)| match preference {
         Preference::Full | Preference::Secondary | Preference::UniqueLocal => true,
         // Stopgaps, each only where there is nothing better.
         Preference::Temporary | Preference::TemporaryUniqueLocal | Preference::LinkLocal => {
-            Some(*preference) == best
+            Some(*preference) == best && !waits
         }
     });
     let primary = found.iter().position(|(preference, _)| Some(*preference) == best);
@@ -275,6 +304,13 @@ pub fn usable(host: &HostView, link: u32, family: Family, named: Named) -> Vec<&
         head.rotate_right(1);
     }
     found.into_iter().map(|(_, address)| address).collect()
+}
+
+/// How good the best stable address of `link` will be of those that are about to be proven unique.
+fn pending(host: &HostView, link: u32, family: Family, named: Named) -> Option<Preference> {
+    let all = host.addresses_of(link, family).filter(|it| it.pending && !it.temporary);
+    let proven = |it: &Address| Address { unproven: false, ..it.clone() };
+    all.filter_map(|it| preference(&proven(it), named)).min()
 }
 
 fn preference(address: &Address, named: Named) -> Option<Preference> {

@@ -12,6 +12,7 @@
 mod address;
 mod link;
 mod neighbour;
+mod nexthop;
 mod route;
 mod rule;
 
@@ -84,6 +85,7 @@ pub fn decode(kind: u16, octets: &[u8]) -> Result<Record, Unreadable> {
         NEW_ROUTE => route::decode(octets),
         NEW_RULE => rule::decode(octets),
         NEW_NEIGHBOUR => neighbour::decode(octets),
+        NEW_NEXTHOP => nexthop::decode(octets),
         _ => Ok(Record::Other),
     }
 }
@@ -130,6 +132,21 @@ fn ip_address(octets: &[u8]) -> Result<IpAddr, Unreadable> {
 /// A link-layer address; none where it is not that of a single Ethernet interface.
 fn mac_address(octets: &[u8]) -> Option<MacAddr> {
     <[u8; 6]>::try_from(octets).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Attributes (`struct nlattr`) one after the other.
+    pub(crate) fn attributes(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut octets = Vec::new();
+        for (kind, value) in attributes {
+            octets.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+            octets.extend(kind.to_ne_bytes());
+            octets.extend(*value);
+            octets.resize(octets.len().next_multiple_of(4), 0);
+        }
+        octets
+    }
 }
 
 #[cfg(test)]

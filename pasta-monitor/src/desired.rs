@@ -13,7 +13,7 @@
 //! through the template is taken.
 
 use crate::bind::{Binding, Template};
-use crate::candidate::{Named, default_route_through, is_neighbourhood, usable};
+use crate::candidate::{Named, Stopgaps, default_route_through, is_neighbourhood, usable};
 use crate::host::{HostView, MAX_ADDRESSES, MAX_ROUTES_OF_LINK, Routing};
 use crate::net::{PerFamily, is_link_local};
 use crate::policy::{FamilyPolicy, Policy};
@@ -190,6 +190,9 @@ pub fn wanted(
     let gateway = sources.gateway();
     let mut routes = sources.routes(gateway, &addresses);
     left_out += order(&mut routes);
+    if let Some(template) = template.filter(|_| sources.is_copied()) {
+        left_out += host.left_out_of(template.index, family);
+    }
     let is_everything = |it: &WantedRoute| it.destination.is_everything();
     let has_default = routes.iter().any(is_everything);
     let assigned = Assigned {
@@ -265,10 +268,25 @@ impl Sources<'_> {
             let is_primary = it.prefix.address() == template.primary;
             it.deprecated && !it.unproven && (is_primary || had(it))
         };
-        let mut found = usable(self.host, template.index, self.family, self.named);
+        let of_link =
+            |stopgaps| usable(self.host, template.index, self.family, self.named, stopgaps);
+        // One that is the primary is no stopgap any more.
+        let mut found = of_link(Stopgaps::Take);
+        if !found.iter().any(|it| it.prefix.address() == template.primary) {
+            found = of_link(Stopgaps::Wait);
+        }
         found.extend(self.host.addresses_of(template.index, self.family).filter(running_out));
         found.sort_by_key(|it| it.prefix.address() != template.primary);
         found
+    }
+
+    /// Whether all that the template has is wanted.
+    fn is_copied(&self) -> bool {
+        let FamilyPolicy { addresses, gateway, routes, copied, .. } = self.asked;
+        addresses.is_empty()
+            && gateway.is_none()
+            && *routes == CopyRoutes::All
+            && *copied == CopyAddresses::All
     }
 
     fn addresses(&self) -> Vec<WantedAddress> {

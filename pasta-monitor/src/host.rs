@@ -3,7 +3,7 @@
 
 use crate::decode::Notice;
 use crate::net::{PerFamily, is_link_local};
-use crate::record::{Address, Collect, Hop, Link, Record, Route};
+use crate::record::{Address, Collect, Hop, Link, Nexthop, Record, Route, Ways};
 use pasta_ipc::types::Family;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,8 +19,14 @@ pub const MAX_ROUTES_OF_LINK: usize = 256;
 /// Most routes of one family that are kept of all links.
 pub const MAX_ROUTES: usize = 4096;
 
+/// Most nexthop objects that are kept.
+pub const MAX_NEXTHOPS: usize = 4096;
+
 /// Number of the table that ordinary routes are in (`RT_TABLE_MAIN`).
 pub const TABLE_MAIN: u32 = 254;
+
+/// `RTPROT_KERNEL` (`linux/rtnetlink.h`): made along with an address.
+const BY_KERNEL: u8 = 2;
 
 /// What the host has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,10 +39,14 @@ pub struct HostView {
     pub routes: PerFamily<Vec<Route>>,
     /// How the host finds its way to the rest of the world.
     pub routing: PerFamily<Routing>,
+    /// Nexthop objects by number; they are read before the routes that use them.
+    pub nexthops: BTreeMap<u32, Nexthop>,
     /// How many objects were left out for want of room.
     pub left_out: usize,
     /// How many are kept of each link and sort.
     kept: BTreeMap<(u32, Sort), usize>,
+    /// How many addresses and routes were left out of each link, where there were any.
+    left_out_of: BTreeMap<(u32, Family), usize>,
 }
 
 /// What is counted apart when there is too much.
@@ -65,6 +75,18 @@ pub enum Routing {
 
 impl Collect for HostView {
     fn take(&mut self, record: Record) {
+        let record = match record {
+            Record::Route(route) => Record::Route(self.with_hops(route)),
+            other => other,
+        };
+        let of_link = match &record {
+            Record::Address(address) => Some((address.link, address.prefix.family())),
+            // The kernel makes its own again, for the addresses.
+            Record::Route(route) if route.protocol != BY_KERNEL => {
+                route.hops.first().map(|hop| (hop.link, route.family()))
+            }
+            _ => None,
+        };
         let kept = match record {
             Record::Link(link) => {
                 let room = self.links.len() < MAX_LINKS;
@@ -92,9 +114,21 @@ impl Collect for HostView {
                 }
                 room
             }
+            Record::Nexthop(nexthop) => {
+                let room = self.nexthops.len() < MAX_NEXTHOPS;
+                if room {
+                    self.nexthops.insert(nexthop.id, nexthop);
+                }
+                room
+            }
             Record::Rule(_) | Record::Neighbour(_) | Record::Other => return,
         };
-        self.left_out += usize::from(!kept);
+        if !kept {
+            self.left_out += 1;
+            if let Some(link) = of_link.filter(|it| self.links.contains_key(&it.0)) {
+                *self.left_out_of.entry(link).or_default() += 1;
+            }
+        }
     }
 }
 
@@ -107,7 +141,7 @@ impl HostView {
             Notice::There(Record::Link(link)) => self.links.get(&link.index) != Some(link),
             Notice::There(Record::Address(address)) => !self.addresses.contains(address),
             Notice::There(Record::Route(route)) if is_of_interest(route) => {
-                !self.routes.get(route.family()).contains(route)
+                !self.routes.get(route.family()).contains(&self.with_hops(route.clone()))
             }
             // What the kernel answers may be another way now.
             Notice::There(Record::Route(route)) => self.may_decide(route),
@@ -134,6 +168,9 @@ impl HostView {
         for (index, link) in &before.links {
             self.links.entry(*index).or_insert_with(|| link.clone());
         }
+        for (id, nexthop) in &before.nexthops {
+            self.nexthops.entry(*id).or_insert_with(|| nexthop.clone());
+        }
         let missing = |it: &&Address| {
             let same = |there: &Address| (there.link, there.prefix) == (it.link, it.prefix);
             !self.addresses.iter().any(same)
@@ -153,6 +190,29 @@ impl HostView {
         }
     }
 
+    /// The route with the hops of its nexthop object. Whether the kernel names them with the route too is a
+    /// setting (`net.ipv4.nexthop_compat_mode`).
+    fn with_hops(&self, mut route: Route) -> Route {
+        if let Some(id) = route.nexthop.filter(|_| route.hops.is_empty() && !route.discards) {
+            let of = |id: &u32| self.nexthops.get(id);
+            let members = match of(&id).map(|it| &it.ways) {
+                Some(Ways::Group(members)) => members.iter().filter_map(of).collect(),
+                Some(Ways::One(_) | Ways::None) | None => of(&id).into_iter().collect(),
+            };
+            let members: Vec<&Nexthop> = members;
+            route.plain &= members.iter().all(|it| it.plain);
+            route.hops = members
+                .iter()
+                .filter_map(|it| match &it.ways {
+                    Ways::One(hop) => Some(hop.clone()),
+                    // Groups have no groups as members.
+                    Ways::Group(_) | Ways::None => None,
+                })
+                .collect();
+        }
+        route
+    }
+
     /// Counts one more of a link and sort; false if there are `most` already.
     fn has_room(&mut self, link: u32, sort: Sort, most: usize) -> bool {
         let kept = self.kept.entry((link, sort)).or_default();
@@ -164,6 +224,11 @@ impl HostView {
     /// Addresses of one family on one link, in the kernel's order.
     pub fn addresses_of(&self, link: u32, family: Family) -> impl Iterator<Item = &Address> {
         self.addresses.iter().filter(move |it| it.link == link && it.prefix.family() == family)
+    }
+
+    /// How many addresses and routes of `family` were left out of `link` for want of room.
+    pub fn left_out_of(&self, link: u32, family: Family) -> usize {
+        self.left_out_of.get(&(link, family)).copied().unwrap_or(0)
     }
 
     /// Whether any link has this address.
@@ -265,6 +330,7 @@ pub(crate) mod testing {
                 temporary: false,
                 deprecated: false,
                 unproven: false,
+                pending: false,
                 prefix_route: true,
                 tag: None,
             };
@@ -298,7 +364,7 @@ pub(crate) mod testing {
                 plain: true,
                 cached: false,
                 discards: false,
-                by_nexthop_object: false,
+                nexthop: None,
             };
             change(&mut route);
             self.0.take(Record::Route(route));
@@ -317,6 +383,38 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::Host;
     use super::*;
+
+    #[test]
+    fn a_route_has_the_hops_of_its_nexthop_object_whether_the_kernel_repeats_them_or_not() {
+        let way = |link, gateway| Ways::One(testing::hop(link, gateway));
+        let objects = [
+            (7, way(2, "192.0.2.1")),
+            (8, way(3, "198.51.100.1")),
+            (9, Ways::Group(vec![8, 7, 99])),
+            (10, Ways::None),
+        ];
+        let mut host = Host::default().link(2, "eth0").link(3, "eth1").0;
+        for (id, ways) in objects {
+            host.take(Record::Nexthop(Nexthop { id, ways, plain: id != 8 }));
+        }
+        let by = |id, metric| {
+            let mut host = Host::default().route(2, "0.0.0.0/0", "192.0.2.1", metric).0;
+            let mut route = host.routes.v4.remove(0);
+            (route.nexthop, route.hops) = (Some(id), Vec::new());
+            route
+        };
+        for (metric, id) in [(1, 7), (2, 9), (3, 10), (4, 98)] {
+            host.take(Record::Route(by(id, metric)));
+        }
+        let hops = |n: usize| &host.routes.v4[n].hops[..];
+        let (one, other) = (testing::hop(2, "192.0.2.1"), testing::hop(3, "198.51.100.1"));
+        assert_eq!((hops(0), hops(1)), (&[one.clone()][..], &[other, one][..]));
+        assert_eq!((hops(2), hops(3)), (&[][..], &[][..]));
+        assert!(host.routes.v4[0].plain && !host.routes.v4[1].plain);
+        let event = |id, metric| Notice::There(Record::Route(by(id, metric)));
+        assert!(!host.is_change(&event(7, 1)), "it is as it was read");
+        assert!(host.is_change(&event(8, 1)));
+    }
 
     #[test]
     fn default_and_connected_routes_are_kept_however_many_others_there_are() {

@@ -87,7 +87,7 @@ impl Interest {
             host.links.values().filter(out).map(|link| link.index).collect();
         let uses_nexthop = |family: Family| {
             let routes = host.routes.get(family);
-            routes.iter().any(|route| route.by_nexthop_object)
+            routes.iter().any(|route| route.nexthop.is_some())
         };
         Self {
             families,

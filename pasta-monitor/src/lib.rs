@@ -53,6 +53,7 @@ pub mod neighbours;
 pub mod net;
 pub mod netlink;
 pub mod op;
+pub mod packet_sockets;
 pub mod peer;
 pub mod plan;
 pub mod policy;

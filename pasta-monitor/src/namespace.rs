@@ -66,9 +66,9 @@ pub struct FoundAddress {
 /// A route in the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundRoute {
-    /// The route, in the form in which it would be wanted; of several hops the first.
+    /// The route, in the form in which it would be wanted. One of several hops is as many routes.
     pub route: WantedRoute,
-    /// Whether any of it leads through the tap.
+    /// Whether it leads through the tap.
     pub on_tap: bool,
     /// Whether the kernel made it by itself.
     pub of_kernel: bool,
@@ -93,7 +93,7 @@ impl Collect for Collector {
             Record::Address(address) if room(self.addresses.len()) => self.addresses.push(address),
             Record::Route(route) if route.table != TABLE_MAIN || route.cached => {}
             Record::Route(route) if room(self.routes.len()) => self.routes.push(route),
-            Record::Rule(_) | Record::Neighbour(_) | Record::Other => {}
+            Record::Rule(_) | Record::Neighbour(_) | Record::Nexthop(_) | Record::Other => {}
             Record::Link(_) | Record::Address(_) | Record::Route(_) => self.left_out += 1,
         }
     }
@@ -125,12 +125,15 @@ impl Collector {
             let ours = on_tap && tagged && it.peer.is_none();
             FoundAddress { address, on_tap, owner: if ours { Owner::Ours } else { Owner::Foreign } }
         };
-        let route = |it: &Route| {
-            let hop = it.hops.first();
-            let ours =
-                it.protocol == TAG && !it.discards && it.hops.iter().all(|hop| hop.link == tap);
+        let route = |it: &Route, place: usize| {
+            let hop = it.hops.get(place);
+            // What users append to one of ours the kernel of IPv6 shows as more hops of ours, which is the first.
+            let mixed = it.hops.len() > 1 && it.family() == Family::V4;
+            let on_tap = hop.is_some_and(|hop| hop.link == tap);
+            let ours = it.protocol == TAG && !it.discards && on_tap && place == 0 && !mixed;
             FoundRoute {
-                on_tap: it.hops.iter().any(|hop| hop.link == tap),
+                // What a nexthop object that is not read leads to may be the tap.
+                on_tap: on_tap || (hop.is_none() && it.nexthop.is_some()),
                 of_kernel: it.protocol == BY_KERNEL,
                 route: WantedRoute {
                     destination: it.destination,
@@ -143,9 +146,12 @@ impl Collector {
                 owner: if ours { Owner::Ours } else { Owner::Foreign },
             }
         };
+        let routes = |it: &Route| {
+            (0..it.hops.len().max(1)).map(|place| route(it, place)).collect::<Vec<_>>()
+        };
         Some(NamespaceView {
             addresses: self.addresses.iter().map(address).collect(),
-            routes: self.routes.iter().map(route).collect(),
+            routes: self.routes.iter().flat_map(routes).collect(),
             tap: self.links.into_iter().find(|link| link.index == tap)?,
         })
     }
@@ -315,6 +321,29 @@ mod tests {
         assert_eq!(ours, [ip("192.0.2.7")]);
         assert_eq!(view.our_routes().count(), 1);
         assert!(!view.has_foreign_default(Family::V4));
+    }
+
+    #[test]
+    fn hops_that_users_append_to_a_route_of_ours_are_theirs() {
+        let appended = |to: &str, first: &str, second: &str| {
+            let host = Host::default().link(2, "tap0").route_with(2, to, first, |route| {
+                route.protocol = TAG;
+                route.hops.push(hop(2, second));
+            });
+            collect(host).view(2, &BTreeSet::new()).unwrap()
+        };
+        for to in ["::/0", "2001:db8:1::/48"] {
+            let view = appended(to, "fe80::1", "fe80::99");
+            let gateways = |owner| {
+                let of = view.routes.iter().filter(move |it| it.owner == owner);
+                of.map(|it| it.route.gateway.unwrap()).collect::<Vec<_>>()
+            };
+            assert_eq!(gateways(Owner::Ours), [ip("fe80::1")]);
+            assert_eq!(gateways(Owner::Foreign), [ip("fe80::99")]);
+            assert_eq!(view.has_foreign_default(Family::V6), to == "::/0");
+        }
+        // Of IPv4 a route has several hops only if it was made with them.
+        assert_eq!(appended("0.0.0.0/0", "192.0.2.1", "192.0.2.9").our_routes().count(), 0);
     }
 
     #[test]

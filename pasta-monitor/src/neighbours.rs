@@ -44,6 +44,16 @@ impl Neighbours {
         }
     }
 
+    /// Adds what `before` had of the same links and this table, of a reading that is not complete, lacks.
+    /// Nobody may be thought gone on the strength of such a one.
+    pub fn completed_by(&mut self, before: &Self) {
+        for (&(address, link), &mac) in &before.table {
+            if !self.table.contains_key(&(address, link)) {
+                self.learn(&Neighbour { link, address, mac: Some(mac) });
+            }
+        }
+    }
+
     /// Removes a neighbour; true if it was there.
     pub fn forget(&mut self, neighbour: &Neighbour) -> bool {
         self.table.remove(&(neighbour.address, neighbour.link)).is_some()

@@ -27,6 +27,10 @@ use std::time::Duration;
 /// Marks each message of a dump during which the kernel's table changed (`linux/netlink.h`).
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
+/// `RTM_GETNEXTHOP` (`linux/rtnetlink.h`), and the length of `struct nhmsg`.
+const GET_NEXTHOP: u16 = 106;
+const NEXTHOP_HEADER: usize = 8;
+
 /// How often a dump is asked for again when it was interrupted. Chosen: a host that changes more
 /// often than five dumps in a row take will be read again soon anyway.
 const ATTEMPTS: u32 = 5;
@@ -40,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 enum Wire {
     /// What we send.
     Request(RouteNetlinkMessage),
+    /// We ask for nexthop objects.
+    GetNexthops,
     /// What the kernel sent, decoded.
     Record(Record),
     /// What the kernel sent and we cannot read.
@@ -50,6 +56,7 @@ impl NetlinkSerializable for Wire {
     fn message_type(&self) -> u16 {
         match self {
             Self::Request(request) => request.message_type(),
+            Self::GetNexthops => GET_NEXTHOP,
             Self::Record(_) | Self::Unreadable(_) => 0,
         }
     }
@@ -57,13 +64,17 @@ impl NetlinkSerializable for Wire {
     fn buffer_len(&self) -> usize {
         match self {
             Self::Request(request) => NetlinkSerializable::buffer_len(request),
+            Self::GetNexthops => NEXTHOP_HEADER,
             Self::Record(_) | Self::Unreadable(_) => 0,
         }
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        if let Self::Request(request) = self {
-            NetlinkSerializable::serialize(request, buffer);
+        match self {
+            Self::Request(request) => NetlinkSerializable::serialize(request, buffer),
+            // Of any family; all else has to be zero.
+            Self::GetNexthops => buffer.fill(0),
+            Self::Record(_) | Self::Unreadable(_) => {}
         }
     }
 }
@@ -149,7 +160,7 @@ impl Netlink {
     ///
     /// [`NetlinkError`]; nothing was changed if it is `Refused`.
     pub async fn change(&self, what: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
-        self.exchange(what, NLM_F_ACK | flags, |_, _| ()).await
+        self.exchange(what.into(), NLM_F_ACK | flags, |_, _| ()).await
     }
 
     /// Asks for one object.
@@ -164,7 +175,7 @@ impl Netlink {
                 found = Some(record);
             }
         };
-        self.exchange(what, NLM_F_ACK, keep).await?;
+        self.exchange(what.into(), NLM_F_ACK, keep).await?;
         Ok(found)
     }
 
@@ -179,6 +190,28 @@ impl Netlink {
         what: impl Fn() -> RouteNetlinkMessage,
         into: &mut C,
     ) -> Result<Quality, NetlinkError> {
+        self.dump_all(|| Wire::Request(what()), into).await
+    }
+
+    /// As [`Netlink::dump`], of nexthop objects. A kernel without them has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::dump`].
+    pub async fn dump_nexthops<C: Collect>(&self, into: &mut C) -> Result<Quality, NetlinkError> {
+        match self.dump_all(|| Wire::GetNexthops, into).await {
+            Err(NetlinkError::Refused(Errno::EOPNOTSUPP)) => {
+                Ok(Quality { unreadable: 0, why: None, consistent: true })
+            }
+            read => read,
+        }
+    }
+
+    async fn dump_all<C: Collect>(
+        &self,
+        what: impl Fn() -> Wire,
+        into: &mut C,
+    ) -> Result<Quality, NetlinkError> {
         let mut attempt = 1;
         loop {
             let mut collected = into.clone();
@@ -191,7 +224,7 @@ impl Netlink {
                         quality.unreadable += 1;
                         quality.why.get_or_insert(why);
                     }
-                    Wire::Request(_) => {}
+                    Wire::Request(_) | Wire::GetNexthops => {}
                 }
             };
             match self.exchange(what(), NLM_F_DUMP, keep).await {
@@ -211,11 +244,11 @@ impl Netlink {
     /// Sends one request and hands on what comes until the kernel says that this was all.
     async fn exchange(
         &self,
-        what: RouteNetlinkMessage,
+        what: Wire,
         flags: u16,
         mut take: impl FnMut(Wire, u16),
     ) -> Result<(), NetlinkError> {
-        let mut message = NetlinkMessage::from(Wire::Request(what));
+        let mut message = NetlinkMessage::from(what);
         message.header.flags = NLM_F_REQUEST | flags;
         let kernel = SocketAddr::new(0, 0);
         let answers = self.handle.request(message, kernel).map_err(|_| NetlinkError::Gone)?;

@@ -160,9 +160,15 @@ fn routes(desired: &Desired, namespace: &NamespaceView, plan: &mut Plan) {
             && leave_default(ours.destination.family())
             && desired.routes.iter().any(|it| it.destination == ours.destination)
     };
+    // One that shares its place with the users' cannot be replaced: that would replace theirs too.
+    let outdated = |ours: &WantedRoute| {
+        let foreign = namespace.routes.iter().filter(|it| it.owner == Owner::Foreign);
+        let shared = foreign.map(|it| &it.route).any(|it| alike(it, ours));
+        shared && !desired.routes.contains(ours)
+    };
     let surplus = namespace.our_routes().filter(|ours| {
         let unwanted = !desired.routes.iter().any(|it| alike(it, ours));
-        (unwanted && !stays(ours)) || orphaned(ours)
+        (unwanted && !stays(ours)) || orphaned(ours) || outdated(ours)
     });
     // While local mode's default route is there, it may win over the one that takes its place, and new
     // connections would be from an address that leaves.

@@ -40,6 +40,12 @@ pub async fn host(netlink: &Netlink, before: &HostView, log: &Log) -> HostReadin
     let mut view = HostView::default();
     let mut complete = true;
     let mut failure = None;
+    let read = netlink.dump_nexthops(&mut view).await;
+    complete &= read.as_ref().is_ok_and(|it| it.consistent);
+    match read {
+        Err(error) => failure = Some(format!("host: cannot read nexthops: {error}")),
+        read => drop(report(read, "host", "nexthops", log)),
+    }
     for (name, what, family) in [
         ("links", links as fn() -> RouteNetlinkMessage, None),
         ("addresses", addresses, None),
@@ -68,14 +74,19 @@ pub async fn host(netlink: &Netlink, before: &HostView, log: &Log) -> HostReadin
     HostReading { view, complete, failure }
 }
 
-/// Reads the neighbours on `links`. What cannot be read is not known, which the log says at debug.
-pub async fn neighbours(netlink: &Netlink, links: BTreeSet<u32>, log: &Log) -> Neighbours {
+/// Reads the neighbours on `links`, and says whether all of them were read, at one moment; if not, the log does
+/// at debug.
+pub async fn neighbours(netlink: &Netlink, links: BTreeSet<u32>, log: &Log) -> (Neighbours, bool) {
     let mut found = Neighbours::of(links);
     let all = || RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-    if let Err(error) = netlink.dump(all, &mut found).await {
-        log.debug(&format!("host: cannot read neighbours: {error}"));
-    }
-    found
+    let complete = match netlink.dump(all, &mut found).await {
+        Ok(quality) => quality.consistent,
+        Err(error) => {
+            log.debug(&format!("host: cannot read neighbours: {error}"));
+            false
+        }
+    };
+    (found, complete)
 }
 
 /// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.

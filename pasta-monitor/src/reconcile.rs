@@ -391,7 +391,7 @@ impl Pass {
         state.name_is_decided();
         let old = IfName::try_from(seen.tap.name.clone()).ok().filter(|old| *old != new);
         let Some(old) = old else { return self.publish(state, seen) };
-        let naming = if seen.tap_is_in_use() {
+        let naming = if seen.tap_is_in_use() || state.users_have_named(&seen.tap.name) {
             Naming::Add { old, new }
         } else {
             Naming::Rename { old, new }

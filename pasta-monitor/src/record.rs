@@ -74,6 +74,8 @@ pub struct Address {
     pub deprecated: bool,
     /// IPv6: not known to be unique yet, or known not to be.
     pub unproven: bool,
+    /// IPv6: not known to be unique yet, and about to be.
+    pub pending: bool,
     /// Whether the kernel makes a route for the prefix.
     pub prefix_route: bool,
     /// Who put it there (`IFA_PROTO`, Linux 5.18); none where the kernel does not say.
@@ -105,8 +107,8 @@ pub struct Route {
     pub discards: bool,
     /// Whether it is a cache entry and not a configured route.
     pub cached: bool,
-    /// Whether its hops are those of a nexthop object, with which it goes.
-    pub by_nexthop_object: bool,
+    /// The nexthop object whose hops it has, and with which it goes.
+    pub nexthop: Option<u32>,
 }
 
 impl Route {
@@ -127,6 +129,28 @@ pub struct Hop {
     pub onlink: bool,
     /// Whether the kernel uses it at present.
     pub live: bool,
+}
+
+/// A nexthop object, which routes may use instead of hops of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nexthop {
+    /// Its number.
+    pub id: u32,
+    /// Where it leads.
+    pub ways: Ways,
+    /// Whether that says all of it: no encapsulation.
+    pub plain: bool,
+}
+
+/// Where a nexthop object leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ways {
+    /// Nowhere: packets are thrown away.
+    None,
+    /// One way.
+    One(Hop),
+    /// The ways of others, by number.
+    Group(Vec<u32>),
 }
 
 /// Somebody on a link.
@@ -162,6 +186,8 @@ pub enum Record {
     Rule(Rule),
     /// A neighbour there is.
     Neighbour(Neighbour),
+    /// A nexthop object there is.
+    Nexthop(Nexthop),
     /// Well-formed, and of no interest here.
     Other,
 }

@@ -44,6 +44,15 @@ impl Flushed {
     }
 }
 
+/// Whether it was said that the namespace is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// That waits for a first template.
+    Awaited,
+    /// It was.
+    Given,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -86,6 +95,8 @@ pub struct State {
     mtu_is_of_template: bool,
     /// Addresses that the namespace is about to lose.
     parting: Parting,
+    /// What the tap was called when it was configured.
+    given_name: Option<String>,
 }
 
 /// What is to be remembered of one family.
@@ -135,6 +146,7 @@ impl State {
             losses: AddressLosses::default(),
             mtu_is_of_template: false,
             parting: Parting::default(),
+            given_name: None,
         };
         let bound = |it| matches!(state.families.get(it).tracker.binding(), Binding::Bound(_));
         state.began_local = !Family::BOTH.into_iter().any(bound);
@@ -213,6 +225,13 @@ impl State {
         waits.then(|| Instant::START + self.policy.bind_wait())
     }
 
+    /// When to look again, if nothing happens before; with `readiness` that waits for a template too. It may be in
+    /// the past: what is due then has not been done yet, however late it is.
+    pub fn wakes_at(&self, readiness: Readiness) -> Option<Instant> {
+        let ready = self.bind_deadline().filter(|_| readiness == Readiness::Awaited);
+        [self.next_deadline(), self.parting.due(), ready].into_iter().fold(None, earliest)
+    }
+
     /// How many times the host has lost addresses, of whatever interface: sockets that send from them
     /// are to be looked at.
     pub fn losses(&self) -> AddressLosses {
@@ -241,6 +260,7 @@ impl State {
             Event::Configured(view) => {
                 self.mtu = self.wanted_mtu().or(self.mtu);
                 self.mtu_is_of_template |= self.is_bound();
+                self.given_name.get_or_insert_with(|| view.tap.name.clone());
                 self.left = Some(*view);
                 return Vec::new();
             }
@@ -355,6 +375,16 @@ impl State {
             }
         });
         names.and_then(|name| IfName::try_from(name).ok())
+    }
+
+    /// Whether the tap may get the name of a template yet.
+    pub fn may_name_tap(&self) -> bool {
+        self.began_local
+    }
+
+    /// Whether the tap has another name than it was given: that of its users.
+    pub fn users_have_named(&self, tap: &str) -> bool {
+        self.given_name.as_ref().is_some_and(|given| given != tap)
     }
 
     /// The tap was renamed, or could not be; that is tried once.

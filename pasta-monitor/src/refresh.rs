@@ -10,6 +10,7 @@
 //! | the filter of events was replaced | host | at once: it may have dropped what matters |
 //! | the machine slept | host | at once |
 //! | a dump of the host was interrupted | host | a second later |
+//! | a dump of neighbours failed or was interrupted | neighbours | a second later |
 //! | the host cannot be read, or sends no events | host | every 5 s |
 //! | events of the namespace | namespace | as for the host |
 //! | the namespace cannot be read at one moment | namespace | a second later |
@@ -35,13 +36,13 @@ use crate::neighbours::Neighbours;
 use crate::record::Record;
 use crate::reduce::Flushed;
 use crate::status::{Counters, Health};
-use crate::time::{Clocks, Instant, earliest};
+use crate::time::{Clocks, Instant, OtherClocks, earliest};
 use crate::watch::ReceivedEvents;
 use host::HostRefresh;
 use namespace::NamespaceRefresh;
 use neighbours::NeighbourRefresh;
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// What is to be read again.
 #[derive(Debug)]
@@ -51,26 +52,40 @@ pub struct Refresh {
     neighbours: NeighbourRefresh,
     /// For finding out that the machine slept.
     clocks: Clocks,
+    /// Whether the kernel says when to compare them.
+    announced: bool,
     counters: Counters,
 }
 
 impl Refresh {
     /// The host was read and is watched as `source` says; `tap` is the index of the tap in the
-    /// namespace. The clocks show `now` and `wall`.
-    pub fn new(source: Source, tap: u32, now: Instant, wall: SystemTime) -> Self {
+    /// namespace. The clocks show `now` and `others`.
+    pub fn new(source: Source, tap: u32, now: Instant, others: OtherClocks) -> Self {
         Self {
             host: HostRefresh::new(source, now),
             namespace: NamespaceRefresh::new(tap),
             neighbours: NeighbourRefresh::default(),
-            clocks: Clocks::new(now, wall),
+            clocks: Clocks::new(now, others),
+            announced: false,
             counters: Counters::default(),
         }
     }
 
     /// When there is something to do, if nothing happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let clocks = Some(self.clocks.due()).filter(|_| self.host.source() == Source::Events);
-        [self.host.due(), self.namespace.due(), clocks].into_iter().fold(None, earliest)
+        let neighbours = self.neighbours.due().filter(|_| self.host.source() != Source::Nothing);
+        let due = [self.host.due(), self.namespace.due(), neighbours, self.clocks_due()];
+        due.into_iter().fold(None, earliest)
+    }
+
+    /// The kernel says when the machine has slept: the clocks need not be looked at for it.
+    pub fn sleep_is_announced(&mut self) {
+        self.announced = true;
+    }
+
+    fn clocks_due(&self) -> Option<Instant> {
+        let compares = self.host.source() == Source::Events && !self.announced;
+        compares.then(|| self.clocks.due())
     }
 
     /// Takes in events of the host, which was read as `host` last.
@@ -110,8 +125,8 @@ impl Refresh {
     }
 
     /// Takes in what the clocks show; true if the machine slept.
-    pub fn compare_clocks(&mut self, now: Instant, wall: SystemTime) -> bool {
-        let slept = self.clocks.have_parted(now, wall);
+    pub fn compare_clocks(&mut self, now: Instant, others: OtherClocks) -> bool {
+        let slept = self.clocks.have_parted(now, others);
         if slept {
             // Events may have been missed.
             self.host.look(now);
@@ -156,13 +171,17 @@ impl Refresh {
     }
 
     /// Begins to read the neighbours on `links`, if they are not known.
-    pub fn begin_neighbours(&mut self, links: BTreeSet<u32>) -> Option<BTreeSet<u32>> {
-        self.neighbours.begin(links)
+    pub fn begin_neighbours(
+        &mut self,
+        now: Instant,
+        links: BTreeSet<u32>,
+    ) -> Option<BTreeSet<u32>> {
+        self.neighbours.begin(now, links)
     }
 
-    /// The neighbours were read.
-    pub fn finish_neighbours(&mut self, neighbours: Neighbours) {
-        self.neighbours.finish(neighbours);
+    /// The neighbours were read, if `complete` all of them and at one moment.
+    pub fn finish_neighbours(&mut self, now: Instant, neighbours: Neighbours, complete: bool) {
+        self.neighbours.finish(now, neighbours, complete);
     }
 
     /// The neighbours, if they have changed since this was called last.

@@ -4,7 +4,8 @@
 //! namespace, open what needs a path or a privilege, empty the root, read the host, make the tap and
 //! hand it over, configure the namespace, drop every other privilege, and only then wait for messages.
 
-use crate::run::follow::{Clock, Follower, Subscriptions};
+use crate::run::clock::{Clock, ClockChanges};
+use crate::run::follow::{Follower, Subscriptions};
 use crate::run::ports::Watcher;
 use crate::run::socket_server::SocketServer;
 use nix::errno::Errno;
@@ -15,7 +16,7 @@ use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Message};
 use pasta_ipc::port_forward::Watched;
-use pasta_ipc::start::{MonitorStart, TapUse, UserId};
+use pasta_ipc::start::{MonitorStart, Rename, TapUse, UserId};
 use pasta_ipc::types::{Bounded, Family, IfName, MacAddr, Text};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
@@ -29,7 +30,7 @@ use pasta_monitor::log::Log;
 use pasta_monitor::netlink::{self, Netlink};
 use pasta_monitor::peer::{DatapathPhase, SupervisorPhase, ToDatapath, ToSupervisor};
 use pasta_monitor::policy::Policy;
-use pasta_monitor::reduce::State;
+use pasta_monitor::reduce::{Readiness, State};
 use pasta_monitor::tap::TunDevice;
 use pasta_monitor::watch::{self, Events};
 use pasta_monitor::{read, sys};
@@ -40,6 +41,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
+mod clock;
 mod error;
 mod explain;
 mod follow;
@@ -105,6 +107,10 @@ pub(crate) fn run(
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
     let watched = start.what.ports.watch.namespace == Watched::Yes;
     let sockets = watched.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
+    let renames = policy.changes_namespace()
+        && policy.tap_name.is_none()
+        && policy.following.rename == Rename::Auto;
+    let packets = renames.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
     sys::bring_up(&socket, "lo").map_err(RunError::Loopback)?;
     let missing = seccomp::isolate_monitor(start.what.root)?;
 
@@ -133,6 +139,7 @@ pub(crate) fn run(
                     tun,
                     socket,
                     namespace_events,
+                    packets,
                     host_events: Some(start.host_events),
                     host_dumps: start.host_dumps,
                 };
@@ -218,6 +225,8 @@ struct Prepared {
     tun: TapSource,
     socket: OwnedFd,
     namespace_events: OwnedFd,
+    /// Lists the namespace's packet sockets.
+    packets: Option<OwnedFd>,
     host_events: Option<OwnedFd>,
     host_dumps: OwnedFd,
 }
@@ -263,8 +272,13 @@ async fn configure(
     let namespace = Namespace::new(Netlink::start(prepared.socket), index);
     namespace.lengthen_queue(log).await;
     announce(&state, &state.desired(mac), log);
-    let subscriptions = Subscriptions { host: host_events, namespace: namespace_events };
-    let mut follower = Follower::new(state, host, namespace, mac, subscriptions, clock);
+    let subscriptions = Subscriptions {
+        host: host_events,
+        namespace: namespace_events,
+        clocks: ClockChanges::subscribe(log),
+    };
+    let sockets = (host, namespace, prepared.packets);
+    let mut follower = Follower::new(state, sockets, mac, subscriptions, clock);
     follower.start(datapath, log).await?;
     Ok(Some(follower))
 }
@@ -316,10 +330,7 @@ fn announce(state: &State, desired: &Desired, log: &Log) {
             )),
         }
     }
-    if desired.left_out > 0 {
-        let left_out = desired.left_out;
-        log.warn(&format!("{left_out} addresses and routes of the host are not reproduced"));
-    }
+    follow::warn_of_what_is_left_out(desired, log);
 }
 
 /// All that is done for the datapath.
@@ -358,9 +369,9 @@ impl Work {
 }
 
 /// Waits until there is something to follow; for ever where nothing is followed.
-async fn wait_for(follower: Option<&Follower>) {
+async fn wait_for(follower: Option<&Follower>, readiness: Readiness) {
     match follower {
-        Some(follower) => follower.wait().await,
+        Some(follower) => follower.wait(readiness).await,
         None => std::future::pending().await,
     }
 }
@@ -391,6 +402,7 @@ async fn serve(
             work.watcher.begin();
         }
         let is_behind = work.is_behind();
+        let readiness = if ready.is_some() { Readiness::Awaited } else { Readiness::Given };
         tokio::select! {
             received = supervisor.next() => match received {
                 Ok(message) => {
@@ -398,8 +410,14 @@ async fn serve(
                     match message {
                         SupervisorToMonitor::StatusWanted => {
                             let status = MonitorToSupervisor::Status(Box::new(work.status()));
-                            if !supervisor.tell(&status, &[]).await? {
-                                return Ok(());
+                            match supervisor.tell(&status, &[]).await {
+                                Ok(true) => {}
+                                Ok(false) => return Ok(()),
+                                // Somebody is curious, which is no reason to end.
+                                Err(RunError::Send(error)) => {
+                                    log.warn(&format!("cannot say how things stand: {error}"));
+                                }
+                                Err(error) => return Err(error),
                             }
                         }
                         SupervisorToMonitor::ResyncWanted => {
@@ -443,7 +461,7 @@ async fn serve(
                 }
             }
             () = work.watcher.wait(), if datapath_lives => work.watcher.act(datapath.channel, log),
-            () = wait_for(work.follower.as_ref()) => {
+            () = wait_for(work.follower.as_ref(), readiness) => {
                 if let Some(follower) = &mut work.follower {
                     follower.act(datapath.channel, log).await;
                 }

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::bind::Binding;
-use crate::candidate::{Named, candidates, plausible, usable};
+use crate::candidate::{Named, Stopgaps, candidates, plausible, usable};
 use crate::host::HostView;
 use crate::namespace::{NamespaceView, Owner};
 use crate::net::is_link_local;
@@ -226,7 +226,7 @@ fn of_policy(policy: &Policy) -> String {
 
 /// Which links could be the template of `family`, and why the others could not.
 pub fn candidates_of(host: &HostView, policy: &Policy, family: Family) -> String {
-    let found = candidates(host, policy, family);
+    let found = candidates(host, policy, family, Stopgaps::Wait);
     let name = |link: &Link| format!("{}({})", link.name, link.index);
     let eligible = found.iter().map(|it| format!("{} {}", name(it.link), it.rank));
     let is_found = |link: &&Link| found.iter().any(|it| it.link.index == link.index);
@@ -255,8 +255,16 @@ fn why_not(host: &HostView, policy: &Policy, family: Family, link: &Link) -> &'s
         _ if !link.up => "down",
         None if link.enslaved => "enslaved",
         None if !plausible(link) => "no carrier",
-        _ if usable(host, link.index, family, Named::of(policy, family)).is_empty() => {
+        _ if usable(host, link.index, family, Named::of(policy, family), Stopgaps::Take)
+            .is_empty() =>
+        {
             "no usable address"
+        }
+        _ if candidates(host, policy, family, Stopgaps::Take)
+            .iter()
+            .any(|it| it.link.index == link.index) =>
+        {
+            "address not proven unique yet"
         }
         _ if link.kind == LinkKind::Tunnel && policy.following.tunnels == Tunnels::Never => {
             "tunnel"

@@ -272,12 +272,7 @@ mod tests {
     /// `struct ifaddrmsg` of an IPv4 address on link 2, then attributes (`struct nlattr`).
     fn address(attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut octets = vec![2, 24, 0, 0, 2, 0, 0, 0];
-        for (kind, value) in attributes {
-            octets.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
-            octets.extend(kind.to_ne_bytes());
-            octets.extend(*value);
-            octets.resize(octets.len().next_multiple_of(4), 0);
-        }
+        octets.extend(crate::decode::testing::attributes(attributes));
         octets
     }
 

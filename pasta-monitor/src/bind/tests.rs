@@ -246,3 +246,89 @@ fn a_host_that_cannot_decide_is_followed_ever_more_slowly() {
     }
     assert!((1..=6).contains(&moves), "{moves}");
 }
+
+/// An address, and what is special about it.
+type Special<'a> = (&'a str, fn(&mut crate::record::Address));
+
+/// IPv6 of a host whose router has just configured it.
+fn configured(addresses: &[Special<'_>]) -> Host {
+    let host = Host::default().link(3, "eth0").route(3, "::/0", "fe80::1", 100);
+    // One that leads nowhere in particular is no stopgap either.
+    let host =
+        host.link(4, "eth1").address(4, "2001:db8:4::7/64").route(4, "2001:db8:9::/48", "", 9);
+    addresses.iter().fold(host, |host, (prefix, change)| host.address_with(3, prefix, *change))
+}
+
+fn temporary(address: &mut crate::record::Address) {
+    address.temporary = true;
+}
+
+fn pending(address: &mut crate::record::Address) {
+    (address.unproven, address.pending) = (true, true);
+}
+
+fn failed(address: &mut crate::record::Address) {
+    address.unproven = true;
+}
+
+const PRIVACY: &str = "2001:db8::aaaa/64";
+const STABLE: &str = "2001:db8::7/64";
+const LOCAL: &str = "fd00::7/64";
+
+/// A tracker of IPv6; what it is bound to after it has seen `host` at `ms`.
+fn see6(tracker: &mut Tracker, policy: &Policy, ms: u64, host: &Host) -> String {
+    let (gone, family) = (&BTreeSet::new(), Family::V6);
+    tracker.advance(Situation { now: at(ms), host: &host.0, gone, policy, family });
+    match tracker.binding() {
+        Binding::Bound(it) => it.primary.to_string(),
+        Binding::Held(_, why, _) => format!("held: {why}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn start6(policy: &Policy, host: &Host) -> Tracker {
+    let (now, gone) = (Instant::START, &BTreeSet::new());
+    Tracker::start(Situation { now, host: &host.0, gone, policy, family: Family::V6 })
+}
+
+#[test]
+fn a_stable_address_that_is_being_proven_is_waited_for() {
+    for policy in [plain(), named("eth0"), with(Follow::Sticky)] {
+        for stopgap in [(PRIVACY, temporary as fn(&mut _)), (LOCAL, |_| {})] {
+            let early = configured(&[stopgap, (STABLE, pending)]);
+            let mut tracker = start6(&policy, &early);
+            assert_eq!(tracker.binding(), &Binding::Local, "{stopgap:?}");
+            assert_eq!(tracker.next_deadline(), Some(at(5000)));
+            assert_eq!(see6(&mut tracker, &policy, 1600, &early), "Local");
+            let late = configured(&[stopgap, (STABLE, |_| {})]);
+            assert_eq!(see6(&mut tracker, &policy, 1700, &late), "2001:db8::7");
+            assert_eq!(tracker.next_deadline(), None);
+        }
+    }
+}
+
+#[test]
+fn a_stable_address_is_waited_for_until_its_proof_fails_or_takes_too_long() {
+    let policy = plain();
+    let early = configured(&[(PRIVACY, temporary), (STABLE, pending)]);
+    let mut tracker = start6(&policy, &early);
+    let without = configured(&[(PRIVACY, temporary), (STABLE, failed)]);
+    assert_eq!(see6(&mut tracker, &policy, 900, &without), "2001:db8::aaaa");
+
+    let mut tracker = start6(&policy, &early);
+    assert_eq!(see6(&mut tracker, &policy, 4999, &early), "Local");
+    assert_eq!(see6(&mut tracker, &policy, 5000, &early), "2001:db8::aaaa");
+    // Once it is the primary it stays until there is a better one, however long that takes.
+    assert_eq!(see6(&mut tracker, &policy, 90_000, &early), "2001:db8::aaaa");
+    let late = configured(&[(PRIVACY, temporary), (STABLE, |_| {})]);
+    assert_eq!(see6(&mut tracker, &policy, 91_000, &late), "2001:db8::7");
+}
+
+#[test]
+fn a_template_whose_stable_address_is_proven_anew_is_held_meanwhile() {
+    let policy = plain();
+    let stable = |change| configured(&[(PRIVACY, temporary), (STABLE, change)]);
+    let mut tracker = start6(&policy, &stable(|_| {}));
+    assert_eq!(see6(&mut tracker, &policy, 100, &stable(pending)), "held: last address gone");
+    assert_eq!(see6(&mut tracker, &policy, 1100, &stable(|_| {})), "2001:db8::7");
+}

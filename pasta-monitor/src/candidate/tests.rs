@@ -6,7 +6,7 @@ use crate::record::LinkKind;
 
 /// Name and primary of the best candidate, or what there is without one.
 fn chosen(host: &HostView, policy: &Policy, family: Family) -> String {
-    let found = candidates(host, policy, family);
+    let found = candidates(host, policy, family, Stopgaps::Wait);
     found.first().map_or("local".into(), |it| format!("{} {}", it.link.name, it.primary))
 }
 
@@ -256,7 +256,10 @@ fn usable_of(addresses: &[Changed], named: Named) -> Vec<String> {
         host = host.address_with(2, prefix, change);
     }
     let family = host.0.addresses.first().unwrap().prefix.family();
-    usable(&host.0, 2, family, named).iter().map(|it| it.prefix.to_string()).collect()
+    usable(&host.0, 2, family, named, Stopgaps::Wait)
+        .iter()
+        .map(|it| it.prefix.to_string())
+        .collect()
 }
 
 fn as_is(_: &mut Address) {}

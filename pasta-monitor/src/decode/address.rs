@@ -81,6 +81,9 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         temporary: first_bit && family == Family::V6,
         deprecated: has(IFA_F_DEPRECATED) || preferred == Some(0),
         unproven: has(IFA_F_TENTATIVE | IFA_F_OPTIMISTIC | IFA_F_DADFAILED) && family == Family::V6,
+        pending: has(IFA_F_TENTATIVE | IFA_F_OPTIMISTIC)
+            && !has(IFA_F_DADFAILED)
+            && family == Family::V6,
         prefix_route: !has(IFA_F_NOPREFIXROUTE),
         tag,
     }))

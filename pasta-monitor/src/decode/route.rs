@@ -27,7 +27,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     let (mut mtu, mut advmss) = (None, None);
     let mut destination = None;
     let mut hops = Vec::new();
-    let mut by_nexthop_object = false;
+    let mut nexthop = None;
     let mut plain = header.tos == 0 && header.source_prefix_length == 0;
     for attribute in &message.attributes {
         match attribute {
@@ -51,7 +51,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
                     }
                 }
             }
-            RouteAttribute::NhId(_) => by_nexthop_object = true,
+            RouteAttribute::NhId(id) => nexthop = Some(*id),
             RouteAttribute::Encap(_)
             | RouteAttribute::EncapType(_)
             | RouteAttribute::Source(_)
@@ -89,7 +89,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
         plain,
         discards,
         cached: header.flags.contains(RouteFlags::Cloned),
-        by_nexthop_object,
+        nexthop,
     }))
 }
 

@@ -355,3 +355,25 @@ fn families_may_have_templates_of_their_own() {
     assert_eq!(addresses(&desired, Family::V4), ["169.254.2.1/16"]);
     assert_eq!(addresses(&desired, Family::V6), ["2001:db8:1::7/64"]);
 }
+
+#[test]
+fn all_that_is_not_reproduced_is_counted_however_much_is_not_even_kept() {
+    let mut host = Host::default()
+        .link(3, "eth0")
+        .link(4, "eth1")
+        .address(3, "192.0.2.7/24")
+        .route(3, "0.0.0.0/0", "192.0.2.1", 0);
+    for n in 0..30_000_u32 {
+        let to = format!("{}/32", std::net::Ipv4Addr::from(0x0a00_0000 + n));
+        host = host.route(3, &to, "192.0.2.1", 0).route(4, &to, "198.51.100.1", 9);
+    }
+    let bindings = crate::bind::testing::bind(&host.0, &plain());
+    let found = testing::desired(&host.0, &plain(), &bindings, MacAddr::OURS_BY_DEFAULT);
+    let reproduced = found.routes.iter().filter(|it| it.destination.family() == Family::V4);
+    assert_eq!(found.left_out + reproduced.count(), 30_001);
+    // What is not asked for is not left out.
+    let mut policy = plain();
+    policy.families.v4.gateway = Some(crate::net::testing::ip("192.0.2.1"));
+    let found = testing::desired(&host.0, &policy, &bindings, MacAddr::OURS_BY_DEFAULT);
+    assert_eq!(found.left_out, 0);
+}

@@ -270,7 +270,12 @@ proptest! {
                 (Binding::Bound(one), Binding::Bound(other)) => {
                     // A template is kept among equals: nothing is better than it.
                     let (host, policy) = (host_of(last), plain());
-                    let found = crate::candidate::candidates(&host, &policy, family);
+                    let found = crate::candidate::candidates(
+                        &host,
+                        &policy,
+                        family,
+                        crate::candidate::Stopgaps::Wait,
+                    );
                     let rank = |it: &crate::bind::Template| rank_of(&found, it.index);
                     if !running_out {
                         prop_assert!(rank(one) <= rank(other));
@@ -605,5 +610,18 @@ fn what_was_left_and_taken_again_is_left_anew() {
         world.see(with_cable(&WLAN), BTreeSet::new());
         world.wait(Duration::from_secs(120));
         assert_eq!(world.state.families.v4.lingering.len(), 1, "once, however often it was left");
+    }
+}
+
+#[test]
+fn a_deadline_that_has_passed_is_still_one() {
+    let mut policy = plain();
+    policy.following.bind_wait_ms = 8000;
+    let mut state = State::start(policy, HostView::default());
+    let end = Instant::START + Duration::from_secs(8);
+    for ms in [0, 7999, 8000, 8001, 60_000] {
+        state.handle(Instant::START + Duration::from_millis(ms), Event::DeadlineReached);
+        assert_eq!(state.wakes_at(Readiness::Awaited), Some(end), "at {ms} ms");
+        assert_eq!(state.wakes_at(Readiness::Given), None);
     }
 }

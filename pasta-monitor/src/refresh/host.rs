@@ -50,8 +50,8 @@ pub(super) struct HostRefresh {
 /// Causes of a reading that the log has a line about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Causes {
-    /// Events were lost.
-    overrun: bool,
+    /// Events were lost, first at this time.
+    overrun: Option<Instant>,
     /// It was asked for.
     asked: bool,
 }
@@ -124,12 +124,10 @@ impl HostRefresh {
 
     /// Events were lost. False if that was known.
     pub(super) fn overrun(&mut self, now: Instant) -> bool {
-        if self.causes.overrun {
-            return false;
-        }
-        self.causes.overrun = true;
+        let known = self.causes.overrun.is_some();
+        self.causes.overrun.get_or_insert(now);
         self.look(self.last_resync.map_or(now, |last| now.max(last + RESYNC_INTERVAL)));
-        true
+        !known
     }
 
     /// There are no more events.
@@ -197,13 +195,20 @@ impl HostRefresh {
         if failure_is_logged {
             self.blindness_logged = Some(now);
         }
-        if reading.causes.overrun {
+        let Causes { overrun, asked } = reading.causes;
+        if overrun.is_some() {
             self.last_resync = Some(reading.began);
+        }
+        let complete = outcome == HostOutcome::Complete;
+        if !complete {
+            // What has led to it is not made up for yet.
+            let first = overrun.into_iter().chain(self.causes.overrun).min();
+            self.causes = Causes { overrun: first, asked: asked || self.causes.asked };
         }
         self.poll(now);
         HostRead {
-            resynchronised: reading.causes.overrun.then(|| now.since(reading.began)),
-            asked: reading.causes.asked,
+            resynchronised: overrun.filter(|_| complete).map(|since| now.since(since)),
+            asked: asked && complete,
             failure_is_logged,
         }
     }
@@ -219,7 +224,7 @@ impl HostRefresh {
             Source::Nothing => Health::Off,
             _ if self.blind => Health::Blind,
             Source::Polling => Health::Poll,
-            Source::Events if self.causes.overrun => Health::Resync,
+            Source::Events if self.causes.overrun.is_some() => Health::Resync,
             Source::Events => Health::Live,
         }
     }

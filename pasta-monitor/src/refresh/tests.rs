@@ -14,8 +14,10 @@ fn at(ms: u64) -> Instant {
     Instant::START + Duration::from_millis(ms)
 }
 
-fn wall(ms: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + Duration::from_millis(ms)
+fn wall(ms: u64) -> OtherClocks {
+    let boot = Duration::from_millis(ms);
+    let wall = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + boot;
+    OtherClocks { boot, wall }
 }
 
 fn refresh(source: Source) -> Refresh {
@@ -248,20 +250,67 @@ fn a_filter_is_replaced_only_by_another_and_the_host_read_after_it() {
 fn neighbours_are_read_when_events_were_lost_or_the_links_are_others() {
     let mut refresh = refresh(Source::Events);
     let links = |links: &[u32]| links.iter().copied().collect::<BTreeSet<_>>();
-    assert!(refresh.begin_neighbours(links(&[])).is_some(), "nothing is known at the start");
-    refresh.finish_neighbours(Neighbours::of(links(&[])));
-    assert!(refresh.begin_neighbours(links(&[])).is_none());
-    assert_eq!(refresh.begin_neighbours(links(&[3])), Some(links(&[3])));
+    assert!(refresh.begin_neighbours(at(0), links(&[])).is_some(), "nothing is known at the start");
+    refresh.finish_neighbours(at(0), Neighbours::of(links(&[])), true);
+    assert!(refresh.begin_neighbours(at(0), links(&[])).is_none());
+    assert_eq!(refresh.begin_neighbours(at(0), links(&[3])), Some(links(&[3])));
     // Events are lost while they are read.
     lose(&mut refresh, 0);
-    refresh.finish_neighbours(Neighbours::of(links(&[3])));
-    assert_eq!(refresh.begin_neighbours(links(&[3])), Some(links(&[3])));
+    refresh.finish_neighbours(at(0), Neighbours::of(links(&[3])), true);
+    assert_eq!(refresh.begin_neighbours(at(0), links(&[3])), Some(links(&[3])));
+}
+
+#[test]
+fn neighbours_that_were_not_all_read_are_kept_and_read_again() {
+    let mut refresh = refresh(Source::Events);
+    let (links, address) = (BTreeSet::from([3]), "192.0.2.1".parse().unwrap());
+    let mut found = Neighbours::of(links.clone());
+    let mac = Some([2, 0, 0, 0, 0, 1].try_into().unwrap());
+    found.learn(&Neighbour { link: 3, address, mac });
+    assert!(refresh.begin_neighbours(at(0), links.clone()).is_some());
+    refresh.finish_neighbours(at(0), found.clone(), true);
+    lose(&mut refresh, 0);
+    assert!(refresh.begin_neighbours(at(0), links.clone()).is_some());
+    refresh.finish_neighbours(at(5), Neighbours::of(links.clone()), false);
+    assert_eq!(refresh.take_neighbours(), Some(&found), "nobody is gone");
+
+    assert!(refresh.begin_neighbours(at(1004), links.clone()).is_none());
+    assert!(refresh.next_deadline().is_some_and(|due| due <= at(1005)));
+    assert!(refresh.begin_neighbours(at(1005), links.clone()).is_some());
+    refresh.finish_neighbours(at(1006), Neighbours::of(links.clone()), true);
+    assert_eq!(refresh.take_neighbours(), Some(&Neighbours::of(links.clone())));
+    assert!(refresh.begin_neighbours(at(9000), links).is_none());
+}
+
+#[test]
+fn an_overrun_is_made_up_for_by_a_reading_that_is_complete() {
+    for outcome in [HostOutcome::Failed, HostOutcome::Interrupted] {
+        let mut refresh = refresh(Source::Events);
+        lose(&mut refresh, 100);
+        assert!(refresh.resync_wanted(at(100)));
+        let read = read(&mut refresh, 100, outcome);
+        assert_eq!((read.resynchronised, read.asked), (None, false), "{outcome:?}");
+        let again = host_due(&refresh).unwrap();
+        let ms = u64::try_from(again.since_start().as_millis()).unwrap();
+        let read = super::tests::read(&mut refresh, ms, HostOutcome::Complete);
+        assert!(read.asked && read.resynchronised.is_some_and(|it| it >= again.since(at(100))));
+        assert_eq!(refresh.counters().resyncs, 2);
+        assert_eq!(refresh.health(), Health::Live);
+    }
+}
+
+#[test]
+fn where_sleep_is_announced_nothing_waits_for_the_clocks() {
+    let mut refresh = refresh(Source::Events);
+    assert_eq!(refresh.next_deadline(), Some(at(15_000)));
+    refresh.sleep_is_announced();
+    assert_eq!(refresh.next_deadline(), None);
 }
 
 #[test]
 fn neighbours_are_published_when_they_have_changed_and_lead_to_no_reading() {
     let mut refresh = refresh(Source::Events);
-    refresh.finish_neighbours(Neighbours::of([3].into()));
+    refresh.finish_neighbours(at(0), Neighbours::of([3].into()), true);
     assert!(refresh.take_neighbours().is_some());
     assert!(refresh.take_neighbours().is_none());
     let (link, mac) = (3, Some([2, 0, 0, 0, 0, 1].try_into().unwrap()));

@@ -4,54 +4,43 @@
 //! namespace, a [`Pass`](pasta_monitor::reconcile::Pass), one step at a time.
 
 use crate::run::RunError;
+use crate::run::clock::{self, Clock, ClockChanges};
 use crate::run::publisher::Publisher;
 use pasta_ipc::types::{Bounded, Generation, LogLevel, MacAddr, Text};
 use pasta_monitor::apply::Namespace;
+use pasta_monitor::desired::Desired;
 use pasta_monitor::interest::{Interest, templates};
 use pasta_monitor::log::Log;
 use pasta_monitor::netlink::Netlink;
+use pasta_monitor::packet_sockets;
 use pasta_monitor::peer::ToDatapath;
 use pasta_monitor::read;
 use pasta_monitor::reconcile::{End, Input, Naming, Reconciler, Step};
-use pasta_monitor::reduce::{Event, State};
+use pasta_monitor::reduce::{Event, Readiness, State};
 use pasta_monitor::refresh::{HostOutcome, HostReading, Refresh, Source};
 use pasta_monitor::status::{Facts, lines};
-use pasta_monitor::time::{Instant, earliest};
+use pasta_monitor::time::earliest;
 use pasta_monitor::watch::Events;
-use std::time::SystemTime;
+use std::os::fd::OwnedFd;
 
 /// How many batches of events are handled at most before other work runs, however many are queued.
 const TURNS: usize = 32;
 
-/// The runtime's clock, as the core counts time.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(tokio::time::Instant);
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self(tokio::time::Instant::now())
-    }
-}
-
-impl Clock {
-    pub(super) fn now(self) -> Instant {
-        Instant::after_start(self.0.elapsed())
-    }
-
-    /// Waits until `moment`; for ever if there is none.
-    pub(super) async fn wait_until(self, moment: Option<Instant>) {
-        match moment {
-            Some(moment) => tokio::time::sleep_until(self.0 + moment.since_start()).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// Netlink event subscriptions; none where one could not be set up or has failed.
+/// What wakes us; none where it could not be set up or has failed.
 #[derive(Debug)]
 pub(super) struct Subscriptions {
     pub(super) host: Option<Events>,
     pub(super) namespace: Option<Events>,
+    pub(super) clocks: ClockChanges,
+}
+
+/// Says once that the host has more than is reproduced.
+pub(super) fn warn_of_what_is_left_out(desired: &Desired, log: &Log) {
+    if desired.left_out > 0 {
+        let left_out = desired.left_out;
+        let text = format!("{left_out} addresses and routes of the host are not reproduced");
+        log.warn_once(("host", "not reproduced"), &text);
+    }
 }
 
 /// Everything that following takes.
@@ -62,6 +51,8 @@ pub(super) struct Follower {
     reconciler: Reconciler,
     host: Netlink,
     namespace: Namespace,
+    /// Lists the namespace's packet sockets, until the tap has its name.
+    packets: Option<OwnedFd>,
     subscriptions: Subscriptions,
     clock: Clock,
     publisher: Publisher,
@@ -74,8 +65,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(
         state: State,
-        host: Netlink,
-        namespace: Namespace,
+        (host, namespace, packets): (Netlink, Namespace, Option<OwnedFd>),
         tap_mac: MacAddr,
         subscriptions: Subscriptions,
         clock: Clock,
@@ -85,12 +75,18 @@ impl Follower {
             Some(_) => Source::Events,
             None => Source::Polling,
         };
+        let mut refresh = Refresh::new(source, namespace.tap(), clock.now(), clock::others());
+        if subscriptions.clocks.are_announced() {
+            refresh.sleep_is_announced();
+        }
+        let packets = packets.filter(|_| state.may_name_tap());
         Self {
             state,
-            refresh: Refresh::new(source, namespace.tap(), clock.now(), SystemTime::now()),
+            refresh,
             reconciler: Reconciler::new(tap_mac),
             host,
             namespace,
+            packets,
             subscriptions,
             clock,
             publisher: Publisher::default(),
@@ -159,7 +155,7 @@ impl Follower {
     }
 
     /// Waits until there is something to do. Nothing is lost if this is dropped while it waits.
-    pub(super) async fn wait(&self) {
+    pub(super) async fn wait(&self, readiness: Readiness) {
         async fn wait_for(events: Option<&Events>) {
             match events {
                 // An error shows when it is read.
@@ -167,17 +163,12 @@ impl Follower {
                 None => std::future::pending().await,
             }
         }
-        let waited_for = self.state.bind_deadline().filter(|end| self.clock.now() < *end);
-        let deadlines = [
-            self.refresh.next_deadline(),
-            self.state.next_deadline(),
-            self.state.parting().due(),
-            waited_for,
-        ];
+        let due = earliest(self.refresh.next_deadline(), self.state.wakes_at(readiness));
         tokio::select! {
             () = wait_for(self.subscriptions.host.as_ref()) => {}
             () = wait_for(self.subscriptions.namespace.as_ref()) => {}
-            () = self.clock.wait_until(deadlines.into_iter().fold(None, earliest)) => {}
+            () = self.subscriptions.clocks.wait() => {}
+            () = self.clock.wait_until(due) => {}
         }
     }
 
@@ -186,7 +177,7 @@ impl Follower {
         self.receive_host_events(log);
         self.receive_namespace_events(log);
         let now = self.clock.now();
-        if self.refresh.compare_clocks(now, SystemTime::now()) {
+        if self.refresh.compare_clocks(now, clock::others()) {
             log.debug("the machine slept");
         }
         if let Some(reading) = self.refresh.begin_host(now) {
@@ -271,6 +262,10 @@ impl Follower {
         }
         let host = Box::new(view);
         self.reconciler.add(self.state.handle(now, Event::HostRead { host, gone }), since);
+        let (state, desired) = (&self.state, self.state.desired(MacAddr::OURS_BY_DEFAULT));
+        if state.is_configured() {
+            warn_of_what_is_left_out(&desired, log);
+        }
         let what = if differs { "something differed" } else { "nothing differed" };
         if let Some(took) = read.resynchronised {
             let took = took.as_millis();
@@ -283,9 +278,10 @@ impl Follower {
 
     /// Tells the datapath who the templates' neighbours are, and reads them where that is not known.
     async fn follow_neighbours(&mut self, datapath: &ToDatapath, log: &Log) {
-        if let Some(links) = self.refresh.begin_neighbours(templates(&self.state.bindings())) {
-            let neighbours = read::neighbours(&self.host, links, log).await;
-            self.refresh.finish_neighbours(neighbours);
+        let links = templates(&self.state.bindings());
+        if let Some(links) = self.refresh.begin_neighbours(self.clock.now(), links) {
+            let (neighbours, complete) = read::neighbours(&self.host, links, log).await;
+            self.refresh.finish_neighbours(self.clock.now(), neighbours, complete);
         }
         if let Some(neighbours) = self.refresh.take_neighbours() {
             self.publisher.publish_neighbours(datapath, neighbours);
@@ -345,7 +341,7 @@ impl Follower {
                     Input::Done
                 }
                 Step::Name(naming) => {
-                    self.name_tap(&naming, log).await;
+                    self.name_tap(naming, log).await;
                     Input::Done
                 }
                 Step::End => break End::Reached,
@@ -377,8 +373,15 @@ impl Follower {
     }
 
     /// Names the tap after its first template.
-    async fn name_tap(&self, naming: &Naming, log: &Log) {
-        match naming {
+    async fn name_tap(&mut self, naming: Naming, log: &Log) {
+        // That is tried once.
+        let packets = self.packets.take();
+        let bound = || packet_sockets::are_bound_to(packets?, self.namespace.tap());
+        let naming = match naming {
+            Naming::Rename { old, new } if bound() == Some(true) => Naming::Add { old, new },
+            naming => naming,
+        };
+        match &naming {
             Naming::Add { old, new } => {
                 let how = match self.namespace.add_name(new).await {
                     Ok(()) => format!("and {new} leads to it too"),

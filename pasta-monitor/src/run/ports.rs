@@ -1,6 +1,6 @@
 //! Watches the listening ports of both sides, and publishes them to the datapath.
 
-use crate::run::follow::Clock;
+use crate::run::clock::Clock;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,

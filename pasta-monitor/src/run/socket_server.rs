@@ -1,7 +1,7 @@
 //! Serves the datapath's socket requests: opens sockets in the namespace and passes them on.
 
 use crate::run::RunError;
-use crate::run::follow::Clock;
+use crate::run::clock::Clock;
 use nix::errno::Errno;
 use pasta_ipc::socket::{
     ListenerAddress, NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind,

@@ -2,6 +2,7 @@
 
 mod devices;
 pub mod forgery;
+mod nexthops;
 mod rules;
 
 use std::fs::File;

@@ -163,6 +163,34 @@ pub(super) fn a_tap_in_use_keeps_its_name_and_gets_the_new_one_too(lab: &Lab) ->
     Ok(())
 }
 
+/// The tap, whose name is `name`, is bound to, and keeps that name: the new one is an alternative.
+fn keeps_its_name(lab: &Lab, watched: &Watched, name: &str) -> Outcome {
+    let index = watched.inside.run(|| index_of(name))?;
+    come_online(lab, Family::V4, Some(0))?;
+    let by_new_name = || Ok(nix::net::if_::if_nametoindex(UPLINK)?);
+    let found = wait::until("the new name", || watched.inside.run(by_new_name).ok())?;
+    assert_eq!((found, watched.inside.run(|| index_of(name))?), (index, index));
+    Ok(())
+}
+
+pub(super) fn a_tap_that_users_have_renamed_keeps_their_name(lab: &Lab) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let watched = Watched::start(lab, &[])?;
+    watched.inside.run(|| {
+        let admin = Admin::open()?;
+        admin.rename(index_of("tap0")?, "mine0")
+    })?;
+    keeps_its_name(lab, &watched, "mine0")
+}
+
+pub(super) fn a_tap_with_a_packet_socket_keeps_its_name(lab: &Lab) -> Outcome {
+    go_offline(lab, &[Family::V4, Family::V6])?;
+    let watched = Watched::start(lab, &[])?;
+    let capture = || Ok(tests::sys::packet_socket(index_of("tap0")?)?);
+    let _capture = watched.inside.run(capture)?;
+    keeps_its_name(lab, &watched, "tap0")
+}
+
 pub(super) fn s08_a_bridge_of_containers_is_never_template(lab: &Lab, family: Family) -> Outcome {
     go_offline(lab, &[Family::V4, Family::V6])?;
     let (bridged, len): (IpAddr, u8) = match family {

@@ -51,6 +51,7 @@ use lacking::{
 use links::{
     a_listener_on_an_interface_hears_the_one_that_returns,
     a_tap_in_use_keeps_its_name_and_gets_the_new_one_too,
+    a_tap_that_users_have_renamed_keeps_their_name, a_tap_with_a_packet_socket_keeps_its_name,
     s08_a_bridge_of_containers_is_never_template,
     s48_s49_a_number_is_no_identity_and_a_named_link_is_known_again,
     s50_a_renamed_template_stays_the_template,
@@ -65,8 +66,8 @@ use lost_addresses::{
 };
 use random::at_rest_the_namespace_is_as_after_a_fresh_start;
 use routes::{
-    s56_a_router_outside_the_subnet_is_reproduced, s57_of_two_hops_the_one_that_lives_is_used,
-    s60_two_uplinks_that_fight_are_left_to_it,
+    a_default_route_by_nexthop_object_is_followed, s56_a_router_outside_the_subnet_is_reproduced,
+    s57_of_two_hops_the_one_that_lives_is_used, s60_two_uplinks_that_fight_are_left_to_it,
 };
 use status::{
     a_transition_is_one_line_and_what_leads_to_nothing_is_none, usr1_writes_how_things_stand,
@@ -97,6 +98,7 @@ use tunnels::{
 };
 use users::{
     a_default_route_of_users_that_discards_is_left_alone,
+    hops_that_users_append_to_a_route_of_ours_stay,
     ipv6_that_was_switched_off_and_on_is_complete_again,
     s41_a_default_route_of_users_is_left_alone,
     s42_what_users_have_configured_stays_through_every_move,
@@ -179,6 +181,10 @@ fn main() -> ExitCode {
         case!(families, an_outbound_address_is_pinned_and_works_when_it_is_back),
         case!(families, a_listener_on_an_interface_hears_the_one_that_returns),
         case!(lab, a_tap_in_use_keeps_its_name_and_gets_the_new_one_too),
+        case!(lab, a_tap_that_users_have_renamed_keeps_their_name),
+        case!(lab, a_tap_with_a_packet_socket_keeps_its_name),
+        case!(families, a_default_route_by_nexthop_object_is_followed),
+        case!(families, hops_that_users_append_to_a_route_of_ours_stay),
         case!(lab, s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name),
         case!(lab, at_rest_the_namespace_is_as_after_a_fresh_start),
         case!(families, usr1_writes_how_things_stand),

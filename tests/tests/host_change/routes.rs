@@ -79,3 +79,48 @@ pub(super) fn s60_two_uplinks_that_fight_are_left_to_it(lab: &Lab, family: Famil
     }
     Ok(())
 }
+
+/// Another router on the first uplink.
+fn other_router(family: Family) -> Outcome<IpAddr> {
+    Ok(match family {
+        Family::V4 => "192.0.2.3".parse()?,
+        Family::V6 => "fe80::3".parse()?,
+    })
+}
+
+pub(super) fn a_default_route_by_nexthop_object_is_followed(lab: &Lab, family: Family) -> Outcome {
+    // Routes say which object they use and nothing else.
+    lab.host().run(|| Ok(std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0")?))?;
+    let (router, other) = (family.gateway(), other_router(family)?);
+    on_host(lab, |admin| {
+        admin.delete_route(first_default(family, 0)?)?;
+        admin.set_nexthop(7, index_of(UPLINK)?, router)?;
+        admin.add_default_by_nexthop(router, 7, 100)
+    })?;
+    let mut watched = Watched::start(lab, &["--hold", "100"])?;
+    watched.wait_for_address(family.host(), true)?;
+    watched.wait_for_default(router)?;
+    watched.reach(lab, family)?;
+
+    // The route stays, and leads elsewhere.
+    on_host(lab, |admin| admin.set_nexthop(7, index_of(UPLINK)?, other))?;
+    watched.wait_for_default(other)?;
+    watched.wait_for(&default_via(router), false)?;
+
+    // A group, of which the members change.
+    on_host(lab, |admin| {
+        admin.set_nexthop(8, index_of(UPLINK)?, router)?;
+        admin.set_nexthop_group(9, &[7])?;
+        admin.add_default_by_nexthop(router, 9, 50)
+    })?;
+    watched.wait_for(&format!("{}metric 50", default_via(other)), true)?;
+    on_host(lab, |admin| admin.set_nexthop_group(9, &[8]))?;
+    watched.wait_for(&format!("{}metric 50", default_via(router)), true)?;
+
+    // With the objects go the routes, without a word of it.
+    on_host(lab, |admin| {
+        admin.delete_nexthop(9)?;
+        admin.delete_nexthop(7)
+    })?;
+    watched.wait_for(default_route(router), false)
+}

@@ -228,3 +228,45 @@ fn neighbour_elsewhere(family: Family) -> IpAddr {
         Family::V6 => "2001:db8:7::1".parse().expect("an address"),
     }
 }
+
+pub(super) fn hops_that_users_append_to_a_route_of_ours_stay(lab: &Lab, family: Family) -> Outcome {
+    let (theirs, new, to): (IpAddr, IpAddr, IpAddr) = match family {
+        Family::V4 => ("192.0.2.77".parse()?, "192.0.2.9".parse()?, "198.18.77.0".parse()?),
+        Family::V6 => ("fe80::77".parse()?, "fe80::9".parse()?, "2001:db8:77::".parse()?),
+    };
+    let len = if family == Family::V4 { 24 } else { 48 };
+    let way = |link, via, to| Way { to, ..Way::default(link, via, 1024) };
+    let ways = [None, Some((to, len))];
+    on_host(lab, |admin| {
+        admin.delete_route(first_default(family, 0)?)?;
+        let link = index_of(UPLINK)?;
+        ways.iter().try_for_each(|to| admin.add_route(way(link, family.gateway(), *to)))
+    })?;
+    let watched = Watched::start(lab, &[])?;
+    watched.wait_for_default(family.gateway())?;
+    watched.wait_for(&format!("route {to}/{len}"), true)?;
+    // With the same metric, the kernel makes one route of both for IPv6, with two hops.
+    watched.inside.run(|| {
+        let (admin, tap) = (Admin::open()?, index_of(UPLINK)?);
+        ways.iter().try_for_each(|to| admin.add_route(way(tap, theirs, *to)))
+    })?;
+
+    on_host(lab, |admin| {
+        let link = index_of(UPLINK)?;
+        for to in ways {
+            admin.delete_route(way(link, family.gateway(), to))?;
+            admin.add_route(way(link, new, to))?;
+        }
+        admin.add_address(link, elsewhere(family), prefix_length(family))
+    })?;
+    watched.wait_for_address(elsewhere(family), true)?;
+    // Ours have gone, and theirs are alone.
+    for start in [default_via(theirs), format!("route {to}/{len} via {theirs} ")] {
+        watched.wait_for(&start, true)?;
+    }
+    for gone in [family.gateway(), new] {
+        watched.wait_for(&default_via(gone), false)?;
+        watched.wait_for(&format!("route {to}/{len} via {gone} "), false)?;
+    }
+    Ok(())
+}

@@ -104,7 +104,7 @@ pub(super) const FOLLOWING: &[Entry] = &[
         "linger",
         "SECONDS",
         |v| follow_options::linger(v).map(Setting::Following),
-        "How long old addresses are kept after a change to another interface (default: 30)",
+        "At least how long old addresses are kept after a change to another interface (default: 30)",
     ),
     value(
         None,
