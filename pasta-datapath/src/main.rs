@@ -41,9 +41,6 @@ const VIOLATION: u8 = 3;
 /// Most flows; each is a descriptor and some 1,000 octets of ours.
 const MAX_FLOWS: usize = 131_071;
 
-/// Descriptors kept for other things than flows.
-const RESERVED_DESCRIPTORS: u64 = 64;
-
 fn main() -> ExitCode {
     let Some((supervisor, monitor)) = inherited() else {
         eprintln!("pasta-datapath is started by pasta, not by hand");
@@ -133,16 +130,14 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let mut nat = Nat::new(start.ipv4, start.ipv6);
     nat.limit_to(start.services.protocols);
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
-    let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16);
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let flows = descriptors.min(MAX_FLOWS);
+    let fd_budget = FdBudget::of_process(descriptors);
+    let flows = fd_budget.limit().min(MAX_FLOWS);
     let local = LocalPolicy { splice: start.splice, loopback: start.loopback };
     let mac = start.tap.as_ref().map_or(start.our_mac, |tap| tap.mac);
     let poller = match reactor::poller(&tap, &supervisor, &monitor) {
         Ok(poller) => poller,
         Err(error) => return give_up(&mut supervisor, &error),
     };
-    let fd_budget = FdBudget::new(descriptors);
     let limits = Limits { fd_budget, flows, send_buffer: probe_send_buffer() };
     let (mut link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
     let Services { responders, clients, .. } = start.services;

@@ -567,7 +567,8 @@ impl<S: Sockets> Stack<S> {
             return None;
         }
         let left = self.parts.descriptors_left();
-        self.parts.ports.requests.next(left)
+        let stock = self.parts.limits.fd_budget.stock();
+        self.parts.ports.requests.next(left, stock)
     }
 
     /// Takes back a request that could not be sent.

@@ -128,21 +128,24 @@ impl<K> Requests<K> {
         self.changed && self.again.is_none()
     }
 
-    /// What is to be asked for next, if anything is and may be, with `left` descriptors; it counts as asked.
-    pub fn next(&mut self, left: usize) -> Option<DatapathToMonitor> {
+    /// What is to be asked for next, if anything is and may be, with `left` descriptors and a stock of at most
+    /// `stock` sockets; it counts as asked.
+    pub fn next(&mut self, left: usize, stock: usize) -> Option<DatapathToMonitor> {
         if self.again.is_some() {
             return None;
         }
-        let message = self.next_message(left);
-        self.changed = message.is_some();
+        let message = self.next_message(left, stock);
+        // A descriptor that a listener waits for may be free the next time.
+        self.changed = message.is_some() || (left == 0 && !self.to_ask.is_empty());
         message
     }
 
-    fn next_message(&mut self, left: usize) -> Option<DatapathToMonitor> {
-        if let Some(message) = self.pool.next_request(left) {
+    fn next_message(&mut self, left: usize, stock: usize) -> Option<DatapathToMonitor> {
+        let spare = left.min(stock.saturating_sub(self.pool.held()));
+        if let Some(message) = self.pool.next_request(spare) {
             return Some(message);
         }
-        if left == 0 {
+        if left == 0 && (self.to_ask.is_empty() || self.pool.shrink(1) == 0) {
             return None;
         }
         let (listener, target) = self.to_ask.front().copied()?;
@@ -200,18 +203,19 @@ mod tests {
         assert!(requests.want(listener(80), TARGET, Limit::NotReached));
         assert!(!requests.want(listener(81), TARGET, Limit::Reached));
         assert!(requests.is_pending());
-        assert_eq!(requests.next(0), None, "no descriptor is left");
-        let message = requests.next(1).unwrap();
-        assert_eq!(requests.next(1), None);
+        assert_eq!(requests.next(0, 9), None, "no descriptor is left");
+        assert!(requests.is_pending(), "one may come to be free");
+        let message = requests.next(1, 9).unwrap();
+        assert_eq!(requests.next(1, 9), None);
         assert!(!requests.is_pending());
 
         let now = Instant::START;
         let asked = requests.answered(request_of(&message)).unwrap();
         requests.busy(now, asked);
-        assert_eq!(requests.next(1), None);
+        assert_eq!(requests.next(1, 9), None);
         let due = requests.deadline().unwrap();
         requests.tick(due);
-        assert!(requests.next(1).is_some());
+        assert!(requests.next(1, 9).is_some());
     }
 
     #[test]
@@ -220,10 +224,10 @@ mod tests {
         for port in [80, 81] {
             requests.want(listener(port), TARGET, Limit::NotReached);
         }
-        let message = requests.next(9).unwrap();
+        let message = requests.next(9, 9).unwrap();
         requests.not_sent(&message);
         assert!(!requests.is_pending(), "not before something has changed");
-        assert_eq!(requests.next(9), Some(message));
+        assert_eq!(requests.next(9, 9), Some(message));
         assert_eq!(requests.listener_count(), 2);
     }
 
@@ -231,10 +235,29 @@ mod tests {
     fn answer_for_a_listener_that_nobody_wants_any_more_leads_nowhere() {
         let mut requests = Requests::<()>::default();
         requests.want(listener(80), TARGET, Limit::NotReached);
-        let message = requests.next(9).unwrap();
+        let message = requests.next(9, 9).unwrap();
         requests.keep(|_| false);
         assert!(requests.answered(request_of(&message)).is_some());
         assert_eq!(requests.take_asked(&listener(80)), None);
         assert_eq!(requests.answered(request_of(&message)), None, "answered twice");
+    }
+
+    #[test]
+    fn stock_is_bounded_and_goes_before_a_listener_waits() {
+        let kind = SocketKind { ipv6: false, transport: Transport::Tcp };
+        let mut requests = Requests::<()>::default();
+        let mut table = crate::flow::table::FlowTable::new(1);
+        let flow = table.insert_nameless(()).unwrap();
+        assert_eq!(requests.take(kind, flow), Ok(None));
+        let message = requests.next(100, 5).unwrap();
+        let DatapathToMonitor::SocketsWanted { count, .. } = message else { panic!("{message:?}") };
+        assert_eq!(count.get(), 6, "one for the flow");
+        assert_eq!(requests.next(100, 5), None);
+        requests.answered(request_of(&message));
+        requests.pool.fill(kind, vec![(); 6]);
+        assert_eq!(requests.held(), 5);
+        requests.want(listener(80), TARGET, Limit::NotReached);
+        assert!(matches!(requests.next(0, 5), Some(DatapathToMonitor::ListenerWanted { .. })));
+        assert_eq!(requests.held(), 5, "one less in stock");
     }
 }

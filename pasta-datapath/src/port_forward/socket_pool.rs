@@ -2,7 +2,7 @@
 //! Sockets that live inside the namespace: those in stock, and what was asked of the monitor.
 //!
 //! Nothing is asked for before the first flow that needs a socket; then the stock is kept filled, so that
-//! the next flows need not wait. Requests are few at a time and each is answered or refused once.
+//! the next flows need not wait. It goes before a flow is refused for lack of descriptors. Requests are few at a time and each is answered or refused once.
 
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::message::MAX_REQUESTS;
@@ -111,6 +111,19 @@ impl<W, K> Pool<W, K> {
         let held =
             |it: &Stock<W, K>| (it.sockets.len() + it.coming).saturating_sub(it.waiting.len());
         self.stocks.values().map(held).sum()
+    }
+
+    /// Closes sockets in stock, up to so many; gives how many those were.
+    pub fn shrink(&mut self, mut count: usize) -> usize {
+        let before = count;
+        while count > 0 {
+            let largest = self.stocks.values_mut().max_by_key(|stock| stock.sockets.len());
+            if largest.and_then(|stock| stock.sockets.pop()).is_none() {
+                break;
+            }
+            count -= 1;
+        }
+        before - count
     }
 
     /// As [`Pool::next_request`], for a listener.
@@ -276,6 +289,17 @@ mod tests {
         assert_eq!(pool.next_request(0), None);
         assert!(pool.next_request(2).is_some());
         assert_eq!(pool.held(), 2);
+    }
+
+    #[test]
+    fn stock_shrinks_from_the_largest_and_by_no_more_than_there_is() {
+        let mut pool = Pool::<(), OwnedFd>::default();
+        let other = SocketKind { ipv6: true, ..KIND };
+        pool.fill(KIND, sockets(5));
+        pool.fill(other, sockets(2));
+        assert_eq!((pool.shrink(3), pool.held()), (3, 4));
+        assert_eq!(pool.stocks.get(&other).map(|it| it.sockets.len()), Some(2));
+        assert_eq!((pool.shrink(9), pool.shrink(1), pool.held()), (4, 0, 0));
     }
 
     #[test]

@@ -198,10 +198,22 @@ impl<S: Sockets> Parts<S> {
         self.limits.fd_budget.left(self.flows.held() + self.ports.held())
     }
 
-    /// Whether there is a place, and as many descriptors, for a flow that needs so many; another may have to go.
+    /// Whether there is a place, and as many descriptors, for a flow that needs so many. What is only held for
+    /// flows to come goes first, then another flow may have to.
     pub(super) fn has_capacity(&mut self, now: Instant, needed: usize) -> bool {
+        let lacking = needed.saturating_sub(self.descriptors_left());
+        if lacking > 0 {
+            self.give_up_stock(lacking);
+        }
         let has = !self.flows.table.is_full() && self.descriptors_left() >= needed;
         has || self.evict(now)
+    }
+
+    /// Closes so many descriptors that are held for flows to come; gives whether there were any.
+    fn give_up_stock(&mut self, count: usize) -> bool {
+        let sockets = self.ports.requests.pool.shrink(count);
+        let pipes = self.flows.pipes.shrink((count - sockets).div_ceil(2));
+        sockets + pipes > 0
     }
 
     /// Ends the flow that was idle longest; `false` if none may go.
@@ -317,7 +329,9 @@ impl<S: Sockets> Parts<S> {
         port: Option<u16>,
     ) -> Result<Connecting<S::Socket>, NoSocket> {
         let mut opened = self.sockets.open(key.protocol, target, port);
-        if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE)) && self.evict(now) {
+        if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE))
+            && (self.give_up_stock(1) || self.evict(now))
+        {
             opened = self.sockets.open(key.protocol, target, port);
         }
         opened.map_err(|errno| {
