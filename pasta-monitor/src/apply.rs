@@ -18,7 +18,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
 };
 use nix::errno::Errno;
-use pasta_ipc::types::{Family, IfName, TAP_QUEUE_FRAMES};
+use pasta_ipc::types::{Family, IfName, Mtu, TAP_QUEUE_FRAMES};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -90,6 +90,15 @@ impl Namespace {
         let link = LinkUnspec::new_with_index(self.tap).txqueuelen(TAP_QUEUE_FRAMES).build();
         if let Err(error) = self.netlink.change(set(link), 0).await {
             log.debug(&format!("cannot lengthen the tap's queue: {error}"));
+        }
+    }
+
+    /// Gives the tap the MTU that clients in the namespace are offered: they set none that is larger than
+    /// the link's. That it cannot be is no reason not to work.
+    pub async fn set_mtu(&self, mtu: Mtu, log: &Log) {
+        let (request, flags) = request(&NamespaceOp::SetMtu(mtu), self.tap);
+        if let Err(error) = self.netlink.change(request, flags).await {
+            log.warn(&format!("cannot set the tap's MTU to {}: {error}", mtu.get()));
         }
     }
 

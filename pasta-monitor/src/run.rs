@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Message};
 use pasta_ipc::port_forward::Watched;
-use pasta_ipc::start::{MonitorStart, Rename, TapUse, UserId};
+use pasta_ipc::start::{Configure, MonitorStart, Rename, TapUse, UserId};
 use pasta_ipc::types::{Bounded, Family, IfName, MacAddr, Text};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
@@ -251,6 +251,7 @@ async fn configure(
 
     let policy = state.policy();
     let name = tap_name(policy, &state.bindings());
+    let mut mtu = None;
     let (index, mac) = match prepared.tun {
         // A tap of another namespace is no link here: then there is nothing to read of it.
         TapSource::Given => (
@@ -265,12 +266,18 @@ async fn configure(
             if !supervisor.tell(&ready, &[tap.fd.as_fd()]).await? {
                 return Ok(None);
             }
+            // Where the namespace is configured, it is set along with the rest.
+            let unconfigured = policy.configure == Configure::LoopbackOnly;
+            mtu = state.desired(mac).offered_mtu.filter(|_| unconfigured);
             (index.map_err(RunError::NoTap)?, mac)
         }
     };
 
     let namespace = Namespace::new(Netlink::start(prepared.socket), index);
     namespace.lengthen_queue(log).await;
+    if let Some(mtu) = mtu {
+        namespace.set_mtu(mtu, log).await;
+    }
     announce(&state, &state.desired(mac), log);
     let subscriptions = Subscriptions {
         host: host_events,

@@ -4,6 +4,7 @@
 //! `lab-client WORD...` answers one and ends. Questions are words; the modules below list theirs.
 //! Sockets have a time limit, so that a question is always answered.
 
+pub mod configuration;
 pub mod life;
 pub mod link;
 pub mod packet;

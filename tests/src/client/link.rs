@@ -11,6 +11,8 @@
 //! | `link set LINK up\|down` | brings it up or down |
 //! | `link address LINK ADDRESS` | gives it an address with a prefix of its own |
 //! | `link delete LINK` | removes it |
+//!
+//! Those about what the link is configured with are in [`configuration`].
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,6 +24,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::configuration;
 use super::packet::{self, Ends, MacAddress, Random};
 use super::{Arguments, Facts};
 use crate::netlink::{Link, Mac, Netlink};
@@ -45,7 +48,7 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
             let own =
                 if question == "arp" { own_ipv4(&netlink, &link)? } else { Ipv4Addr::UNSPECIFIED };
             let request = packet::arp_request(mac_of(&link)?, own, target);
-            ask(&link, &request, |frame| packet::arp_reply_from(frame, target))
+            ask(&link, &request, |frame| Some(at(packet::arp_reply_from(frame, target)?)))
         }
         "solicit" | "solicit-dad" => {
             let target: Ipv6Addr = arguments.value("IPv6 address")?;
@@ -54,7 +57,20 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
                 _ => Ipv6Addr::UNSPECIFIED,
             };
             let request = packet::neighbour_solicitation(mac_of(&link)?, own, target);
-            ask(&link, &request, |frame| packet::advertised(frame, target))
+            ask(&link, &request, |frame| Some(at(packet::advertised(frame, target)?)))
+        }
+        "dhcp" => {
+            let question = configuration::dhcp(arguments, mac_of(&link)?)?;
+            ask(&link, &question.frame, question.read)
+        }
+        "dhcpv6" => {
+            let own = own_link_local(&netlink, &link)?;
+            let question = configuration::dhcpv6(arguments, mac_of(&link)?, own)?;
+            ask(&link, &question.frame, question.read)
+        }
+        "routers" => {
+            let question = configuration::routers(mac_of(&link)?, own_link_local(&netlink, &link)?);
+            ask(&link, &question.frame, question.read)
         }
         "frames" | "super-frames" => {
             let random = Random::new(arguments.value("seed")?);
@@ -102,6 +118,16 @@ fn own_ipv6(netlink: &Netlink, link: &Link) -> Outcome<Ipv6Addr> {
     Ok(found.ok_or("no IPv6 address")?)
 }
 
+fn own_link_local(netlink: &Netlink, link: &Link) -> Outcome<Ipv6Addr> {
+    let addresses = netlink.addresses()?;
+    let mut own = addresses.iter().filter(|address| address.link == link.index);
+    let found = own.find_map(|address| match address.address {
+        IpAddr::V6(address) => Some(address).filter(Ipv6Addr::is_unicast_link_local),
+        IpAddr::V4(_) => None,
+    });
+    Ok(found.ok_or("no link-local address")?)
+}
+
 fn ends(netlink: &Netlink, link: &Link) -> Outcome<Ends> {
     let unknown = (Ipv4Addr::new(192, 0, 2, 2), "2001:db8::2".parse()?);
     Ok(Ends {
@@ -112,9 +138,14 @@ fn ends(netlink: &Netlink, link: &Link) -> Outcome<Ends> {
     })
 }
 
+/// The fact that somebody is at `mac`.
+fn at(mac: MacAddress) -> Facts {
+    vec![format!("mac {}", Mac(&mac))]
+}
+
 /// Sends `request` and waits for a frame that `read` makes something of. What the link itself sends
 /// is seen as well and does not count: its answers to others are no answers to us.
-fn ask(link: &Link, request: &[u8], read: impl Fn(&[u8]) -> Option<MacAddress>) -> Outcome<Facts> {
+fn ask(link: &Link, request: &[u8], read: impl Fn(&[u8]) -> Option<Facts>) -> Outcome<Facts> {
     let socket = sys::packet_socket(link.index)?;
     let own = mac_of(link)?;
     send(socket.as_raw_fd(), request, MsgFlags::empty())?;
@@ -131,8 +162,8 @@ fn ask(link: &Link, request: &[u8], read: impl Fn(&[u8]) -> Option<MacAddress>) 
             Ok(length) => {
                 let frame = &octets[..length];
                 let is_own = frame.get(6..12) == Some(&own[..]);
-                if let Some(mac) = read(frame).filter(|_| !is_own) {
-                    return Ok(vec![format!("mac {}", Mac(&mac))]);
+                if let Some(facts) = read(frame).filter(|_| !is_own) {
+                    return Ok(facts);
                 }
             }
             Err(Errno::EAGAIN) => {}

@@ -111,6 +111,71 @@ pub fn advertised(frame: &[u8], target: Ipv6Addr) -> Option<MacAddress> {
     message.get(24..)?.strip_prefix(&[2, 1])?.get(..6)?.try_into().ok()
 }
 
+/// A router solicitation from `source` (RFC 4861 section 4.1).
+pub fn router_solicitation(from: MacAddress, source: Ipv6Addr) -> Vec<u8> {
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+    let message = [&[133, 0, 0, 0, 0, 0, 0, 0, 1, 1][..], &from].concat();
+    let packet = ipv6(source, group, 58, 255, &icmpv6(source, group, message));
+    frame([0x33, 0x33, 0, 0, 0, 2], from, ETHERTYPE_IPV6, &packet)
+}
+
+/// The ICMPv6 message in `frame`, if it is one without extension headers.
+pub fn icmpv6_message(frame: &[u8]) -> Option<&[u8]> {
+    let packet = frame.get(12..)?.strip_prefix(&ETHERTYPE_IPV6.to_be_bytes())?;
+    packet.get(40..).filter(|_| packet.get(6) == Some(&58))
+}
+
+/// A datagram of UDP over IPv4, without a checksum of its own.
+pub fn datagram_v4(
+    from: MacAddress,
+    to: MacAddress,
+    (source, destination): ((Ipv4Addr, u16), (Ipv4Addr, u16)),
+    payload: &[u8],
+) -> Vec<u8> {
+    let udp = udp_header(source.1, destination.1, payload.len(), 0);
+    let packet = ipv4(source.0, destination.0, 17, &[&udp[..], payload].concat());
+    frame(to, from, ETHERTYPE_IPV4, &packet)
+}
+
+/// A datagram of UDP over IPv6.
+pub fn datagram_v6(
+    from: MacAddress,
+    to: MacAddress,
+    (source, destination): ((Ipv6Addr, u16), (Ipv6Addr, u16)),
+    payload: &[u8],
+) -> Vec<u8> {
+    let (from_octets, to_octets) = (source.0.octets(), destination.0.octets());
+    let unsummed = udp_header(source.1, destination.1, payload.len(), 0);
+    let length = (8 + payload.len() as u32).to_be_bytes();
+    let pseudo = [&from_octets[..], &to_octets, &length, &[0, 0, 0, 17]].concat();
+    let sum = internet_checksum(&[&pseudo, &unsummed, payload]);
+    let udp = udp_header(source.1, destination.1, payload.len(), sum);
+    let packet = ipv6(source.0, destination.0, 17, 255, &[&udp[..], payload].concat());
+    frame(to, from, ETHERTYPE_IPV6, &packet)
+}
+
+fn udp_header(source: u16, destination: u16, payload: usize, sum: u16) -> Vec<u8> {
+    let length = u16::try_from(8 + payload).unwrap_or(u16::MAX);
+    [source, destination, length, sum].into_iter().flat_map(u16::to_be_bytes).collect()
+}
+
+/// What the datagram to `port` in `frame` carries, if it is one over IPv4 without options.
+pub fn payload_v4(frame: &[u8], port: u16) -> Option<&[u8]> {
+    let packet = frame.get(12..)?.strip_prefix(&ETHERTYPE_IPV4.to_be_bytes())?;
+    let is_udp = packet.first()? == &0x45 && packet.get(9)? == &17;
+    payload(packet.get(20..).filter(|_| is_udp)?, port)
+}
+
+/// The same over IPv6 without extension headers.
+pub fn payload_v6(frame: &[u8], port: u16) -> Option<&[u8]> {
+    let packet = frame.get(12..)?.strip_prefix(&ETHERTYPE_IPV6.to_be_bytes())?;
+    payload(packet.get(40..).filter(|_| packet.get(6) == Some(&17))?, port)
+}
+
+fn payload(datagram: &[u8], port: u16) -> Option<&[u8]> {
+    datagram.get(8..).filter(|_| datagram.get(2..4) == Some(&port.to_be_bytes()[..]))
+}
+
 fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, 58]].concat();
