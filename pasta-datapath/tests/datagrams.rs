@@ -5,7 +5,7 @@
 
 mod fake;
 
-use fake::rig::{HERE, HERE6, Rig, came, datagram, key, opened, policy, rule};
+use fake::rig::{HERE, HERE6, Rig, came, datagram, echo_request, key, opened, policy, rule};
 use fake::{Shared, Socket, State};
 use nix::errno::Errno;
 use pasta_datapath::control::PeerMessage;
@@ -465,5 +465,36 @@ fn flow_that_has_to_leave_by_an_interface_has_the_port_too_and_begins_anew_when_
         rig.frames(&[datagram(&family.flow(53, 0), b"four")]);
         assert_eq!((listener.borrow().answers.len(), flows(&mut rig)), (3, 2));
         assert!(rig.stack.sockets().opened.is_empty());
+    }
+}
+
+#[test]
+fn nothing_that_came_before_a_socket_was_connected_goes_on() {
+    let udp = udp("192.0.2.7:1024", "198.51.100.1:7");
+    let ping = key(Protocol::Echo, "192.0.2.7:77", "198.51.100.1:0");
+    for frame in [datagram(&udp, b"question"), echo_request(&ping, &[0, 1, b'x'])] {
+        let mut rig = Rig::<Socket>::new();
+        rig.stack.sockets().early.push(vec![0, 0, 0, 0, 9, 9, 0, 1, b'x']);
+        rig.frames(&[frame]);
+        let socket = opened(&mut rig, 0);
+        assert_eq!(socket.borrow().sent.len(), 1);
+        rig.event(&socket, Readiness::READABLE);
+        assert_eq!((rig.received().len(), rig.dropped(DropReason::NoFlow)), (0, 1));
+    }
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        let mut rig = Rig::<Socket>::new();
+        let [[_, peer, local, _], _] = LOCALHOSTS;
+        let listener = spliced(&mut rig, direction);
+        rig.stack.sockets().early.push(b"early".to_vec());
+        listener.borrow_mut().arrivals.push_back((from(peer, local), QUERY.to_vec()));
+        came(&mut rig, &listener);
+        while given(&mut rig).is_some() {}
+        let service = match direction {
+            Direction::Inbound => Rc::clone(&rig.stack.sockets().connected[0].1),
+            Direction::Outbound => opened(&mut rig, 0),
+        };
+        rig.event(&service, Readiness::READABLE);
+        assert!(listener.borrow().answers.is_empty());
+        assert_eq!(rig.dropped(DropReason::NoFlow), 1);
     }
 }

@@ -74,12 +74,21 @@ pub trait DatagramSocket {
     /// cannot segment.
     fn send(&self, slices: &[IoSlice<'_>], segment_size: Option<u16>) -> Result<(), Errno>;
 
-    /// Reads one datagram, or several of one size that the kernel has joined.
+    /// Reads one datagram of `peer`, or several of one size that the kernel has joined.
     ///
     /// # Errors
     ///
-    /// As recvmsg(2), `EAGAIN` if nothing is waiting.
-    fn receive(&self, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno>;
+    /// As recvmsg(2), `EAGAIN` if nothing is waiting; `EPROTO` for one of somebody else, which is gone: the kernel
+    /// may have been about to queue it when the socket was connected.
+    fn receive(&self, peer: SocketAddr, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno>;
+
+    /// Throws away what came before the socket was connected, datagrams and errors; gives how many there were. A
+    /// socket is given its port first, and then everybody can send to it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no end to it.
+    fn discard_early(&self) -> Result<u64, Errno>;
 
     /// The error that the socket has come to, if any, and its error queue is left as it is; asking clears it.
     fn take_pending_error(&self) -> Option<Errno>;
@@ -184,8 +193,8 @@ pub struct HostEnd<K> {
     /// What it was opened for.
     target: Target,
     source_check: SourceCheck,
-    /// Socket of the resolver that was asked before, and until when.
-    previous: Option<(K, Instant)>,
+    /// Socket of the resolver that was asked before, where that is, and until when.
+    previous: Option<(K, SocketAddr, Instant)>,
     /// Sequence number of the last echo request, for errors to quote.
     last_sequence: [u8; 2],
 }
@@ -348,7 +357,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         let Ends::Outbound { host, .. } = &mut self.ends else { return };
         let before = std::mem::replace(host, new);
         let awaited = pending == Pending::Awaited && !self.lifetime.is_two_way();
-        host.previous = awaited.then_some((before.socket, now + QUERY_PENDING));
+        let asked = before.target.address;
+        host.previous = awaited.then_some((before.socket, asked, now + QUERY_PENDING));
         host.last_sequence = before.last_sequence;
         self.lifetime.begin_again();
         self.gso = Gso::new(self.protocol);
@@ -477,14 +487,14 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         K: ListenSocket,
     {
         let Self { ends, protocol, lifetime, .. } = self;
-        let (next, received) = match ends {
+        let (next, received, strangers) = match ends {
             Ends::Outbound { path, host } if *protocol == Protocol::Echo => {
-                let namespace = path.destination();
+                let (namespace, peer) = (path.destination(), host.target.address);
                 let head = |body: &[u8]| {
                     let (from, to) = (path.source().ip(), namespace.ip());
                     echo_reply_head(from, to, namespace.port(), body)
                 };
-                read_all(&host.socket, ECHO_READS, 0, cx.scratch, |_, octets| {
+                read_all((&host.socket, peer), ECHO_READS, 0, cx.scratch, |_, octets| {
                     if let Some(body) = echo_reply_body(octets) {
                         cx.tap.write_icmp(path, &head(body), body);
                     }
@@ -492,8 +502,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             }
             Ends::Outbound { path, host } => {
                 host.receive_late(cx.now, &mut cx.tap, path, cx.mtu, cx.scratch);
-                let most = largest_payload(path, cx.mtu);
-                read_all(&host.socket, READS, most, cx.scratch, |read, octets| {
+                let (most, peer) = (largest_payload(path, cx.mtu), host.target.address);
+                read_all((&host.socket, peer), READS, most, cx.scratch, |read, octets| {
                     lifetime.answer(octets, read.segment_size);
                     write_to_tap(&mut cx.tap, path, cx.mtu, read, octets);
                 })
@@ -503,16 +513,24 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 let Some(out) = cx.listeners.socket(listener.id) else { return Next::Over };
                 let way = Way { addresses: listener.addresses, interface: None };
                 let send = |slices: &[IoSlice<'_>], size| out.send_from(&way, slices, size);
-                read_all(socket, READS, usize::MAX, cx.scratch, |read, octets| {
-                    lifetime.answer(octets, read.segment_size);
-                    let datagram = Datagram { payload: octets, segment_size: read.segment_size };
-                    if let Err(why) = send_one(&datagram, &send) {
-                        cx.tap.counters.drop(why.reason());
-                    }
-                })
+                read_all(
+                    (socket, end.destination()),
+                    READS,
+                    usize::MAX,
+                    cx.scratch,
+                    |read, octets| {
+                        lifetime.answer(octets, read.segment_size);
+                        let datagram =
+                            Datagram { payload: octets, segment_size: read.segment_size };
+                        if let Err(why) = send_one(&datagram, &send) {
+                            cx.tap.counters.drop(why.reason());
+                        }
+                    },
+                )
             }
-            Ends::Mapped { .. } | Ends::Inbound { .. } => (Next::Wait, false),
+            Ends::Mapped { .. } | Ends::Inbound { .. } => (Next::Wait, false, 0),
         };
+        (0..strangers).for_each(|_| cx.tap.counters.drop(DropReason::NoFlow));
         if received {
             self.lifetime.answered(cx.now);
             match &mut self.ends {
@@ -559,8 +577,8 @@ impl<K: DatagramSocket> HostEnd<K> {
         mtu: Mtu,
         buffer: &mut [u8],
     ) {
-        let Some((socket, until)) = &self.previous else { return };
-        match socket.receive(buffer) {
+        let Some((socket, asked, until)) = &self.previous else { return };
+        match socket.receive(*asked, buffer) {
             Ok(read) => {
                 let octets = part(buffer, ..read.len);
                 write_to_tap(tap, path, mtu, read, octets);
@@ -573,22 +591,28 @@ impl<K: DatagramSocket> HostEnd<K> {
 }
 
 /// Reads `socket` until it is empty, `reads` times at most, and hands on what comes, datagrams of one size and no
-/// more than `most` octets together; gives whether there may be more, and whether anything came.
+/// more than `most` octets together; gives whether there may be more, whether anything came, and how many others than
+/// `peer` have sent something.
 fn read_all<K: DatagramSocket>(
-    socket: &K,
+    (socket, peer): (&K, SocketAddr),
     reads: usize,
     most: usize,
     buffer: &mut [u8],
     mut hand_on: impl FnMut(ReadDatagrams, &[u8]),
-) -> (Next, bool) {
+) -> (Next, bool, u64) {
     let mut batch = ReadBatch::new(most);
     let (mut next, mut received) = (Next::More, false);
+    let mut strangers = 0;
     for _ in 0..reads {
-        let read = match socket.receive(batch.free(buffer)) {
+        let read = match socket.receive(peer, batch.free(buffer)) {
             Ok(read) => read,
             Err(Errno::EAGAIN) => {
                 next = Next::Wait;
                 break;
+            }
+            Err(Errno::EPROTO) => {
+                strangers += 1;
+                continue;
             }
             // An error that an earlier datagram earned, or that was queued with more detail; reading has
             // cleared it.
@@ -598,7 +622,7 @@ fn read_all<K: DatagramSocket>(
         batch.add((), read, buffer, |(), read, octets| hand_on(read, octets));
     }
     batch.flush(buffer, |(), read, octets| hand_on(read, octets));
-    (next, received)
+    (next, received, strangers)
 }
 
 /// The key of a flow that the namespace at the end of `path` has opened.

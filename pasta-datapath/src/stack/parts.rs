@@ -3,7 +3,7 @@
 
 use super::leaving::Leaving;
 use crate::counters::{Counters, DropReason};
-use crate::flow::datagram::ListenerEnd;
+use crate::flow::datagram::{DatagramSocket, ListenerEnd};
 use crate::flow::flows::{Entry, Flows};
 use crate::flow::refuse::NoSocket;
 use crate::flow::schedule::Cause;
@@ -333,6 +333,13 @@ impl<S: Sockets> Parts<S> {
             && (self.give_up_stock(1) || self.evict(now))
         {
             opened = self.sockets.open(key.protocol, target, port);
+        }
+        if key.protocol != Protocol::Tcp {
+            opened = opened.and_then(|connecting| {
+                let early = connecting.socket.discard_early()?;
+                (0..early).for_each(|_| self.counters.drop(DropReason::NoFlow));
+                Ok(connecting)
+            });
         }
         opened.map_err(|errno| {
             if key.protocol == Protocol::Echo && errno == Errno::EACCES {

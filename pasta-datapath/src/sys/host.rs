@@ -144,8 +144,12 @@ impl DatagramSocket for OwnedFd {
         socket::send_datagrams(self.as_fd(), slices, segment_size)
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno> {
-        socket::receive_datagrams(self.as_fd(), buffer)
+    fn receive(&self, peer: SocketAddr, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno> {
+        socket::receive_datagrams(self.as_fd(), peer, buffer)
+    }
+
+    fn discard_early(&self) -> Result<u64, Errno> {
+        socket::discard_early(self.as_fd())
     }
 
     fn take_pending_error(&self) -> Option<Errno> {

@@ -330,20 +330,53 @@ pub fn send_datagrams(
     }
 }
 
-/// Reads one datagram, or several of one size that the kernel has joined.
+/// Most datagrams, and errors, that may have come before a socket was connected; chosen: more than a receive queue of
+/// any usual size holds (`net.core.rmem_default`), of the smallest ones.
+const MOST_EARLY: u64 = 4096;
+
+/// Throws away what is in the queues of a socket of datagrams; gives how many there were.
 ///
 /// # Errors
 ///
-/// As recvmsg(2), `EAGAIN` if nothing is waiting.
-pub fn receive_datagrams(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno> {
+/// `ENOBUFS` if there is no end to it.
+pub fn discard_early(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut count = 0;
+    while count < MOST_EARLY {
+        let was_error = take_error(fd).is_some() | take_error_of(fd).is_some();
+        match recv(fd.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) if !was_error => return Ok(count),
+            Ok(_) => count += 1,
+            Err(_) => {}
+        }
+        count += u64::from(was_error);
+    }
+    Err(Errno::ENOBUFS)
+}
+
+/// Reads one datagram of `peer`, or several of one size that the kernel has joined.
+///
+/// # Errors
+///
+/// As recvmsg(2), `EAGAIN` if nothing is waiting; `EPROTO` for one of somebody else, which is gone.
+pub fn receive_datagrams(
+    fd: BorrowedFd<'_>,
+    peer: SocketAddr,
+    buffer: &mut [u8],
+) -> Result<ReadDatagrams, Errno> {
     let mut control = [0_u8; 64];
     loop {
         let mut slices = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_DONTWAIT;
-        match recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+        match recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags) {
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno),
             Ok(message) => {
+                let from = message.address.as_ref().and_then(ip_address);
+                // Those of echo have no port.
+                let is_port = |from: u16| from == peer.port() || from == 0;
+                if !from.is_some_and(|it| it.ip() == peer.ip() && is_port(it.port())) {
+                    return Err(Errno::EPROTO);
+                }
                 let mut segment_size = None;
                 for record in message.cmsgs()? {
                     if let ControlMessageOwned::UdpGroSegments(size) = record {
@@ -451,6 +484,43 @@ mod tests {
         assert_eq!(peek(10), Err(io::ErrorKind::WouldBlock), "the end does not show");
         client.consume(10).unwrap();
         assert_eq!(client.peek(0, &mut into).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_came_before_a_socket_was_connected_is_thrown_away() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            // A machine without the family has nothing to try here.
+            let Ok(peer) = UdpSocket::bind(any) else { continue };
+            let stranger = UdpSocket::bind(any).unwrap();
+            let peer_address = peer.local_addr().unwrap();
+            let socket = UdpSocket::bind(any).unwrap();
+            let here = socket.local_addr().unwrap();
+            let (fd, family) = (OwnedFd::from(socket), peer_address.is_ipv4());
+            let family = if family { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            enable_errors(&fd, family).unwrap();
+            // Loopback delivers before send() returns.
+            for socket in [&stranger, &peer, &stranger] {
+                socket.send_to(b"early", here).unwrap();
+            }
+            connect(fd.as_raw_fd(), &SockaddrStorage::from(peer_address)).unwrap();
+            assert_eq!(discard_early(fd.as_fd()), Ok(3), "{any}");
+            assert_eq!(discard_early(fd.as_fd()), Ok(0));
+
+            peer.send_to(b"answer", here).unwrap();
+            let mut buffer = [0; 100];
+            let read = receive_datagrams(fd.as_fd(), peer_address, &mut buffer).unwrap();
+            assert_eq!(&buffer[..read.len], b"answer");
+            // As one that is queued late would be read.
+            peer.send_to(b"other", here).unwrap();
+            let expected = stranger.local_addr().unwrap();
+            let other = receive_datagrams(fd.as_fd(), expected, &mut buffer);
+            assert_eq!(other, Err(Errno::EPROTO));
+            drop(peer);
+            send_datagrams(fd.as_fd(), &[IoSlice::new(b"nobody")], None).unwrap();
+            assert_eq!(discard_early(fd.as_fd()), Ok(1), "an error");
+            assert_eq!(take_queued_error(fd.as_fd()), None);
+            assert_eq!(take_error(fd.as_fd()), None);
+        }
     }
 
     #[test]

@@ -166,9 +166,20 @@ impl DatagramSocket for Socket {
         Ok(())
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno> {
+    fn receive(&self, peer: SocketAddr, buffer: &mut [u8]) -> Result<ReadDatagrams, Errno> {
         let octets = self.0.borrow_mut().datagrams.pop_front().ok_or(Errno::EAGAIN)?;
+        if self.0.borrow().peer != Some(peer) {
+            return Err(Errno::EPROTO);
+        }
         Ok(copy(&octets, buffer))
+    }
+
+    fn discard_early(&self) -> Result<u64, Errno> {
+        let mut state = self.0.borrow_mut();
+        let (errors, datagrams) = (state.queued_errors.len(), state.datagrams.len());
+        state.queued_errors.clear();
+        state.datagrams.clear();
+        Ok((errors + datagrams) as u64 + u64::from(state.error.take().is_some()))
     }
 
     fn take_pending_error(&self) -> Option<Errno> {
@@ -422,6 +433,8 @@ pub struct Kernel<T = Socket> {
     pub connected: Vec<(SocketAddr, Shared<State>)>,
     /// How the next calls that connect end; connected if there is nothing here.
     pub answers: VecDeque<Result<Progress, Errno>>,
+    /// What comes to the next sockets of datagrams before they are connected.
+    pub early: Vec<Vec<u8>>,
     /// Where nobody takes datagrams.
     pub closed_ports: Vec<SocketAddr>,
     /// What opening a listener fails with.
@@ -441,6 +454,7 @@ impl<T> Default for Kernel<T> {
             listeners: Vec::new(),
             connected: Vec::new(),
             answers: VecDeque::new(),
+            early: Vec::new(),
             closed_ports: Vec::new(),
             listen_error: None,
             isn: 0,
@@ -494,6 +508,7 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         let any = if v4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         state.borrow_mut().local = Some(SocketAddr::new(any, own.unwrap_or(picked)));
         state.borrow_mut().refuses = self.closed_ports.contains(&target.address);
+        state.borrow_mut().datagrams.extend(self.early.iter().cloned());
         let target = target.clone();
         self.opened.push(Opened { protocol, target, port, state });
         Ok(Connecting { socket, progress })
@@ -508,6 +523,8 @@ impl<T: TcpModel> Sockets for Kernel<T> {
     ) -> Result<Progress, Errno> {
         let progress = self.answers.pop_front().unwrap_or(Ok(Progress::Connected))?;
         socket.0.borrow_mut().refuses = self.closed_ports.contains(&destination);
+        socket.0.borrow_mut().peer = Some(destination);
+        socket.0.borrow_mut().datagrams.extend(self.early.iter().cloned());
         self.connected.push((destination, Rc::clone(&socket.0)));
         Ok(progress)
     }

@@ -137,12 +137,13 @@ impl<K: DatagramSocket> LocalEnd<K> {
             }
         };
         let token = Token::Flow(cx.id, Side::Target);
+        let connected = connected.and_then(|_| socket.discard_early());
         match connected {
             Err(_) => return self.refused(cx, gso, facts),
             Ok(_) if cx.sockets.watch(&socket, token, Interest::Reading).is_err() => {
                 return Err(self.give_up(cx));
             }
-            Ok(_) => {}
+            Ok(early) => (0..early).for_each(|_| cx.tap.counters.drop(DropReason::NoFlow)),
         }
         let waiting = self.pending.iter();
         let datagrams: Vec<_> = waiting
