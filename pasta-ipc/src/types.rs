@@ -57,6 +57,8 @@ pub enum LogLevel {
     Error,
     /// Someone should look, and can do something.
     Warn,
+    /// What is not as the user may expect, without anybody's fault: shown unless he wants quiet.
+    Notice,
     /// Once per life or per change.
     Info,
     /// Per flow.

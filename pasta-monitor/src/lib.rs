@@ -69,4 +69,5 @@ pub mod status;
 pub mod sys;
 pub mod tap;
 pub mod time;
+pub mod unbound;
 pub mod watch;

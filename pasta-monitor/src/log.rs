@@ -55,6 +55,11 @@ impl Log {
         }
     }
 
+    /// What is not as the user may expect, without anybody's fault.
+    pub fn notice(&self, text: &str) {
+        self.line(LogLevel::Notice, text);
+    }
+
     /// Once per life or per change.
     pub fn info(&self, text: &str) {
         self.line(LogLevel::Info, text);

@@ -403,6 +403,9 @@ async fn serve(
         if !work.follower.as_ref().is_some_and(Follower::is_to_be_waited_for)
             && let Some(ready) = ready.take()
         {
+            if let Some(follower) = &work.follower {
+                follower.say_what_is_missing(log);
+            }
             if !supervisor.tell(&ready, &[]).await? {
                 return Ok(());
             }

@@ -7,6 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use pasta::ports::System;
 use pasta_ipc::types::PortRange;
 use std::io;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 
 /// The monitor's rtnetlink sockets of the host, which can read and not change its network.
@@ -88,4 +89,12 @@ pub(crate) fn kernel_families() -> KernelFamilies {
         !matches!(socket(family, kind.0, kind.1, None), Err(Errno::EAFNOSUPPORT))
     };
     KernelFamilies { ipv4: has(AddressFamily::Inet), ipv6: has(AddressFamily::Inet6) }
+}
+
+/// Whether a socket can be bound to `address`: the host has it. What cannot be tried counts as there.
+pub(crate) fn has_address(address: IpAddr) -> bool {
+    match UdpSocket::bind((address, 0)) {
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+        Ok(_) => true,
+    }
 }

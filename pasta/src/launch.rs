@@ -119,6 +119,9 @@ impl Prepared {
         for warning in options.warnings.iter().chain(&warnings) {
             log.warn(warning);
         }
+        for warning in options.missing_sources(host::has_address) {
+            log.warn(&warning);
+        }
         let forwards =
             options.forwards(&services, host::port_system()).map_err(LaunchError::Options)?;
         for remark in &forwards.remarks {
@@ -128,7 +131,12 @@ impl Prepared {
             identity::privilege(options.run_as.as_ref()).map_err(LaunchError::Identity)?;
         let identity = match privilege {
             Privilege::Ordinary => None,
-            Privilege::Root(identity) => Some(identity),
+            Privilege::Root(identity) => {
+                if options.run_as.is_none() {
+                    log.notice(&options.identity_notice(identity));
+                }
+                Some(identity)
+            }
         };
         let pid = options.files.pid.as_deref().map(PidFile::open).transpose();
         let capture = options.files.capture.as_deref().and_then(|path| open_capture(path, log));
@@ -535,7 +543,7 @@ impl<'a> Confirmed<'a> {
                 watched.map_err(system("watch resolv.conf"))?;
             }
             if let Some(notice) = options.notice() {
-                progress.log.notice(notice);
+                progress.log.notice_at_terminal(notice);
             }
             let pid = getpid();
             let readable = resolvers.readable();

@@ -100,7 +100,7 @@ impl Log {
         }
         if let (Some(stderr), Some(_), Target::Command(_)) = (&mut self.stderr, &self.file, target)
         {
-            stderr.level = stderr.level.min(LogLevel::Warn);
+            stderr.level = stderr.level.min(LogLevel::Notice);
         }
         Ok(())
     }
@@ -149,6 +149,11 @@ impl Log {
     }
 
     /// As [`Log::write`].
+    pub(crate) fn notice(&mut self, text: &str) {
+        self.write(LogLevel::Notice, text);
+    }
+
+    /// As [`Log::write`].
     pub(crate) fn debug(&mut self, text: &str) {
         self.write(LogLevel::Debug, text);
     }
@@ -180,7 +185,7 @@ impl Log {
     }
 
     /// Writes a line for a person: to standard error only if that is a terminal, whatever the level.
-    pub(crate) fn notice(&mut self, text: &str) {
+    pub(crate) fn notice_at_terminal(&mut self, text: &str) {
         let elapsed = self.start.elapsed();
         if let Some(stderr) = self.stderr.as_mut().filter(|_| stderr().is_terminal()) {
             stderr.write_line(self.level, elapsed, &format!("pasta: {text}\n"));
@@ -247,6 +252,7 @@ fn line(threshold: LogLevel, elapsed: Duration, level: LogLevel, text: &str) -> 
     line.push_str(match level {
         LogLevel::Error => "",
         LogLevel::Warn => "warning: ",
+        LogLevel::Notice => "notice: ",
         LogLevel::Info => "info: ",
         LogLevel::Debug => "debug: ",
         LogLevel::Trace => "trace: ",
@@ -262,6 +268,7 @@ fn file_line(elapsed: Duration, level: LogLevel, text: &str) -> String {
     let label = match level {
         LogLevel::Error => "ERROR:   ",
         LogLevel::Warn => "WARNING: ",
+        LogLevel::Notice => "notice:  ",
         LogLevel::Info => "info:    ",
         LogLevel::Debug | LogLevel::Trace => "         ",
     };

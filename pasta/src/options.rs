@@ -4,6 +4,7 @@ mod builder;
 mod conflict;
 
 use crate::cli::Line;
+use crate::identity::Identity;
 use crate::target::Target;
 use crate::value::{AddressOrNone, RunAs};
 use builder::Builder;
@@ -319,6 +320,29 @@ impl Options {
     /// Whether there is an interface in the namespace.
     pub(crate) fn tap(&self) -> TapUse {
         self.interface.tap
+    }
+
+    /// A warning for each source address (`-o`) that the host does not have, as `has` finds out. It may
+    /// get it later.
+    pub(crate) fn missing_sources(&self, has: impl Fn(IpAddr) -> bool) -> Vec<String> {
+        let outbound = &self.nat.outbound;
+        let given = outbound.ipv4.map(IpAddr::from).into_iter();
+        let given = given.chain(outbound.ipv6.map(IpAddr::from));
+        let missing = given.filter(|it| self.nat.free_bind == FreeBind::Off && !has(*it));
+        let line = |address: IpAddr| {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            format!("the host does not have {address} (-o): outbound {family} fails until it has")
+        };
+        missing.map(line).collect()
+    }
+
+    /// The notice for root, who runs things as another user without having asked for it.
+    pub(crate) fn identity_notice(&self, Identity { uid, gid }: Identity) -> String {
+        let what = match self.target {
+            Target::Command(_) => "COMMAND and pasta run",
+            Target::Existing(_) => "pasta runs",
+        };
+        format!("started by root, {what} as user {uid}, group {gid} (--runas names another one)")
     }
 
     /// The notice for a person at a terminal, if there is one.

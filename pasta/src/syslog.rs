@@ -54,6 +54,7 @@ fn severity(level: LogLevel) -> u8 {
     match level {
         LogLevel::Error => 3,
         LogLevel::Warn => 4,
+        LogLevel::Notice => 5,
         LogLevel::Info => 6,
         LogLevel::Debug | LogLevel::Trace => 7,
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
 use tests::harness::{self, Case};
 use tests::lab::machine::Machine;
-use tests::lab::pasta::{NO_PORTS, Running};
+use tests::lab::pasta::{NO_PORTS, Pasta, Running};
 use tests::lab::session::Session;
 use tests::lab::{DATAPATH, Family, Lab, UPLINK, process, service, wait};
 use tests::netlink::Netlink;
@@ -31,9 +31,78 @@ fn main() -> ExitCode {
         case!(lab, counters_are_shown_while_there_is_traffic),
         case!(lab, tap_that_is_handed_over_is_used_as_it_is),
         case!(lab, log_file_keeps_its_size_and_standard_error_has_warnings_only),
+        case!(lab, start_without_a_network_is_one_line),
+        case!(lab, interface_that_lacks_something_is_one_line),
+        case!(lab, root_is_told_whom_it_becomes),
+        case!(families, source_address_that_the_host_lacks_is_warned_of),
         case!(lab, host_name_is_the_one_that_was_asked_for),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+/// What a start writes to standard error, without options and with `-q`.
+fn said(pasta: &Pasta<'_>) -> Outcome<[String; 2]> {
+    let said =
+        |pasta: &Pasta<'_>| -> Outcome<String> { Ok(pasta.run(["true"])?.expect_code(0)?.errors) };
+    Ok([said(pasta)?, said(&pasta.clone().with(["-q"]))?])
+}
+
+/// One line that says this; none with `-q`.
+fn assert_noticed(pasta: &Pasta<'_>, text: &str) -> Outcome {
+    let [plain, quiet] = said(pasta)?;
+    assert!(plain.contains(text), "{pasta:?}: {plain}");
+    assert_eq!((plain.lines().count(), quiet.as_str()), (1, ""), "{pasta:?}: {plain}");
+    Ok(())
+}
+
+fn start_without_a_network_is_one_line(lab: &Lab) -> Outcome {
+    let pasta = lab.pasta().configured();
+    assert_eq!(said(&pasta)?, ["", ""]);
+    lab.remove_uplink()?;
+    assert_noticed(&pasta, "the host has no network: the namespace reaches the host only")?;
+    assert_noticed(&lab.pasta(), "the host has no network: the namespace reaches the host only")?;
+    let waiting = pasta.with(["--bind-wait", "20"]);
+    assert_noticed(&waiting, "the host has no network, 20 ms after the start (--bind-wait)")
+}
+
+fn interface_that_lacks_something_is_one_line(lab: &Lab) -> Outcome {
+    lab.on_host(|netlink| Ok(netlink.add_veth("spare", "far-end", lab.remote().as_fd())?))?;
+    let up = |netlink: &Netlink| -> Outcome<u32> {
+        let index = netlink.link("spare")?.index;
+        netlink.set_up(index, true)?;
+        Ok(index)
+    };
+    let pasta = lab.pasta().configured().with(["-i", "spare"]);
+    assert_noticed(&pasta, "interface \"spare\" is down")?;
+    lab.on_host(up)?;
+    assert_noticed(&pasta, "interface \"spare\" has no carrier")?;
+    lab.on_remote(|there| Ok(there.set_up(there.link("far-end")?.index, true)?))?;
+    lab.on_host(|netlink| netlink.wait_until_running(up(netlink)?))?;
+    // With IPv6 it makes itself an address, which leads nowhere else.
+    assert_noticed(&pasta.with(["-4"]), "interface \"spare\" has no address")
+}
+
+fn root_is_told_whom_it_becomes(lab: &Lab) -> Outcome {
+    lab.needs_root()?;
+    let root = lab.pasta().configured().as_root();
+    assert_noticed(&root, "started by root, COMMAND and pasta run as user 65534, group 65534")?;
+    assert_eq!(said(&root.with(["--runas", "60700"]))?, ["", ""]);
+    Ok(())
+}
+
+fn source_address_that_the_host_lacks_is_warned_of(lab: &Lab, family: Family) -> Outcome {
+    let missing = match family {
+        Family::V4 => "192.0.2.99",
+        Family::V6 => "2001:db8::99",
+    };
+    let pasta = lab.pasta().configured();
+    let wanted = format!("the host does not have {missing} (-o)");
+    for said in said(&pasta.clone().with(["-o", missing]))? {
+        assert!(said.contains(&wanted) && said.lines().count() == 1, "{said}");
+    }
+    assert_eq!(said(&pasta.clone().with(["-o", missing, "--freebind"]))?, ["", ""]);
+    assert_eq!(said(&pasta.with(["-o", &family.host().to_string()]))?, ["", ""]);
+    Ok(())
 }
 
 fn tcp(lab: &Lab, inside: &mut Session, family: Family) -> Outcome<bool> {

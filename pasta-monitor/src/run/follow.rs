@@ -20,6 +20,7 @@ use pasta_monitor::reduce::{Event, Readiness, State};
 use pasta_monitor::refresh::{HostOutcome, HostReading, Refresh, Source};
 use pasta_monitor::status::{Facts, lines};
 use pasta_monitor::time::earliest;
+use pasta_monitor::unbound;
 use pasta_monitor::watch::Events;
 use std::os::fd::OwnedFd;
 
@@ -120,6 +121,13 @@ impl Follower {
         self.restrict(log);
         self.follow_neighbours(datapath, log).await;
         Ok(())
+    }
+
+    /// Says that there is no network, if there is none, now that it is waited for no more.
+    pub(super) fn say_what_is_missing(&self, log: &Log) {
+        if let Some(text) = unbound::notice(&self.state) {
+            log.notice(&text);
+        }
     }
 
     /// How things stand, for the log.
@@ -324,7 +332,7 @@ impl Follower {
             for (level, text) in notes.drain(..) {
                 match level {
                     LogLevel::Error | LogLevel::Warn => log.warn(&text),
-                    LogLevel::Info => log.info(&text),
+                    LogLevel::Notice | LogLevel::Info => log.info(&text),
                     LogLevel::Debug | LogLevel::Trace => log.debug(&text),
                 }
             }

@@ -266,7 +266,7 @@ impl LogBuilder {
         }
         // A command's own output is not to be mixed with ours.
         let default = match (target, &self.file) {
-            (Target::Command(_), None) => LogLevel::Warn,
+            (Target::Command(_), None) => LogLevel::Notice,
             (Target::Existing(_), _) | (_, Some(_)) => LogLevel::Info,
         };
         Ok(LogOptions {

@@ -224,7 +224,7 @@ fn missing_family_is_an_error_only_if_asked_for() {
 #[test]
 fn last_of_debug_and_quiet_wins() {
     for (line, level) in [
-        ("pasta", LogLevel::Warn),
+        ("pasta", LogLevel::Notice),
         ("pasta -q", LogLevel::Warn),
         ("pasta -d", LogLevel::Debug),
         ("pasta -q -d", LogLevel::Debug),
