@@ -163,7 +163,8 @@ impl<K> Ports<K> {
     fn wanted(&self, direction: Direction) -> BTreeMap<ListenerSpec, ForwardTarget> {
         match direction {
             Direction::Inbound => {
-                let wanted = self.rules.on_host(self.listeners.ours(Direction::Outbound));
+                let ours = self.listeners.ours(Direction::Outbound);
+                let wanted = self.rules.on_host(self.families, ours);
                 wanted.into_iter().map(|(at, target)| (ListenerSpec::Host(at), target)).collect()
             }
             Direction::Outbound => {

@@ -16,7 +16,7 @@ use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::token::Token;
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::port_forward::{Direction, Effort, PortSide, PortSnapshot};
+use pasta_ipc::port_forward::{Direction, Effort, FamilyPorts, PortSide, PortSnapshot};
 use pasta_ipc::start::FamilyPolicy;
 use pasta_ipc::types::{Generation, IfName, Service, Transport};
 use std::net::{IpAddr, SocketAddr};
@@ -160,6 +160,15 @@ impl Family {
         DatagramAddresses { peer: SocketAddr::new(ip, peer.port()), local: local.parse().unwrap() }
     }
 
+    /// A datagram of a remote address comes to a socket of its family.
+    fn arrives_alone(&self, rig: &mut Rig, at: &Shared<State>, remote: usize, octets: &[u8]) {
+        let peer: SocketAddr = self.remotes[remote].parse().unwrap();
+        let local: IpAddr = self.host.parse().unwrap();
+        let addresses = DatagramAddresses { peer, local: local.to_canonical() };
+        at.borrow_mut().arrivals.push_back((addresses, octets.to_vec()));
+        came(rig, at);
+    }
+
     fn is_v4(&self) -> bool {
         self.here == FAMILIES[0].here
     }
@@ -177,7 +186,8 @@ fn received(rig: &Rig) -> Vec<(String, Vec<u8>)> {
 }
 
 fn listens(rig: &mut Rig, ports: &[u16]) {
-    let ports = ports.iter().copied().collect();
+    let all = || ports.iter().copied().collect();
+    let ports = FamilyPorts { ipv4: all(), ipv6: all() };
     let (side, transport) = (PortSide::Namespace, Transport::Udp);
     let snapshot = PortSnapshot { generation: Generation(1), side, transport, ports };
     rig.message(PeerMessage::Ports(Box::new(snapshot)));
@@ -214,20 +224,23 @@ fn port_that_sends_before_it_is_seen_to_listen_keeps_its_socket() {
         rig.message(rule(Direction::Inbound, Transport::Udp, (5060, 6060), Effort::Auto));
         rig.frames(&[datagram(&family.flow(6060, 0), b"one")]);
         let (at, _) = &rig.stack.sockets().listeners[0];
-        assert_eq!((at.port.get(), at.address), (5060, None));
+        let any = if family.is_v4() { "0.0.0.0" } else { "::" };
+        assert_eq!((at.port.get(), at.address), (5060, any.parse().ok()));
         let socket = listener(&mut rig, 0);
-        family.arrives(&mut rig, &socket, 0, b"answer");
+        family.arrives_alone(&mut rig, &socket, 0, b"answer");
         assert_eq!(received(&rig), [(family.remotes[0].to_owned(), b"answer".to_vec())]);
-        family.arrives(&mut rig, &socket, 1, b"stranger");
+        family.arrives_alone(&mut rig, &socket, 1, b"stranger");
         assert_eq!((received(&rig), rig.dropped(DropReason::NoFlow)), (vec![], 1));
 
+        // The program may be seen to serve both families; the other one gets a listener of its own.
         listens(&mut rig, &[6060]);
-        family.arrives(&mut rig, &socket, 1, b"stranger");
+        family.arrives_alone(&mut rig, &socket, 1, b"stranger");
         assert_eq!(received(&rig), [(family.remotes[1].to_owned(), b"stranger".to_vec())]);
-        assert_eq!(rig.stack.sockets().listeners.len(), 1);
+        assert_eq!(rig.stack.sockets().listeners.len(), 2);
+        assert!(!socket.borrow().closed);
 
         listens(&mut rig, &[]);
-        family.arrives(&mut rig, &socket, 2, b"stranger");
+        family.arrives_alone(&mut rig, &socket, 2, b"stranger");
         assert_eq!((received(&rig), rig.dropped(DropReason::NoFlow)), (vec![], 2));
         rig.frames(&[datagram(&family.flow(6060, 0), b"two")]);
         assert_eq!(socket.borrow().answers.len(), 2);

@@ -4,7 +4,7 @@
 //! ([`PortSnapshot`]); the datapath decides which listeners there are. Nothing here names a link, a path or
 //! a process.
 
-use crate::types::{Bounded, Generation, IfName, PortRange, PortSet, Transport};
+use crate::types::{Bounded, Family, Generation, IfName, PortRange, PortSet, Transport};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -224,7 +224,34 @@ pub struct PortSnapshot {
     /// TCP: listening. UDP: bound and not connected.
     pub transport: Transport,
     /// The ports that can be reached from the other side.
-    pub ports: PortSet,
+    pub ports: FamilyPorts,
+}
+
+/// Ports, apart for each family: somebody who listens on one is not there for clients of the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyPorts {
+    /// Those that take IPv4.
+    pub ipv4: PortSet,
+    /// Those that take IPv6.
+    pub ipv6: PortSet,
+}
+
+impl FamilyPorts {
+    /// Those of `family`.
+    pub fn get(&self, family: Family) -> &PortSet {
+        match family {
+            Family::V4 => &self.ipv4,
+            Family::V6 => &self.ipv6,
+        }
+    }
+
+    /// As [`FamilyPorts::get`], to change them.
+    pub fn get_mut(&mut self, family: Family) -> &mut PortSet {
+        match family {
+            Family::V4 => &mut self.ipv4,
+            Family::V6 => &mut self.ipv6,
+        }
+    }
 }
 
 #[cfg(test)]

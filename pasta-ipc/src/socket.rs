@@ -5,7 +5,7 @@
 //! namespace, each where it has the rights; all are read by the datapath. What such a socket is stands
 //! here, once.
 
-use crate::types::{IfName, Service, Transport};
+use crate::types::{Family, IfName, Service, Transport};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen,
@@ -93,6 +93,15 @@ pub enum SocketFamily {
 }
 
 impl SocketFamily {
+    /// Whether it takes `family`.
+    pub const fn takes(self, family: Family) -> bool {
+        match self {
+            Self::Ipv4 => matches!(family, Family::V4),
+            Self::Ipv6 => matches!(family, Family::V6),
+            Self::Both => true,
+        }
+    }
+
     /// The family of a listener for what is served; at least one family is.
     pub const fn served(ipv4: Service, ipv6: Service) -> Self {
         match (ipv4, ipv6) {

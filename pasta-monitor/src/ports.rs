@@ -8,8 +8,8 @@
 pub mod sock_diag;
 
 use crate::time::Instant;
-use pasta_ipc::port_forward::{LoopbackTarget, PortSide, PortSnapshot};
-use pasta_ipc::types::{Family, Generation, PortSet, Transport};
+use pasta_ipc::port_forward::{FamilyPorts, LoopbackTarget, PortSide, PortSnapshot};
+use pasta_ipc::types::{Family, Generation, Transport};
 use sock_diag::{Listening, Malformed, Part};
 use std::fmt;
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub struct Look {
     /// Whether what is collected came in one datagram, and so is of one moment.
     whole: bool,
     datagrams: usize,
-    found: PortSet,
+    found: FamilyPorts,
     published: [Published; 2],
 }
 
@@ -95,8 +95,8 @@ pub struct Look {
 struct Published {
     generation: Generation,
     /// What the last look found, and what was said of it.
-    found: PortSet,
-    said: Option<PortSet>,
+    found: FamilyPorts,
+    said: Option<FamilyPorts>,
     behind: bool,
     /// The kernel does not say; it is asked no more.
     given_up: bool,
@@ -145,7 +145,7 @@ impl Look {
             sequence: 0,
             whole: true,
             datagrams: 0,
-            found: PortSet::default(),
+            found: FamilyPorts::default(),
             published: [Published::default(), Published::default()],
         }
     }
@@ -157,7 +157,7 @@ impl Look {
     }
 
     fn start_transport(&mut self) {
-        self.found = PortSet::default();
+        self.found = FamilyPorts::default();
         self.whole = true;
     }
 
@@ -187,7 +187,9 @@ impl Look {
                 Part::Socket(socket) => {
                     sockets = true;
                     if socket.port != 0 && counts(self.side, self.loopback, &socket) {
-                        self.found.insert(socket.port);
+                        for family in socket.families() {
+                            self.found.get_mut(family).insert(socket.port);
+                        }
                     }
                 }
                 Part::Refused(errno) => return Err(self.refused(errno)),
@@ -239,7 +241,10 @@ impl Look {
         let published = self.published(transport);
         let mut there = found.clone();
         if !whole {
-            published.found.iter().for_each(|port| there.insert(port));
+            for family in Family::BOTH {
+                let before = published.found.get(family).iter();
+                before.for_each(|port| there.get_mut(family).insert(port));
+            }
         }
         published.found = found;
         if published.said.as_ref() != Some(&there) {

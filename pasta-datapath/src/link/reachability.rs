@@ -67,13 +67,13 @@ struct Entry {
     last_asked: Option<Instant>,
     /// Before this nothing is asked for what is only not answered.
     quiet_until: Instant,
-    /// When flows are to be told that it is elsewhere, and when they last were.
+    /// When its flows are to go to another place, and when they last changed that.
     move_due: Option<Instant>,
     last_moved: Option<Instant>,
 }
 
 impl Entry {
-    /// It is at `mac`; flows that go elsewhere have to be told, but not often.
+    /// It is at `mac`; flows that go elsewhere are moved, but not often.
     fn set_mac(&mut self, now: Instant, mac: MacAddr) {
         if mac != self.mac {
             self.mac = mac;

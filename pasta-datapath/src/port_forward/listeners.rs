@@ -13,8 +13,8 @@ use crate::flow::datagram::{QueuedError, ReadDatagrams};
 use crate::port_forward::rules::{ForwardTarget, Ports};
 use nix::errno::Errno;
 use pasta_ipc::port_forward::Direction;
-use pasta_ipc::socket::{ListenerAddress, NamespaceListener};
-use pasta_ipc::types::Transport;
+use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
+use pasta_ipc::types::{Family, Transport};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -101,6 +101,14 @@ impl ListenerSpec {
         }
     }
 
+    /// Whether it is for connections of `family`, as far as that is served.
+    pub fn takes(&self, family: Family) -> bool {
+        match self {
+            Self::Host(at) => at.address.is_none_or(|address| Family::of(address) == family),
+            Self::Namespace(at) => at.family.takes(family),
+        }
+    }
+
     /// Which way its connections go.
     pub fn direction(&self) -> Direction {
         match self {
@@ -121,7 +129,14 @@ impl fmt::Display for ListenerSpec {
                 }
                 interface.as_ref().map_or(Ok(()), |interface| write!(f, " on {interface}"))
             }
-            Self::Namespace(_) => write!(f, "{transport} port {port} of the namespace"),
+            Self::Namespace(at) => {
+                write!(f, "{transport} port {port} of the namespace")?;
+                match at.family {
+                    SocketFamily::Ipv4 => f.write_str(" for IPv4"),
+                    SocketFamily::Ipv6 => f.write_str(" for IPv6"),
+                    SocketFamily::Both => Ok(()),
+                }
+            }
         }
     }
 }
@@ -174,7 +189,7 @@ pub struct Listeners<K> {
     spare: BTreeMap<ListenerAddress, K>,
     ours: [Ports; 2],
     /// How many listeners a port of ours has, at different addresses.
-    shared: HashMap<(Direction, Transport, u16), u32>,
+    shared: HashMap<(Direction, Transport, Family, u16), u32>,
     /// UDP sockets of the host by the port of the namespace that they lead to.
     leading: HashMap<u16, Vec<ListenerId>>,
 }
@@ -318,8 +333,10 @@ impl<K> Listeners<K> {
             self.leading.entry(target.port).or_default().push(id);
         }
         let (direction, transport, port) = (spec.direction(), spec.transport(), spec.port());
-        self.ours_of(direction).get_mut(transport).insert(port);
-        *self.shared.entry((direction, transport, port)).or_default() += 1;
+        for family in Family::BOTH.into_iter().filter(|it| spec.takes(*it)) {
+            self.ours_of(direction).get_mut(transport).get_mut(family).insert(port);
+            *self.shared.entry((direction, transport, family, port)).or_default() += 1;
+        }
         self.by_spec.insert(spec.clone(), id);
         let listener = Some(Listener { spec, target, role, flows: 0, socket });
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
@@ -345,11 +362,14 @@ impl<K> Listeners<K> {
         }
         let (direction, transport, port) = (spec.direction(), spec.transport(), spec.port());
         // Another address may have the same port.
-        if let Entry::Occupied(mut count) = self.shared.entry((direction, transport, port)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-                self.ours_of(direction).get_mut(transport).remove(port);
+        for family in Family::BOTH.into_iter().filter(|it| spec.takes(*it)) {
+            let key = (direction, transport, family, port);
+            if let Entry::Occupied(mut count) = self.shared.entry(key) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                    self.ours_of(direction).get_mut(transport).get_mut(family).remove(port);
+                }
             }
         }
         Some(listener)
@@ -429,7 +449,7 @@ fn is_udp_of_host(spec: &ListenerSpec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pasta_ipc::port_forward::Effort;
+    use pasta_ipc::port_forward::{Effort, FamilyPorts};
 
     fn spec(port: u16) -> ListenerSpec {
         let at = ListenerAddress {
@@ -479,9 +499,9 @@ mod tests {
     fn old_name_does_not_find_the_next_listener_in_its_place() {
         let mut listeners = Listeners::default();
         let id = listeners.insert(spec(1), target(1), Role::Listener, Socket);
-        assert!(listeners.ours(Direction::Inbound).tcp.contains(1));
+        assert!(listeners.ours(Direction::Inbound).tcp.ipv6.contains(1));
         assert!(listeners.remove(id).is_some());
-        assert!(listeners.ours(Direction::Inbound).tcp.is_empty());
+        assert!(listeners.ours(Direction::Inbound).tcp == FamilyPorts::default());
         let next = listeners.next_id();
         assert_eq!(listeners.insert(spec(2), target(2), Role::Listener, Socket), next);
         assert_eq!(next.index(), id.index());
@@ -503,8 +523,12 @@ mod tests {
         let first = listeners.insert(at("192.0.2.1"), target(53), Role::Listener, Socket);
         let second = listeners.insert(at("192.0.2.2"), target(53), Role::Listener, Socket);
         listeners.remove(first);
-        assert!(listeners.ours(Direction::Inbound).udp.contains(53));
+        assert!(listeners.ours(Direction::Inbound).udp.ipv4.contains(53));
+        assert!(listeners.ours(Direction::Inbound).udp.ipv6.is_empty(), "of the other family");
         listeners.remove(second);
-        assert!(listeners.is_empty() && listeners.ours(Direction::Inbound).udp.is_empty());
+        assert!(
+            listeners.is_empty()
+                && listeners.ours(Direction::Inbound).udp == FamilyPorts::default()
+        );
     }
 }

@@ -14,6 +14,7 @@ use crate::port_forward::rules::ForwardTarget;
 use crate::sockets::Sockets;
 use pasta_ipc::port_forward::Effort;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily};
+use pasta_ipc::types::Family;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -32,9 +33,10 @@ impl<S: Sockets> Opener<'_, S> {
     /// the way of a listener: where the port leads elsewhere, or is for flows that may share it.
     pub(super) fn own_port(&self, key: &FlowKey, shares: bool) -> Option<u16> {
         let port = key.namespace.port();
-        let rules = self.parts.ports.rules();
+        let (rules, family) = (self.parts.ports.rules(), Family::of(key.namespace.ip()));
         let keeps_out = key.protocol == Protocol::Udp
-            && (rules.leads_elsewhere(port) || !shares && rules.places_of(port).next().is_some());
+            && (rules.leads_elsewhere(port)
+                || !shares && rules.places_of(family, port).next().is_some());
         (!keeps_out).then_some(port)
     }
 
@@ -61,7 +63,8 @@ impl<S: Sockets> Opener<'_, S> {
     /// A socket where a listener will be as soon as the program that sends is seen to listen.
     fn in_place_of_listener(&mut self, key: &FlowKey, target: &Target) -> Option<ListenerId> {
         let (families, source) = (self.parts.ports.families(), key.namespace);
-        let places = self.parts.ports.rules().places_of(source.port());
+        let places =
+            self.parts.ports.rules().places_of(Family::of(target.address.ip()), source.port());
         let mut fitting = places.filter(|(at, to)| {
             // Of the others there is a listener, or there can be none.
             to.effort == Effort::Auto

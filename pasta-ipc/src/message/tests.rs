@@ -146,7 +146,7 @@ fn ports() -> PortSnapshot {
         generation: Generation(3),
         side: PortSide::Host,
         transport: Transport::Udp,
-        ports: (1..=u16::MAX).collect(),
+        ports: FamilyPorts { ipv4: (1..=u16::MAX).collect(), ipv6: (1..=1000).collect() },
     }
 }
 
@@ -398,7 +398,7 @@ fn full_messages_stay_below_their_limits() {
     let rules = round_trip(SupervisorToDatapath::Forwards(Box::new(table())));
     assert!(rules.len() < SupervisorToDatapath::LIMIT * 3 / 4);
     assert!(round_trip(SupervisorToDatapath::Listeners(listeners())).len() < 8 * 1024);
-    assert!(round_trip(MonitorToDatapath::Ports(Box::new(ports()))).len() < 9 * 1024);
+    assert!(round_trip(MonitorToDatapath::Ports(Box::new(ports()))).len() < 17 * 1024);
     let outbound = table().rules;
     let mut start = monitor_start();
     start.ports.outbound = outbound;

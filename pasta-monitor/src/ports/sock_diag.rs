@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
 //! Requests for the kernel's list of sockets, and its answers (`linux/inet_diag.h`, sock_diag(7)).
 //!
-//! Of each socket we use five fields of fixed place, so they are read where they are: with thousands of
-//! listeners, nothing is allocated for any of them.
+//! Of each socket we use five fields of fixed place and one attribute, so they are read where they are: with
+//! thousands of listeners, nothing is allocated for any of them.
 
 use pasta_ipc::types::{Family, Transport};
 use std::fmt;
@@ -27,6 +27,11 @@ const DUMP: u16 = 0x1 | 0x300;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
 
+/// Octets of `struct inet_diag_msg`, behind which come attributes.
+const DIAG_LEN: usize = 72;
+/// `INET_DIAG_SKV6ONLY`, which the kernel says of each IPv6 socket that listens or is closed.
+const V6_ONLY: u16 = 11;
+
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
@@ -41,6 +46,19 @@ pub struct Listening {
     pub port: u16,
     /// The number of the link it is bound to, or 0.
     pub device: u32,
+    /// Whether it takes IPv6 only (`IPV6_V6ONLY`), if it is of IPv6.
+    pub v6_only: bool,
+}
+
+impl Listening {
+    /// The families of those who reach it.
+    pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        let is_v6 = self.address.to_canonical().is_ipv6();
+        let takes_both = is_v6 && self.address.is_unspecified() && !self.v6_only;
+        Family::BOTH
+            .into_iter()
+            .filter(move |family| takes_both || (*family == Family::V6) == is_v6)
+    }
 }
 
 /// A part of an answer.
@@ -151,7 +169,7 @@ fn part(kind: u16, payload: &[u8]) -> Result<Part, Malformed> {
     }
 }
 
-/// Reads a `struct inet_diag_msg`, less what we have no use for at its end.
+/// Reads a `struct inet_diag_msg`, less what we have no use for at its end, and the attribute that matters.
 fn socket(payload: &[u8]) -> Result<Listening, Malformed> {
     let (&[family, _, _, _, p0, p1, _, _], rest) = payload.split_first_chunk().ok_or(Malformed)?;
     let (source, rest): (&[u8; 16], _) = rest.split_first_chunk().ok_or(Malformed)?;
@@ -166,7 +184,24 @@ fn socket(payload: &[u8]) -> Result<Listening, Malformed> {
         _ => return Err(Malformed),
     };
     let port = u16::from_be_bytes([p0, p1]);
-    Ok(Listening { address, port, device: u32::from_ne_bytes(device) })
+    let attributes = payload.get(DIAG_LEN..).unwrap_or_default();
+    let v6_only = attribute(attributes, V6_ONLY).is_some_and(|value| value.first() == Some(&1));
+    Ok(Listening { address, port, device: u32::from_ne_bytes(device), v6_only })
+}
+
+/// The value of the first attribute of `kind` (`struct nlattr`); none if it is not there, or one in front of it is
+/// cut short.
+fn attribute(octets: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = octets;
+    loop {
+        let &[l0, l1, k0, k1] = rest.first_chunk()?;
+        let len = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = rest.get(4..len)?;
+        if u16::from_ne_bytes([k0, k1]) == kind {
+            return Some(value);
+        }
+        rest = rest.get(len.next_multiple_of(4)..)?;
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ const DONE: u16 = 3;
 const BY_FAMILY: u16 = 20;
 
 fn socket(address: &str, port: u16, device: u32) -> Listening {
-    Listening { address: address.parse().unwrap(), port, device }
+    Listening { address: address.parse().unwrap(), port, device, v6_only: false }
 }
 
 #[test]
@@ -101,10 +101,12 @@ fn look_at(look: &mut Look, answers: [&[&[u16]]; 4]) {
     assert_eq!(look.question(), None);
 }
 
+/// Those of IPv4.
 fn snapshots(look: &mut Look) -> Vec<(Transport, u64, Vec<u16>)> {
     let mut all = Vec::new();
     while let Some(snapshot) = look.pending() {
-        all.push((snapshot.transport, snapshot.generation.0, snapshot.ports.iter().collect()));
+        let ports = snapshot.ports.ipv4.iter().collect();
+        all.push((snapshot.transport, snapshot.generation.0, ports));
         look.sent(snapshot.transport);
     }
     all
@@ -115,7 +117,7 @@ fn new_look() -> Look {
 }
 
 #[test]
-fn both_families_are_one_set_and_only_changes_are_published() {
+fn answers_of_both_lists_are_one_snapshot_and_only_changes_are_published() {
     use Transport::{Tcp, Udp};
     let mut look = new_look();
     look_at(&mut look, [&[&[80, 443]], &[&[8080]], &[], &[&[53]]]);
@@ -124,6 +126,24 @@ fn both_families_are_one_set_and_only_changes_are_published() {
     assert_eq!(snapshots(&mut look), []);
     look_at(&mut look, [&[&[80]], &[&[8080]], &[&[53]], &[]]);
     assert_eq!(snapshots(&mut look), [(Tcp, 2, vec![80, 8080])]);
+}
+
+#[test]
+fn families_are_apart() {
+    let mut look = new_look();
+    look.begin();
+    for (family, address, v6_only) in [(2, [0; 16], 0), (10, [0; 16], 1)] {
+        look.question().unwrap();
+        let mut diag = [0; 72];
+        (diag[0], diag[5]) = (family, 80 + family);
+        diag[8..24].copy_from_slice(&address);
+        let attribute = [5, 0, 11, 0, v6_only, 0, 0, 0];
+        let answer = message(BY_FAMILY, look.sequence, &[&diag[..], &attribute].concat());
+        look.take_in(&answer).unwrap();
+        look.take_in(&done(look.sequence)).unwrap();
+    }
+    let ports = look.pending().unwrap().ports;
+    assert_eq!((ports.ipv4.iter().collect(), ports.ipv6.iter().collect()), (vec![82], vec![90]));
 }
 
 #[test]

@@ -47,15 +47,53 @@ fn request_is_as_the_kernel_has_it() {
 #[test]
 fn sockets_of_both_families_and_the_end_are_read() {
     let v6: Ipv6Addr = "2001:db8::7".parse().unwrap();
+    // Another one in front of it, of an odd length.
+    let attribute = |kind: u16, value: &[u8]| {
+        let head = [(4 + value.len() as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
+        let mut octets = [&head, value].concat();
+        octets.resize(octets.len().next_multiple_of(4), 0);
+        octets
+    };
+    let attributes = [attribute(8, &[1]), attribute(V6_ONLY, &[1])].concat();
     let octets = [
         message(BY_FAMILY, 3, &diag(AF_INET, &[192, 0, 2, 1], 8080, 0)),
-        message(BY_FAMILY, 3, &diag(AF_INET6, &v6.octets(), 443, 9)),
+        message(BY_FAMILY, 3, &[diag(AF_INET6, &v6.octets(), 443, 9), attributes].concat()),
         message(DONE, 3, &[0; 4]),
     ]
     .concat();
-    let v4 = Listening { address: "192.0.2.1".parse().unwrap(), port: 8080, device: 0 };
-    let v6 = Listening { address: v6.into(), port: 443, device: 9 };
+    let v4 =
+        Listening { address: "192.0.2.1".parse().unwrap(), port: 8080, device: 0, v6_only: false };
+    let v6 = Listening { address: v6.into(), port: 443, device: 9, v6_only: true };
     assert_eq!(all(&octets, 3), [Ok(Part::Socket(v4)), Ok(Part::Socket(v6)), Ok(Part::Done)]);
+}
+
+#[test]
+fn attribute_that_is_cut_short_is_not_there() {
+    let whole = [[5, 0, 11, 0], [1, 0, 0, 0]].concat();
+    assert_eq!(attribute(&whole, V6_ONLY), Some(&[1][..]));
+    for len in 0..5 {
+        assert_eq!(attribute(&whole[..len], V6_ONLY), None, "{len}");
+    }
+    // Of no length: the list would never end.
+    assert_eq!(attribute(&[0; 64], V6_ONLY), None);
+}
+
+#[test]
+fn any_address_of_ipv6_takes_both_families_unless_it_is_said_not_to() {
+    use Family::{V4, V6};
+    for (address, v6_only, families) in [
+        ("0.0.0.0", false, &[V4][..]),
+        ("192.0.2.1", false, &[V4]),
+        ("::", false, &[V4, V6]),
+        ("::", true, &[V6]),
+        ("::1", false, &[V6]),
+        ("2001:db8::7", false, &[V6]),
+        ("::ffff:127.0.0.1", false, &[V4]),
+        ("::ffff:0.0.0.0", false, &[V4]),
+    ] {
+        let socket = Listening { address: address.parse().unwrap(), port: 1, device: 0, v6_only };
+        assert_eq!(socket.families().collect::<Vec<_>>(), families, "{address} {v6_only}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 use super::*;
 use pasta_ipc::Channel;
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::types::{PortSet, Transport};
+use pasta_ipc::port_forward::FamilyPorts;
+use pasta_ipc::types::{Family, Transport};
 use pasta_monitor::peer::ToSupervisor;
 use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};
@@ -15,7 +16,7 @@ struct Here {
     ours: ToDatapath,
     theirs: AtDatapath,
     log: Log,
-    known: BTreeMap<(PortSide, Transport), PortSet>,
+    known: BTreeMap<(PortSide, Transport), FamilyPorts>,
     received_count: usize,
 }
 
@@ -46,7 +47,14 @@ impl Here {
     }
 
     fn knows(&self, side: PortSide, transport: Transport, port: u16) -> bool {
-        self.known.get(&(side, transport)).is_some_and(|ports| ports.contains(port))
+        !self.families(side, transport, port).is_empty()
+    }
+
+    /// The families that somebody listens on `port` for.
+    fn families(&self, side: PortSide, transport: Transport, port: u16) -> Vec<Family> {
+        let known = self.known.get(&(side, transport));
+        let listens = |family: &Family| known.is_some_and(|it| it.get(*family).contains(port));
+        Family::BOTH.into_iter().filter(listens).collect()
     }
 }
 
@@ -99,4 +107,30 @@ fn socket_that_is_connected_waits_for_nobody() {
         here.knows(PortSide::Namespace, Transport::Udp, udp.local_addr().unwrap().port())
     };
     assert!(knows(&other) && !knows(&one));
+}
+
+#[test]
+fn real_listeners_are_known_by_the_families_that_they_take() {
+    use nix::sys::socket::{SockaddrStorage, bind, setsockopt, sockopt};
+    let mut here = Here::new(LoopbackTarget::Loopback);
+    let listener = |v6_only: Option<bool>| {
+        let (family, any) = match v6_only {
+            None => (AddressFamily::Inet, "0.0.0.0:0"),
+            Some(_) => (AddressFamily::Inet6, "[::]:0"),
+        };
+        let fd = socket(family, SockType::Datagram, SockFlag::empty(), None).unwrap();
+        if let Some(v6_only) = v6_only {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &v6_only).unwrap();
+        }
+        let any: std::net::SocketAddr = any.parse().unwrap();
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(any)).unwrap();
+        UdpSocket::from(fd)
+    };
+    let sockets = [None, Some(true), Some(false)].map(listener);
+    here.look();
+    let families = sockets.each_ref().map(|it| {
+        let port = it.local_addr().unwrap().port();
+        here.families(PortSide::Host, Transport::Udp, port)
+    });
+    assert_eq!(families, [vec![Family::V4], vec![Family::V6], vec![Family::V4, Family::V6]]);
 }
