@@ -28,7 +28,7 @@ pub(crate) const LOCAL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
 /// Length of its prefix: the whole link-local network (RFC 3927).
 const LOCAL_PREFIX: u8 = 16;
 /// The IPv4 gateway in local mode.
-pub(crate) const LOCAL_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
+const LOCAL_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 /// The IPv6 router in local mode, and our address where the template offers none.
 const LOCAL_ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 

@@ -12,7 +12,7 @@
 //! while they have it down, the plan is empty.
 
 use crate::desired::{
-    Desired, LOCAL_GATEWAY, WantedAddress, WantedRoute, is_neighbour, neighbourhood,
+    Desired, LOCAL_ADDRESS, WantedAddress, WantedRoute, is_neighbour, neighbourhood,
 };
 use crate::namespace::{NamespaceView, Owner};
 use crate::op::NamespaceOp;
@@ -111,7 +111,17 @@ fn addresses(desired: &Desired, namespace: &NamespaceView, plan: &mut Plan) {
     let surplus = namespace.our_addresses().filter(|ours| {
         !desired.addresses.iter().any(|it| same_object(it, ours) || exclude_each_other(it, ours))
     });
-    plan.removals.extend(surplus.map(NamespaceOp::RemoveAddress));
+    // While it is there, the kernel takes the address of local mode as source of new connections, which
+    // would be left without an address a moment later: it goes before the default route changes.
+    let replaced = |ours: &WantedAddress| {
+        let family = ours.prefix.family();
+        ours.prefix.address() == LOCAL_ADDRESS
+            && desired.addresses.iter().any(|it| it.prefix.family() == family)
+    };
+    for ours in surplus {
+        let ops = if replaced(&ours) { &mut plan.additions } else { &mut plan.removals };
+        ops.push(NamespaceOp::RemoveAddress(ours));
+    }
 }
 
 /// Whether both are the same but for being deprecated, which can be changed in place.
@@ -170,17 +180,9 @@ fn routes(desired: &Desired, namespace: &NamespaceView, plan: &mut Plan) {
         let unwanted = !desired.routes.iter().any(|it| alike(it, ours));
         (unwanted && !stays(ours)) || orphaned(ours) || outdated(ours)
     });
-    // While local mode's default route is there, it may win over the one that takes its place, and new
-    // connections would be from an address that leaves.
-    let replaced = |ours: &WantedRoute| {
-        ours.destination.is_everything()
-            && ours.gateway == Some(LOCAL_GATEWAY.into())
-            && desired.routes.iter().any(|it| it.destination == ours.destination)
-    };
-    let (at_once, surplus): (Vec<_>, Vec<_>) = surplus.partition(replaced);
-    plan.additions.extend(at_once.into_iter().map(NamespaceOp::RemoveRoute));
     // Routes go before the addresses they may depend on.
-    plan.removals.splice(0..0, surplus.into_iter().map(NamespaceOp::RemoveRoute));
+    let surplus = surplus.map(NamespaceOp::RemoveRoute).collect::<Vec<_>>();
+    plan.removals.splice(0..0, surplus);
 }
 
 #[cfg(test)]

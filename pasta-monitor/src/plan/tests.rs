@@ -431,23 +431,21 @@ proptest! {
 }
 
 #[test]
-fn default_route_of_local_mode_goes_as_soon_as_there_is_another() {
+fn address_of_local_mode_goes_before_the_default_route_changes() {
     let local = desired(&[wanted("169.254.2.1/16")], &[to("0.0.0.0/0", "169.254.2.2", 0)]);
-    let bound = desired(&[wanted("192.0.2.7/24")], &[to("0.0.0.0/0", "192.0.2.1", 100)]);
+    let bound = desired(&[wanted("192.0.2.7/24")], &[to("0.0.0.0/0", "192.0.2.1", 0)]);
     let mut fake = Fake::configured();
     fake.run(&plan(&local, &fake.0).additions);
     let plan = plan(&bound, &fake.0);
-    // It would win over the new one.
     let wanted_order = [
         NamespaceOp::AddAddress(wanted("192.0.2.7/24")),
-        NamespaceOp::AddRoute(to("0.0.0.0/0", "192.0.2.1", 100)),
-        NamespaceOp::RemoveRoute(to("0.0.0.0/0", "169.254.2.2", 0)),
+        NamespaceOp::RemoveAddress(wanted("169.254.2.1/16")),
+        NamespaceOp::ReplaceRoute(to("0.0.0.0/0", "192.0.2.1", 0)),
     ];
     assert_eq!(plan.additions, wanted_order);
-    assert_eq!(plan.removals, [NamespaceOp::RemoveAddress(wanted("169.254.2.1/16"))]);
-    // One of a network stays until all else has changed.
+    // An address of a network stays until the route has changed.
     let moved = desired(&[wanted("198.51.100.7/24")], &[to("0.0.0.0/0", "198.51.100.1", 0)]);
     fake.run(&wanted_order);
     let plan = super::plan(&moved, &fake.0);
-    assert!(plan.removals.contains(&NamespaceOp::RemoveRoute(to("0.0.0.0/0", "192.0.2.1", 100))));
+    assert_eq!(plan.removals, [NamespaceOp::RemoveAddress(wanted("192.0.2.7/24"))]);
 }

@@ -53,6 +53,11 @@ impl Parting {
         let waits = |op: &NamespaceOp| {
             leaves(op).is_some_and(|it| matches!(self.removed_at.get(&it), Some(Some(_))))
         };
+        // What comes after one of the additions that waits, waits too: it must not come before.
+        if let Some(place) = plan.additions.iter().position(waits) {
+            plan.additions.truncate(place);
+            plan.removals.clear();
+        }
         plan.without(waits);
     }
 
@@ -93,8 +98,8 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
-            additions: vec![removal("169.254.2.1/16"), removal("192.0.2.9/25")],
-            removals: vec![removal("2001:db8::7/64")],
+            additions: vec![removal("192.0.2.9/25")],
+            removals: vec![removal("169.254.2.1/16"), removal("2001:db8::7/64")],
         }
     }
 
@@ -121,6 +126,19 @@ mod tests {
         assert_eq!((parting.due(), parting.addresses()), (None, leaving), "one that is refused");
         assert_eq!(left(&mut parting, at(8), Plan::default()).len(), 0);
         assert_eq!(parting, Parting::default());
+    }
+
+    #[test]
+    fn what_comes_after_an_addition_that_waits_waits_too() {
+        let mut parting = Parting::default();
+        let (first, second) = (NamespaceOp::RaiseTap, NamespaceOp::PromoteSecondaries);
+        let plan = || Plan {
+            additions: vec![first, removal("169.254.2.1/16"), second],
+            removals: vec![removal("192.0.2.9/25")],
+        };
+        assert_eq!(left(&mut parting, at(0), plan()), [first]);
+        parting.flows_were_reset();
+        assert_eq!(left(&mut parting, at(1), plan()).len(), 4);
     }
 
     #[test]

@@ -274,9 +274,17 @@ fn the_address_of_local_mode_leaves_as_any_other() {
     let (seen, _) = world.pass();
     let [.., Seen::Published(snapshot)] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!(snapshot.ipv4.leaving.as_slice(), [crate::desired::LOCAL_ADDRESS]);
+    // As long as it is there, new connections must not find another way.
+    let router = |world: &World| {
+        let mut all = world.namespace.our_routes();
+        all.find(|it| it.destination.is_everything()).and_then(|it| it.gateway)
+    };
+    assert!(world.namespace.has_address(ip("192.0.2.7")));
+    assert_eq!(router(&world), Some(ip("169.254.2.2")));
     world.state.parting_mut().flows_were_reset();
     world.pass();
     assert!(!world.namespace.has_address(crate::desired::LOCAL_ADDRESS.into()));
+    assert_eq!(router(&world), Some(ip("192.0.2.1")));
 }
 
 #[test]
