@@ -204,6 +204,8 @@ pub enum InitToSupervisor {
     Killed(i32),
     /// COMMAND was stopped by this signal. Any number, after `Release`.
     Stopped(i32),
+    /// COMMAND goes on. Once for each `Continue`: what was sent before is out of date.
+    Continued,
 }
 
 /// What the supervisor may say to process 1 of the namespace.
@@ -388,7 +390,11 @@ impl Message for InitToSupervisor {
     fn descriptors(&self) -> usize {
         match self {
             Self::Ready => 2,
-            Self::Warning(_) | Self::Failed(_) | Self::Killed(_) | Self::Stopped(_) => 0,
+            Self::Warning(_)
+            | Self::Failed(_)
+            | Self::Killed(_)
+            | Self::Stopped(_)
+            | Self::Continued => 0,
         }
     }
 }

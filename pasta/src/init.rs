@@ -291,7 +291,11 @@ impl Running {
             }
             while let Some(channel) = supervisor {
                 match channel.receive().map(|received| received.message) {
-                    Ok(SupervisorToInit::Continue(ground)) => self.continue_command(ground),
+                    Ok(SupervisorToInit::Continue(ground)) => {
+                        self.continue_command(ground);
+                        // If this fails, the supervisor has ended.
+                        let _ = channel.send(&InitToSupervisor::Continued);
+                    }
                     Ok(SupervisorToInit::Release) => {}
                     Err(ReceiveError::WouldBlock) => break,
                     // It has ended.
@@ -330,13 +334,18 @@ impl Running {
         Ok(())
     }
 
-    /// Continues COMMAND, and gives it the terminal if it has a process group of its own.
+    /// Continues COMMAND, and gives it the terminal if it has a process group of its own. One that goes on
+    /// already is left alone: it may be about to be stopped again.
     fn continue_command(&self, ground: TerminalGround) {
         // One outside the PID namespace has the number 0 here.
         let group = getpgid(Some(self.command.pid)).ok().filter(|group| *group != getpgrp());
         let Some(group) = group else {
-            // The rest of our group is continued by whoever has continued the supervisor.
-            let _ = kill(self.command.pid, Signal::SIGCONT);
+            // Whoever has continued the supervisor has mostly continued the whole group.
+            let flags = WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
+            let status = waitid(Id::Pid(self.command.pid), flags);
+            if !matches!(status, Ok(WaitStatus::Continued(_))) {
+                let _ = kill(self.command.pid, Signal::SIGCONT);
+            }
             return;
         };
         if let (TerminalGround::Foreground, Some(terminal)) = (ground, &self.terminal) {

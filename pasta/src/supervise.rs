@@ -118,6 +118,8 @@ struct Supervision {
     datapath: HelperState,
     /// The signal of which COMMAND has died.
     killed_by: Option<Signal>,
+    /// Whether we were stopped with COMMAND, and it has not reported yet that it goes on.
+    continues: bool,
 }
 
 /// Supervises until COMMAND or the namespace has ended, and returns the status to end with.
@@ -134,7 +136,8 @@ pub(crate) fn run(
 ) -> io::Result<i32> {
     let own = children.own_process();
     let (monitor, datapath) = (HelperState::default(), HelperState::default());
-    let mut supervision = Supervision { attachment, monitor, datapath, killed_by: None };
+    let mut supervision =
+        Supervision { attachment, monitor, datapath, killed_by: None, continues: false };
     loop {
         let now = Instant::now();
         let limit = resolvers.next_deadline().map(|at| at.saturating_duration_since(now));
@@ -254,9 +257,16 @@ impl Supervision {
                 self.killed_by = Signal::try_from(number).ok().filter(|signal| ends_us(*signal));
                 Vec::new()
             }
+            // Until COMMAND goes on with us, this is of a stop that was over before.
+            Event::Init(InitToSupervisor::Stopped(_), _) if self.continues => Vec::new(),
             Event::Init(InitToSupervisor::Stopped(number), _) => {
                 let signal = Signal::try_from(number).ok().filter(|signal| stops(*signal));
+                self.continues = signal.is_some();
                 signal.map(Action::Stop).into_iter().collect()
+            }
+            Event::Init(InitToSupervisor::Continued, _) => {
+                self.continues = false;
+                Vec::new()
             }
             // It sends nothing else after COMMAND was started.
             Event::Init(..) => Vec::new(),
@@ -386,7 +396,7 @@ mod tests {
 
     fn of(attachment: Attachment) -> Supervision {
         let (monitor, datapath) = (HelperState::Working, HelperState::Working);
-        Supervision { attachment, monitor, datapath, killed_by: None }
+        Supervision { attachment, monitor, datapath, killed_by: None, continues: false }
     }
 
     #[test]
@@ -401,6 +411,17 @@ mod tests {
         for number in [Signal::SIGKILL as i32, Signal::SIGTERM as i32, 0, -1, 999] {
             assert_eq!(reported(number), []);
         }
+    }
+
+    #[test]
+    fn stop_that_was_over_when_we_were_continued_is_no_reason_to_stop_again() {
+        let mut supervision = supervision(Session::Inherited);
+        let mut handle = |message| supervision.handle(Event::Init(message, Vec::new()));
+        let stopped = || InitToSupervisor::Stopped(Signal::SIGTSTP as i32);
+        assert_eq!(handle(stopped()), [Action::Stop(Signal::SIGTSTP)]);
+        assert_eq!(handle(stopped()), []);
+        assert_eq!(handle(InitToSupervisor::Continued), []);
+        assert_eq!(handle(stopped()), [Action::Stop(Signal::SIGTSTP)]);
     }
 
     #[test]

@@ -255,6 +255,7 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(InitToSupervisor::Ready);
     round_trip(InitToSupervisor::Killed(15));
     round_trip(InitToSupervisor::Stopped(i32::MAX));
+    round_trip(InitToSupervisor::Continued);
     round_trip(SupervisorToInit::Release);
     round_trip(SupervisorToInit::Continue(TerminalGround::Background));
     round_trip(IsolationToSupervisor::Successor(ProcessId::try_from(i32::MAX).unwrap()));
@@ -383,6 +384,7 @@ fn encodings_are_frozen() {
     assert_eq!(hex(&octets_of(&failed)), "0103776879");
     assert_eq!(hex(&octets_of(&InitToSupervisor::Ready)), "02");
     assert_eq!(hex(&octets_of(&InitToSupervisor::Stopped(20))), "0428");
+    assert_eq!(hex(&octets_of(&InitToSupervisor::Continued)), "05");
     assert_eq!(hex(&octets_of(&SupervisorToInit::Release)), "00");
     let on = SupervisorToInit::Continue(TerminalGround::Background);
     assert_eq!(hex(&octets_of(&on)), "0101");

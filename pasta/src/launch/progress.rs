@@ -97,7 +97,9 @@ impl Progress<'_> {
                     return Err(LaunchError::Reported(why.to_string()));
                 }
                 // COMMAND does not run yet.
-                InitToSupervisor::Killed(_) | InitToSupervisor::Stopped(_) => {}
+                InitToSupervisor::Killed(_)
+                | InitToSupervisor::Stopped(_)
+                | InitToSupervisor::Continued => {}
                 InitToSupervisor::Ready => {
                     let namespaces = <[OwnedFd; 2]>::try_from(fds).ok();
                     self.received.namespaces =

@@ -3,7 +3,9 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tests::lab::pasta::as_ordinary_user;
 use tests::lab::{Lab, process, wait};
 use tests::{Outcome, sys};
@@ -60,10 +62,11 @@ impl Window {
 /// Waits until COMMAND is stopped, or is not.
 fn wait_for_command(stopped: bool) -> Outcome {
     let command = process::only("lab-client")?;
-    wait::until("the state of COMMAND", || {
+    wait::until_within(Duration::from_secs(20), "the state of COMMAND", || {
         let state = command.status("State").ok()?;
         (state.starts_with('T') == stopped).then_some(())
     })
+    .map_err(|error| format!("{error}, stopped {stopped}: {:?}", process::all()).into())
 }
 
 /// As `suspend` does, which not every shell has: an interactive shell has taken the terminal.
@@ -111,6 +114,7 @@ pub(crate) fn key_stops_a_command_and_us_and_the_shell_continues_both(lab: &Lab)
         // More than one process in our group.
         let inner = "sh -c 'lab-client hold; true'";
         window.ask(&format!("{PASTA} {pids} -- {inner}"), "holding")?;
+        let pasta = process::all()?.into_iter().find(|it| it.name == "pasta").ok_or("no pasta")?;
 
         for _ in 0..3 {
             window.press(SUSPEND)?;
@@ -119,6 +123,9 @@ pub(crate) fn key_stops_a_command_and_us_and_the_shell_continues_both(lab: &Lab)
             window.ask("fg", "hold")?;
             // A key that comes before is lost with or without us: SIGCONT takes it back.
             wait_for_command(false)?;
+            window.screen.clear();
+            pasta.signal(Signal::SIGUSR1)?;
+            window.wait_for("candidates")?;
         }
 
         window.press(INTERRUPT)?;
