@@ -24,6 +24,7 @@
 //! - [`lab`] has the namespaces, the network, the services and the running `pasta`.
 //! - [`client`] is what `lab-client` can do; one line asks, a few lines answer.
 //! - [`harness`] runs the cases of one test file, each in a process of its own.
+//! - [`histories`] lets things happen at random and holds what comes of it against the rules.
 //! - [`pattern`] are the octets that transfers are made of, and their verification.
 //! - [`mod@bench`] is what benchmarks share.
 //! - [`netlink`] builds networks and reads them back.
@@ -31,6 +32,7 @@
 pub mod bench;
 pub mod client;
 pub mod harness;
+pub mod histories;
 pub mod lab;
 pub mod many_flows;
 pub mod netlink;

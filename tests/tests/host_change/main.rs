@@ -64,7 +64,7 @@ use lost_addresses::{
     a_connection_of_local_mode_is_reset_at_the_first_binding,
     s14_a_connection_from_what_was_left_lives_as_long_as_the_hosts_address,
 };
-use random::at_rest_the_namespace_is_as_after_a_fresh_start;
+use random::{at_rest_the_namespace_is_as_after_a_fresh_start, histories_end_as_the_rules_say};
 use routes::{
     a_default_route_by_nexthop_object_is_followed, s56_a_router_outside_the_subnet_is_reproduced,
     s57_of_two_hops_the_one_that_lives_is_used, s60_two_uplinks_that_fight_are_left_to_it,
@@ -187,6 +187,7 @@ fn main() -> ExitCode {
         case!(families, hops_that_users_append_to_a_route_of_ours_stay),
         case!(lab, s64_the_tap_is_renamed_at_the_first_binding_and_keeps_its_old_name),
         case!(lab, at_rest_the_namespace_is_as_after_a_fresh_start),
+        case!(lab, histories_end_as_the_rules_say),
         case!(families, usr1_writes_how_things_stand),
         case!(families, usr2_puts_right_what_users_removed),
         case!(families, a_transition_is_one_line_and_what_leads_to_nothing_is_none),

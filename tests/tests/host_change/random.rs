@@ -1,4 +1,4 @@
-//! A host that changes at random. At rest the namespace has what a fresh start would give it.
+//! A host that changes at random. At rest the namespace has what a fresh start would give it, and what the rules say.
 //!
 //! For a long run: `PASTA_LAB_RANDOM=SEED,RESTS cargo test -p tests --test host_change -- at_rest`, with
 //! as many rests as fit the time that a case may take.
@@ -120,4 +120,19 @@ pub(super) fn at_rest_the_namespace_is_as_after_a_fresh_start(lab: &Lab) -> Outc
     // Had it been the same each time, nothing would have been tried.
     assert!(different.len() > 3, "{different:#?}");
     Ok(())
+}
+
+/// Histories of the host and of the namespace's users; `PASTA_LAB_HISTORIES=SEED,SECONDS` has other ones. For a long
+/// run: `cargo run -p tests --bin histories -- --seconds 3600`.
+pub(super) fn histories_end_as_the_rules_say(lab: &Lab) -> Outcome {
+    let (seed, seconds) = match std::env::var("PASTA_LAB_HISTORIES") {
+        Ok(text) => {
+            let (seed, seconds) = text.split_once(',').ok_or("not SEED,SECONDS")?;
+            (seed.parse()?, seconds.parse()?)
+        }
+        Err(_) => (1, 12),
+    };
+    eprintln!("seed {seed}, {seconds} s");
+    let time = std::time::Duration::from_secs(seconds);
+    tests::histories::run(lab, seed, time, |count| eprintln!("{count} histories")).map(drop)
 }
