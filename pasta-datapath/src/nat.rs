@@ -7,14 +7,16 @@
 //! means nothing outside its link. Flows that come from the host's side pass [`inbound`] in the same
 //! way.
 
+mod dns;
 pub mod inbound;
 
 use crate::link::classify::is_impossible;
+use dns::Dns;
 use inbound::{Delivery, InboundFlow, LocalPolicy, Refused};
 use pasta_ipc::start::{FamilyPolicy, HostLoopback, Protocols};
 use pasta_ipc::types::{
-    Address, Family as AddressFamily, FamilySnapshot, IfName, NetworkSnapshot, Resolver,
-    ResolverSnapshot, Service,
+    Address, Family as AddressFamily, FamilySnapshot, IfName, NetworkSnapshot, ResolverSnapshot,
+    Service,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -58,10 +60,7 @@ struct Family<A> {
     gateway: Option<A>,
     host_primary: Option<A>,
     our_address: Option<A>,
-    /// The host's resolvers of this family, in the order of its list.
-    resolvers: Vec<Resolver>,
-    /// Which of them is asked.
-    resolver: usize,
+    dns: Dns<A>,
     /// What the namespace was given, primary first.
     assigned: Vec<A>,
     /// All addresses that were read there.
@@ -103,12 +102,9 @@ impl Nat {
     /// Takes in the host's resolvers.
     pub fn update_resolvers(&mut self, snapshot: &ResolverSnapshot) {
         self.revision += 1;
-        let servers = snapshot.servers.as_slice();
-        let of = |family| {
-            servers.iter().filter(|it| AddressFamily::of(it.address) == family).cloned().collect()
-        };
-        (self.ipv4.resolvers, self.ipv4.resolver) = (of(AddressFamily::V4), 0);
-        (self.ipv6.resolvers, self.ipv6.resolver) = (of(AddressFamily::V6), 0);
+        let all = snapshot.servers.as_slice();
+        self.ipv4.dns.update(AddressFamily::V4, all);
+        self.ipv6.dns.update(AddressFamily::V6, all);
     }
 
     /// A query for `destination` that went to the resolver `asked` has met a hard error: the next
@@ -125,8 +121,11 @@ impl Nat {
     /// The resolvers that clients in the namespace are offered where they are the host's. Those that only
     /// the host can reach are offered at the address at which DNS is taken for them, if there is one.
     pub fn offered_resolvers(&self) -> Vec<IpAddr> {
-        let ipv4 = self.ipv4.offered_resolvers().into_iter();
-        ipv4.chain(self.ipv6.offered_resolvers()).collect()
+        let Self { ipv4, ipv6, .. } = self;
+        let (four, six) = (ipv4.policy.service, ipv6.policy.service);
+        let mut offered = ipv4.dns.offered(AddressFamily::V4, ipv4.loopback_map(), six);
+        offered.extend(ipv6.dns.offered(AddressFamily::V6, ipv6.loopback_map(), four));
+        offered
     }
 
     /// Where queries to `destination` go, if it is an address at which DNS is taken.
@@ -186,15 +185,38 @@ impl Nat {
     pub fn outbound(&self, protocol: Protocol, destination: SocketAddr) -> Result<Target, Denied> {
         let port = destination.port();
         let decision = match destination.ip() {
-            IpAddr::V4(a) => self.ipv4.outbound(protocol, a, port)?.map_into(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(a) => self.ipv6.outbound(protocol, a, port)?.map_into(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(a) => self.ipv4.outbound(protocol, a, port, Ipv4Addr::LOCALHOST)?.into_ip(),
+            IpAddr::V6(a) => self.ipv6.outbound(protocol, a, port, Ipv6Addr::LOCALHOST)?.into_ip(),
         };
-        let (address, source, interface) = decision;
+        let (address, source, interface) = match decision {
+            Decision::Loopback(address) => (address, None, None),
+            // The host's own address, reached from itself.
+            Decision::HostPrimary(address) => (address, Some(address), None),
+            Decision::Resolver { address, interface } if address.is_loopback() => {
+                (address, None, interface)
+            }
+            Decision::Resolver { address, interface } => {
+                let (source, outbound) = self.leaves_by(address);
+                (address, source, interface.or(outbound))
+            }
+            Decision::Unchanged(address) => {
+                let (source, outbound) = self.leaves_by(address);
+                (address, source, outbound)
+            }
+        };
         let link_local = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
         if link_local && interface.is_none() {
             return Err(Denied::Destination);
         }
         Ok(Target { address: SocketAddr::new(address, port), source, interface })
+    }
+
+    /// The source address and interface that were asked for towards `address` of the host's network.
+    fn leaves_by(&self, address: IpAddr) -> (Option<IpAddr>, Option<IfName>) {
+        match address {
+            IpAddr::V4(_) => self.ipv4.leaves_by(),
+            IpAddr::V6(_) => self.ipv6.leaves_by(),
+        }
     }
 
     /// Notes that the namespace has opened a flow from `source`.
@@ -241,37 +263,25 @@ impl Nat {
     }
 }
 
-/// A decision before loopback of the family is filled in.
+/// Where a flow goes, before it is said how it leaves.
 enum Decision<A> {
-    Loopback,
-    Resolver {
-        address: IpAddr,
-        source: Option<A>,
-        interface: Option<IfName>,
-    },
-    /// The host's own address, reached from itself.
+    /// The host's loopback.
+    Loopback(A),
+    /// A resolver, which may be of the other family, by this interface if it is only there.
+    Resolver { address: IpAddr, interface: Option<IfName> },
+    /// The host's own address.
     HostPrimary(A),
-    Unchanged {
-        address: A,
-        source: Option<A>,
-        interface: Option<IfName>,
-    },
+    /// Where the namespace wants to go.
+    Unchanged(A),
 }
 
 impl<A: Into<IpAddr>> Decision<A> {
-    fn map_into(self, loopback: A) -> (IpAddr, Option<IpAddr>, Option<IfName>)
-    where
-        A: Copy,
-    {
+    fn into_ip(self) -> Decision<IpAddr> {
         match self {
-            Self::Loopback => (loopback.into(), None, None),
-            Self::Resolver { address, source, interface } => {
-                (address, source.map(Into::into), interface)
-            }
-            Self::HostPrimary(address) => (address.into(), Some(address.into()), None),
-            Self::Unchanged { address, source, interface } => {
-                (address.into(), source.map(Into::into), interface)
-            }
+            Self::Loopback(address) => Decision::Loopback(address.into()),
+            Self::Resolver { address, interface } => Decision::Resolver { address, interface },
+            Self::HostPrimary(address) => Decision::HostPrimary(address.into()),
+            Self::Unchanged(address) => Decision::Unchanged(address.into()),
         }
     }
 }
@@ -279,12 +289,11 @@ impl<A: Into<IpAddr>> Decision<A> {
 impl<A: Address + Into<IpAddr>> Family<A> {
     fn new(policy: FamilyPolicy<A>) -> Self {
         Self {
+            dns: Dns::new(&policy),
             policy,
             gateway: None,
             host_primary: None,
             our_address: None,
-            resolvers: Vec::new(),
-            resolver: 0,
             assigned: Vec::new(),
             present: Vec::new(),
             observed: None,
@@ -308,50 +317,16 @@ impl<A: Address + Into<IpAddr>> Family<A> {
         }
     }
 
-    /// The address at which DNS is taken: the explicit one; else, where the host's resolver can only
-    /// be reached on its loopback or has the mapped address itself, the mapped address.
-    fn dns_forward(&self) -> Option<A> {
-        if self.policy.dns_forward.is_some() {
-            return self.policy.dns_forward;
-        }
-        let map = self.loopback_map()?;
-        let resolver = self.resolvers.first()?.address;
-        (resolver.is_loopback() || resolver == map.into()).then_some(map)
-    }
-
-    fn dns_target(&self) -> Option<(IpAddr, Option<IfName>)> {
-        let pinned = self.policy.dns_host.map(|address| (address.into(), None));
-        let resolver = || self.resolvers.get(self.resolver);
-        pinned.or_else(|| resolver().map(|r| (r.address, r.interface.clone())))
-    }
-
-    fn offered_resolvers(&self) -> Vec<IpAddr> {
-        if let Some(ours) = self.policy.dns_forward {
-            return vec![ours.into()];
-        }
-        let mut offered = Vec::new();
-        for resolver in &self.resolvers {
-            let reached = match only_from_host(resolver) {
-                true => self.dns_forward().map(Into::into),
-                false => Some(resolver.address),
-            };
-            if let Some(address) = reached.filter(|it| !offered.contains(it)) {
-                offered.push(address);
-            }
-        }
-        offered
-    }
-
     /// Whether anything of what is sent `to` goes where a mapping says.
     fn is_mapped(&self, to: A) -> bool {
-        let mapped = [self.loopback_map(), self.dns_forward(), self.policy.guest_address];
+        let mapped =
+            [self.loopback_map(), self.dns.address(self.loopback_map()), self.policy.guest_address];
         mapped.contains(&Some(to))
     }
 
     /// Whether a flow of `protocol` to `to` is taken as one of queries.
     fn is_dns(&self, protocol: Protocol, to: A, port: u16) -> bool {
-        let by_port = protocol != Protocol::Echo && matches!(port, 53 | 853);
-        by_port && self.dns_forward() == Some(to)
+        self.dns.takes(self.loopback_map(), protocol, to, port)
     }
 
     /// `is_last_choice` are those that are taken only where there is no other.
@@ -367,33 +342,35 @@ impl<A: Address + Into<IpAddr>> Family<A> {
         observed.or(assigned).or(present).or(seen).or(last)
     }
 
-    /// Asks the next resolver if it was `asked` that failed, and there is another.
+    /// Asks the next resolver if it was `asked` that failed a query to `to`.
     fn resolver_failed(&mut self, to: A, port: u16, asked: IpAddr) -> bool {
-        let present = self.resolvers.get(self.resolver).map(|it| it.address);
-        let ours = self.is_dns(Protocol::Udp, to, port) && self.policy.dns_host.is_none();
-        let moves = ours && present == Some(asked) && self.resolvers.len() > 1;
-        if moves {
-            self.resolver = (self.resolver + 1) % self.resolvers.len();
-        }
-        moves
+        let map = self.loopback_map();
+        self.is_dns(Protocol::Udp, to, port) && self.dns.failed(map, asked)
     }
 
-    fn outbound(&self, protocol: Protocol, to: A, port: u16) -> Result<Decision<A>, Denied> {
+    fn leaves_by(&self) -> (Option<IpAddr>, Option<IfName>) {
+        let FamilyPolicy { outbound, outbound_interface, .. } = &self.policy;
+        (outbound.map(Into::into), outbound_interface.clone())
+    }
+
+    /// `localhost` is the loopback address of the family.
+    fn outbound(
+        &self,
+        protocol: Protocol,
+        to: A,
+        port: u16,
+        localhost: A,
+    ) -> Result<Decision<A>, Denied> {
         if self.policy.service == Service::Off {
             return Err(Denied::FamilyOff);
         }
         if self.is_dns(protocol, to, port) {
-            let (address, interface) = self.dns_target().ok_or(Denied::NothingMapped)?;
-            let source = self.policy.outbound.filter(|_| !address.is_loopback());
-            let outbound = || self.policy.outbound_interface.clone();
-            let interface = match address.is_loopback() {
-                true => interface,
-                false => interface.or_else(outbound),
-            };
-            return Ok(Decision::Resolver { address, source, interface });
+            let target = self.dns.target(self.loopback_map());
+            let (address, interface) = target.ok_or(Denied::NothingMapped)?;
+            return Ok(Decision::Resolver { address, interface });
         }
         if self.loopback_map() == Some(to) {
-            return Ok(Decision::Loopback);
+            return Ok(Decision::Loopback(localhost));
         }
         if self.policy.guest_address == Some(to) {
             return self.host_primary.map(Decision::HostPrimary).ok_or(Denied::NothingMapped);
@@ -406,15 +383,8 @@ impl<A: Address + Into<IpAddr>> Family<A> {
         if link_local {
             return Err(Denied::Destination);
         }
-        let interface = self.policy.outbound_interface.clone();
-        Ok(Decision::Unchanged { address: to, source: self.policy.outbound, interface })
+        Ok(Decision::Unchanged(to))
     }
-}
-
-/// Whether the namespace could mean another by the resolver's address: itself, or somebody on its link.
-fn only_from_host(resolver: &Resolver) -> bool {
-    let link_local = matches!(resolver.address, IpAddr::V6(it) if it.is_unicast_link_local());
-    resolver.address.is_loopback() || link_local
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         case!(lab, s40_a_resolver_on_a_link_is_found_by_name_again),
         case!(families, s66_without_following_the_first_server_stays),
         case!(families, the_next_server_is_asked_after_a_hard_error),
+        case!(families, a_family_without_resolvers_asks_those_of_the_other),
+        case!(families, queries_by_tcp_and_to_the_port_of_tls_are_forwarded),
         case!(families, a_file_out_of_reach_is_one_warning_and_changes_nothing),
         case!(families, a_directory_that_comes_back_out_of_reach_leaves_the_last_server),
     ];
@@ -355,6 +357,28 @@ fn the_next_server_is_asked_after_a_hard_error(lab: &Lab, family: Family) -> Out
     assert_eq!(refused, 2);
     third.next_report()?;
     Ok(())
+}
+
+fn a_family_without_resolvers_asks_those_of_the_other(lab: &Lab, family: Family) -> Outcome {
+    let other = family.other();
+    let server = server(lab, other.internet())?;
+    lab.write_resolv_conf(&names(other.internet()))?;
+    let (mut inside, at) = forwarding(lab, family, &[])?;
+    reaches(&mut inside, &at, &server)
+}
+
+fn queries_by_tcp_and_to_the_port_of_tls_are_forwarded(lab: &Lab, family: Family) -> Outcome {
+    let resolver = family.internet();
+    lab.write_resolv_conf(&names(resolver))?;
+    let (mut inside, _) = forwarding(lab, family, &[])?;
+    for port in [53, 853] {
+        let server = lab.remote().tcp_at(SocketAddr::new(resolver, port), service::echo)?;
+        let at = address::endpoint(family.unused(), port);
+        inside.must(["tcp", "echo", &at, "7", "1000"])?;
+        server.next_report()?;
+    }
+    let server = lab.remote().udp_at(SocketAddr::new(resolver, 853), service::udp_echo)?;
+    reaches(&mut inside, &address::endpoint(family.unused(), 853), &server)
 }
 
 fn a_file_out_of_reach_is_one_warning_and_changes_nothing(lab: &Lab, family: Family) -> Outcome {

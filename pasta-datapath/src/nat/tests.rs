@@ -1,5 +1,5 @@
 use super::*;
-use pasta_ipc::types::{AddressLosses, Bounded, Completeness, FamilyState, Generation};
+use pasta_ipc::types::{AddressLosses, Bounded, Completeness, FamilyState, Generation, Resolver};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PRIMARY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -204,4 +204,93 @@ fn what_a_mapping_leads_to_the_host_is_known_and_nothing_else() {
     assert_eq!(f.gateway(ELSEWHERE.into()), Some(GATEWAY.into()));
     f = nat(|policy| policy.host_loopback = HostLoopback::None);
     assert!(!f.is_mapped(GATEWAY.into()));
+}
+
+fn scoped(text: &str) -> Resolver {
+    let (address, interface) = text.split_once('%').map_or((text, None), |(a, i)| (a, Some(i)));
+    let interface = interface.map(|it| IfName::try_from(it.to_owned()).unwrap());
+    Resolver { address: address.parse().unwrap(), interface }
+}
+
+/// What clients are offered where the host has these resolvers.
+fn offered(nat: &mut Nat, resolvers: &[&str]) -> Vec<String> {
+    let servers = Bounded::truncated(resolvers.iter().map(|it| scoped(it))).0;
+    let generation = Generation(1);
+    nat.update_resolvers(&ResolverSnapshot { generation, servers, search: Bounded::default() });
+    nat.offered_resolvers().iter().map(ToString::to_string).collect()
+}
+
+/// The first three resolvers that queries to `to` are led to, one after the other's failure.
+fn asked(nat: &mut Nat, to: impl Into<IpAddr>) -> Vec<String> {
+    let query = SocketAddr::new(to.into(), 53);
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let target = nat.outbound(Protocol::Udp, query).unwrap();
+        let interface = target.interface.map_or_else(String::new, |it| format!("%{it}"));
+        asked.push(format!("{}{interface}", target.address.ip()));
+        nat.resolver_failed(query, target.address.ip());
+    }
+    asked
+}
+
+#[test]
+fn resolvers_are_offered_as_the_namespace_reaches_them() {
+    let gateway = GATEWAY.to_string();
+    let mut f = nat(|_| {});
+    let hosts = ["198.51.100.53", "2001:db8::53"];
+    assert_eq!(offered(&mut f, &hosts), hosts);
+    assert_eq!(offered(&mut f, &["127.0.0.53"]), [gateway.as_str()]);
+    let two = ["198.51.100.53", "127.0.0.53", "127.0.0.54"];
+    assert_eq!(offered(&mut f, &two), ["198.51.100.53", gateway.as_str()]);
+    assert_eq!(offered(&mut f, &[&gateway]), [gateway.as_str()]);
+    assert_eq!(offered(&mut f, &[]), [""; 0]);
+    let mut unmapped = nat(|policy| policy.host_loopback = HostLoopback::None);
+    assert_eq!(offered(&mut unmapped, &["127.0.0.53", "198.51.100.53"]), ["198.51.100.53"]);
+    let mut forward = nat(|policy| policy.dns_forward = Some(SPECIAL));
+    assert_eq!(offered(&mut forward, &two), [SPECIAL.to_string()]);
+}
+
+#[test]
+fn at_the_mapped_address_those_are_asked_first_that_only_the_host_reaches() {
+    let mut f = nat(|_| {});
+    offered(&mut f, &["198.51.100.53", "127.0.0.53"]);
+    let wanted = ["127.0.0.53", "198.51.100.53", "127.0.0.53"];
+    assert_eq!(asked(&mut f, GATEWAY), wanted);
+    // With an address for nothing but DNS, the host's order counts.
+    let mut f = nat(|policy| policy.dns_forward = Some(SPECIAL));
+    offered(&mut f, &["198.51.100.53", "127.0.0.53"]);
+    assert_eq!(asked(&mut f, SPECIAL), ["198.51.100.53", "127.0.0.53", "198.51.100.53"]);
+    // Where the namespace reaches all, the mapped address leads to the host.
+    let mut f = nat(|_| {});
+    offered(&mut f, &["198.51.100.53"]);
+    assert_eq!(tcp(&f, GATEWAY, 53), HOST_LOOPBACK);
+}
+
+#[test]
+fn a_family_without_resolvers_is_led_to_those_of_the_other() {
+    let mut f = nat(|policy| {
+        (policy.dns_forward, policy.outbound) = (Some(SPECIAL), Some(PRIMARY));
+    });
+    assert_eq!(offered(&mut f, &["fe80::53%eth0", "2001:db8::53"])[0], SPECIAL.to_string());
+    assert_eq!(asked(&mut f, SPECIAL)[..2], ["fe80::53%eth0", "2001:db8::53"]);
+    // What was asked for towards IPv4 is no way to an IPv6 address.
+    f.resolver_failed((SPECIAL, 53).into(), "fe80::53".parse().unwrap());
+    let target = f.outbound(Protocol::Tcp, (SPECIAL, 53).into()).unwrap();
+    assert_eq!(target.source, None);
+    // Its own are taken as soon as there is one.
+    offered(&mut f, &["2001:db8::53", "198.51.100.53"]);
+    assert_eq!(asked(&mut f, SPECIAL), ["198.51.100.53"; 3]);
+    let target = f.outbound(Protocol::Tcp, (SPECIAL, 53).into()).unwrap();
+    assert_eq!(target.source, Some(PRIMARY.into()));
+}
+
+#[test]
+fn a_stub_of_the_other_family_is_offered_to_a_namespace_that_has_this_one_only() {
+    let map = HostLoopback::Address("2001:db8::1".parse().unwrap());
+    for (service, wanted) in [(Service::On, vec![]), (Service::Off, vec!["2001:db8::1"])] {
+        let mut ipv4 = policy(HostLoopback::None);
+        ipv4.service = service;
+        let mut nat = Nat::new(ipv4, policy(map));
+        assert_eq!(offered(&mut nat, &["127.0.0.53"]), wanted);
+    }
 }

@@ -1,8 +1,8 @@
 //! Router advertisements (RFC 4861, section 6.2): what hosts that configure themselves learn, and when.
 //!
 //! A solicitation is answered at once, to the one that asks; one without a source, to all, three seconds
-//! after the last such advertisement at the earliest. All are told of a change at once and twice more, 16
-//! seconds apart; else every 200 to 600 seconds. A change that follows another within three seconds is told
+//! after the last such advertisement at the earliest. A change is advertised to all at once and twice more, 16
+//! seconds apart; the rest every 200 to 600 seconds. A change within three seconds of another is advertised
 //! at once too, unlike section 6.2.6 asks: the link has one host, and the monitor gathers changes.
 //!
 //! What goes is taken back. A prefix is advertised as deprecated for the two hours that hosts keep it: they
