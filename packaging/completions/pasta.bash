@@ -7,6 +7,7 @@ _pasta_options='
     --netns-only
     --no-netns-quit
     --no-pidns
+    --no-die-with-parent
     -f --foreground
     -P --pid
     --runas

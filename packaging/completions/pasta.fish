@@ -7,6 +7,7 @@ set -g __pasta_options \
     netns-only \
     no-netns-quit \
     no-pidns \
+    no-die-with-parent \
     f/foreground \
     P/pid= \
     runas= \
@@ -104,6 +105,7 @@ complete -c pasta -n __pasta_has_no_command -l userns -d 'User namespace to ente
 complete -c pasta -n __pasta_has_no_command -l netns-only -d 'Neither enter nor create a user namespace'
 complete -c pasta -n __pasta_has_no_command -l no-netns-quit -d 'Do not end when the namespace is unlinked or unmounted, or its process ends: run until killed'
 complete -c pasta -n __pasta_has_no_command -l no-pidns -d 'Run COMMAND in the caller\'s PID namespace, without a new /proc'
+complete -c pasta -n __pasta_has_no_command -l no-die-with-parent -d 'Do not end COMMAND when pasta is killed: it goes on without a network'
 complete -c pasta -n __pasta_has_no_command -s f -l foreground -d 'Stay in the foreground when attached (always so with COMMAND)'
 complete -c pasta -n __pasta_has_no_command -s P -l pid -d 'Write the process id of pasta to this file once all is ready' -r -F
 complete -c pasta -n __pasta_has_no_command -l runas -d 'User to change to when started by root, by name or number (default: nobody)' -x -a '(__fish_complete_users)'

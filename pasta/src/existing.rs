@@ -6,7 +6,7 @@
 //! given to another process in between.
 
 use crate::namespace::same_file;
-use crate::namespace_watch::{NamespaceWatch, WatchError};
+use crate::namespace_watch::{NamespaceWatch, WatchError, process_of};
 use crate::sys;
 use crate::target::{Existing, ExistingUser, Quit};
 use nix::errno::Errno;
@@ -87,9 +87,11 @@ impl OpenNamespace {
     ///
     /// [`OpenError`].
     pub(crate) fn open(existing: &Existing) -> Result<Self, OpenError> {
-        let process = match existing.process {
-            None => None,
-            Some(pid) => hold(pid, &existing.net)?.map(|pidfd| (pid, pidfd)),
+        let process = match (existing.process, process_of(&existing.net)) {
+            (Some(pid), _) => hold(pid, &existing.net)?.map(|pidfd| (pid, pidfd)),
+            // A path through its directory. What cannot be held is looked at by the path alone.
+            (None, Some(pid)) => hold(pid, &existing.net).ok().flatten().map(|pidfd| (pid, pidfd)),
+            (None, None) => None,
         };
         let net = open_namespace(&existing.net, libc::CLONE_NEWNET, "network")?;
         if same_file(&net, "/proc/self/ns/net") {

@@ -30,7 +30,7 @@ const LIBEXEC_DIR: &str = match option_env!("PASTA_LIBEXECDIR") {
 /// Standard input, output and error; a helper's channels have the numbers after these.
 const STANDARD_DESCRIPTORS: usize = 3;
 
-/// The program's descriptor is moved to this number or above. Chosen: above all fixed numbers.
+/// The program's descriptor, and the channel for an error, are moved to this number or above. Chosen: above all fixed numbers.
 const ABOVE_FIXED: i32 = 16;
 
 /// Why a helper cannot be found.
@@ -154,10 +154,11 @@ pub(crate) fn spawn(start: &Start<'_>, fail: impl Fn(OwnedFd, &str)) -> io::Resu
     match sys::clone_process(0)? {
         Cloned::Parent(child) => Ok(child),
         Cloned::Child(forked) => {
+            // Its own number may be another one's by the time that something fails.
+            let channel = start.descriptors.first();
+            let channel = channel.and_then(|it| sys::duplicate_above(*it, ABOVE_FIXED).ok());
             let Err(error) = exec_helper(&forked, start);
-            if let Some(channel) = start.descriptors.first()
-                && let Ok(channel) = channel.try_clone_to_owned()
-            {
+            if let Some(channel) = channel {
                 fail(channel, &format!("cannot start {}: {error}", start.helper.name()));
             }
             sys::exit_now(1)

@@ -16,7 +16,7 @@ use crate::inherited::{InheritedState, handled_signals};
 use crate::log::emit;
 use crate::signals::{ReceivedSignal, Sender};
 use crate::sys::{self, CallersDescriptors, Child, Cloned, ForkedProcess};
-use crate::target::{Command, CommandUser, PidNamespace, Program};
+use crate::target::{Command, CommandUser, Orphan, PidNamespace, Program};
 use crate::terminal;
 use crate::termination::Termination;
 use caps::CapSet;
@@ -35,6 +35,7 @@ use nix::unistd::{
 use pasta_ipc::message::TerminalGround;
 use pasta_ipc::types::Text;
 use pasta_ipc::{Channel, InitToSupervisor, ReceiveError, SupervisorToInit};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -83,8 +84,7 @@ pub(crate) fn run(forked: ForkedProcess, channel: &InitChannel, config: InitConf
     if forked.close_from(ABOVE_STANDARD, &kept).is_err() {
         sys::exit_now(FAILED);
     }
-    // COMMAND ends with the supervisor: the namespace would have no network.
-    if prctl::set_pdeathsig(Signal::SIGKILL).is_err() {
+    if end_with_parent(config.command.orphan).is_err() {
         sys::exit_now(FAILED);
     }
     let prepared = prepare(channel, config).and_then(|[user, net]| {
@@ -122,6 +122,15 @@ pub(crate) fn run(forked: ForkedProcess, channel: &InitChannel, config: InitConf
             FAILED
         }
     })
+}
+
+/// Has this process killed when its parent ends, unless it is to be left: COMMAND ends with the supervisor,
+/// without which the namespace has no network.
+fn end_with_parent(orphan: Orphan) -> io::Result<()> {
+    match orphan {
+        Orphan::Killed => Ok(prctl::set_pdeathsig(Signal::SIGKILL)?),
+        Orphan::Left => Ok(()),
+    }
 }
 
 /// Blocks until COMMAND may start; false: the launcher has ended.
@@ -265,6 +274,10 @@ fn exec_command(forked: &ForkedProcess, config: InitConfig<'_>) -> io::Result<In
     forked.close_from(ABOVE_STANDARD, config.descriptors.numbers())?;
     forked.pass_on(config.descriptors)?;
     config.inherited.restore()?;
+    // Without a PID namespace the end of process 1 ends nothing else.
+    if config.command.pids == PidNamespace::Shared {
+        end_with_parent(config.command.orphan)?;
+    }
     let Program { path, args } = &config.command.program;
     Ok(execvp(path, args)?)
 }
@@ -380,21 +393,29 @@ impl Running {
 }
 
 /// Kills what COMMAND has left behind, without a PID namespace whose end does that: as subreaper, this
-/// process is the parent of every orphan. Ends when there is none, or where the kernel does not list
-/// children (`CONFIG_PROC_CHILDREN`).
+/// process is the parent of every orphan. Ends when there is none but those that it may not kill, or where
+/// the kernel does not list children (`CONFIG_PROC_CHILDREN`).
 fn end_orphans() {
     let path = format!("/proc/self/task/{}/children", gettid());
+    let mut left = BTreeSet::new();
     loop {
         let list = fs::read_to_string(&path).unwrap_or_default();
-        let children: Vec<i32> =
-            list.split_ascii_whitespace().filter_map(|it| it.parse().ok()).collect();
+        let children = list.split_ascii_whitespace().filter_map(|it| it.parse().ok());
+        let children: Vec<i32> = children.filter(|child| !left.contains(child)).collect();
         if children.is_empty() {
             return;
         }
         for child in children {
-            // Its children become ours when it has ended.
-            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-            let _ = waitid(Id::Pid(Pid::from_raw(child)), WaitPidFlag::WEXITED);
+            match kill(Pid::from_raw(child), Signal::SIGKILL) {
+                // Its children become ours when it has ended.
+                Ok(()) => drop(waitid(Id::Pid(Pid::from_raw(child)), WaitPidFlag::WEXITED)),
+                // One of another user, which we have no right over any more.
+                Err(errno) => {
+                    let why = errno.desc();
+                    emit(&format!("pasta: process {child} of the command is left: {why}\n"));
+                    left.insert(child);
+                }
+            }
         }
     }
 }

@@ -50,6 +50,7 @@ use launch::{LaunchError, Prepared, Released};
 use log::{Log, emit};
 use nix::unistd::{getpid, getsid};
 use options::Options;
+use pid_file::NewFile;
 use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -135,9 +136,13 @@ fn run_with(inherited: &InheritedState) -> i32 {
     }
     let caller = match &options.target {
         Target::Existing(existing) if existing.ground == Ground::Background => {
+            let pid_file = options.files.pid.as_deref().and_then(NewFile::at);
             match background::split() {
                 Ok(Split::Supervisor(caller)) => Some(caller),
                 Ok(Split::Caller(status, text)) => {
+                    if let Some(file) = pid_file.filter(|_| status != 0) {
+                        file.remove();
+                    }
                     text.iter().for_each(|text| emit(&format!("pasta: {text}\n")));
                     return status;
                 }

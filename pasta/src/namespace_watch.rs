@@ -12,7 +12,6 @@
 //! Where neither inotify nor a pidfd can be had, the path is looked at once a second.
 
 use crate::deferred_close::DeferredClose;
-use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -86,7 +85,8 @@ impl NamespaceWatch {
         Self::default()
     }
 
-    /// Watches `path`, behind which is the namespace `net`, and the process, if one was named.
+    /// Watches `path`, behind which is the namespace `net`, and the process, if one was named or the path
+    /// is below its directory.
     ///
     /// # Errors
     ///
@@ -98,8 +98,6 @@ impl NamespaceWatch {
     ) -> Result<Self, WatchError> {
         let failed = |cause: Errno| WatchError { path: path.to_owned(), cause: cause.into() };
         let named = process_of(path);
-        // A process that is gone shows when the path is looked at.
-        let process = process.or_else(|| named.and_then(|pid| sys::pidfd_open_any(pid).ok()));
         let file = FileWatch::new(path, net, named).map_err(failed)?;
         // This file of a process goes with it; others below its directory, those of descriptors and of
         // threads, may go before.
@@ -222,7 +220,7 @@ fn watch_directory(directory: &Path) -> Result<Inotify, Errno> {
 }
 
 /// The process that a path below `/proc` names.
-fn process_of(path: &Path) -> Option<Pid> {
+pub(crate) fn process_of(path: &Path) -> Option<Pid> {
     let mut parts = path.components();
     let in_proc = parts.next() == Some(Component::RootDir)
         && parts.next().is_some_and(|part| part.as_os_str() == "proc");
@@ -237,6 +235,7 @@ fn identity(stat: FileStat) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys;
     use std::fs::{self, File};
 
     /// A directory of this test with a file in it, and the watch on the file.
@@ -293,8 +292,9 @@ mod tests {
     fn namespace_of_a_process_ends_with_it() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let path = PathBuf::from(format!("/proc/{}/ns/net", child.id()));
+        let process = sys::pidfd_open_any(process_of(&path).unwrap()).unwrap();
         let net = OwnedFd::from(File::open(&path).unwrap());
-        let mut watch = NamespaceWatch::new(&path, &net, None).unwrap();
+        let mut watch = NamespaceWatch::new(&path, &net, Some(process)).unwrap();
         assert_eq!(woken(&mut watch), (false, false));
         assert_eq!(watch.next_deadline(), None, "nothing is polled");
         child.kill().unwrap();

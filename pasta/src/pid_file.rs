@@ -1,11 +1,15 @@
 //! The file that our process id is written to (`-P`).
 //!
 //! It is opened early, with the caller's rights, and not truncated: a start that fails leaves the file
-//! of an instance that runs as it was. It is written once everything is ready, and never removed.
+//! of an instance that runs as it was. It is written once everything is ready, and not removed then. One
+//! that was made by a start that fails is removed, as far as the user that root became may do that; in the
+//! background the caller's process, which did not change its user, does it ([`NewFile`]).
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{Pid, ftruncate, write};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::unistd::{Pid, UnlinkatFlags, ftruncate, unlinkat, write};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,6 +20,48 @@ use std::path::{Path, PathBuf};
 pub(crate) struct PidFile {
     path: PathBuf,
     file: OwnedFd,
+    /// Where it is removed again unless it is written.
+    new: Option<NewFile>,
+}
+
+/// A file that did not exist before the start.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl NewFile {
+    /// A file at `path`, if there is none yet.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = open(parent.unwrap_or(Path::new(".")), flags, Mode::empty()).ok()?;
+        let name = path.file_name()?.to_owned();
+        let found = fstatat(&directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        (found == Err(Errno::ENOENT)).then_some(Self { directory, name })
+    }
+
+    /// Removes it if it is empty still: another instance may have written it since.
+    pub(crate) fn remove(&self) {
+        let found = fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        if found.is_ok_and(|it| it.st_size == 0 && is_regular(it.st_mode)) {
+            // If this fails, an empty file is left.
+            let _ = unlinkat(&self.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(new) = &self.new {
+            new.remove();
+        }
+    }
+}
+
+fn is_regular(mode: libc::mode_t) -> bool {
+    SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFREG
 }
 
 /// The file cannot be used.
@@ -48,7 +94,7 @@ pub(crate) fn open_regular(path: &Path, flags: OFlag) -> Result<OwnedFd, io::Err
     let file = open(path, base | flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let stat = fstat(&file)?;
     let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+    if !is_regular(stat.st_mode) {
         return refused("not a regular file");
     }
     if stat.st_nlink > 1 {
@@ -65,8 +111,9 @@ impl PidFile {
     /// [`PidFileError`].
     pub(crate) fn open(path: &Path) -> Result<Self, PidFileError> {
         let failed = |cause| PidFileError { path: path.to_owned(), cause };
+        let new = NewFile::at(path);
         let file = open_regular(path, OFlag::O_WRONLY).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, new })
     }
 
     /// Replaces the content by `pid` and a line end.
@@ -74,7 +121,7 @@ impl PidFile {
     /// # Errors
     ///
     /// [`PidFileError`]; a full disk, mostly.
-    pub(crate) fn write(self, pid: Pid) -> Result<(), PidFileError> {
+    pub(crate) fn write(mut self, pid: Pid) -> Result<(), PidFileError> {
         let text = format!("{pid}\n");
         let written = match write(&self.file, text.as_bytes()) {
             Ok(count) if count == text.len() => {
@@ -84,7 +131,9 @@ impl PidFile {
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
             Err(errno) => Err(errno.into()),
         };
-        written.map_err(|cause| PidFileError { path: self.path, cause })
+        written.map_err(|cause| PidFileError { path: self.path.clone(), cause })?;
+        self.new = None;
+        Ok(())
     }
 }
 
@@ -96,6 +145,26 @@ mod tests {
 
     fn path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("pasta-pid-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_new_file_goes_again_unless_it_is_written() {
+        let path = path("new");
+        drop(PidFile::open(&path).unwrap());
+        assert!(!path.exists());
+        let file = PidFile::open(&path).unwrap();
+        // Another instance was faster.
+        fs::write(&path, "7\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "7\n");
+        fs::remove_file(&path).unwrap();
+        PidFile::open(&path).unwrap().write(Pid::from_raw(42)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "42\n");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        drop(PidFile::open(&path).unwrap());
+        assert!(path.exists(), "it was there before");
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

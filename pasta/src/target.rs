@@ -32,6 +32,8 @@ pub(crate) struct Command {
     pub(crate) user: CommandUser,
     /// Whether it has a PID namespace of its own.
     pub(crate) pids: PidNamespace,
+    /// What becomes of it when we are killed.
+    pub(crate) orphan: Orphan,
     /// Its host name; none: `pasta-` and the host's.
     pub(crate) host_name: Option<DomainName>,
 }
@@ -63,6 +65,15 @@ pub(crate) enum PidNamespace {
     New,
     /// The caller's (`--no-pidns`).
     Shared,
+}
+
+/// What becomes of COMMAND when we are killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orphan {
+    /// It is killed too.
+    Killed,
+    /// It goes on, without a network (`--no-die-with-parent`).
+    Left,
 }
 
 /// A network namespace that exists.
@@ -119,6 +130,7 @@ pub(crate) struct TargetBuilder {
     pub(crate) quit: Quit,
     pub(crate) ground: Ground,
     pub(crate) shared_pids: bool,
+    pub(crate) outlives_us: bool,
     pub(crate) host_name: Option<DomainName>,
 }
 
@@ -163,12 +175,17 @@ impl TargetBuilder {
                         UserOption::At(path) => CommandUser::At(path),
                     },
                     pids: if self.shared_pids { PidNamespace::Shared } else { PidNamespace::New },
+                    orphan: if self.outlives_us { Orphan::Left } else { Orphan::Killed },
                     host_name: self.host_name,
                 }));
             }
         };
-        if self.shared_pids {
-            return Err(InvalidOptions::new("--no-pidns needs a command to run"));
+        for (given, name) in
+            [(self.shared_pids, "--no-pidns"), (self.outlives_us, "--no-die-with-parent")]
+        {
+            if given {
+                return Err(InvalidOptions::new(format!("{name} needs a command to run")));
+            }
         }
         Ok(Target::Existing(Existing {
             net,
@@ -273,5 +290,7 @@ mod tests {
         }
         let shared = TargetBuilder { shared_pids: true, ..named() };
         assert!(target(shared, "").unwrap_err().contains("--no-pidns"));
+        let outlives = TargetBuilder { outlives_us: true, ..named() };
+        assert!(target(outlives, "").unwrap_err().contains("--no-die-with-parent"));
     }
 }

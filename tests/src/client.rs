@@ -112,6 +112,15 @@ impl<'a> Arguments<'a> {
         word.parse().map_err(|_| Failure::from(format!("not a {what}: {word}")))
     }
 
+    /// As [`Arguments::value`], if there is a next word.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn optional<T: FromStr>(&mut self, what: &str) -> Outcome<Option<T>> {
+        if self.words.is_empty() { Ok(None) } else { self.value(what).map(Some) }
+    }
+
     /// The next word as an address and port, in brackets with a zone where it needs one:
     /// `[fe80::1%eth0]:80`.
     ///

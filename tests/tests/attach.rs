@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         case!(lab, end_of_a_helper_ends_it_with_an_error),
         case!(lab, failed_start_is_reported_and_leaves_the_pid_file_alone),
         case!(lab, failed_start_after_the_helpers_leaves_nothing),
+        case!(lab, failed_start_leaves_no_new_pid_file),
         case!(lab, failed_start_has_ended_when_the_caller_continues),
         case!(lab, limit_on_file_sizes_is_an_error),
         case!(lab, interrupted_caller_ends_the_start),
@@ -339,6 +340,34 @@ fn failed_start_is_reported_and_leaves_the_pid_file_alone(lab: &Lab) -> Outcome 
     assert!(finished.errors.contains("port 8000"), "{finished:?}");
     assert_eq!(fs::read_to_string("/tmp/older")?, "4711\n");
     all_gone()
+}
+
+fn failed_start_leaves_no_new_pid_file(lab: &Lab) -> Outcome {
+    let mut inside = contained_session(lab)?;
+    let id = pid(&mut inside);
+    let taken = lab.host().run(|| Ok(std::net::TcpListener::bind("0.0.0.0:8000")?))?;
+    let user = lab.pasta().configured();
+    let mut ways = vec![user.clone()];
+    if lab.needs_root().is_ok() {
+        ways.push(user.clone().as_root());
+    }
+    for pasta in ways {
+        for words in [["-t", "8000"], ["-I", "lo"]] {
+            let file = "/tmp/new.pid";
+            let words = ["-P", file, words[0], words[1], &id];
+            pasta.clone().attach(words)?.expect_code(1)?;
+            assert!(!Path::new(file).exists(), "{words:?}");
+        }
+    }
+    // With COMMAND it is the process itself, which cannot remove a file of root's any more.
+    for words in [["-t", "8000"], ["-I", "lo"]] {
+        user.clone().with(["-P", "/tmp/new.pid"]).with(words).run(["true"])?.expect_code(1)?;
+        assert!(!Path::new("/tmp/new.pid").exists(), "{words:?}");
+    }
+    drop(taken);
+    user.with(["-P", "/tmp/new.pid"]).attach([&id])?.expect_code(0)?;
+    assert!(Path::new("/tmp/new.pid").exists());
+    Ok(())
 }
 
 fn failed_start_after_the_helpers_leaves_nothing(lab: &Lab) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{ExitCode, Stdio};
 
 use nix::errno::Errno;
@@ -10,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe, write};
 use tests::harness::{self, Case};
 use tests::lab::service::{self, Service};
-use tests::lab::{DATAPATH, Family, Lab, MONITOR, Session, UPLINK, enter, process, wait};
+use tests::lab::{DATAPATH, Family, Lab, MONITOR, Pasta, Session, UPLINK, enter, process, wait};
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -18,6 +19,9 @@ fn main() -> ExitCode {
         case!(lab, command_outlives_the_datapath_and_keeps_its_exit_code),
         case!(lab, traffic_outlives_the_monitor),
         case!(lab, helpers_and_the_command_end_with_the_supervisor),
+        case!(lab, command_outlives_the_supervisor_if_asked_to),
+        case!(lab, helper_that_cannot_be_executed_is_named),
+        case!(lab, process_that_cannot_be_killed_is_left_and_named),
         case!(lab, requests_that_reach_the_helpers_too_end_none_of_them),
         case!(lab, killed_command_ends_everything),
         case!(lab, killed_init_ends_everything),
@@ -82,6 +86,69 @@ fn helpers_and_the_command_end_with_the_supervisor(lab: &Lab) -> Outcome {
 
     inside.running().signal(Signal::SIGKILL)?;
 
+    process::wait_until_none_left()
+}
+
+fn command_outlives_the_supervisor_if_asked_to(lab: &Lab) -> Outcome {
+    for pids in [None, Some("--no-pidns")] {
+        for option in [None, Some("--no-die-with-parent")] {
+            let mut running =
+                lab.pasta().configured().with(pids).with(option).start(["lab-client", "hold"])?;
+            running.wait_for_line("holding")?;
+            let command = process::only("lab-client")?;
+            running.signal(Signal::SIGKILL)?;
+            running.wait()?;
+            for helper in [MONITOR, DATAPATH] {
+                wait::until("the end of the helpers", || {
+                    process::only(helper).is_err().then_some(())
+                })?;
+            }
+            match option {
+                None => command.wait_until_gone()?,
+                Some(_) => {
+                    assert!(command.runs(), "{pids:?}");
+                    command.signal(Signal::SIGTERM)?;
+                }
+            }
+            process::wait_until_none_left().map_err(|error| format!("{pids:?}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn helper_that_cannot_be_executed_is_named(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    for helper in [MONITOR, DATAPATH] {
+        let directory = format!("/tmp/of-{helper}");
+        std::fs::create_dir(&directory)?;
+        for name in ["pasta", MONITOR, DATAPATH] {
+            let copy = format!("{directory}/{name}");
+            std::fs::copy(lab.program(name), &copy)?;
+            let mode = if name == helper { 0o644 } else { 0o755 };
+            std::fs::set_permissions(&copy, PermissionsExt::from_mode(mode))?;
+        }
+        let pasta = Pasta::new(lab, format!("{directory}/pasta").into());
+        let finished = pasta.configured().run(["true"])?.expect_code(1)?;
+        let wanted = format!("cannot start {helper}: Permission denied");
+        assert!(finished.errors.contains(&wanted), "{finished:?}");
+        process::wait_until_none_left()?;
+    }
+    Ok(())
+}
+
+fn process_that_cannot_be_killed_is_left_and_named(lab: &Lab) -> Outcome {
+    lab.needs_root()?;
+    let options = ["--runas", "0", "--netns-only", "--no-pidns"];
+    let mut inside = lab.pasta().configured().as_root().with(options).session()?;
+    // Process 1 has no capability any more, so it is nobody to the processes of others.
+    let facts = inside.must(["orphan", "60701"])?;
+    let orphan: i32 = facts[0].strip_prefix("pid ").ok_or("its number")?.parse()?;
+
+    let finished = inside.end(3)?.expect_code(3)?;
+
+    let wanted = format!("process {orphan} of the command is left");
+    assert!(finished.errors.contains(&wanted), "{finished:?}");
+    kill(Pid::from_raw(orphan), Signal::SIGKILL)?;
     process::wait_until_none_left()
 }
 

@@ -86,6 +86,8 @@ pub(crate) enum Setting {
     OutliveNamespace,
     /// `--no-pidns`
     SharedPids,
+    /// `--no-die-with-parent`
+    OutliveUs,
     /// `-P`
     PidFile(PathBuf),
     /// `-l`

@@ -174,6 +174,7 @@ impl Builder {
             Setting::NoUserNamespace => self.target.user = UserOption::Ours,
             Setting::OutliveNamespace => self.target.quit = crate::target::Quit::Never,
             Setting::SharedPids => self.target.shared_pids = true,
+            Setting::OutliveUs => self.target.outlives_us = true,
             Setting::HostName(name) => self.target.host_name = Some(name),
             Setting::Foreground => self.target.ground = Ground::Foreground,
             Setting::PidFile(path) => self.files.pid = Some(path),

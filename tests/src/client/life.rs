@@ -6,13 +6,14 @@
 //! | `kill-self SIGNAL` | ends by this signal, given as a number |
 //! | `hold` | prints `holding` and stays, with the signal dispositions it was started with |
 //! | `await-signal` | prints `waiting`; the fact is the first of TERM, INT, HUP and QUIT that comes |
-//! | `orphan` | starts a process in a session of its own that stays |
+//! | `orphan [USER]` | starts a process that stays, as this user |
 //! | `environment NAME` | the fact is the value of this environment variable |
 //! | `clock` | the fact is the monotonic clock, in nanoseconds |
 //! | `identity` | who it is, as the kernel says: fields of `/proc/self/status`, and the umask |
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio, exit};
 
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -56,6 +57,9 @@ pub fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         }
         "orphan" => {
             let mut orphan = Command::new(std::env::current_exe()?);
+            if let Some(user) = arguments.optional("user")? {
+                orphan.uid(user);
+            }
             orphan.arg("hold").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
             let mut child = orphan.spawn()?;
             let mut stdout = child.stdout.take().ok_or("no standard output")?;

@@ -31,6 +31,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         "Run COMMAND in the caller's PID namespace, without a new /proc",
     ),
     flag(
+        None,
+        "no-die-with-parent",
+        Setting::OutliveUs,
+        "Do not end COMMAND when pasta is killed: it goes on without a network",
+    ),
+    flag(
         Some('f'),
         "foreground",
         Setting::Foreground,
