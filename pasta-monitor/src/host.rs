@@ -138,7 +138,9 @@ impl HostView {
     /// Lifetimes and counters are in no view, so an event about these alone changes nothing.
     pub fn is_change(&self, notice: &Notice) -> bool {
         match notice {
-            Notice::There(Record::Link(link)) => self.links.get(&link.index) != Some(link),
+            Notice::There(Record::Link(link)) => {
+                self.links.get(&link.index) != Some(link) || self.has_dead_hops(link)
+            }
             Notice::There(Record::Address(address)) => !self.addresses.contains(address),
             Notice::There(Record::Route(route)) if is_of_interest(route) => {
                 !self.routes.get(route.family()).contains(&self.with_hops(route.clone()))
@@ -155,6 +157,14 @@ impl HostView {
     /// Whether policy rules decide which table is looked at.
     pub fn has_rules(&self, family: Family) -> bool {
         matches!(self.routing.get(family), Routing::Asked(_))
+    }
+
+    /// Whether a way through `link` was read as dead although the link carries. The kernel has a link run a moment
+    /// before its routes do, and of the second it says only that something about the link has changed.
+    fn has_dead_hops(&self, link: &Link) -> bool {
+        let dead = |it: &Hop| it.link == link.index && !it.live;
+        let mut routes = Family::BOTH.into_iter().flat_map(|family| self.routes.get(family));
+        link.up && link.carrier && routes.any(|route| route.hops.iter().any(dead))
     }
 
     /// Whether a route of another table may be the way to everything.
@@ -414,6 +424,22 @@ mod tests {
         let event = |id, metric| Notice::There(Record::Route(by(id, metric)));
         assert!(!host.is_change(&event(7, 1)), "it is as it was read");
         assert!(host.is_change(&event(8, 1)));
+    }
+
+    #[test]
+    fn a_link_that_runs_before_its_routes_do_is_looked_at_again() {
+        let host = |live: bool| {
+            Host::default().link(2, "eth0").route_with(2, "::/0", "fe80::1", |route| {
+                route.hops[0].live = live;
+            })
+        };
+        let event = Notice::There(Record::Link(Box::new(host(true).0.links[&2].clone())));
+        assert!(host(false).0.is_change(&event));
+        assert!(!host(true).0.is_change(&event));
+        // While it has no carrier, its ways are dead for good reason.
+        let down = host(false).link_with(2, "eth0", |link| link.carrier = false);
+        let event = Notice::There(Record::Link(Box::new(down.0.links[&2].clone())));
+        assert!(!down.0.is_change(&event));
     }
 
     #[test]
