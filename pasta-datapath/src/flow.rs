@@ -5,6 +5,7 @@
 //! turn, its timer, its end, sockets of the namespace) is in the outcome, which the stack settles.
 
 pub mod datagram;
+pub mod evict;
 pub mod flows;
 pub mod refuse;
 pub mod schedule;
@@ -19,20 +20,14 @@ use crate::port_forward::listeners::Listeners;
 use crate::sockets::{Connecting, Sockets};
 use crate::time::Instant;
 use datagram::{Datagram, DatagramFlow, QueuedError, ReadDatagrams};
+use evict::{Group, Opener, Stage, Takes};
 use pasta_ipc::types::{MacAddr, Mtu};
 use splice::SpliceFlow;
 use splice::pipes::Pipes;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 use tcp::flow::TcpFlow;
 use tcp::window::CreditPool;
-
-/// Idle time after which a flow may be evicted. The least that a translator may give up without a need
-/// (RFC 5382, REQ-5: 4 minutes for a TCP connection that is being opened or closed; RFC 4787, REQ-5:
-/// 2 minutes for UDP).
-const STREAM_IDLE: Duration = Duration::from_secs(240);
-const DATAGRAM_IDLE: Duration = Duration::from_secs(120);
 
 /// How a frame finds its flow: both ends as the namespace sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -283,11 +278,21 @@ impl<S: Sockets> Flow<S> {
         }
     }
 
-    /// Idle time after which it may be evicted.
-    pub fn evictable_after(&self) -> Duration {
+    /// Which others it is like for who goes first.
+    #[inline]
+    pub fn group(&self) -> Group {
         match self {
-            Self::Tcp(_) | Self::Splice(_) => STREAM_IDLE,
-            Self::Datagram(_) => DATAGRAM_IDLE,
+            Self::Tcp(flow) => {
+                let opener = if flow.is_inbound() { Opener::Host } else { Opener::Namespace };
+                let is_open = flow.connection().is_established();
+                let stage = if is_open { Stage::Stream } else { Stage::Opening };
+                Group { opener, stage, takes: Takes::Nothing }
+            }
+            Self::Datagram(flow) => flow.group(),
+            Self::Splice(flow) => {
+                let stage = if flow.is_connected() { Stage::Stream } else { Stage::Opening };
+                Group { opener: flow.opener(), stage, takes: Takes::Nothing }
+            }
         }
     }
 

@@ -138,7 +138,10 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
         Ok(poller) => poller,
         Err(error) => return give_up(&mut supervisor, &error),
     };
-    let limits = Limits { fd_budget, flows, send_buffer: probe_send_buffer() };
+    // Half of the ports that are given to programs are left to those of the host, whatever ports ours have.
+    let ports = start.ephemeral_ports.count() / 2;
+    let ports = usize::try_from(ports).unwrap_or(usize::MAX).max(1);
+    let limits = Limits { fd_budget, flows, ports, send_buffer: probe_send_buffer() };
     let (mut link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
     let Services { responders, clients, .. } = start.services;
     link.responder = Responder::new(responders, clients, RandomState::new().hash_one(0));

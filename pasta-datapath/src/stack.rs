@@ -9,6 +9,7 @@
 
 mod accept;
 mod batch;
+mod capacity;
 mod leaving;
 mod open;
 mod parts;

@@ -381,28 +381,6 @@ fn listeners_follow_the_rules_and_what_cannot_be_opened_is_logged_once() {
     assert!(rig.stack.sockets().listeners[1].1.borrow().closed);
 }
 
-#[test]
-fn idle_flow_makes_room_for_a_new_one_and_one_in_use_does_not() {
-    let nat = Nat::new(policy(Service::On), policy(Service::On));
-    let mut rig = Rig::<Socket>::with(nat, 2);
-    rig.has(&[HERE], &[HERE6]);
-    let from = |port| key(Protocol::Udp, &format!("192.0.2.7:{port}"), "198.51.100.1:7");
-    for port in [1, 2, 3] {
-        rig.frames(&[datagram(&from(port), b"x")]);
-    }
-    assert_eq!((rig.stack.sockets().opened.len(), rig.dropped(DropReason::NoSocket)), (2, 1));
-    let first = opened(&mut rig, 0);
-    first.borrow_mut().datagrams.push_back(b"answer".to_vec());
-    rig.event(&first, Readiness::READABLE);
-    rig.wait(Duration::from_secs(10));
-    rig.frames(&[datagram(&from(2), b"x")]);
-    // The second has ended by then, the first had an answer and is idle.
-    rig.wait(Duration::from_secs(125));
-    rig.frames(&[datagram(&from(3), b"x"), datagram(&from(4), b"x")]);
-    assert!(first.borrow().closed);
-    assert_eq!((rig.stack.sockets().opened.len(), rig.stack.counters().evicted), (4, 1));
-}
-
 /// The next question on the tap: who asks, with which address, for what.
 fn asked(rig: &Rig) -> Option<(pasta_ipc::types::MacAddr, IpAddr, IpAddr)> {
     let mut written = rig.written.borrow_mut();

@@ -8,7 +8,9 @@ pub use services::{
 
 use crate::port_forward::{ForwardRule, LoopbackTarget, MAX_RULES, PortWatch, Splice};
 use crate::socket::FreeBind;
-use crate::types::{Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, Service, TapInfo};
+use crate::types::{
+    Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, PortRange, Service, TapInfo,
+};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -255,6 +257,8 @@ pub struct DatapathStart {
     pub free_bind: FreeBind,
     /// Whether frames are captured (`-p`).
     pub capture: Captured,
+    /// Ports that the host gives to programs that ask for none (`net.ipv4.ip_local_port_range`).
+    pub ephemeral_ports: PortRange,
     /// Shortest time between two lines of counters in the log (`--stats`), in seconds; none: at the end
     /// only.
     pub stats: Option<NonZeroU32>,

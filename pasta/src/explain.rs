@@ -76,7 +76,7 @@ pub(crate) fn run(
     let document = document::of(&Facts {
         target: &options.target,
         monitor: &start,
-        datapath: &options.datapath_start(&services, None, Captured::No),
+        datapath: &options.datapath_start(&services, None, Captured::No, system.ephemeral),
         explanation: &explanation,
         resolvers: Resolvers::open(WatchMode::Off).snapshot().servers.as_slice(),
         forwards: &forwards,

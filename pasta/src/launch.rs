@@ -408,7 +408,8 @@ impl<'a> Starting<'a> {
                 progress.log.debug(&format!("tap {} made", info.name));
             }
             let capture = if files.capture.is_some() { Captured::Yes } else { Captured::No };
-            let start = options.datapath_start(&services, info, capture);
+            let start =
+                options.datapath_start(&services, info, capture, host::port_system().ephemeral);
             let start = SupervisorToDatapath::Start(Box::new(start));
             let fds: Vec<_> = tap.iter().chain(&files.capture).map(AsFd::as_fd).collect();
             progress.children.start_datapath(&start, &fds).map_err(to_datapath)?;

@@ -17,7 +17,7 @@ use pasta_ipc::start::{
     HostLoopback, LinkStart, MonitorStart, PortsStart, RootFallback, Services, TapUse, UserId,
 };
 use pasta_ipc::types::{
-    Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, Service, TapInfo,
+    Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, PortRange, Service, TapInfo,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -420,12 +420,13 @@ impl Options {
     }
 
     /// The datapath's start message; `tap` is the tap that the monitor made, `capture` whether there is a
-    /// file for frames.
+    /// file for frames, `ephemeral_ports` what the host gives to programs that ask for no port.
     pub(crate) fn datapath_start(
         &self,
         services: &PerFamily<Service, Service>,
         tap: Option<TapInfo>,
         capture: Captured,
+        ephemeral_ports: PortRange,
     ) -> DatapathStart {
         DatapathStart {
             our_mac: self.nat.our_mac,
@@ -454,6 +455,7 @@ impl Options {
             services: self.services.clone(),
             free_bind: self.nat.free_bind,
             capture,
+            ephemeral_ports,
             stats: self.log.stats,
         }
     }

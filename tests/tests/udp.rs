@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         case!(families, local_datagram_reaches_a_service_of_the_other_family_alone),
         case!(families, datagram_of_the_namespaces_loopback_reaches_a_service_of_the_other_family),
         case!(lab, without_ipv6_on_the_host_localhost_reaches_the_namespace),
+        case!(families, half_of_the_hosts_ephemeral_ports_are_left_to_the_host),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -257,5 +258,35 @@ fn without_ipv6_on_the_host_localhost_reaches_the_namespace(lab: &Lab) -> Outcom
             inside.end(0)?;
         }
     }
+    Ok(())
+}
+
+/// A program that sends from ever new ports takes no more than half of what the host gives to its own programs; its
+/// own last flows go on.
+fn half_of_the_hosts_ephemeral_ports_are_left_to_the_host(lab: &Lab, family: Family) -> Outcome {
+    const PORTS: std::ops::Range<u16> = 40_000..40_020;
+    lab.host().run(|| {
+        let range = format!("{} {}", PORTS.start, PORTS.end - 1);
+        Ok(std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", range)?)
+    })?;
+    let silent = SocketAddr::new(family.internet(), 7);
+    let silent = lab.remote().udp_at(silent, |_, peer, _| Ok(peer.to_string()))?;
+    let server = lab.remote().udp_echo(family.internet_second())?;
+    let mut inside = lab.pasta().configured().with(["-u", "none"]).session()?;
+    for port in PORTS {
+        let name = port.to_string();
+        inside.must(["udp", "hold", &name, &any(family, port)])?;
+        inside.must(["udp", "send", &name, &silent.endpoint()])?;
+        assert_eq!(silent.next_peer()?.port(), port);
+    }
+    let any: IpAddr = family.any();
+    let free = lab.host().run(move || {
+        let sockets = PORTS.map_while(|_| UdpSocket::bind((any, 0)).ok());
+        Ok(sockets.collect::<Vec<_>>().len())
+    })?;
+    assert!(free >= PORTS.len() / 2, "only {free} ports are free");
+    let last = (PORTS.end - 1).to_string();
+    inside.must(["udp", "send", &last, &server.endpoint()])?;
+    inside.must(["udp", "next", &last])?;
     Ok(())
 }

@@ -29,6 +29,7 @@ pub mod local;
 use super::refuse::{offending, reporter};
 use super::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness};
 use crate::counters::DropReason;
+use crate::flow::evict::{Group, Opener, Stage, Takes};
 use crate::flow::source_check::SourceCheck;
 use crate::link::icmp_error::{self, Unreachable};
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
@@ -41,7 +42,7 @@ use crate::time::Instant;
 use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
 use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
 use lifetime::Lifetime;
-use local::{Gone, LocalEnd};
+use local::{Gone, LocalEnd, Place};
 use nix::errno::Errno;
 use pasta_ipc::types::{MacAddr, Mtu};
 use std::io::IoSlice;
@@ -296,6 +297,23 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     /// Whether the namespace has opened it.
     pub fn is_outbound(&self) -> bool {
         self.opened_from().is_some()
+    }
+
+    /// Which others it is like for who goes first.
+    pub fn group(&self) -> Group {
+        let (opener, takes) = match (&self.ends, self.protocol) {
+            (Ends::Outbound { .. }, Protocol::Echo) => (Opener::Namespace, Takes::Identifier),
+            (Ends::Outbound { .. }, _) => (Opener::Namespace, Takes::Port),
+            (Ends::Mapped { .. }, _) => (Opener::Namespace, Takes::Nothing),
+            (Ends::Inbound { .. }, _) => (Opener::Host, Takes::Nothing),
+            (Ends::Local { end, .. }, _) => match end.place() {
+                Place::Host => (Opener::Namespace, Takes::Port),
+                Place::Namespace => (Opener::Host, Takes::Nothing),
+            },
+        };
+        let is_two_way = self.lifetime.is_two_way();
+        let stage = if is_two_way { Stage::TwoWay } else { Stage::OneWay };
+        Group { opener, stage, takes }
     }
 
     /// Goes on through a socket that it shares; its own one is closed.

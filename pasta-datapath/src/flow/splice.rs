@@ -13,6 +13,7 @@
 pub mod pipes;
 
 use crate::counters::DropReason;
+use crate::flow::evict::Opener;
 use crate::flow::{Context, Facts, FlowEvent, Next, Outcome, Readiness, Side, TargetSocket};
 use crate::part::{part, part_mut};
 use crate::sockets::{Interest, Progress, Sockets};
@@ -119,6 +120,7 @@ pub struct SpliceFlow<K, P> {
     target: Target<K>,
     destination: SocketAddr,
     otherwise: Option<SocketAddr>,
+    opener: Opener,
     forth: Half<P>,
     back: Half<P>,
 }
@@ -128,7 +130,24 @@ impl<K: StreamSocket, P: Splicing<K>> SpliceFlow<K, P> {
     /// tried where that refuses.
     pub fn new(initiating: K, destination: SocketAddr, otherwise: Option<SocketAddr>) -> Self {
         let (forth, back) = (Half::new(), Half::new());
-        Self { initiating, target: Target::Wanted, destination, otherwise, forth, back }
+        let (target, opener) = (Target::Wanted, Opener::Host);
+        Self { initiating, target, destination, otherwise, opener, forth, back }
+    }
+
+    /// The same, opened by the namespace instead of from the host's side.
+    #[must_use]
+    pub fn of_namespace(self) -> Self {
+        Self { opener: Opener::Namespace, ..self }
+    }
+
+    /// Who has opened it.
+    pub fn opener(&self) -> Opener {
+        self.opener
+    }
+
+    /// Whether the target's socket is connected.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.target, Target::Connected(_))
     }
 
     /// Whether a socket for [`SpliceFlow::destination`] is still to be had.

@@ -1,6 +1,7 @@
-//! The table of flows: the only owner of each; everyone else holds a [`FlowId`]. It also knows which
-//! flow was idle longest: all are in a list in the order in which they were touched.
+//! The table of flows: the only owner of each; everyone else holds a [`FlowId`]. It also knows which flow of each
+//! [`Group`] was idle longest: those of a group are in a list in the order in which they were touched.
 
+use super::evict::Group;
 use super::{FlowId, FlowKey};
 use crate::time::Instant;
 use std::collections::HashMap;
@@ -17,15 +18,23 @@ pub struct FlowTable<F> {
     by_key: HashMap<FlowKey, FlowId>,
     count: usize,
     limit: usize,
-    /// Slots of the flows touched longest ago and last.
+    lists: [List; Group::COUNT],
+}
+
+/// The flows of a group.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    /// Slots of those touched longest ago and last.
     oldest: u32,
     newest: u32,
+    count: usize,
 }
 
 #[derive(Debug)]
 struct Slot<F> {
     life: u32,
-    /// The slots touched before this one and after it.
+    group: Group,
+    /// The slots of the group touched before this one and after it.
     older: u32,
     newer: u32,
     touched: Instant,
@@ -46,8 +55,7 @@ impl<F> FlowTable<F> {
             by_key: HashMap::new(),
             count: 0,
             limit,
-            oldest: NONE,
-            newest: NONE,
+            lists: [List { oldest: NONE, newest: NONE, count: 0 }; Group::COUNT],
         }
     }
 
@@ -114,11 +122,12 @@ impl<F> FlowTable<F> {
         }
         let id = self.next_id();
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
-            Some(slot) => slot.flow = Some((key, flow)),
+            Some(slot) => (slot.group, slot.flow) = (Group::default(), Some((key, flow))),
             None => {
                 let flow = Some((key, flow));
                 let (older, newer, touched) = (NONE, NONE, Instant::START);
-                self.slots.push(Slot { life: 0, older, newer, touched, flow });
+                let group = Group::default();
+                self.slots.push(Slot { life: 0, group, older, newer, touched, flow });
             }
         }
         self.count += 1;
@@ -126,30 +135,66 @@ impl<F> FlowTable<F> {
         Ok(id)
     }
 
-    /// Puts slot `index` at the end of the list.
+    /// The list that slot `index` is in.
+    fn list_of(&mut self, index: u32) -> Option<&mut List> {
+        let group = self.slots.get(index as usize)?.group;
+        self.lists.get_mut(group.index())
+    }
+
+    /// Puts slot `index` at the end of its list.
     fn link(&mut self, index: u32) {
-        let before = std::mem::replace(&mut self.newest, index);
+        let Some(list) = self.list_of(index) else { return };
+        list.count += 1;
+        let before = std::mem::replace(&mut list.newest, index);
+        if before == NONE {
+            list.oldest = index;
+        }
+        if let Some(slot) = self.slots.get_mut(before as usize) {
+            slot.newer = index;
+        }
         if let Some(slot) = self.slots.get_mut(index as usize) {
             (slot.older, slot.newer) = (before, NONE);
         }
-        match self.slots.get_mut(before as usize) {
-            Some(slot) => slot.newer = index,
-            None => self.oldest = index,
+    }
+
+    /// Takes slot `index` out of its list.
+    fn unlink(&mut self, index: u32) {
+        let Some(slot) = self.slots.get(index as usize) else { return };
+        let (older, newer) = (slot.older, slot.newer);
+        if let Some(list) = self.list_of(index) {
+            list.count = list.count.saturating_sub(1);
+            if older == NONE {
+                list.oldest = newer;
+            }
+            if newer == NONE {
+                list.newest = older;
+            }
+        }
+        if let Some(slot) = self.slots.get_mut(older as usize) {
+            slot.newer = newer;
+        }
+        if let Some(slot) = self.slots.get_mut(newer as usize) {
+            slot.older = older;
         }
     }
 
-    /// Takes slot `index` out of the list.
-    fn unlink(&mut self, index: u32) {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        let (older, newer) = (slot.older, slot.newer);
-        match self.slots.get_mut(older as usize) {
-            Some(slot) => slot.newer = newer,
-            None => self.oldest = newer,
+    /// Puts flow `id` into `group`, as the one touched last if it was in another one.
+    #[inline]
+    pub fn set_group(&mut self, id: FlowId, group: Group) {
+        let Some(slot) = self.slots.get(id.index as usize) else { return };
+        if slot.group == group || slot.life != id.life || slot.flow.is_none() {
+            return;
         }
-        match self.slots.get_mut(newer as usize) {
-            Some(slot) => slot.older = older,
-            None => self.newest = older,
+        self.unlink(id.index);
+        if let Some(slot) = self.slots.get_mut(id.index as usize) {
+            slot.group = group;
         }
+        self.link(id.index);
+    }
+
+    /// How many flows there are in `group`.
+    pub fn count_of(&self, group: Group) -> usize {
+        self.lists.get(group.index()).map_or(0, |list| list.count)
     }
 
     /// Notes that flow `id` was active.
@@ -159,7 +204,7 @@ impl<F> FlowTable<F> {
             return;
         }
         slot.touched = now;
-        if self.newest != id.index {
+        if slot.newer != NONE {
             self.unlink(id.index);
             self.link(id.index);
         }
@@ -175,14 +220,11 @@ impl<F> FlowTable<F> {
         Some((id, self.get_mut(id)?))
     }
 
-    /// The flows in the order in which they were last touched, with when that was.
-    pub fn oldest(&self) -> impl Iterator<Item = (FlowId, &F, Instant)> {
-        let slot = |index: u32| self.slots.get(index as usize).map(|slot| (index, slot));
-        let slots = std::iter::successors(slot(self.oldest), move |(_, it)| slot(it.newer));
-        slots.filter_map(|(index, slot)| {
-            let (_, flow) = slot.flow.as_ref()?;
-            Some((FlowId { index, life: slot.life }, flow, slot.touched))
-        })
+    /// The flow of `group` that was touched longest ago, with when that was.
+    pub fn oldest_of(&self, group: Group) -> Option<(FlowId, Instant)> {
+        let index = self.lists.get(group.index())?.oldest;
+        let slot = self.slots.get(index as usize)?;
+        Some((FlowId { index, life: slot.life }, slot.touched))
     }
 
     /// The flows that have a key for which `is_wanted`.
@@ -230,6 +272,7 @@ impl<F> FlowTable<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::evict::{Opener, Stage, Takes};
     use crate::nat::Protocol;
 
     fn key(port: u16) -> FlowKey {
@@ -276,28 +319,37 @@ mod tests {
         assert_eq!((old, table.len()), (Some(2), 2));
     }
 
+    /// The flows of `group` in order, taken out one after the other.
+    fn drained(table: &mut FlowTable<u16>, group: Group) -> Vec<(u16, Instant)> {
+        let mut listed = Vec::new();
+        while let Some((id, at)) = table.oldest_of(group) {
+            listed.push((table.remove(id).unwrap(), at));
+            assert!(listed.len() < 100, "a ring");
+        }
+        listed
+    }
+
     #[test]
-    fn flows_are_listed_in_the_order_they_were_touched() {
+    fn flows_of_a_group_are_listed_in_the_order_they_were_touched() {
         let mut table = FlowTable::new(8);
         let mut id = |port| table.insert(key(port), port).unwrap().0;
-        let ids = [id(0), id(1), id(2), id(3)];
+        let ids = [id(0), id(1), id(2), id(3), id(4)];
         let at = Instant::from_nanos;
-        for (when, which) in [(1, 2), (2, 0), (3, 3), (4, 0), (5, 0)] {
+        for (when, which) in [(1, 2), (2, 0), (3, 3), (4, 0), (5, 0), (6, 4)] {
             table.touch(at(when), ids[which]);
         }
-        let listed =
-            |table: &FlowTable<u16>| table.oldest().map(|(id, _, at)| (id, at)).collect::<Vec<_>>();
-        let [a, b, c, d] = ids;
-        assert_eq!(listed(&table), [(b, at(0)), (c, at(1)), (d, at(3)), (a, at(5))]);
-        table.remove(c);
-        table.touch(at(9), c);
-        assert_eq!(listed(&table), [(b, at(0)), (d, at(3)), (a, at(5))]);
-        table.remove(a);
-        table.remove(b);
+        let other = Group { opener: Opener::Host, stage: Stage::TwoWay, takes: Takes::Port };
+        for which in [4, 3, 4] {
+            table.set_group(ids[which], other);
+        }
+        assert_eq!((table.count_of(Group::default()), table.count_of(other)), (3, 2));
+        table.remove(ids[2]);
+        table.touch(at(9), ids[2]);
+        table.set_group(ids[2], other);
+        assert_eq!(drained(&mut table, other), [(4, at(6)), (3, at(3))]);
+        assert_eq!(drained(&mut table, Group::default()), [(1, at(0)), (0, at(5))]);
+        assert!(table.is_empty());
         let again = table.insert(key(9), 9).unwrap().0;
-        assert_eq!(listed(&table).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [d, again]);
-        table.remove(d);
-        table.remove(again);
-        assert!(listed(&table).is_empty());
+        assert_eq!(table.oldest_of(Group::default()).map(|(id, _)| id), Some(again));
     }
 }

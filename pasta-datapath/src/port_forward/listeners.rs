@@ -192,6 +192,8 @@ pub struct Listeners<K> {
     shared: HashMap<(Direction, Transport, Family, u16), u32>,
     /// UDP sockets of the host by the port of the namespace that they lead to.
     leading: HashMap<u16, Vec<ListenerId>>,
+    /// How many are mappings.
+    mappings: usize,
 }
 
 /// What is to be done to have the wanted listeners.
@@ -213,6 +215,7 @@ impl<K> Default for Listeners<K> {
             ours: Default::default(),
             shared: HashMap::new(),
             leading: HashMap::new(),
+            mappings: 0,
         }
     }
 }
@@ -277,14 +280,27 @@ impl<K> Listeners<K> {
     pub fn promote(&mut self, spec: &ListenerSpec, target: ForwardTarget) -> bool {
         let Some(id) = self.by_spec.get(spec).copied() else { return false };
         self.redirect(id, target);
-        self.get_mut(id).map(|listener| listener.role = Role::Listener).is_some()
+        self.set_role(id, Role::Listener)
+    }
+
+    /// How many are mappings.
+    pub fn mappings(&self) -> usize {
+        self.mappings
+    }
+
+    fn set_role(&mut self, id: ListenerId, role: Role) -> bool {
+        let Some(listener) = self.get_mut(id) else { return false };
+        match (std::mem::replace(&mut listener.role, role), role) {
+            (Role::Listener, Role::Mapping) => self.mappings += 1,
+            (Role::Mapping, Role::Listener) => self.mappings -= 1,
+            _ => {}
+        }
+        true
     }
 
     /// Makes a listener a mapping, if there are flows through it.
     pub fn demote(&mut self, id: ListenerId) -> bool {
-        let Some(listener) = self.get_mut(id).filter(|it| it.flows > 0) else { return false };
-        listener.role = Role::Mapping;
-        true
+        self.get(id).is_some_and(|it| it.flows > 0) && self.set_role(id, Role::Mapping)
     }
 
     /// The UDP sockets of the host that lead to `port` of the namespace, listeners first.
@@ -338,6 +354,7 @@ impl<K> Listeners<K> {
             *self.shared.entry((direction, transport, family, port)).or_default() += 1;
         }
         self.by_spec.insert(spec.clone(), id);
+        self.mappings += usize::from(role == Role::Mapping);
         let listener = Some(Listener { spec, target, role, flows: 0, socket });
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
             Some((_, slot)) => *slot = listener,
@@ -356,6 +373,7 @@ impl<K> Listeners<K> {
         *life = life.wrapping_add(1);
         self.free.push(id.index);
         self.by_spec.remove(&listener.spec);
+        self.mappings -= usize::from(listener.role == Role::Mapping);
         let spec = &listener.spec;
         if is_udp_of_host(spec) {
             self.forget_leading(listener.target.port, id);

@@ -1,10 +1,11 @@
 //! What comes to listeners: connections and datagrams, each listener in its turn, and the flows that begin so.
 
-use super::parts::Parts;
+use super::parts::{NO_MORE, NO_PORT, Parts};
 use crate::counters::DropReason;
 use crate::flow::datagram::batch::ReadBatch;
 use crate::flow::datagram::local::{LocalEnd, Place};
 use crate::flow::datagram::{DatagramFlow, ListenerEnd, MAX_GROUP, ReadDatagrams};
+use crate::flow::evict::{Opener, Takes};
 use crate::flow::splice::{SpliceFlow, StreamSocket};
 use crate::flow::tcp::connection::Connection;
 use crate::flow::tcp::flow::TcpFlow;
@@ -68,7 +69,9 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
                 self.parts.ports.turns.starve(self.now, id);
                 return false;
             }
-            let has_capacity = self.parts.has_capacity(self.now, 2);
+            let Some(listener) = self.parts.ports.listeners.get(id) else { return false };
+            let opener = opener_of(listener.spec.direction());
+            let has_capacity = self.parts.has_capacity(self.now, opener, 2);
             let Some(listener) = self.parts.ports.listeners.socket(id) else { return false };
             let accepted = if has_capacity {
                 listener.accept()
@@ -192,7 +195,7 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         let target = Target { address: destination, source: None, interface: None };
         match self.parts.sockets.open(Protocol::Tcp, &target, None) {
             Ok(connecting) => {
-                let flow = SpliceFlow::new(socket, destination, None);
+                let flow = SpliceFlow::new(socket, destination, None).of_namespace();
                 self.open_splice(flow, FlowEvent::Target(TargetSocket::Host(connecting)));
             }
             Err(_) => self.refuse(&socket, DropReason::Unreachable),
@@ -276,14 +279,20 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         if parts.ports.listeners.get(listener.id).is_some_and(|it| it.role == Role::Mapping) {
             return Err(DropReason::NoFlow);
         }
+        let at = parts.ports.listeners.get(listener.id).ok_or(DropReason::NoFlow)?;
+        let (direction, ForwardTarget { target, port, .. }) = (at.spec.direction(), at.target);
         // Anybody can send datagrams under any name: they take half of the table at most.
         let many = parts.ports.arrivals.len() >= parts.flows.table.limit() / 2;
-        let has_capacity = if many { parts.evict(now) } else { parts.has_capacity(now, 1) };
+        let opener = opener_of(direction);
+        let has_capacity =
+            if many { parts.evict(now, opener) } else { parts.has_capacity(now, opener, 1) };
         if !has_capacity {
             return Err(DropReason::TableFull);
         }
-        let at = parts.ports.listeners.get(listener.id).ok_or(DropReason::NoFlow)?;
-        let (direction, ForwardTarget { target, port, .. }) = (at.spec.direction(), at.target);
+        if direction == Direction::Outbound && !parts.has_port(now, Takes::Port) {
+            parts.log.exhausted(now, NO_MORE, &NO_PORT);
+            return Err(DropReason::NoSocket);
+        }
         let DatagramAddresses { peer, local } = listener.addresses;
         let way = match direction {
             Direction::Inbound => {
@@ -336,5 +345,13 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
             }
             _ => Ok(id),
         }
+    }
+}
+
+/// The side that opens what comes to a listener.
+fn opener_of(direction: Direction) -> Opener {
+    match direction {
+        Direction::Inbound => Opener::Host,
+        Direction::Outbound => Opener::Namespace,
     }
 }

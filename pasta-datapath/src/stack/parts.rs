@@ -4,6 +4,7 @@
 use super::leaving::Leaving;
 use crate::counters::{Counters, DropReason};
 use crate::flow::datagram::{DatagramSocket, ListenerEnd};
+use crate::flow::evict::{Opener, Takes};
 use crate::flow::flows::{Entry, Flows};
 use crate::flow::refuse::NoSocket;
 use crate::flow::schedule::Cause;
@@ -28,7 +29,10 @@ use pasta_ipc::types::{Family, LogLevel, MacAddr, Transport};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is logged when there can be no more flows.
-const NO_MORE: &str = "new flows are refused";
+pub(super) const NO_MORE: &str = "new flows are refused";
+
+/// Why, if it is for ports.
+pub(super) const NO_PORT: &str = "the share of the host's UDP ports or echo identifiers is in use";
 
 /// Other source ports that are tried where ours is taken by another flow; chosen.
 const PORTS_TRIED: u16 = 64;
@@ -40,6 +44,8 @@ pub struct Limits {
     pub fd_budget: FdBudget,
     /// Flows.
     pub flows: usize,
+    /// UDP ports of the host that flows of the namespace take; as many identifiers of echo.
+    pub ports: usize,
     /// The largest send buffer that a TCP socket can be given, in octets of kernel memory.
     pub send_buffer: u32,
 }
@@ -144,6 +150,8 @@ impl<S: Sockets> Parts<S> {
         match outcome.next {
             Next::Wait | Next::More => {
                 schedule.settle(id, scheduled, &outcome, credit);
+                let group = flow.group();
+                table.set_group(id, group);
                 outcome.facts
             }
             Next::Over | Next::Reset => {
@@ -191,37 +199,6 @@ impl<S: Sockets> Parts<S> {
     pub(super) fn end_waiting(&mut self, now: Instant, id: FlowId) {
         self.counters.drop(DropReason::NoSocket);
         self.drive(now, id, FlowEvent::Abort);
-    }
-
-    /// Descriptors that nothing holds and nothing is on its way for.
-    pub(super) fn descriptors_left(&self) -> usize {
-        self.limits.fd_budget.left(self.flows.held() + self.ports.held())
-    }
-
-    /// Whether there is a place, and as many descriptors, for a flow that needs so many. What is only held for
-    /// flows to come goes first, then another flow may have to.
-    pub(super) fn has_capacity(&mut self, now: Instant, needed: usize) -> bool {
-        let lacking = needed.saturating_sub(self.descriptors_left());
-        if lacking > 0 {
-            self.give_up_stock(lacking);
-        }
-        let has = !self.flows.table.is_full() && self.descriptors_left() >= needed;
-        has || self.evict(now)
-    }
-
-    /// Closes so many descriptors that are held for flows to come; gives whether there were any.
-    fn give_up_stock(&mut self, count: usize) -> bool {
-        let sockets = self.ports.requests.pool.shrink(count);
-        let pipes = self.flows.pipes.shrink((count - sockets).div_ceil(2));
-        sockets + pipes > 0
-    }
-
-    /// Ends the flow that was idle longest; `false` if none may go.
-    pub(super) fn evict(&mut self, now: Instant) -> bool {
-        let Some(id) = self.flows.evictable(now) else { return false };
-        self.counters.evicted += 1;
-        self.drive(now, id, FlowEvent::Evicted);
-        true
     }
 
     pub(super) fn insert(
@@ -311,9 +288,9 @@ impl<S: Sockets> Parts<S> {
         (ports, port_forward::Context { now, sockets, log, fd_budget })
     }
 
-    /// Where a new flow goes, if there may be one.
+    /// Where a new flow of the namespace goes, if there may be one.
     pub(super) fn target(&mut self, now: Instant, key: &FlowKey) -> Result<Target, NoSocket> {
-        if !self.has_capacity(now, 1) {
+        if !self.has_capacity(now, Opener::Namespace, 1) {
             self.log.exhausted(now, NO_MORE, &"there are as many as descriptors allow");
             return Err(NoSocket::Exhausted);
         }
@@ -328,9 +305,18 @@ impl<S: Sockets> Parts<S> {
         target: &Target,
         port: Option<u16>,
     ) -> Result<Connecting<S::Socket>, NoSocket> {
+        let takes = match key.protocol {
+            Protocol::Tcp => Takes::Nothing,
+            Protocol::Udp => Takes::Port,
+            Protocol::Echo => Takes::Identifier,
+        };
+        if takes != Takes::Nothing && !self.has_port(now, takes) {
+            self.log.exhausted(now, NO_MORE, &NO_PORT);
+            return Err(NoSocket::Exhausted);
+        }
         let mut opened = self.sockets.open(key.protocol, target, port);
         if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE))
-            && (self.give_up_stock(1) || self.evict(now))
+            && (self.give_up_stock(1) || self.evict(now, Opener::Namespace))
         {
             opened = self.sockets.open(key.protocol, target, port);
         }

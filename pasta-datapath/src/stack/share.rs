@@ -5,6 +5,7 @@ use super::open::Opener;
 use super::parts::{Parts, source_of};
 use crate::counters::DropReason;
 use crate::flow::datagram::{DatagramFlow, ListenerEnd};
+use crate::flow::evict::Takes;
 use crate::flow::splice::StreamSocket;
 use crate::flow::{Flow, FlowEvent, FlowId, FlowKey};
 use crate::nat::{Protocol, Target};
@@ -73,6 +74,9 @@ impl<S: Sockets> Opener<'_, S> {
         });
         let (at, to) = fitting.next()?;
         drop(fitting);
+        if !self.parts.has_port(self.now, Takes::Port) {
+            return None;
+        }
         self.open_mapping(at, to)
     }
 

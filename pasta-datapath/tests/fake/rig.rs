@@ -94,13 +94,19 @@ pub struct Rig<T: TcpModel = super::Socket> {
 impl<T: TcpModel> Rig<T> {
     /// The namespace's own link-layer address ends in 1; it has no address yet.
     pub fn with(nat: Nat, flows: usize) -> Self {
+        Self::limited(nat, flows, 1000)
+    }
+
+    /// As [`Rig::with`]; the namespace takes at most so many ports of the host.
+    pub fn limited(nat: Nat, flows: usize, ports: usize) -> Self {
         let tap = Tap::new(TapOffloads::TcpAndUdp);
         let written = Rc::clone(&tap.written);
         let local = LocalPolicy { splice: Splice::On, loopback: LoopbackTarget::Loopback };
-        let ports = Ports::new(local, SocketFamily::Both);
-        let limits = Limits { fd_budget: FdBudget::new(2 * flows), flows, send_buffer: 4_000_000 };
+        let forwards = Ports::new(local, SocketFamily::Both);
+        let fd_budget = FdBudget::new(2 * flows);
+        let limits = Limits { fd_budget, flows, ports, send_buffer: 4_000_000 };
         let (link, log) = (Link::new(tap, OURS, mac(1)), Log::new(LogLevel::Debug));
-        let stack = Stack::new(Kernel::default(), link, nat, ports, log, limits);
+        let stack = Stack::new(Kernel::default(), link, nat, forwards, log, limits);
         Self { stack, now: Instant::START, written, mtu: None, generation: 0 }
     }
 

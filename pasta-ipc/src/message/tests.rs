@@ -101,6 +101,7 @@ fn datapath_start() -> DatapathStart {
         },
         free_bind: FreeBind::On,
         capture: Captured::No,
+        ephemeral_ports: PortRange::new(32_768, 60_999).unwrap(),
         stats: None,
     }
 }
@@ -303,10 +304,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 12);
+    assert_eq!(PROTOCOL_VERSION, 13);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000c");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000c");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000d");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000d");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(

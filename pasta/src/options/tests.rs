@@ -23,7 +23,12 @@ fn datapath(line: &str) -> DatapathStart {
         mac: MacAddr::OURS_BY_DEFAULT,
         offloads: TapOffloads::Tcp,
     };
-    options(line).unwrap().datapath_start(&SERVED, Some(tap), Captured::No)
+    options(line).unwrap().datapath_start(
+        &SERVED,
+        Some(tap),
+        Captured::No,
+        System::fallback().ephemeral,
+    )
 }
 
 fn shown<T: fmt::Display>(items: &[T]) -> Vec<String> {

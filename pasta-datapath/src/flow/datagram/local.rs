@@ -60,6 +60,11 @@ impl<K: DatagramSocket> LocalEnd<K> {
         Self { place, destination, otherwise, port, socket, pending, proven, retried }
     }
 
+    /// On which side it is.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
     /// Where it leads.
     pub fn destination(&self) -> SocketAddr {
         self.destination

@@ -50,7 +50,12 @@ fn document(line: &str, in_use: &PortsInUse) -> Value {
     of(&Facts {
         target: &options.target,
         monitor: &options.monitor_start(&SERVED, &forwards, None, None),
-        datapath: &options.datapath_start(&SERVED, None, Captured::No),
+        datapath: &options.datapath_start(
+            &SERVED,
+            None,
+            Captured::No,
+            System::fallback().ephemeral,
+        ),
         explanation: &explanation(),
         resolvers: &[Resolver { address: IpAddr::from([127, 0, 0, 53]), interface: None }],
         forwards: &forwards,
