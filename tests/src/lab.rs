@@ -12,6 +12,7 @@ pub mod programs;
 pub mod service;
 pub mod session;
 pub mod tunnel;
+pub mod uplinks;
 pub mod wait;
 
 use std::fs;

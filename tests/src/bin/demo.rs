@@ -1,20 +1,31 @@
-//! Shows the main job: a command in a namespace, with traffic, checked octet by octet.
+//! Shows the main job: a command in a namespace, with traffic, checked octet by octet, on a host that moves.
 //!
 //! `cargo run --release -p tests --bin demo [MEBIBYTES]` builds a host and a remote machine out of
-//! network namespaces, runs `pasta --config-net` on the host as an ordinary user, and moves that much
-//! (1024 unless given) from and to the remote machine through the tap, in both families. It needs no
-//! network, no root and no other program.
+//! network namespaces and runs `pasta --config-net` on the host as an ordinary user. It prints what each helper can
+//! still do, moves that much (1024 unless given) from and to the remote machine through the tap, in both families,
+//! and then lets the host go from one uplink to another in the middle of a download. It needs no network, no root
+//! and no other program. Where the C program is installed as `/usr/bin/pasta`, it goes through the move too.
 
 use std::env;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tests::Outcome;
 use tests::lab::address::FAMILIES;
+use tests::lab::admin::Inside;
 use tests::lab::programs::{self, Programs};
-use tests::lab::{Lab, service};
+use tests::lab::uplinks::{add_second_uplink, bring_second_online, second, worsen_first_default};
+use tests::lab::{Family, Lab, Session, service, wait};
 use tests::pattern::Pattern;
+
+/// The C program, where a distribution puts it.
+const OTHER: &str = "/usr/bin/pasta";
+
+/// How long a program may take to follow, before it counts as one that does not.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     match demo() {
@@ -38,9 +49,14 @@ fn demo() -> Outcome {
     };
     let client = env::current_exe()?.with_file_name("lab-client");
     programs::build(&client)?;
-    let lab = Lab::build(&Programs::find(&client)?, &[])?;
-    let mut inside = lab.session()?;
-    say("pasta --config-net runs; in the namespace:");
+    let programs = Programs::find(&client)?;
+    let lab = Lab::build(&programs, &[])?;
+    let mut inside = lab.pasta().configured().with(["--sandbox-report"]).session()?;
+    say(
+        "pasta --config-net runs, as an ordinary user. What each helper can still do, as the kernel says:\n",
+    );
+    say(&inside.running().errors());
+    say("In the namespace:");
     for family in FAMILIES {
         let octets = mebibytes << 20;
         let source =
@@ -58,7 +74,65 @@ fn demo() -> Outcome {
         }
         report("upload", &sink.endpoint(), mebibytes, start);
     }
+    drop(inside);
+
+    say(
+        "\nThe host is on WiFi (192.0.2.0/24), and a cable is plugged in (198.18.5.0/24), amid a download:",
+    );
+    // By default it takes a second of quiet before a change that is not needed.
+    move_host(&Lab::build(&programs, &[])?, &["--settle", "0"], mebibytes)?;
+    if Path::new(OTHER).exists() {
+        let other = Programs { pasta: OTHER.into(), ..programs };
+        move_host(&Lab::build(&other, &[])?, &[], mebibytes)?;
+    }
     Ok(())
+}
+
+/// Moves the host of `lab` to another uplink while there is a download in the namespace.
+fn move_host(lab: &Lab, options: &[&str], mebibytes: u64) -> Outcome {
+    let name =
+        if options.is_empty() { OTHER.to_owned() } else { format!("pasta {}", options.join(" ")) };
+    let family = Family::V4;
+    worsen_first_default(lab, family)?;
+    add_second_uplink(lab)?;
+    let mut session = lab.pasta().configured().with(options).session()?;
+    let inside = Inside::of(&mut session)?;
+    let octets = mebibytes << 20;
+    let server = lab.remote().tcp(family.internet(), service::source(Pattern::new(3), octets))?;
+    say(&format!("  {name}: {}", default_route(&inside)?));
+    let endpoint = server.endpoint();
+    let (start, download) = (Instant::now(), move |mut session: Session| {
+        let fetched = session.must(["tcp", "fetch", &endpoint, "3", &octets.to_string()]);
+        fetched.map(|_| session)
+    });
+    let (_, gateway, _) = second(family);
+    let (followed, downloaded) = thread::scope(|scope| {
+        let download = scope.spawn(move || download(session));
+        let plugged = Instant::now();
+        let followed = bring_second_online(lab, family, Some(100)).and_then(|()| {
+            let new = format!("via {gateway} ");
+            let has =
+                || default_route(&inside).is_ok_and(|route| route.contains(&new)).then_some(());
+            Ok(wait::until_within(FOLLOWS_WITHIN, "the new route", has)
+                .ok()
+                .map(|()| plugged.elapsed()))
+        });
+        (followed, download.join())
+    });
+    let route = default_route(&inside)?;
+    match followed? {
+        Some(time) => say(&format!("  {name}: {route}, {} ms after the cable", time.as_millis())),
+        None => say(&format!("  {name}: {route}, still, after {} s", FOLLOWS_WITHIN.as_secs())),
+    }
+    let _session = downloaded.map_err(|_| "the download panicked")??;
+    report("download", &server.endpoint(), mebibytes, start);
+    Ok(())
+}
+
+/// The default route of the namespace.
+fn default_route(inside: &Inside) -> Outcome<String> {
+    let routes = inside.show()?.into_iter().filter(|line| line.starts_with("route 0.0.0.0/0 "));
+    Ok(routes.min().map_or_else(|| "no default route".to_owned(), |it| it.trim().to_owned()))
 }
 
 fn report(what: &str, peer: &str, mebibytes: u64, start: Instant) {
