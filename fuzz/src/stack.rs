@@ -219,7 +219,9 @@ impl World {
                 readiness = readiness.with(Readiness::FAILED, true);
                 let errno = Errno::from_raw(i32::from(input.octet()));
                 state.error = Some(errno);
-                let error = QueuedError { errno, mtu: u32::from(input.u16()), offender: None };
+                let mtu = u32::from(input.u16());
+                let icmp = (bits & 0x20 != 0).then_some((mtu as u8, (mtu >> 8) as u8));
+                let error = QueuedError { errno, icmp, mtu, offender: None };
                 state.queued_errors.push_back(error);
             }
             readiness = readiness.with(Readiness::URGENT, bits & 0xe0 == 0xe0);

@@ -15,6 +15,7 @@ use pasta_datapath::flow::{FlowKey, Readiness};
 use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::token::Token;
+use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::port_forward::{Direction, Effort, FamilyPorts, PortSide, PortSnapshot};
 use pasta_ipc::start::FamilyPolicy;
@@ -328,7 +329,7 @@ fn error_of_a_datagram_reaches_the_flow_that_sent_it() {
         let listener = to_port_53(&mut rig);
         rig.frames(&[datagram(&family.flow(53, 0), b"one"), datagram(&family.flow(53, 1), b"two")]);
         rig.received();
-        let error = QueuedError { errno: Errno::ECONNREFUSED, mtu: 0, offender: None };
+        let error = QueuedError { errno: Errno::ECONNREFUSED, icmp: None, mtu: 0, offender: None };
         let nobody = Some("[2001:db8::dead]:9".parse().unwrap());
         let peer = Some(family.peer(1, family.host).peer);
         listener.borrow_mut().errors_of.extend([(error, nobody), (error, None), (error, peer)]);
@@ -509,5 +510,62 @@ fn nothing_that_came_before_a_socket_was_connected_goes_on() {
         rig.event(&service, Readiness::READABLE);
         assert!(listener.borrow().answers.is_empty());
         assert_eq!(rig.dropped(DropReason::NoFlow), 1);
+    }
+}
+
+/// Type and code of the only frame to the namespace, which is an error.
+fn icmp(rig: &Rig) -> (u8, u8) {
+    let frames = rig.received();
+    let [frame] = &frames[..] else { panic!("{} frames", frames.len()) };
+    let network = &frame[vnet::LEN + ethernet::LEN..];
+    let transport = if network[0] >> 4 == 4 { &network[20..] } else { &network[40..] };
+    (transport[0], transport[1])
+}
+
+#[test]
+fn error_of_the_network_keeps_its_meaning_whatever_carries_the_flow() {
+    let cases = [((3, 13), (1, 1)), ((11, 0), (3, 0)), ((3, 4), (2, 0)), ((3, 3), (1, 4))];
+    for (family, (v4, v6)) in FAMILIES.iter().flat_map(|it| cases.map(|case| (it, case))) {
+        let kind = if family.is_v4() { v4 } else { v6 };
+        // The kernel's errno says less.
+        let errno = Errno::EHOSTUNREACH;
+        let error = QueuedError { errno, icmp: Some(kind), mtu: 1400, offender: None };
+
+        let mut rig = Rig::<Socket>::new();
+        rig.frames(&[datagram(&family.flow(1024, 0), b"one")]);
+        let socket = opened(&mut rig, 0);
+        socket.borrow_mut().queued_errors.push_back(error);
+        rig.event(&socket, Readiness::FAILED);
+        assert_eq!(icmp(&rig), kind, "a socket of its own");
+
+        // Opened by the namespace, and by the peer.
+        for begins in [false, true] {
+            let mut rig = Rig::<Socket>::new();
+            let listener = to_port_53(&mut rig);
+            if begins {
+                family.arrives(&mut rig, &listener, 0, b"question");
+            }
+            rig.frames(&[datagram(&family.flow(53, 0), b"one")]);
+            rig.received();
+            let to = Some(family.peer(0, family.host).peer);
+            listener.borrow_mut().errors_of.push_back((error, to));
+            let Some(Token::Listener(index)) = listener.borrow().token else {
+                panic!("not watched")
+            };
+            rig.stack.listener_error(rig.now, index);
+            assert_eq!(icmp(&rig), kind, "a listener, begun by the peer: {begins}");
+        }
+    }
+}
+
+#[test]
+fn error_without_a_queue_reaches_the_namespace_too() {
+    for family in &FAMILIES {
+        let mut rig = Rig::<Socket>::new();
+        rig.frames(&[datagram(&family.flow(1024, 0), b"one")]);
+        let socket = opened(&mut rig, 0);
+        socket.borrow_mut().error = Some(Errno::ECONNREFUSED);
+        rig.event(&socket, Readiness::FAILED);
+        assert_eq!(icmp(&rig), if family.is_v4() { (3, 3) } else { (1, 4) });
     }
 }

@@ -75,6 +75,8 @@ pub struct Route {
 pub enum Fate {
     /// Refuses them, with an ICMP error for host unreachable.
     Unreachable,
+    /// Refuses them, with an ICMP error for a prohibited destination.
+    Prohibited,
     /// Discards them and says nothing.
     BlackHole,
 }
@@ -215,6 +217,7 @@ impl Netlink {
     pub fn add_dead_end(&self, host: IpAddr, fate: Fate) -> io::Result<()> {
         let kind = match fate {
             Fate::Unreachable => RouteType::Unreachable,
+            Fate::Prohibited => RouteType::Prohibit,
             Fate::BlackHole => RouteType::BlackHole,
         };
         let prefix = if host.is_ipv6() { 128 } else { 32 };

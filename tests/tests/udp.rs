@@ -7,6 +7,7 @@ use std::time::Duration;
 use tests::harness::{self, Case};
 use tests::lab::service::{Service, ask, ask_within};
 use tests::lab::{Family, Lab, Session, UPLINK, address, wait};
+use tests::netlink::Fate;
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         case!(families, datagram_of_the_namespaces_loopback_reaches_a_service_of_the_other_family),
         case!(lab, without_ipv6_on_the_host_localhost_reaches_the_namespace),
         case!(families, half_of_the_hosts_ephemeral_ports_are_left_to_the_host),
+        case!(families, prohibited_destination_is_reported_as_such),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -289,4 +291,25 @@ fn half_of_the_hosts_ephemeral_ports_are_left_to_the_host(lab: &Lab, family: Fam
     inside.must(["udp", "send", &last, &server.endpoint()])?;
     inside.must(["udp", "next", &last])?;
     Ok(())
+}
+
+/// As the router says it, and not as the kernel's error number does, which is that of an unreachable host.
+fn prohibited_destination_is_reported_as_such(lab: &Lab, family: Family) -> Outcome {
+    let expected = if family == Family::V4 { "3 13" } else { "1 1" };
+    lab.on_remote(|netlink| Ok(netlink.add_dead_end(prohibited(family), Fate::Prohibited)?))?;
+    let to = SocketAddr::new(prohibited(family), 9).to_string();
+    // A socket of its own, and one that is shared.
+    for options in [["-u", "none"], ["-u", "6060"]] {
+        let mut inside = lab.pasta().configured().with(options).session()?;
+        assert_eq!(inside.must(["udp", "icmp", "6060", &to])?, [expected], "{options:?}");
+        inside.end(0)?;
+    }
+    Ok(())
+}
+
+fn prohibited(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [198, 51, 100, 200].into(),
+        Family::V6 => [0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x200].into(),
+    }
 }

@@ -44,7 +44,7 @@ use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
 use lifetime::Lifetime;
 use local::{Gone, LocalEnd, Place};
 use nix::errno::Errno;
-use pasta_ipc::types::{MacAddr, Mtu};
+use pasta_ipc::types::{Family, MacAddr, Mtu};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -121,10 +121,22 @@ pub struct ReadDatagrams {
 pub struct QueuedError {
     /// What sending would give.
     pub errno: Errno,
+    /// Type and code of the ICMP or ICMPv6 error, if it came from the network: it says more.
+    pub icmp: Option<(u8, u8)>,
     /// The next hop's MTU, with `EMSGSIZE`.
     pub mtu: u32,
     /// Who said so, if it came from the network.
     pub offender: Option<IpAddr>,
+}
+
+impl QueuedError {
+    /// What it means for the namespace, of a flow to `remote`; `None` if it does not concern the way.
+    pub fn why(&self, remote: IpAddr) -> Option<Unreachable> {
+        match self.icmp {
+            Some(icmp) => Unreachable::from_icmp(Family::of(remote), icmp, self.mtu),
+            None => Unreachable::from_errno(self.errno, self.mtu),
+        }
+    }
 }
 
 /// A datagram to send, or several that the namespace's kernel left in one; of echo, sequence number and payload
@@ -567,8 +579,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         facts: &mut Facts,
     ) {
         let Ends::Outbound { path, host } = &self.ends else { return };
-        // What is pending besides the queue would fail the next call instead.
-        let _ = host.socket.take_pending_error();
+        // What is pending is the last of the queue, or the only one where there is no queue.
+        let pending = host.socket.take_pending_error();
         let (remote, key) = (path.source().ip(), key_of(self.protocol, path));
         let quoted: &[u8] = match self.protocol {
             Protocol::Echo => &host.last_sequence,
@@ -576,10 +588,18 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         };
         let offending = offending(&key, quoted);
         // Bounded by the socket's own queue; each entry was one datagram.
-        while let Some(QueuedError { errno, mtu, offender }) = host.socket.take_queued_error() {
-            let Some(why) = Unreachable::from_errno(errno, mtu) else { continue };
+        let mut queued = std::iter::from_fn(|| host.socket.take_queued_error()).peekable();
+        let alone = match queued.peek() {
+            Some(_) => None,
+            None => pending.map(|errno| {
+                let mtu = if errno == Errno::EMSGSIZE { host.socket.path_mtu(remote) } else { 0 };
+                QueuedError { errno, icmp: None, mtu, offender: None }
+            }),
+        };
+        for error in queued.chain(alone) {
+            let Some(why) = error.why(remote) else { continue };
             facts.target_failed |= !matches!(why, Unreachable::TooBig(_));
-            let reporter = reporter(cx.nat, remote, why, offender);
+            let reporter = reporter(cx.nat, remote, why, error.offender);
             icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
         }
     }

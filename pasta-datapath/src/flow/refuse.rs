@@ -152,10 +152,10 @@ pub fn send_error<D: FrameDevice>(
     icmp_error::send(tap, mac, reporter, offending, why);
 }
 
-/// From whom an error comes, as the namespace sees it: the destination itself for a closed port; who
+/// From whom an error comes, as the namespace sees it: the destination itself for what it does not take; who
 /// reported it, if that is nobody on this host; else we.
 pub fn reporter(nat: &Nat, remote: IpAddr, why: Unreachable, offender: Option<IpAddr>) -> IpAddr {
-    if why == Unreachable::Port {
+    if matches!(why, Unreachable::Port | Unreachable::Protocol) {
         return remote;
     }
     let foreign = offender

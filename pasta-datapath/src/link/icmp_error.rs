@@ -24,10 +24,14 @@ pub enum Unreachable {
     Host,
     /// Nobody listens at the port.
     Port,
+    /// Nobody there takes what the packet carries.
+    Protocol,
     /// Refused by policy, the host's or ours.
     Prohibited,
     /// Packets must not be larger than this MTU.
     TooBig(u32),
+    /// No hop is left, or fragments did not come in time: the code of the error.
+    TimeExceeded(u8),
 }
 
 impl Unreachable {
@@ -46,6 +50,21 @@ impl Unreachable {
         }
     }
 
+    /// What an ICMP or ICMPv6 error of this type and code, with this MTU, means for the namespace; `None` if it does
+    /// not concern the way (RFC 792, RFC 1122 section 3.2.2.1, RFC 1812 section 5.2.7.1; RFC 4443 section 3).
+    pub fn from_icmp(family: Family, (kind, code): (u8, u8), mtu: u32) -> Option<Self> {
+        Some(match (family, kind, code) {
+            (Family::V4, 3, 0 | 6 | 11) | (Family::V6, 1, 0 | 2) => Self::Network,
+            (Family::V4, 3, 1 | 5 | 7 | 8 | 12) | (Family::V6, 1, 3) => Self::Host,
+            (Family::V4, 3, 3) | (Family::V6, 1, 4) => Self::Port,
+            (Family::V4, 3, 2) | (Family::V6, 4, 1) => Self::Protocol,
+            (Family::V4, 3, 4) | (Family::V6, 2, _) if mtu > 0 => Self::TooBig(mtu),
+            (Family::V4, 3, 9 | 10 | 13..=15) | (Family::V6, 1, 1 | 5 | 6) => Self::Prohibited,
+            (Family::V4, 11, _) | (Family::V6, 3, _) => Self::TimeExceeded(code),
+            _ => return None,
+        })
+    }
+
     /// Type, code and value (RFC 792, RFC 1191, RFC 1812 section 5.2.7.1; RFC 4443 sections 3.1, 3.2).
     fn error(self, family: Family) -> Error {
         let error = |kind, code, value| Error { kind, code, value };
@@ -53,13 +72,18 @@ impl Unreachable {
             (Self::Network, Family::V4) => error(3, 0, 0),
             (Self::Host, Family::V4) => error(3, 1, 0),
             (Self::Port, Family::V4) => error(3, 3, 0),
+            (Self::Protocol, Family::V4) => error(3, 2, 0),
             (Self::Prohibited, Family::V4) => error(3, 13, 0),
             (Self::TooBig(mtu), Family::V4) => error(3, 4, mtu.min(0xffff)),
             (Self::Network, Family::V6) => error(1, 0, 0),
             (Self::Prohibited, Family::V6) => error(1, 1, 0),
             (Self::Host, Family::V6) => error(1, 3, 0),
             (Self::Port, Family::V6) => error(1, 4, 0),
+            // Where the packet says what it carries.
+            (Self::Protocol, Family::V6) => error(4, 1, 6),
             (Self::TooBig(mtu), Family::V6) => error(2, 0, mtu),
+            (Self::TimeExceeded(code), Family::V4) => error(11, code, 0),
+            (Self::TimeExceeded(code), Family::V6) => error(3, code, 0),
         }
     }
 }
@@ -106,4 +130,40 @@ pub fn send<D: FrameDevice>(
     let to = SocketAddr::new(source.ip(), 0);
     let path = Path::new(tap.our_mac, mac, icmp_protocol(reporter), from, to);
     tap.write_icmp(&path, &head, quote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_host_become_those_that_a_native_socket_would_see() {
+        let (v4, v6) = (Family::V4, Family::V6);
+        for (family, icmp, mtu, expected) in [
+            (v4, (3, 0), 0, Some((3, 0, 0))),
+            (v4, (3, 1), 0, Some((3, 1, 0))),
+            (v4, (3, 3), 0, Some((3, 3, 0))),
+            (v4, (3, 2), 0, Some((3, 2, 0))),
+            (v4, (3, 4), 1280, Some((3, 4, 1280))),
+            (v4, (3, 4), 0, None),
+            (v4, (3, 10), 0, Some((3, 13, 0))),
+            (v4, (3, 13), 0, Some((3, 13, 0))),
+            (v4, (11, 0), 0, Some((11, 0, 0))),
+            (v4, (12, 0), 0, None),
+            (v6, (1, 0), 0, Some((1, 0, 0))),
+            (v6, (1, 1), 0, Some((1, 1, 0))),
+            (v6, (1, 3), 0, Some((1, 3, 0))),
+            (v6, (1, 4), 0, Some((1, 4, 0))),
+            (v6, (1, 5), 0, Some((1, 1, 0))),
+            (v6, (2, 0), 1300, Some((2, 0, 1300))),
+            (v6, (3, 1), 0, Some((3, 1, 0))),
+            (v6, (4, 0), 0, None),
+            (v6, (4, 1), 0, Some((4, 1, 6))),
+        ] {
+            let why = Unreachable::from_icmp(family, icmp, mtu);
+            let error = why.map(|why| why.error(family));
+            let error = error.map(|Error { kind, code, value }| (kind, code, value));
+            assert_eq!(error, expected, "{family:?} {icmp:?}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::flow::splice::{SpliceFlow, StreamSocket};
 use crate::flow::tcp::connection::Connection;
 use crate::flow::tcp::flow::TcpFlow;
 use crate::flow::tcp::relay::HostSocket;
-use crate::flow::{Flow, FlowEvent, FlowId, TargetSocket};
+use crate::flow::{Flow, FlowEvent, FlowId, FlowKey, TargetSocket};
 use crate::nat::inbound::{Delivery, InboundFlow, other_localhost};
 use crate::nat::{Protocol, Target};
 use crate::port_forward::Ports;
@@ -265,10 +265,29 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
             && let Some((error, to)) = socket.take_error_of()
         {
             let Some(peer) = to else { continue };
-            if let Some(flow) = self.parts.ports.mappings.shared(id, peer) {
+            let opened = self.parts.ports.mappings.shared(id, peer);
+            if let Some(flow) = opened.or_else(|| self.begun_by(id, peer)) {
                 self.parts.drive(self.now, flow, FlowEvent::Error(error));
             }
         }
+    }
+
+    /// The flow with frames that `peer` has begun at the listener `id`.
+    fn begun_by(&mut self, id: ListenerId, peer: SocketAddr) -> Option<FlowId> {
+        let Parts { ports, nat, flows, .. } = &mut *self.parts;
+        let ForwardTarget { target, port, .. } = ports.listeners.get(id)?.target;
+        // To which address it came matters only for those that have no frames.
+        let (transport, local) = (Transport::Udp, peer.ip());
+        let arrival = InboundFlow { transport, peer, local, target, port };
+        let Ok(Delivery::Tap { source, destination, .. }) = nat.inbound(ports.local(), &arrival)
+        else {
+            return None;
+        };
+        let key = FlowKey { protocol: Protocol::Udp, namespace: destination, remote: source };
+        let (flow_id, entry) = flows.table.look_up(&key, None)?;
+        let Flow::Datagram(flow) = &entry.flow else { return None };
+        let end = flow.listener()?;
+        (end.id == id && end.addresses.peer == peer).then_some(flow_id)
     }
 
     /// Opens a flow for a listener's first datagram of a peer.

@@ -330,6 +330,10 @@ pub fn send_datagrams(
     }
 }
 
+/// Errors that came as ICMP, and as ICMPv6 (include/uapi/linux/errqueue.h).
+const SO_EE_ORIGIN_ICMP: u8 = 2;
+const SO_EE_ORIGIN_ICMP6: u8 = 3;
+
 /// Most datagrams, and errors, that may have come before a socket was connected; chosen: more than a receive queue of
 /// any usual size holds (`net.core.rmem_default`), of the smallest ones.
 const MOST_EARLY: u64 = 4096;
@@ -422,8 +426,10 @@ pub fn take_error_of(fd: BorrowedFd<'_>) -> Option<(QueuedError, Option<SocketAd
         // families, IPv4 is mapped into IPv6.
         let offender = offender.map(|it| it.to_canonical()).filter(|it| !it.is_unspecified());
         let errno = Errno::from_raw(i32::try_from(error.ee_errno).unwrap_or(0));
+        let from_network = matches!(error.ee_origin, SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6);
+        let icmp = from_network.then_some((error.ee_type, error.ee_code));
         let to = message.address.as_ref().and_then(ip_address);
-        return Some((QueuedError { errno, mtu: error.ee_info, offender }, to));
+        return Some((QueuedError { errno, icmp, mtu: error.ee_info, offender }, to));
     }
     None
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `udp echo ENDPOINT SIZE...` | sends datagrams of these sizes, one after the other, and wants each back unchanged |
 //! | `udp provoke ENDPOINT` | sends one datagram and gives the error that comes back |
+//! | `udp icmp PORT ENDPOINT` | sends one datagram from this source port; the fact is type and code of the ICMP error that comes back |
 //! | `udp silence ENDPOINT MS` | sends one datagram and succeeds when nothing comes back in that time |
 //! | `udp from PORT ENDPOINT` | the echo of a small datagram from this source port |
 //! | `udp open NAME ENDPOINT` | makes a socket to keep |
@@ -15,9 +16,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 
 use super::{Arguments, Facts, TIME_LIMIT};
 use crate::Outcome;
@@ -102,14 +106,30 @@ fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         "provoke" => {
             let endpoint = arguments.endpoint()?;
             let socket = connected(0, endpoint)?;
-            // Without this an application learns of closed ports and of nothing else (ip(7)).
-            match endpoint {
-                SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
-                SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
-            }
+            enable_errors(&socket, endpoint)?;
             socket.send(b"anybody?")?;
             socket.recv(&mut [0; 64])?;
             Ok(Facts::new())
+        }
+        "icmp" => {
+            let (port, endpoint) = (arguments.value("port")?, arguments.endpoint()?);
+            let socket = connected(port, endpoint)?;
+            enable_errors(&socket, endpoint)?;
+            socket.send(b"anybody?")?;
+            // An error ends the wait, and is the queue's too.
+            let Err(_) = socket.recv(&mut [0; 64]) else { return Err("an answer".into()) };
+            let mut control = [0; 256];
+            let mut octets = [0; 64];
+            let mut slices = [std::io::IoSliceMut::new(&mut octets)];
+            let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_ERRQUEUE);
+            let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags)?;
+            let error = message.cmsgs()?.find_map(|record| match record {
+                ControlMessageOwned::Ipv4RecvErr(error, _)
+                | ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error),
+                _ => None,
+            });
+            let error = error.ok_or("no error in the queue")?;
+            Ok(vec![format!("{} {}", error.ee_type, error.ee_code)])
         }
         "silence" => {
             let socket = connected(0, arguments.endpoint()?)?;
@@ -124,6 +144,15 @@ fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         }
         other => Err(format!("no UDP question {other}").into()),
     }
+}
+
+/// Has errors queued: without it an application learns of closed ports and of nothing else (ip(7)).
+fn enable_errors(socket: &UdpSocket, endpoint: SocketAddr) -> Outcome {
+    match endpoint {
+        SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &true)?,
+        SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvErr, &true)?,
+    }
+    Ok(())
 }
 
 /// A socket with source port `port` (0: any) that talks to `endpoint` alone.

@@ -83,8 +83,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         let (Ends::Mapped { path, .. } | Ends::Inbound { path, .. }) = &self.ends else {
             return Next::Wait;
         };
-        if let Some(why) = Unreachable::from_errno(error.errno, error.mtu) {
-            let key = key_of(self.protocol, path);
+        let key = key_of(self.protocol, path);
+        if let Some(why) = error.why(key.remote.ip()) {
             let reporter = reporter(cx.nat, key.remote.ip(), why, error.offender);
             let offending = offending(&key, &[]);
             icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
