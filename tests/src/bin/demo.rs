@@ -109,13 +109,12 @@ fn move_host(lab: &Lab, options: &[&str], mebibytes: u64) -> Outcome {
     let (followed, downloaded) = thread::scope(|scope| {
         let download = scope.spawn(move || download(session));
         let plugged = Instant::now();
-        let followed = bring_second_online(lab, family, Some(100)).and_then(|()| {
+        let followed = bring_second_online(lab, family, Some(100)).map(|()| {
             let new = format!("via {gateway} ");
-            let has =
-                || default_route(&inside).is_ok_and(|route| route.contains(&new)).then_some(());
-            Ok(wait::until_within(FOLLOWS_WITHIN, "the new route", has)
-                .ok()
-                .map(|()| plugged.elapsed()))
+            let is_new = || default_route(&inside).is_ok_and(|route| route.contains(&new));
+            let has = || is_new().then_some(());
+            let seen = wait::until_within(FOLLOWS_WITHIN, "the new route", has);
+            seen.ok().map(|()| plugged.elapsed())
         });
         (followed, download.join())
     });

@@ -14,6 +14,9 @@
 //! given only where there is no other. Lease times are those of the [`Offer`]; T1 is half of it, T2 seven
 //! eighths.
 //!
+//! A refusal goes to everybody, as the RFC asks, and to the address that the client has, if it says one:
+//! dhcpcd, for example, listens nowhere else while it extends a lease.
+//!
 //! A client's identifier is repeated (RFC 6842). Options that it asks for come first, in its order; then all
 //! others that we have. One that does not fit is left out: messages have 576 octets, or as many as the
 //! client takes and Ethernet has room for.
@@ -24,7 +27,7 @@ use crate::link::writer::{FrameDevice, FrameWriter};
 use crate::wire::dhcpv4::{CLIENT_PORT, Message, MessageType, Reply, SERVER_PORT, code};
 use crate::wire::ethernet;
 use pasta_ipc::types::{AssignedAddress, MacAddr, Mtu};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// Flags of the FQDN option (RFC 4702, section 2.1): the server updates the A record; it does otherwise
 /// than the client wants; the name is encoded as in DNS.
@@ -47,6 +50,8 @@ pub struct Answer {
     pub hardware: [u8; 6],
     /// The address and port.
     pub to: SocketAddrV4,
+    /// Where else it goes: a client that extends its lease may listen at its present address only.
+    pub also_to: Option<SocketAddrV4>,
 }
 
 /// What a request comes to.
@@ -78,13 +83,22 @@ pub fn answer(offer: &Offer, request: &[u8]) -> Result<Answer, DropReason> {
     write_options(&mut reply, &message, offer, ours, decision);
     let (hardware, to) = destination(&message, decision, hardware);
     let from = SocketAddrV4::new(ours.server, SERVER_PORT);
-    Ok(Answer { reply, from, hardware, to })
+    let present = Some(message.echo.client).filter(|it| !it.is_unspecified());
+    let also_to = present.filter(|_| decision == Decision::Refuse);
+    let also_to = also_to.map(|address| SocketAddrV4::new(address, CLIENT_PORT));
+    Ok(Answer { reply, from, hardware, to, also_to })
 }
 
 /// Sends an answer.
 pub fn send<D: FrameDevice>(tap: &mut FrameWriter<'_, D>, answer: &mut Answer) -> bool {
-    let Answer { reply, from, hardware, to } = answer;
-    tap.write_datagram(*hardware, (*from).into(), (*to).into(), reply.finish())
+    let Answer { reply, from, hardware, to, also_to } = answer;
+    let octets = reply.finish();
+    let from = SocketAddr::from(*from);
+    let sent = tap.write_datagram(*hardware, from, (*to).into(), octets);
+    match also_to {
+        Some(to) => tap.write_datagram(*hardware, from, (*to).into(), octets),
+        None => sent,
+    }
 }
 
 fn decide(ours: &Ipv4Offer, message: &Message<'_>) -> Result<Decision, DropReason> {

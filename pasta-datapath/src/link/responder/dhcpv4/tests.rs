@@ -92,6 +92,7 @@ struct Answered {
     options: Vec<(u8, Vec<u8>)>,
     hardware: [u8; 6],
     to: String,
+    also_to: Option<String>,
 }
 
 impl Answered {
@@ -106,7 +107,8 @@ impl Answered {
             rest = &rest[2 + len..];
         }
         assert!(rest[1..].iter().all(|it| *it == 0), "nothing is behind the end");
-        Self { options, hardware: answer.hardware, to: answer.to.to_string(), octets }
+        let also_to = answer.also_to.map(|it| it.to_string());
+        Self { options, hardware: answer.hardware, to: answer.to.to_string(), also_to, octets }
     }
 
     fn kind(&self) -> MessageType {
@@ -200,6 +202,25 @@ fn a_refusal_says_no_more_than_that() {
     assert_eq!(answered.codes(), [53, 54, 61]);
     assert_eq!(answered.option(61), [7, 7]);
     assert_eq!((answered.hardware, answered.to.as_str()), ([255; 6], "255.255.255.255:68"));
+}
+
+#[test]
+fn a_refused_client_that_has_an_address_is_sent_the_refusal_there_too() {
+    let of = |client| {
+        let request = Request { client, ..request(REQUEST, &[]) };
+        let answered = request.answered(&offer()).unwrap();
+        (answered.kind(), answered.to, answered.also_to)
+    };
+    let (everybody, there) = ("255.255.255.255:68".to_owned(), "198.51.100.7:68".to_owned());
+    assert_eq!(of(ELSEWHERE), (MessageType::Nak, everybody, Some(there)));
+    assert_eq!(of(ASSIGNED), (MessageType::Ack, "192.0.2.7:68".to_owned(), None));
+
+    let (mut device, mut counters) = (Device(Vec::new()), Counters::default());
+    let our_mac = MacAddr::OURS_BY_DEFAULT;
+    let mut tap = FrameWriter { device: &mut device, our_mac, counters: &mut counters };
+    let renewing = Request { client: ELSEWHERE, ..request(REQUEST, &[]) };
+    assert!(send(&mut tap, &mut answer(&offer(), &renewing.octets()).unwrap()));
+    assert_eq!(counters.to_tap, 2);
 }
 
 #[test]
