@@ -15,14 +15,20 @@ use std::time::{Duration, Instant};
 
 use tests::Outcome;
 use tests::lab::address::FAMILIES;
-use tests::lab::admin::Inside;
+use tests::lab::admin::{Inside, index_of};
+use tests::lab::pasta::Pasta;
 use tests::lab::programs::{self, Programs};
-use tests::lab::uplinks::{add_second_uplink, bring_second_online, second, worsen_first_default};
+use tests::lab::uplinks::{
+    SECOND, add_second_uplink, bring_second_online, on_host, second, worsen_first_default,
+};
 use tests::lab::{Family, Lab, Session, service, wait};
 use tests::pattern::Pattern;
 
 /// The C program, where a distribution puts it.
 const OTHER: &str = "/usr/bin/pasta";
+
+/// Directory of the lab where it is shown.
+const OTHERS: &str = "other";
 
 /// How long a program may take to follow, before it counts as one that does not.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
@@ -50,7 +56,10 @@ fn demo() -> Outcome {
     let client = env::current_exe()?.with_file_name("lab-client");
     programs::build(&client)?;
     let programs = Programs::find(&client)?;
-    let lab = Lab::build(&programs, &[])?;
+    let is_there = Path::new(OTHER).exists();
+    let other = if is_there { programs::with_companions(Path::new(OTHER)) } else { Vec::new() };
+    let other: Vec<_> = other.into_iter().map(|path| (OTHERS, path)).collect();
+    let lab = Lab::build(&programs, &other)?;
     let mut inside = lab.pasta().configured().with(["--sandbox-report"]).session()?;
     say(
         "pasta --config-net runs, as an ordinary user. What each helper can still do, as the kernel says:\n",
@@ -79,23 +88,25 @@ fn demo() -> Outcome {
     say(
         "\nThe host is on WiFi (192.0.2.0/24), and a cable is plugged in (198.18.5.0/24), amid a download:",
     );
+    worsen_first_default(&lab, Family::V4)?;
+    add_second_uplink(&lab)?;
     // By default it takes a second of quiet before a change that is not needed.
-    move_host(&Lab::build(&programs, &[])?, &["--settle", "0"], mebibytes)?;
-    if Path::new(OTHER).exists() {
-        let other = Programs { pasta: OTHER.into(), ..programs };
-        move_host(&Lab::build(&other, &[])?, &[], mebibytes)?;
+    let ours = lab.pasta().configured().with(["--settle", "0"]);
+    move_host(&lab, ("pasta --settle 0", ours), mebibytes)?;
+    if is_there {
+        let other = Pasta::new(&lab, lab.program(&format!("{OTHERS}/pasta"))).configured();
+        // It is for comparison only.
+        if let Err(error) = move_host(&lab, (OTHER, other), mebibytes) {
+            say(&format!("  {OTHER}: {error}"));
+        }
     }
     Ok(())
 }
 
 /// Moves the host of `lab` to another uplink while there is a download in the namespace.
-fn move_host(lab: &Lab, options: &[&str], mebibytes: u64) -> Outcome {
-    let name =
-        if options.is_empty() { OTHER.to_owned() } else { format!("pasta {}", options.join(" ")) };
+fn move_host(lab: &Lab, (name, pasta): (&str, Pasta<'_>), mebibytes: u64) -> Outcome {
     let family = Family::V4;
-    worsen_first_default(lab, family)?;
-    add_second_uplink(lab)?;
-    let mut session = lab.pasta().configured().with(options).session()?;
+    let mut session = pasta.session()?;
     let inside = Inside::of(&mut session)?;
     let octets = mebibytes << 20;
     let server = lab.remote().tcp(family.internet(), service::source(Pattern::new(3), octets))?;
@@ -125,7 +136,8 @@ fn move_host(lab: &Lab, options: &[&str], mebibytes: u64) -> Outcome {
     }
     let _session = downloaded.map_err(|_| "the download panicked")??;
     report("download", &server.endpoint(), mebibytes, start);
-    Ok(())
+    let (address, _, length) = second(family);
+    on_host(lab, |admin| admin.delete_address(index_of(SECOND.0)?, address, length))
 }
 
 /// The default route of the namespace.
