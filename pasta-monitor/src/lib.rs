@@ -44,6 +44,7 @@ pub mod change;
 pub mod decode;
 pub mod desired;
 pub mod explain;
+pub mod far;
 pub mod filter;
 pub mod host;
 pub mod interest;

@@ -99,7 +99,65 @@ impl Collect for Collector {
     }
 }
 
+/// Takes what is on the tap, and routes only if they are ours: a kernel that filters dumps sends no others.
+#[derive(Clone, Debug)]
+pub struct Near {
+    tap: u32,
+    found: Collector,
+}
+
+impl Near {
+    /// Nothing yet of the link with index `tap`.
+    pub fn of(tap: u32) -> Self {
+        Self { tap, found: Collector::default() }
+    }
+
+    /// What was found, and with it what is `far` from the tap.
+    pub fn with(self, far: &Collector) -> Collector {
+        let mut all = self.found;
+        all.addresses.extend(far.addresses.iter().cloned());
+        all.routes.extend(far.routes.iter().cloned());
+        all.left_out += far.left_out;
+        all
+    }
+}
+
+impl Collect for Near {
+    fn take(&mut self, record: Record) {
+        let is_near = match &record {
+            Record::Link(link) => link.index == self.tap,
+            Record::Address(address) => address.link == self.tap,
+            Record::Route(route) => is_ours(route, self.tap),
+            _ => false,
+        };
+        if is_near {
+            self.found.take(record);
+        }
+    }
+}
+
+/// Whether the first hop of a route is one that we made.
+fn is_ours(route: &Route, tap: u32) -> bool {
+    route.protocol == TAG && route.hops.first().is_some_and(|hop| hop.link == tap)
+}
+
 impl Collector {
+    /// Leaves out routes that are read with what is on the tap, which has index `tap`.
+    pub fn forget_near(&mut self, tap: u32) {
+        self.routes.retain(|route| !is_ours(route, tap));
+    }
+
+    /// Adds what `before` had and this one, of dumps that were interrupted, lacks.
+    pub fn completed_by(&mut self, before: &Self) {
+        let addresses = before.addresses.iter().filter(|it| !self.addresses.contains(it));
+        let routes = before.routes.iter().filter(|it| !self.routes.contains(it));
+        let (addresses, routes): (Vec<_>, Vec<_>) = (addresses.collect(), routes.collect());
+        self.addresses.extend(addresses.into_iter().cloned());
+        self.routes.extend(routes.into_iter().cloned());
+        self.addresses.truncate(MAX_OBJECTS);
+        self.routes.truncate(MAX_OBJECTS);
+    }
+
     /// How many objects were left out for want of room.
     pub fn left_out(&self) -> usize {
         self.left_out
@@ -252,6 +310,9 @@ pub(crate) mod testing {
             NamespaceOp::PromoteSecondaries => tap.promotes_secondaries = Some(true),
             NamespaceOp::SetAddressGeneration(mode) => tap.address_generation = Some(mode),
             NamespaceOp::RaiseTap => tap.up = true,
+            // What is there is so already.
+            NamespaceOp::AddAddress(address)
+                if addresses.iter().any(|it| it.address.prefix == address.prefix) => {}
             NamespaceOp::AddAddress(address) => {
                 addresses.push(FoundAddress { address, on_tap: true, owner: Owner::Ours });
             }

@@ -139,6 +139,18 @@ pub fn open_here() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, route)?)
 }
 
+/// As [`open_here`]; the kernel filters dumps by what the request says, where it can.
+///
+/// # Errors
+///
+/// What `socket(2)` reports.
+pub fn open_strict() -> io::Result<OwnedFd> {
+    let socket = sys::plain_netlink_socket(open_here()?);
+    // Without it we filter all of them.
+    let _ = socket.set_netlink_get_strict_chk(true);
+    Ok(sys::owned(socket))
+}
+
 impl Netlink {
     /// Takes a socket over. Must be called inside the runtime, which does the reading and writing.
     pub fn start(socket: OwnedFd) -> Self {

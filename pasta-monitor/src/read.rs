@@ -1,22 +1,26 @@
 //! Dumps → [`HostView`] and [`NamespaceReading`].
 
 use crate::desired::WantedAddress;
+use crate::far::{self, Wanted};
 use crate::host::{HostView, Routing};
 use crate::log::Log;
-use crate::namespace::{Collector, NamespaceReading};
+use crate::namespace::{Collector, NamespaceReading, Near, TAG};
 use crate::neighbours::Neighbours;
 use crate::netlink::{Netlink, NetlinkError, Quality};
 use crate::record::{Collect, Record, Route, Rule};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use pasta_ipc::types::Family;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 
 /// An address that only a way to the whole world leads to: a root server's (`a.root-servers.net`).
 /// The kernel is asked for the way there; nothing is sent.
@@ -89,8 +93,8 @@ pub async fn neighbours(netlink: &Netlink, links: BTreeSet<u32>, log: &Log) -> (
     (found, complete)
 }
 
-/// Reads what the namespace has, where the tap has index `tap`; `None` if not all of it can be read.
-/// `added` are the addresses that we have added in this run.
+/// Reads what of the namespace is ours, or on the tap, which has index `tap`; `None` if not all of it can be read.
+/// The rest is as it was read before: `far`. `added` are the addresses that we have added in this run.
 ///
 /// The tap itself is read first and last. That is answered under the lock that all changes hold
 /// (`rtnl_lock()`), so that afterwards the events of all that the dumps show have been queued.
@@ -98,29 +102,48 @@ pub async fn namespace(
     netlink: &Netlink,
     tap: u32,
     added: &BTreeSet<WantedAddress>,
+    far: &Collector,
     log: &Log,
 ) -> Option<NamespaceReading> {
-    let mut all = Collector::default();
+    let mut near = Near::of(tap);
     let tap_before = the_tap(netlink, tap, log).await?;
     let mut complete = true;
-    for (name, what, family) in [
-        ("addresses", addresses as fn() -> RouteNetlinkMessage, None),
-        ("IPv4 routes", all_routes_v4, Some(Family::V4)),
-        ("IPv6 routes", all_routes_v6, Some(Family::V6)),
-    ] {
-        let mut only = Only { family, into: std::mem::take(&mut all) };
+    for (name, family) in
+        [("addresses", None), ("IPv4 routes", Some(Family::V4)), ("IPv6 routes", Some(Family::V6))]
+    {
+        let what = || match family {
+            None => addresses_of(tap),
+            Some(family) => our_routes(family, tap),
+        };
+        let mut only = Only { family, into: near };
         let read = netlink.dump(what, &mut only).await;
-        all = only.into;
+        near = only.into;
         complete &= read.as_ref().is_ok_and(|it| it.consistent);
         report(read, "namespace", name, log)?;
     }
     complete &= tap_before == the_tap(netlink, tap, log).await?;
-    all.take(tap_before);
+    near.take(tap_before);
+    let all = near.with(far);
     if all.left_out() > 0 {
         let text = format!("namespace has more than we look at: {} left out", all.left_out());
         log.warn_once(("namespace", "left out"), &text);
     }
     Some(NamespaceReading { view: all.view(tap, added)?, complete })
+}
+
+/// Reads the rest of the namespace, as far as it is `wanted`, through `socket`; `before` is what was read before.
+/// What could not be read, or not at one moment, stays. False then.
+pub async fn far(socket: impl AsFd, wanted: &Wanted, before: &Collector) -> (Collector, bool) {
+    let mut found = Collector::default();
+    let mut complete = true;
+    for request in [addresses(), all_routes_v4(), all_routes_v6()] {
+        complete &= far::dump(&socket, request, wanted, &mut found).await.unwrap_or(false);
+    }
+    found.forget_near(wanted.tap);
+    if !complete {
+        found.completed_by(before);
+    }
+    (found, complete)
 }
 
 /// Reads the tap; `None` if that is not possible, or it is not there.
@@ -251,6 +274,23 @@ fn link(index: u32) -> RouteNetlinkMessage {
 
 fn addresses() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetAddress(AddressMessage::default())
+}
+
+fn addresses_of(link: u32) -> RouteNetlinkMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link;
+    RouteNetlinkMessage::GetAddress(message)
+}
+
+/// Our routes of one family through `link`, as far as the kernel filters.
+fn our_routes(family: Family, link: u32) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Other(TAG);
+    message.header.kind = RouteType::Unspec;
+    message.attributes.push(RouteAttribute::Oif(link));
+    RouteNetlinkMessage::GetRoute(message)
 }
 
 fn routes_v4() -> RouteNetlinkMessage {

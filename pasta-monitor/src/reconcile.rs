@@ -14,7 +14,8 @@
 //!
 //! - What is read is believed only if it is of one moment: what the kernel is about to flush would look as
 //!   if users had removed a part of it. A reading that was interrupted, or during which something on the
-//!   tap changed, is made again. Before the first configuration nobody has had the time to change anything,
+//!   tap changed, is made again; users who change it all the time do not keep us from what the host has made
+//!   necessary, but nothing is learnt about them then, and another pass follows. Before the first configuration nobody has had the time to change anything,
 //!   and any reading will do.
 //! - An address that goes for good goes by a pass of its own, after the datapath has reset its flows ([`Parting`]).
 //! - What the kernel refuses is left out of the plans of the same pass, and tried again by the next.
@@ -47,6 +48,8 @@ const ROUNDS: usize = 3;
 /// How often the namespace is read while what is on the tap keeps changing. Once more suffices for
 /// one change, however much it takes with it.
 const READINGS: usize = 4;
+/// With what is learnt from a reading that is not of one moment: nothing is thought removed by users.
+const UNCERTAIN: Flushed = Flushed { tap_was_down: true, link_local_went: true };
 /// Transitions that are kept for the log while the namespace cannot be read; later ones are not logged.
 const MOST_PENDING: usize = 64;
 
@@ -211,6 +214,7 @@ pub struct Pass {
     disturbed: usize,
     /// What the kernel has refused in this pass.
     refused: BTreeSet<NamespaceOp>,
+    doubtful: bool,
 }
 
 /// What the answer is awaited of, and what was read so far.
@@ -239,6 +243,7 @@ impl Pass {
             interrupted: 0,
             disturbed: 0,
             refused: BTreeSet::new(),
+            doubtful: false,
         }
     }
 
@@ -258,7 +263,12 @@ impl Pass {
             (Stage::Reading, Input::Read { reading, disturbed, flushed }) => {
                 let seen = match self.believed(state, reading) {
                     Believed::Yes(seen) => seen,
-                    Believed::Interrupted => return self.again(Stage::Reading, Step::Read),
+                    Believed::Interrupted(seen) => {
+                        if let Some(step) = self.again(Stage::Reading, Step::Read) {
+                            return step;
+                        }
+                        return self.decide(now, state, seen, UNCERTAIN, lines);
+                    }
                     Believed::Unreadable => return Step::Fail,
                 };
                 if disturbed && state.is_configured() {
@@ -269,7 +279,8 @@ impl Pass {
                     }
                     let text = "namespace: kept changing while it was read";
                     lines.push((LogLevel::Debug, text.to_owned()));
-                    return Step::Fail;
+                    self.doubtful = true;
+                    return self.decide(now, state, seen, UNCERTAIN, lines);
                 }
                 self.decide(now, state, seen, flushed, lines)
             }
@@ -281,8 +292,12 @@ impl Pass {
             (Stage::ReadingAdded { removals }, Input::ReadBack(reading)) => {
                 match self.believed(state, reading) {
                     Believed::Yes(seen) => self.publish_added(state, seen, removals),
-                    Believed::Interrupted => {
-                        self.again(Stage::ReadingAdded { removals }, Step::ReadBack)
+                    Believed::Interrupted(seen) => {
+                        let stage = Stage::ReadingAdded { removals: removals.clone() };
+                        match self.again(stage, Step::ReadBack) {
+                            Some(step) => step,
+                            None => self.publish_added(state, seen, removals),
+                        }
                     }
                     Believed::Unreadable => Step::Fail,
                 }
@@ -301,7 +316,12 @@ impl Pass {
             (Stage::ReadingRemoved, Input::ReadBack(reading)) => {
                 match self.believed(state, reading) {
                     Believed::Yes(seen) => self.round(now, state, seen, lines),
-                    Believed::Interrupted => self.again(Stage::ReadingRemoved, Step::ReadBack),
+                    Believed::Interrupted(seen) => {
+                        match self.again(Stage::ReadingRemoved, Step::ReadBack) {
+                            Some(step) => step,
+                            None => self.round(now, state, seen, lines),
+                        }
+                    }
                     Believed::Unreadable => Step::Fail,
                 }
             }
@@ -320,9 +340,19 @@ impl Pass {
     }
 
     /// Reads once more after an interrupted reading, if it was not the last that is tried.
-    fn again(&mut self, stage: Stage, step: Step) -> Step {
+    fn again(&mut self, stage: Stage, step: Step) -> Option<Step> {
         self.interrupted += 1;
-        if self.interrupted < READINGS { self.go(stage, step) } else { Step::Fail }
+        if self.interrupted < READINGS {
+            return Some(self.go(stage, step));
+        }
+        self.doubtful = true;
+        self.interrupted = 0;
+        None
+    }
+
+    /// Whether some of what was read may not have been of one moment: another pass is to be made.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Decides what is desired, now that it is known what users have made of the namespace.
@@ -419,7 +449,7 @@ impl Pass {
             Some(reading) if reading.complete || !state.is_configured() => {
                 Believed::Yes(Box::new(reading.view))
             }
-            Some(_) => Believed::Interrupted,
+            Some(reading) => Believed::Interrupted(Box::new(reading.view)),
         }
     }
 }
@@ -427,7 +457,7 @@ impl Pass {
 /// What a reading is worth.
 enum Believed {
     Yes(Box<NamespaceView>),
-    Interrupted,
+    Interrupted(Box<NamespaceView>),
     Unreadable,
 }
 

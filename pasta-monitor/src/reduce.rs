@@ -377,6 +377,16 @@ impl State {
         names.and_then(|name| IfName::try_from(name).ok())
     }
 
+    /// Destinations of all routes that the namespace may have of us.
+    pub fn destinations(&self) -> BTreeSet<Prefix> {
+        let of_family = |family| {
+            let state = self.families.get(family);
+            let wanted = state.wanted.iter().flat_map(|it| &it.routes);
+            wanted.chain(&state.declined_routes).map(|it| it.destination)
+        };
+        Family::BOTH.into_iter().flat_map(of_family).collect()
+    }
+
     /// Whether the tap may get the name of a template yet.
     pub fn may_name_tap(&self) -> bool {
         self.began_local

@@ -12,7 +12,7 @@
 //! | a dump of the host was interrupted | host | a second later |
 //! | a dump of neighbours failed or was interrupted | neighbours | a second later |
 //! | the host cannot be read, or sends no events | host | every 5 s |
-//! | events of the namespace | namespace | as for the host |
+//! | events of the namespace | namespace | as for the host, but so that no more than a twentieth of a processor goes into it |
 //! | the namespace cannot be read at one moment | namespace | a second later |
 //! | it is asked for | everything | at once |
 //!
@@ -25,6 +25,7 @@
 mod host;
 mod namespace;
 mod neighbours;
+mod pace;
 
 pub use host::{HostOutcome, HostRead, HostReading, Source};
 pub use namespace::NamespaceEvents;
@@ -41,6 +42,7 @@ use crate::watch::ReceivedEvents;
 use host::HostRefresh;
 use namespace::NamespaceRefresh;
 use neighbours::NeighbourRefresh;
+use pasta_ipc::types::Prefix;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -197,6 +199,32 @@ impl Refresh {
     /// There are no more events of the namespace.
     pub fn namespace_unwatched(&mut self, now: Instant) -> NamespaceEvents {
         self.namespace.events(now, &ReceivedEvents { overrun: true, ..ReceivedEvents::default() })
+    }
+
+    /// Whether events of the namespace are to be received, or wait because they were dear.
+    pub fn listens_to_namespace(&self, now: Instant) -> bool {
+        self.namespace.listens(now)
+    }
+
+    /// When events of the namespace are received again.
+    pub fn listens_at(&self) -> Instant {
+        self.namespace.listens_at()
+    }
+
+    /// The namespace's events and a pass have taken so much of the processor until `now`.
+    pub fn namespace_spent(&mut self, now: Instant, cost: Duration) {
+        self.namespace.spent(now, cost);
+    }
+
+    /// Begins to read what of the namespace is not ours and not on the tap, if that is due. Routes of ours lead to
+    /// `destinations`.
+    pub fn begin_far(&mut self, now: Instant, destinations: &BTreeSet<Prefix>) -> bool {
+        self.namespace.begin_far(now, destinations)
+    }
+
+    /// That was read; it took so much of the processor.
+    pub fn finish_far(&mut self, now: Instant, cost: Duration, complete: bool) {
+        self.namespace.finish_far(now, cost, complete);
     }
 
     /// Begins a pass over the namespace, if one is due; `wanted` if something else than the last pass

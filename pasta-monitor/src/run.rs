@@ -17,7 +17,7 @@ use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Message};
 use pasta_ipc::port_forward::Watched;
 use pasta_ipc::start::{Configure, MonitorStart, Rename, TapUse, UserId};
-use pasta_ipc::types::{Bounded, Family, IfName, MacAddr, Text};
+use pasta_ipc::types::{Bounded, Family, Generation, IfName, MacAddr, Text};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
     SupervisorToMonitor,
@@ -105,6 +105,7 @@ pub(crate) fn run(
     };
     let socket = netlink::open_here().map_err(RunError::Netlink)?;
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
+    let far = netlink::open_strict().map_err(RunError::Netlink)?;
     let watched = start.what.ports.watch.namespace == Watched::Yes;
     let sockets = watched.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
     let renames = policy.changes_namespace()
@@ -140,6 +141,7 @@ pub(crate) fn run(
                     socket,
                     namespace_events,
                     packets,
+                    far,
                     host_events: Some(start.host_events),
                     host_dumps: start.host_dumps,
                 };
@@ -227,6 +229,8 @@ struct Prepared {
     namespace_events: OwnedFd,
     /// Lists the namespace's packet sockets.
     packets: Option<OwnedFd>,
+    /// Dumps what of the namespace is not ours and not on the tap.
+    far: OwnedFd,
     host_events: Option<OwnedFd>,
     host_dumps: OwnedFd,
 }
@@ -284,7 +288,8 @@ async fn configure(
         namespace: namespace_events,
         clocks: ClockChanges::subscribe(log),
     };
-    let sockets = (host, namespace, prepared.packets);
+    let (packets, far) = (prepared.packets, prepared.far);
+    let sockets = follow::Sockets { host, namespace, packets, far };
     let mut follower = Follower::new(state, sockets, mac, subscriptions, clock);
     follower.start(datapath, log).await?;
     Ok(Some(follower))
@@ -447,22 +452,14 @@ async fn serve(
             },
             // One request for each turn, and none before the answer to the last is gone: whatever the
             // datapath asks, the other branches have their turn.
-            received = datapath.next(), if datapath_lives && !work.socket_server.is_behind() => match received {
-                Ok(message) => {
-                    datapath_phase = datapath_phase.after(&message)?;
-                    if let (DatapathToMonitor::FlowsReset { generation }, Some(follower)) =
-                        (&message, &mut work.follower)
-                    {
-                        follower.flows_were_reset(*generation);
-                    }
-                    work.socket_server.serve(&message, datapath.channel)?;
+            received = datapath.next(), if datapath_lives && !work.socket_server.is_behind() => {
+                let server = &mut work.socket_server;
+                let said = serve_datapath(received, &mut datapath_phase, server, datapath.channel)?;
+                datapath_lives &= !said.is_gone(log);
+                if let (Answered::FlowsReset(generation), Some(follower)) = (said, &mut work.follower) {
+                    follower.flows_were_reset(generation);
                 }
-                Err(ReceiveError::Closed) => {
-                    log.warn("datapath is gone");
-                    datapath_lives = false;
-                }
-                Err(error) => return Err(error.into()),
-            },
+            }
             ready = datapath.room(), if datapath_lives && is_behind => {
                 let mut ready = ready.map_err(RunError::Wait)?;
                 work.catch_up(datapath.channel)?;
@@ -472,8 +469,26 @@ async fn serve(
             }
             () = work.watcher.wait(), if datapath_lives => work.watcher.act(datapath.channel, log),
             () = wait_for(work.follower.as_ref(), readiness) => {
-                if let Some(follower) = &mut work.follower {
-                    follower.act(datapath.channel, log).await;
+                let Work { follower: Some(follower), socket_server, .. } = &mut work else { continue };
+                let mut reset = None;
+                // Reading takes as long as the namespace's users make it; nobody waits for a socket meanwhile.
+                let mut acting = Box::pin(follower.act(datapath.channel, log));
+                loop {
+                    tokio::select! {
+                        () = &mut acting => break,
+                        received = datapath.next(), if datapath_lives && !socket_server.is_behind() => {
+                            let phase = &mut datapath_phase;
+                            let said = serve_datapath(received, phase, socket_server, datapath.channel)?;
+                            datapath_lives &= !said.is_gone(log);
+                            if let Answered::FlowsReset(generation) = said {
+                                reset = Some(generation);
+                            }
+                        }
+                    }
+                }
+                drop(acting);
+                if let Some(generation) = reset {
+                    follower.flows_were_reset(generation);
                 }
             }
         }
@@ -486,6 +501,48 @@ async fn serve(
             return Ok(());
         }
     }
+}
+
+/// What the datapath has said that others than the server of sockets have to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    /// Nothing.
+    Nothing,
+    /// The flows of addresses that leave were reset.
+    FlowsReset(Generation),
+    /// It is gone.
+    Gone,
+}
+
+impl Answered {
+    /// Whether the datapath is gone, which the log says.
+    fn is_gone(self, log: &Log) -> bool {
+        if self == Self::Gone {
+            log.warn("datapath is gone");
+        }
+        self == Self::Gone
+    }
+}
+
+/// Answers what came of the datapath. One request for each turn, and none before the answer to the last is gone:
+/// whatever the datapath asks, others have their turn.
+fn serve_datapath(
+    received: Result<DatapathToMonitor, ReceiveError>,
+    phase: &mut DatapathPhase,
+    server: &mut SocketServer,
+    datapath: &ToDatapath,
+) -> Result<Answered, RunError> {
+    let message = match received {
+        Ok(message) => message,
+        Err(ReceiveError::Closed) => return Ok(Answered::Gone),
+        Err(error) => return Err(error.into()),
+    };
+    *phase = phase.after(&message)?;
+    server.serve(&message, datapath)?;
+    Ok(match message {
+        DatapathToMonitor::FlowsReset { generation } => Answered::FlowsReset(generation),
+        _ => Answered::Nothing,
+    })
 }
 
 /// A channel, and the runtime's knowledge of whether it can be read or written.

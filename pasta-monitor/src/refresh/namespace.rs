@@ -1,12 +1,16 @@
 //! When there is another pass over the namespace, and what its events say about the tap.
 
+use super::pace::Pace;
 use crate::decode::Notice;
 use crate::host::TABLE_MAIN;
+use crate::namespace::TAG;
 use crate::net::is_link_local;
 use crate::record::Record;
 use crate::reduce::Flushed;
 use crate::time::{Instant, earliest};
 use crate::watch::{Batch, ReceivedEvents};
+use pasta_ipc::types::Prefix;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Time after which a namespace that could not be read is read again.
@@ -27,6 +31,20 @@ pub(super) struct NamespaceRefresh {
     /// What happened to the tap, as far as the pass at hand has it.
     taken: Flushed,
     tap_is_gone: bool,
+    /// When its events, and passes for these, may cost something again.
+    pace: Pace,
+    far: FarRefresh,
+    /// Whether the pass at hand is made for the host.
+    hurries: bool,
+}
+
+/// When that is read which is not ours and not on the tap.
+#[derive(Debug)]
+struct FarRefresh {
+    stale: bool,
+    /// Destinations that the last reading knew to be of interest.
+    destinations: BTreeSet<Prefix>,
+    pace: Pace,
 }
 
 /// What events of the namespace say beside that it is to be read.
@@ -49,7 +67,51 @@ impl NamespaceRefresh {
             flushed: Flushed::default(),
             taken: Flushed::default(),
             tap_is_gone: false,
+            pace: Pace::default(),
+            far: FarRefresh { stale: true, destinations: BTreeSet::new(), pace: Pace::default() },
+            hurries: false,
         }
+    }
+
+    /// Whether events are to be received. Else they wait, or the kernel says that it has dropped them.
+    pub(super) fn listens(&self, now: Instant) -> bool {
+        now >= self.pace.next()
+    }
+
+    /// When events are received again.
+    pub(super) fn listens_at(&self) -> Instant {
+        self.pace.next()
+    }
+
+    /// Events and a pass have taken so much of the processor until `now`.
+    pub(super) fn spent(&mut self, now: Instant, cost: Duration) {
+        self.pace.spent(now, cost);
+    }
+
+    /// Whether what is far from the tap is to be read again, where routes of ours lead to `destinations`.
+    pub(super) fn begin_far(&mut self, now: Instant, destinations: &BTreeSet<Prefix>) -> bool {
+        let known = destinations.is_subset(&self.far.destinations);
+        // A change of the host does not wait for it; what is stale is read when users' changes have their turn.
+        let hurries = self.hurries && known && self.far.pace.is_dear();
+        if (known && !self.far.stale) || hurries || now < self.far.pace.next() {
+            return false;
+        }
+        self.far.stale = false;
+        self.far.destinations.clone_from(destinations);
+        true
+    }
+
+    /// It was read, which took so much of the processor; all of it and at one moment, if `complete`.
+    pub(super) fn finish_far(&mut self, now: Instant, cost: Duration, complete: bool) {
+        self.far.pace.spent(now, cost);
+        if !complete {
+            self.far_changed(now);
+        }
+    }
+
+    fn far_changed(&mut self, now: Instant) {
+        self.far.stale = true;
+        self.changes.add(now);
     }
 
     pub(super) fn tap_is_gone(&self) -> bool {
@@ -58,6 +120,7 @@ impl NamespaceRefresh {
 
     pub(super) fn resync_wanted(&mut self, now: Instant) {
         self.asked = earliest(self.asked, Some(now));
+        self.far.stale = true;
     }
 
     pub(super) fn events(&mut self, now: Instant, received: &ReceivedEvents) -> NamespaceEvents {
@@ -66,7 +129,7 @@ impl NamespaceRefresh {
         if received.overrun {
             // What was lost may have been that the tap went down and up.
             self.flushed.tap_was_down = true;
-            self.changes.add(now);
+            self.far_changed(now);
         }
         for notice in &received.notices {
             self.event(now, notice, &mut events);
@@ -87,14 +150,31 @@ impl NamespaceRefresh {
                 self.flushed.tap_was_down |= !link.up;
                 true
             }
-            Notice::There(Record::Route(route)) if route.table == TABLE_MAIN => false,
-            Notice::Gone(Record::Route(route)) if route.table == TABLE_MAIN => {
-                route.hops.iter().any(|hop| hop.link == self.tap)
+            Notice::There(Record::Route(route)) | Notice::Gone(Record::Route(route))
+                if route.table == TABLE_MAIN =>
+            {
+                let on_tap = route.hops.iter().any(|hop| hop.link == self.tap);
+                let ours = route.protocol == TAG && on_tap;
+                let unknown = route.hops.is_empty() && route.nexthop.is_some();
+                let destination = route.destination;
+                let matters = on_tap
+                    || unknown
+                    || destination.is_everything()
+                    || self.far.destinations.contains(&destination);
+                if !matters {
+                    return;
+                }
+                self.far.stale |= !ours;
+                on_tap && matches!(notice, Notice::Gone(_))
             }
-            Notice::There(Record::Address(address)) => address.link == self.tap,
+            Notice::There(Record::Address(address)) => {
+                self.far.stale |= address.link != self.tap;
+                address.link == self.tap
+            }
             Notice::Gone(Record::Address(address)) => {
                 let (ip, of_tap) = (address.prefix.address(), address.link == self.tap);
                 self.flushed.link_local_went |= of_tap && ip.is_ipv6() && is_link_local(ip);
+                self.far.stale |= !of_tap;
                 of_tap
             }
             _ => return,
@@ -105,7 +185,8 @@ impl NamespaceRefresh {
 
     /// When a pass is due, if at all. Without the tap there is nothing to do.
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = [self.changes.due(), self.asked, self.retry_at].into_iter().fold(None, earliest);
+        let changes = self.changes.due().map(|due| due.max(self.pace.next()));
+        let due = [changes, self.asked, self.retry_at].into_iter().fold(None, earliest);
         due.filter(|_| !self.tap_is_gone)
     }
 
@@ -114,8 +195,13 @@ impl NamespaceRefresh {
         if self.tap_is_gone || !(due || wanted) {
             return false;
         }
-        // A pass serves all of them.
+        // A pass serves all of them, but for what it does without.
+        self.hurries = wanted;
+        let left = wanted && self.far.stale && self.far.pace.is_dear();
         (self.changes, self.asked, self.retry_at) = (Batch::default(), None, None);
+        if left {
+            self.changes.add(now);
+        }
         true
     }
 

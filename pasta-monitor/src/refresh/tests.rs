@@ -605,3 +605,58 @@ proptest! {
         }
     }
 }
+
+fn destinations(all: &[&str]) -> BTreeSet<pasta_ipc::types::Prefix> {
+    all.iter().map(|it| crate::net::testing::net(it)).collect()
+}
+
+#[test]
+fn what_is_far_from_the_tap_is_read_when_it_may_have_changed_and_matters() {
+    let mut refresh = refresh(Source::Events);
+    let ours = destinations(&["0.0.0.0/0", "203.0.113.0/24"]);
+    assert!(refresh.begin_far(at(0), &ours), "nothing is known at the start");
+    refresh.finish_far(at(0), Duration::ZERO, true);
+    assert!(!refresh.begin_far(at(1), &ours));
+    let route = |link, to: &str| {
+        Record::Route(Host::default().route(link, to, "", 0).0.routes.v4[0].clone())
+    };
+    for (n, (record, matters)) in [
+        (route(9, "198.18.0.0/24"), false),
+        (route(9, "0.0.0.0/0"), true),
+        (route(9, "203.0.113.0/24"), true),
+        (route(TAP, "198.18.0.0/24"), true),
+        (Record::Address(address(9, "192.0.2.7/24")), true),
+        (Record::Address(address(TAP, "192.0.2.7/24")), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        see(&mut refresh, 10 + n as u64, Notice::There(record.clone()));
+        assert_eq!(refresh.begin_far(at(10 + n as u64), &ours), matters, "{record:?}");
+        refresh.finish_far(at(10 + n as u64), Duration::ZERO, true);
+    }
+    assert!(refresh.begin_far(at(20), &destinations(&["233.252.0.0/24"])), "new destinations");
+    refresh.finish_far(at(20), Duration::ZERO, false);
+    assert!(refresh.begin_far(at(21), &ours), "it was not of one moment");
+}
+
+#[test]
+fn a_namespace_that_is_dear_to_read_is_read_seldom_and_keeps_nobody_waiting() {
+    let mut refresh = refresh(Source::Events);
+    let ours = destinations(&["0.0.0.0/0"]);
+    assert!(refresh.begin_pass(at(0), true) && refresh.begin_far(at(0), &ours));
+    let dear = Duration::from_millis(40);
+    refresh.finish_far(at(0), dear, true);
+    refresh.pass_done();
+    refresh.namespace_spent(at(0), dear);
+    assert!(!refresh.listens_to_namespace(at(959)) && refresh.listens_to_namespace(at(960)));
+
+    // Its users change something; the host does in the middle of the pause.
+    see(&mut refresh, 5, Notice::There(Record::Address(address(9, "192.0.2.7/24"))));
+    assert!(!refresh.begin_pass(at(959), false));
+    assert!(refresh.begin_pass(at(500), true), "the host's changes do not wait");
+    assert!(!refresh.begin_far(at(500), &ours));
+    refresh.pass_done();
+    // Nor is anything forgotten.
+    assert!(refresh.begin_pass(at(960), false) && refresh.begin_far(at(960), &ours));
+}

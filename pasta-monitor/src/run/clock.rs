@@ -44,6 +44,12 @@ pub(super) fn others() -> OtherClocks {
     OtherClocks { boot: boot.map_or(Duration::ZERO, Duration::from), wall: SystemTime::now() }
 }
 
+/// What this thread has had of a processor.
+pub(super) fn processor_time() -> Duration {
+    let time = clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(Duration::ZERO, Duration::from)
+}
+
 /// Says when the wall clock was set, which the kernel does after each sleep (timerfd_create(2),
 /// `TFD_TIMER_CANCEL_ON_SET`).
 #[derive(Debug)]

@@ -4,13 +4,15 @@
 //! namespace, a [`Pass`](pasta_monitor::reconcile::Pass), one step at a time.
 
 use crate::run::RunError;
-use crate::run::clock::{self, Clock, ClockChanges};
+use crate::run::clock::{self, Clock, ClockChanges, processor_time};
 use crate::run::publisher::Publisher;
 use pasta_ipc::types::{Bounded, Generation, LogLevel, MacAddr, Text};
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::desired::Desired;
+use pasta_monitor::far::Wanted;
 use pasta_monitor::interest::{Interest, templates};
 use pasta_monitor::log::Log;
+use pasta_monitor::namespace::Collector;
 use pasta_monitor::netlink::Netlink;
 use pasta_monitor::packet_sockets;
 use pasta_monitor::peer::ToDatapath;
@@ -35,6 +37,17 @@ pub(super) struct Subscriptions {
     pub(super) clocks: ClockChanges,
 }
 
+/// Sockets to both sides.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) host: Netlink,
+    pub(super) namespace: Namespace,
+    /// Lists packet sockets; none where nobody asks.
+    pub(super) packets: Option<OwnedFd>,
+    /// Dumps what of the namespace is not ours and not on the tap.
+    pub(super) far: OwnedFd,
+}
+
 /// Says once that the host has more than is reproduced.
 pub(super) fn warn_of_what_is_left_out(desired: &Desired, log: &Log) {
     if desired.left_out > 0 {
@@ -54,6 +67,9 @@ pub(super) struct Follower {
     namespace: Namespace,
     /// Lists the namespace's packet sockets, until the tap has its name.
     packets: Option<OwnedFd>,
+    /// Reads what of the namespace is not ours and not on the tap.
+    far_socket: OwnedFd,
+    far: Collector,
     subscriptions: Subscriptions,
     clock: Clock,
     publisher: Publisher,
@@ -66,11 +82,12 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(
         state: State,
-        (host, namespace, packets): (Netlink, Namespace, Option<OwnedFd>),
+        sockets: Sockets,
         tap_mac: MacAddr,
         subscriptions: Subscriptions,
         clock: Clock,
     ) -> Self {
+        let Sockets { host, namespace, packets, far: far_socket } = sockets;
         let source = match &subscriptions.host {
             _ if !state.policy().follows() => Source::Nothing,
             Some(_) => Source::Events,
@@ -88,6 +105,8 @@ impl Follower {
             host,
             namespace,
             packets,
+            far_socket,
+            far: Collector::default(),
             subscriptions,
             clock,
             publisher: Publisher::default(),
@@ -172,9 +191,14 @@ impl Follower {
             }
         }
         let due = earliest(self.refresh.next_deadline(), self.state.wakes_at(readiness));
+        // Those of a namespace whose users make them dear wait.
+        let listens = self.refresh.listens_to_namespace(self.clock.now());
+        let namespace = self.subscriptions.namespace.as_ref().filter(|_| listens);
+        let listens_at = Some(self.refresh.listens_at()).filter(|_| !listens);
+        let due = earliest(due, listens_at);
         tokio::select! {
             () = wait_for(self.subscriptions.host.as_ref()) => {}
-            () = wait_for(self.subscriptions.namespace.as_ref()) => {}
+            () = wait_for(namespace) => {}
             () = self.subscriptions.clocks.wait() => {}
             () = self.clock.wait_until(due) => {}
         }
@@ -183,7 +207,12 @@ impl Follower {
     /// Does what is to be done.
     pub(super) async fn act(&mut self, datapath: &ToDatapath, log: &Log) {
         self.receive_host_events(log);
-        self.receive_namespace_events(log);
+        let before = processor_time();
+        let listened = self.refresh.listens_to_namespace(self.clock.now());
+        if listened {
+            self.receive_namespace_events(log);
+        }
+        let mut spent = processor_time().saturating_sub(before);
         let now = self.clock.now();
         if self.refresh.compare_clocks(now, clock::others()) {
             log.debug("the machine slept");
@@ -198,8 +227,14 @@ impl Follower {
         self.follow_neighbours(datapath, log).await;
         let now = self.clock.now();
         let wanted = self.reconciler.is_behind(now, &self.state);
-        if self.refresh.begin_pass(now, wanted) {
+        let passes = self.refresh.begin_pass(now, wanted);
+        if passes {
+            let before = processor_time();
             self.reconcile(datapath, log).await;
+            spent += processor_time().saturating_sub(before);
+        }
+        if listened || passes {
+            self.refresh.namespace_spent(self.clock.now(), spent);
         }
     }
 
@@ -358,7 +393,8 @@ impl Follower {
         };
         let now = self.clock.now();
         match end {
-            End::Reached => self.refresh.pass_done(),
+            End::Reached if !pass.is_doubtful() => self.refresh.pass_done(),
+            End::Reached => self.refresh.pass_failed(now),
             End::Failed => self.refresh.pass_failed(now),
         }
         let made = self.reconciler.finish(now, &self.state, end);
@@ -373,11 +409,20 @@ impl Follower {
     }
 
     async fn read_namespace(
-        &self,
+        &mut self,
         log: &Log,
     ) -> Option<pasta_monitor::namespace::NamespaceReading> {
-        let namespace = &self.namespace;
-        read::namespace(namespace.netlink(), namespace.tap(), namespace.added(), log).await
+        let destinations = self.state.destinations();
+        if self.refresh.begin_far(self.clock.now(), &destinations) {
+            let before = processor_time();
+            let wanted = Wanted { tap: self.namespace.tap(), destinations };
+            let (far, complete) = read::far(&self.far_socket, &wanted, &self.far).await;
+            self.far = far;
+            let cost = processor_time().saturating_sub(before);
+            self.refresh.finish_far(self.clock.now(), cost, complete);
+        }
+        let (namespace, far) = (&self.namespace, &self.far);
+        read::namespace(namespace.netlink(), namespace.tap(), namespace.added(), far, log).await
     }
 
     /// Names the tap after its first template.

@@ -1,11 +1,10 @@
 //! Watches the listening ports of both sides, and publishes them to the datapath.
 
-use crate::run::clock::Clock;
+use crate::run::clock::{Clock, processor_time};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
-use nix::time::{ClockId, clock_gettime};
 use pasta_ipc::port_forward::{LoopbackTarget, PortSide};
 use pasta_ipc::{MonitorToDatapath, SendError};
 use pasta_monitor::log::Log;
@@ -218,11 +217,6 @@ impl Side {
         }
         self.failed = true;
     }
-}
-
-/// What this thread has had of a processor.
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]

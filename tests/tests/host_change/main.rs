@@ -75,6 +75,7 @@ use status::{
 };
 use storms::{
     a_flush_in_the_middle_of_a_reading_is_not_taken_for_the_users,
+    a_storm_of_the_namespaces_users_costs_little,
     an_address_on_another_cable_is_noticed_though_another_is_template,
     s22_a_host_that_was_renumbered_in_its_sleep_is_followed,
     s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
@@ -163,6 +164,7 @@ fn main() -> ExitCode {
         case!(families, s45_what_was_observed_of_users_is_not_the_hosts_to_change),
         case!(families, s47_values_of_the_command_line_are_not_followed),
         case!(families, s52_a_change_in_the_middle_of_a_storm_is_applied),
+        case!(lab, a_storm_of_the_namespaces_users_costs_little),
         case!(families, s52_unrelated_events_wake_nobody),
         case!(families, an_address_on_another_cable_is_noticed_though_another_is_template),
         case!(families, s53_lost_events_are_made_up_for),

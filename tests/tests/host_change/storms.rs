@@ -298,7 +298,6 @@ pub(super) fn s52_unrelated_events_wake_nobody(lab: &Lab, family: Family) -> Out
     })?;
     let woken = wake_ups(&monitor)? - last;
 
-    // The clocks are compared every fifteen seconds.
     assert!(woken <= 2, "{woken} wake-ups for {} events", 4 * rounds);
     // And what matters is noticed as before.
     on_host(lab, |admin| {
@@ -321,4 +320,77 @@ pub(super) fn an_address_on_another_cable_is_noticed_though_another_is_template(
 
     watched.wait_for_address(second(family).0, true)?;
     watched.reach(lab, family)
+}
+
+/// More routes than are looked at of a namespace.
+const HOARD: u32 = 20_000;
+/// How long the storm is measured. Chosen: many times as long as a reading of all that takes.
+const STORM: std::time::Duration = std::time::Duration::from_secs(3);
+/// What it may cost, in per cent of a processor. The aim is five; a look at its beginning is not paced.
+const MOST: u64 = 10;
+
+pub(super) fn a_storm_of_the_namespaces_users_costs_little(lab: &Lab) -> Outcome {
+    let family = Family::V4;
+    let mut watched = Watched::start(lab, &NO_PORTS)?;
+    watched.wait_for_default(family.gateway())?;
+    let monitor = process::only(MONITOR)?;
+    let theirs = |n: u32| -> Outcome<Way> {
+        let to = Some((Ipv4Addr::from_bits(0x0a00_0000 + n).into(), 32));
+        Ok(Way { to, ..Way::default(index_of(UPLINK)?, family.gateway(), 7) })
+    };
+    watched.inside.run(|| {
+        let admin = Admin::open()?;
+        (0..HOARD).try_for_each(|n| admin.add_route(theirs(n)?))
+    })?;
+
+    let enough = AtomicBool::new(false);
+    let inside = &watched.inside;
+    let (share, followed) = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            inside.run(|| {
+                let (admin, way) = (Admin::open()?, theirs(0)?);
+                while !enough.load(Ordering::Relaxed) {
+                    admin.delete_route(way)?;
+                    admin.add_route(way)?;
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                Ok(())
+            })
+        });
+        let measured = || -> Outcome<(u64, std::time::Duration)> {
+            // What has to do with its beginning is over when the host's change is there.
+            let len = prefix_length(family);
+            on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, renewed(family), len))?;
+            wait::until("the first change", || has_address(inside, renewed(family)))?;
+            let (start, before) = (std::time::Instant::now(), monitor.processor_time()?);
+            wait::until("the end of the storm", || (start.elapsed() >= STORM).then_some(()))?;
+            let spent = monitor.processor_time()? - before;
+            let share = spent * 100 / u64::try_from(start.elapsed().as_nanos())?;
+
+            let start = std::time::Instant::now();
+            on_host(lab, |admin| admin.delete_address(index_of(UPLINK)?, renewed(family), len))?;
+            on_host(lab, |admin| admin.add_address(index_of(UPLINK)?, elsewhere(family), len))?;
+            wait::until("the next change", || has_address(inside, elsewhere(family)))?;
+            Ok((share, start.elapsed()))
+        };
+        let measured = measured();
+        enough.store(true, Ordering::Relaxed);
+        storm.join().map_err(|_| "the storm panicked")?.and(measured)
+    })?;
+    eprintln!("{share} % of a processor; a change was followed after {followed:?}");
+    assert!(share <= MOST, "{share} % of a processor");
+
+    // Ours are known however many there are of others.
+    on_host(lab, |admin| admin.delete_route(first_default(family, 0)?))?;
+    watched.wait_for_address(renewed(family), false)?;
+    on_host(lab, |admin| admin.add_route(first_default(family, 300)?))?;
+    watched.wait_for(&format!("{}metric 300", default_via(family.gateway())), true)?;
+    watched.wait_for(&format!("{}metric 0", default_via(family.gateway())), false)?;
+    watched.reach(lab, family)
+}
+
+/// Whether the namespace has `address`; the whole of what it has takes long to show.
+fn has_address(inside: &Inside, address: IpAddr) -> Option<()> {
+    let there = || Ok(Netlink::open()?.addresses()?.iter().any(|it| it.address == address));
+    inside.run(there).ok()?.then_some(())
 }
