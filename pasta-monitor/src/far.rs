@@ -28,6 +28,9 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_NH_ID: u16 = 30;
+/// Most routes of which one is enough that are kept. Chosen: as many as a status is read for.
+const MOST_OTHERS: usize = 1024;
+
 /// As the octet of the header has it; tables that it has no room for have another value there.
 const MAIN: u8 = 254;
 
@@ -102,12 +105,16 @@ fn part(mut octets: &[u8], wanted: &Wanted, into: &mut Collector) -> Result<Part
                 let none = [-libc::ENOENT, -libc::EAFNOSUPPORT, 0].contains(&code);
                 return if none { Ok(Part { last: true, consistent }) } else { Err(Failed) };
             }
-            NEW_ADDRESS | NEW_ROUTE if matters(kind, payload, wanted) => {
-                // One that cannot be read is none of those that we made.
-                if let Ok(record) = decode(kind, payload) {
-                    into.take(record);
+            NEW_ADDRESS | NEW_ROUTE => match importance(kind, payload, wanted) {
+                Importance::None => {}
+                Importance::Some if into.routes() >= MOST_OTHERS => into.leave_out(),
+                Importance::Some | Importance::All => {
+                    // One that cannot be read is none of those that we made.
+                    if let Ok(record) = decode(kind, payload) {
+                        into.take(record);
+                    }
                 }
-            }
+            },
             _ => {}
         }
         octets = octets.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -115,35 +122,51 @@ fn part(mut octets: &[u8], wanted: &Wanted, into: &mut Collector) -> Result<Part
     Ok(Part { last: false, consistent })
 }
 
-/// Whether a message is about something that matters and is not read with what is ours.
-fn matters(kind: u16, payload: &[u8], wanted: &Wanted) -> bool {
+/// What it takes for an object to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Importance {
+    /// It need not be.
+    None,
+    /// One of its kind is enough: it shows that users have something on the tap.
+    Some,
+    /// Each is.
+    All,
+}
+
+/// How much what a message is about matters. What is read with what is ours does not.
+fn importance(kind: u16, payload: &[u8], wanted: &Wanted) -> Importance {
     if kind == NEW_ADDRESS {
         // struct ifaddrmsg: the index is the second word.
         let index = payload.get(4..8).and_then(|it| <[u8; 4]>::try_from(it).ok());
-        return index.map(u32::from_ne_bytes) != Some(wanted.tap);
+        let far = index.map(u32::from_ne_bytes) != Some(wanted.tap);
+        return if far { Importance::All } else { Importance::None };
     }
     // struct rtmsg: family, two lengths, type of service, table, protocol, scope, type, flags.
     let Some((&[_, bits, _, _, table, ..], attributes)) = payload.split_first_chunk::<12>() else {
-        return false;
+        return Importance::None;
     };
     if table != MAIN {
-        return false;
+        return Importance::None;
     }
     if bits == 0 {
-        return true;
+        return Importance::All;
     }
-    let (mut link, mut destination) = (None, None);
+    let (mut link, mut destination, mut others) = (None, None, false);
     for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
         match attribute.kind() {
             RTA_OIF => link = parse_u32(attribute.value()).ok(),
             RTA_DST => destination = ip(attribute.value()),
-            RTA_MULTIPATH => return true,
-            RTA_NH_ID if link.is_none() => return true,
+            RTA_MULTIPATH | RTA_NH_ID => others = true,
             _ => {}
         }
     }
     let prefix = destination.and_then(|it| Prefix::new(it, bits).ok());
-    link == Some(wanted.tap) || prefix.is_some_and(|it| wanted.destinations.contains(&it))
+    if prefix.is_some_and(|it| wanted.destinations.contains(&it)) {
+        return Importance::All;
+    }
+    // Where it does not name a link it may lead through the tap.
+    let on_tap = link == Some(wanted.tap) || (others && link.is_none());
+    if on_tap { Importance::Some } else { Importance::None }
 }
 
 fn ip(octets: &[u8]) -> Option<IpAddr> {
@@ -180,18 +203,41 @@ mod tests {
     fn only_what_matters_is_decoded() {
         let link = |index: u32| index.to_ne_bytes();
         let (tap, other) = (link(2), link(9));
-        let is = |payload: &[u8]| matters(NEW_ROUTE, payload, &wanted());
-        let to: &[u8] = &[203, 0, 113, 0];
-        assert!(is(&route(0, MAIN, &[(RTA_OIF, &other)])), "a way to everything");
-        assert!(is(&route(24, MAIN, &[(RTA_DST, &[10, 0, 0, 0]), (RTA_OIF, &tap)])));
-        assert!(is(&route(24, MAIN, &[(RTA_DST, to), (RTA_OIF, &other)])), "in our place");
-        assert!(is(&route(24, MAIN, &[(RTA_DST, &[10, 0, 0, 0]), (RTA_NH_ID, &other)])));
-        assert!(!is(&route(24, MAIN, &[(RTA_DST, &[10, 0, 0, 0]), (RTA_OIF, &other)])));
-        assert!(!is(&route(25, MAIN, &[(RTA_DST, to), (RTA_OIF, &other)])));
-        assert!(!is(&route(0, 252, &[(RTA_OIF, &tap)])), "of another table");
+        let of = |payload: &[u8]| importance(NEW_ROUTE, payload, &wanted());
+        let (to, elsewhere): (&[u8], &[u8]) = (&[203, 0, 113, 0], &[10, 0, 0, 0]);
+        assert_eq!(of(&route(0, MAIN, &[(RTA_OIF, &other)])), Importance::All, "to everything");
+        assert_eq!(of(&route(24, MAIN, &[(RTA_DST, to), (RTA_OIF, &other)])), Importance::All);
+        for on_tap in [(RTA_OIF, &tap[..]), (RTA_NH_ID, &other), (RTA_MULTIPATH, &other)] {
+            let found = of(&route(24, MAIN, &[(RTA_DST, elsewhere), on_tap]));
+            assert_eq!(found, Importance::Some, "{on_tap:?}");
+        }
+        for payload in [
+            route(24, MAIN, &[(RTA_DST, elsewhere), (RTA_OIF, &other)]),
+            route(25, MAIN, &[(RTA_DST, to), (RTA_OIF, &other)]),
+            route(0, 252, &[(RTA_OIF, &tap)]),
+        ] {
+            assert_eq!(of(&payload), Importance::None);
+        }
         let address = |index: u32| [[2, 24, 0, 0], index.to_ne_bytes()].concat();
-        assert!(matters(NEW_ADDRESS, &address(9), &wanted()));
-        assert!(!matters(NEW_ADDRESS, &address(2), &wanted()), "it is read with ours");
+        assert_eq!(importance(NEW_ADDRESS, &address(9), &wanted()), Importance::All);
+        let near = importance(NEW_ADDRESS, &address(2), &wanted());
+        assert_eq!(near, Importance::None, "it is read with ours");
+    }
+
+    #[test]
+    fn however_many_routes_are_on_the_tap_a_default_route_behind_them_is_known() {
+        let mut found = Collector::default();
+        let tap = 2_u32.to_ne_bytes();
+        for n in 0..3000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let to: &[u8] = &[10, high, low, 0];
+            let one = message(NEW_ROUTE, 0, &route(24, MAIN, &[(RTA_DST, to), (RTA_OIF, &tap)]));
+            part(&one, &wanted(), &mut found).unwrap();
+        }
+        assert_eq!((found.routes(), found.left_out()), (MOST_OTHERS, 3000 - MOST_OTHERS));
+        let default = message(NEW_ROUTE, 0, &route(0, MAIN, &[(RTA_OIF, &tap)]));
+        part(&default, &wanted(), &mut found).unwrap();
+        assert_eq!(found.routes(), MOST_OTHERS + 1);
     }
 
     #[test]

@@ -158,6 +158,16 @@ impl Collector {
         self.routes.truncate(MAX_OBJECTS);
     }
 
+    /// How many routes there are.
+    pub fn routes(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// One more was left out.
+    pub fn leave_out(&mut self) {
+        self.left_out += 1;
+    }
+
     /// How many objects were left out for want of room.
     pub fn left_out(&self) -> usize {
         self.left_out
