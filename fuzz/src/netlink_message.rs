@@ -24,7 +24,7 @@ pub fn check(octets: &[u8]) {
         Ok(Record::Address(address)) => check_address(&address),
         Ok(Record::Route(route)) => check_route(&route),
         Ok(Record::Neighbour(neighbour)) => assert_ne!(neighbour.link, 0),
-        Ok(Record::Rule(_) | Record::Other) => {}
+        Ok(Record::Nexthop(_) | Record::Rule(_) | Record::Other) => {}
         Err(why) => assert!(!why.to_string().is_empty()),
     }
 }
