@@ -35,6 +35,7 @@ use nix::unistd::{
 use pasta_ipc::message::TerminalGround;
 use pasta_ipc::types::Text;
 use pasta_ipc::{Channel, InitToSupervisor, ReceiveError, SupervisorToInit};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -232,6 +233,10 @@ struct Running {
     pids: PidNamespace,
     /// The controlling terminal, if there is one.
     terminal: Option<OwnedFd>,
+    /// Whether the supervisor knows that COMMAND was stopped, and has not gone on since.
+    is_reported: Cell<bool>,
+    /// The signal of a stop after that one.
+    stopped_again: Cell<Option<Signal>>,
 }
 
 /// Starts COMMAND and gives up every capability.
@@ -255,7 +260,15 @@ fn start(config: InitConfig<'_>) -> io::Result<Running> {
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set).map_err(io::Error::other)?;
     }
-    Ok(Running { command, signals, pids: config.command.pids, terminal })
+    let (is_reported, stopped_again) = (Cell::new(false), Cell::new(None));
+    Ok(Running {
+        command,
+        signals,
+        pids: config.command.pids,
+        terminal,
+        is_reported,
+        stopped_again,
+    })
 }
 
 /// The signals that are pending from before COMMAND was started: all are passed on, those of the
@@ -293,10 +306,7 @@ impl Running {
         let mut supervisor = Some(channel);
         loop {
             if let Some(status) = self.reap(channel) {
-                if self.pids == PidNamespace::Shared {
-                    end_orphans();
-                }
-                return status;
+                return self.ended(status);
             }
             if let Err(errno) = self.wait(supervisor).and_then(|()| self.pass_on()) {
                 emit(&format!("pasta: cannot wait for the command: {}\n", errno.desc()));
@@ -305,9 +315,9 @@ impl Running {
             while let Some(channel) = supervisor {
                 match channel.receive().map(|received| received.message) {
                     Ok(SupervisorToInit::Continue(ground)) => {
-                        self.continue_command(ground);
-                        // If this fails, the supervisor has ended.
-                        let _ = channel.send(&InitToSupervisor::Continued);
+                        if let Some(status) = self.go_on(ground, channel) {
+                            return self.ended(status);
+                        }
                     }
                     Ok(SupervisorToInit::Release) => {}
                     Err(ReceiveError::WouldBlock) => break,
@@ -316,6 +326,42 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// What is left to do when COMMAND has ended; returns how it has.
+    fn ended(&self, status: Termination) -> Termination {
+        if self.pids == PidNamespace::Shared {
+            end_orphans();
+        }
+        status
+    }
+
+    /// The supervisor goes on: so does COMMAND, unless it has gone on already and was stopped once more,
+    /// which is reported anew. How it has ended, if it has.
+    fn go_on(&self, ground: TerminalGround, channel: &InitChannel) -> Option<Termination> {
+        let ended = self.reap(channel);
+        // Whoever has continued the supervisor has mostly continued the whole process group.
+        let flags = WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
+        let status = waitid(Id::Pid(self.command.pid), flags);
+        let goes_on = matches!(status, Ok(WaitStatus::Continued(_)));
+        let again = self.stopped_again.take().filter(|_| !goes_on);
+        // A group outside the PID namespace has the number 0 here.
+        let group = getpgid(Some(self.command.pid)).ok().filter(|group| *group != getpgrp());
+        match group {
+            _ if again.is_some() => {}
+            Some(group) => self.continue_group(group, ground),
+            // It may be about to be stopped again.
+            None if goes_on => {}
+            // If it fails, it has ended.
+            None => drop(kill(self.command.pid, Signal::SIGCONT)),
+        }
+        // If one of these fails, the supervisor has ended.
+        let _ = channel.send(&InitToSupervisor::Continued);
+        self.is_reported.set(again.is_some());
+        if let Some(signal) = again {
+            let _ = channel.send(&InitToSupervisor::Stopped(signal as i32));
+        }
+        ended
     }
 
     /// Waits for a signal or a message.
@@ -347,20 +393,8 @@ impl Running {
         Ok(())
     }
 
-    /// Continues COMMAND, and gives it the terminal if it has a process group of its own. One that goes on
-    /// already is left alone: it may be about to be stopped again.
-    fn continue_command(&self, ground: TerminalGround) {
-        // One outside the PID namespace has the number 0 here.
-        let group = getpgid(Some(self.command.pid)).ok().filter(|group| *group != getpgrp());
-        let Some(group) = group else {
-            // Whoever has continued the supervisor has mostly continued the whole group.
-            let flags = WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
-            let status = waitid(Id::Pid(self.command.pid), flags);
-            if !matches!(status, Ok(WaitStatus::Continued(_))) {
-                let _ = kill(self.command.pid, Signal::SIGCONT);
-            }
-            return;
-        };
+    /// Continues a process group of COMMAND's own, and gives it the terminal if that is ours.
+    fn continue_group(&self, group: Pid, ground: TerminalGround) {
         if let (TerminalGround::Foreground, Some(terminal)) = (ground, &self.terminal) {
             // SIGTTOU is blocked here. Fails if COMMAND has left the session.
             let _ = tcsetpgrp(terminal, group);
@@ -375,7 +409,13 @@ impl Running {
             match waitid(Id::All, flags) {
                 Ok(WaitStatus::StillAlive) => return None,
                 Ok(WaitStatus::Stopped(pid, signal)) => {
-                    if pid == self.command.pid {
+                    if pid != self.command.pid {
+                        continue;
+                    }
+                    if self.is_reported.replace(true) {
+                        // Somebody has continued it since.
+                        self.stopped_again.set(Some(signal));
+                    } else {
                         // If this fails, the supervisor has ended.
                         let _ = channel.send(&InitToSupervisor::Stopped(signal as i32));
                     }

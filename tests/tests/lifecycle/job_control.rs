@@ -53,7 +53,8 @@ impl Window {
 
     /// Ends the outer shell.
     fn close(mut self) -> Outcome {
-        self.keyboard.write_all(b"exit 0\n")?;
+        // A shell that thinks of stopped jobs refuses the first.
+        self.keyboard.write_all(b"exit 0\nexit 0\n")?;
         self.end()?;
         process::wait_until_none_left()
     }
