@@ -156,7 +156,7 @@ impl<D: FrameDevice> Link<D> {
         Ok(())
     }
 
-    /// Answers a DHCP client.
+    /// Answers a DHCP client that has sent its request to `asked`.
     ///
     /// # Errors
     ///
@@ -164,9 +164,10 @@ impl<D: FrameDevice> Link<D> {
     pub fn answer_dhcp(
         &mut self,
         counters: &mut Counters,
+        asked: Ipv4Addr,
         request: &[u8],
     ) -> Result<(), DropReason> {
-        let mut answer = dhcpv4::answer(self.responder.offer(), request)?;
+        let mut answer = dhcpv4::answer(self.responder.offer(), asked, request)?;
         dhcpv4::send(&mut self.writer(counters), &mut answer);
         Ok(())
     }

@@ -209,13 +209,13 @@ impl<S: Sockets> Stack<S> {
                     FlowKey { protocol: Protocol::Udp, namespace: source, remote: destination };
                 (key, payload, segment_size)
             }
-            Content::Dhcp { payload, .. } if link.answers_dhcp(nat) => {
-                return link.answer_dhcp(counters, payload);
+            Content::Dhcp { destination, payload, .. } if link.answers_dhcp(nat) => {
+                return link.answer_dhcp(counters, *destination.ip(), payload);
             }
             Content::Dhcp { source, destination, payload } => {
-                check_possible(source.ip(), destination.ip())?;
-                let key =
-                    FlowKey { protocol: Protocol::Udp, namespace: source, remote: destination };
+                let (namespace, remote) = (source.into(), SocketAddr::from(destination));
+                check_possible((*source.ip()).into(), remote.ip())?;
+                let key = FlowKey { protocol: Protocol::Udp, namespace, remote };
                 (key, payload, None)
             }
             Content::Echo { source, destination, id, body } => {

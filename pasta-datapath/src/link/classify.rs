@@ -8,7 +8,7 @@ use crate::wire::ip::{
 use crate::wire::vnet::{self, ChecksumState, Segmentation};
 use crate::wire::{Malformed, arp, dhcpv4, dhcpv6, ethernet, icmp, tcp, udp};
 use pasta_ipc::types::{MacAddr, TapOffloads};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 /// How frames on the tap begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,9 @@ pub enum Content<'a> {
     /// A datagram to a DHCP server, whichever.
     Dhcp {
         /// Sender; has no address while it only looks for one.
-        source: SocketAddr,
+        source: SocketAddrV4,
         /// Receiver; may be everybody.
-        destination: SocketAddr,
+        destination: SocketAddrV4,
         /// What it carries.
         payload: &'a [u8],
     },
@@ -181,9 +181,12 @@ fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, 
         && let Ok((udp::Header { destination: dhcpv4::SERVER_PORT, .. }, _)) = udp::split(payload)
     {
         return match datagram(packet, meta)? {
-            Content::Udp { source, destination, payload, segment_size: None } => {
-                Ok(Content::Dhcp { source, destination, payload })
-            }
+            Content::Udp {
+                source: SocketAddr::V4(source),
+                destination: SocketAddr::V4(destination),
+                payload,
+                segment_size: None,
+            } => Ok(Content::Dhcp { source, destination, payload }),
             // Several requests in one are none.
             _ => Err(DropReason::Malformed),
         };

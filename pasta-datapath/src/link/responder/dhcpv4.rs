@@ -15,7 +15,8 @@
 //! eighths.
 //!
 //! A refusal goes to everybody, as the RFC asks, and to the address that the client has, if it says one:
-//! dhcpcd, for example, listens nowhere else while it extends a lease.
+//! dhcpcd, for example, listens nowhere else while it extends a lease. It comes from the address that the
+//! client has asked, which it takes for its server.
 //!
 //! A client's identifier is repeated (RFC 6842). Options that it asks for come first, in its order; then all
 //! others that we have. One that does not fit is left out: messages have 576 octets, or as many as the
@@ -69,20 +70,23 @@ enum Decision {
     Refuse,
 }
 
-/// Answers `request`, the payload of a datagram to the server's port.
+/// Answers `request`, the payload of a datagram to the server's port at `asked`, which may be everybody.
 ///
 /// # Errors
 ///
 /// The counter, if there is no answer.
-pub fn answer(offer: &Offer, request: &[u8]) -> Result<Answer, DropReason> {
+pub fn answer(offer: &Offer, asked: Ipv4Addr, request: &[u8]) -> Result<Answer, DropReason> {
     let message = Message::parse(request)?;
     let hardware = MacAddr::try_from(message.echo.hardware).map_err(|_| DropReason::Malformed)?;
     let ours = offer.ipv4.as_ref().ok_or(DropReason::NotAnswered)?;
     let decision = decide(ours, &message)?;
     let mut reply = Reply::new(&message.echo, decision.yours(), message.largest_reply());
-    write_options(&mut reply, &message, offer, ours, decision);
+    // A client takes a refusal from the server of its lease only, which may have been our former address.
+    let is_former = decision == Decision::Refuse && !asked.is_broadcast() && !asked.is_multicast();
+    let server = if is_former { asked } else { ours.server };
+    write_options(&mut reply, &message, offer, (ours, server), decision);
     let (hardware, to) = destination(&message, decision, hardware);
-    let from = SocketAddrV4::new(ours.server, SERVER_PORT);
+    let from = SocketAddrV4::new(server, SERVER_PORT);
     let present = Some(message.echo.client).filter(|it| !it.is_unspecified());
     let also_to = present.filter(|_| decision == Decision::Refuse);
     let also_to = also_to.map(|address| SocketAddrV4::new(address, CLIENT_PORT));
@@ -183,10 +187,10 @@ fn write_options(
     reply: &mut Reply,
     message: &Message<'_>,
     offer: &Offer,
-    ours: &Ipv4Offer,
+    (ours, server): (&Ipv4Offer, Ipv4Addr),
     decision: Decision,
 ) {
-    let (kind, server) = ([decision.kind().into()], ours.server.octets());
+    let (kind, server) = ([decision.kind().into()], server.octets());
     reply.option(code::MESSAGE_TYPE, &kind);
     reply.option(code::SERVER_ID, &server);
     if let Some(id) = message.option(code::CLIENT_ID) {

@@ -129,26 +129,29 @@ impl RouterAdvertiser {
             return;
         }
         if let Some(before) = self.content.take() {
-            self.withdraw(now, before, content.as_ref());
+            self.withdraw(now, &before, content.as_ref());
         }
+        // What went before there was nothing at all may be back.
+        let is_there = |prefix| content.iter().any(|it| it.has(prefix));
+        self.gone.retain(|it| !is_there(it.prefix));
         self.announcements = ANNOUNCEMENTS;
         self.due = content.is_some().then_some(now);
         self.content = content;
     }
 
     /// Notes what `before` had and `after` has not, and forgets what that has again.
-    fn withdraw(&mut self, now: Instant, before: Content, after: Option<&Content>) {
-        let Some(after) = after else { return };
-        let is_there = |prefix| after.prefixes.iter().any(|it| it.prefix == prefix);
-        self.gone.extend(before.prefixes.iter().map(|it| Gone {
+    fn withdraw(&mut self, now: Instant, before: &Content, after: Option<&Content>) {
+        let is_there = |prefix| after.is_some_and(|it| it.has(prefix));
+        let gone = before.prefixes.iter().filter(|it| !is_there(it.prefix));
+        self.gone.extend(gone.map(|it| Gone {
             prefix: it.prefix,
             on_link: it.on_link,
             since: now,
         }));
-        self.gone.retain(|it| !is_there(it.prefix));
         let surplus = self.gone.len().saturating_sub(MAX_PREFIXES);
         self.gone.drain(..surplus);
 
+        let Some(after) = after else { return };
         let Withdrawn { routers, resolvers, search } = &mut self.withdrawn;
         routers.push(before.source);
         routers.retain(|it| *it != after.source);
@@ -285,6 +288,10 @@ fn names(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Content {
+    fn has(&self, prefix: Ipv6Addr) -> bool {
+        self.prefixes.iter().any(|it| it.prefix == prefix)
+    }
+
     fn of(offer: &Offer, dhcpv6: Service, lifetimes: Lifetimes) -> Option<Self> {
         let ours = offer.ipv6.as_ref()?;
         let mut prefixes: Vec<Advertised> = Vec::new();

@@ -47,6 +47,8 @@ struct Request {
     flags: u16,
     client: Ipv4Addr,
     relay: Ipv4Addr,
+    /// Whom it is sent to.
+    asked: Ipv4Addr,
     options: Vec<u8>,
 }
 
@@ -54,7 +56,7 @@ struct Request {
 fn request(kind: u8, options: &[&[u8]]) -> Request {
     let (client, relay) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
     let options = [&[53, 1, kind][..], &options.concat()].concat();
-    Request { flags: 0, client, relay, options }
+    Request { flags: 0, client, relay, asked: Ipv4Addr::BROADCAST, options }
 }
 
 const DISCOVER: u8 = 1;
@@ -82,7 +84,7 @@ impl Request {
     }
 
     fn answered(&self, offer: &Offer) -> Result<Answered, DropReason> {
-        answer(offer, &self.octets()).map(|mut it| Answered::read(&mut it))
+        answer(offer, self.asked, &self.octets()).map(|mut it| Answered::read(&mut it))
     }
 }
 
@@ -93,6 +95,7 @@ struct Answered {
     hardware: [u8; 6],
     to: String,
     also_to: Option<String>,
+    from: Ipv4Addr,
 }
 
 impl Answered {
@@ -108,7 +111,8 @@ impl Answered {
         }
         assert!(rest[1..].iter().all(|it| *it == 0), "nothing is behind the end");
         let also_to = answer.also_to.map(|it| it.to_string());
-        Self { options, hardware: answer.hardware, to: answer.to.to_string(), also_to, octets }
+        let (hardware, to, from) = (answer.hardware, answer.to.to_string(), *answer.from.ip());
+        Self { options, hardware, to, also_to, from, octets }
     }
 
     fn kind(&self) -> MessageType {
@@ -219,8 +223,23 @@ fn a_refused_client_that_has_an_address_is_sent_the_refusal_there_too() {
     let our_mac = MacAddr::OURS_BY_DEFAULT;
     let mut tap = FrameWriter { device: &mut device, our_mac, counters: &mut counters };
     let renewing = Request { client: ELSEWHERE, ..request(REQUEST, &[]) };
-    assert!(send(&mut tap, &mut answer(&offer(), &renewing.octets()).unwrap()));
+    assert!(send(&mut tap, &mut answer(&offer(), ROUTER, &renewing.octets()).unwrap()));
     assert_eq!(counters.to_tap, 2);
+}
+
+#[test]
+fn a_refusal_comes_from_the_server_that_was_asked() {
+    let of = |client, asked| {
+        let request = Request { client, asked, ..request(REQUEST, &[]) };
+        let answered = request.answered(&offer()).unwrap();
+        (answered.kind(), answered.option(54).to_vec(), answered.from)
+    };
+    let ours = |kind| (kind, ROUTER.octets().to_vec(), ROUTER);
+    assert_eq!(of(ELSEWHERE, Ipv4Addr::BROADCAST), ours(MessageType::Nak));
+    assert_eq!(of(ELSEWHERE, ROUTER), ours(MessageType::Nak));
+    let former = Ipv4Addr::new(169, 254, 2, 2);
+    assert_eq!(of(ELSEWHERE, former), (MessageType::Nak, former.octets().to_vec(), former));
+    assert_eq!(of(ASSIGNED, former), ours(MessageType::Ack));
 }
 
 #[test]
@@ -282,7 +301,10 @@ fn bootp_is_granted_and_the_rest_has_no_answer() {
 fn a_group_is_no_client() {
     let mut octets = request(DISCOVER, &[]).octets();
     octets[28] |= 1;
-    assert_eq!(answer(&offer(), &octets).map(|_| ()), Err(DropReason::Malformed));
+    assert_eq!(
+        answer(&offer(), Ipv4Addr::BROADCAST, &octets).map(|_| ()),
+        Err(DropReason::Malformed)
+    );
 }
 
 #[test]
@@ -369,7 +391,8 @@ fn answer_is_sent_as_one_datagram_with_good_checksums() {
     let (mut device, mut counters) = (Device(Vec::new()), Counters::default());
     let our_mac = MacAddr::OURS_BY_DEFAULT;
     let mut tap = FrameWriter { device: &mut device, our_mac, counters: &mut counters };
-    let mut answer = answer(&offer(), &request(DISCOVER, &[]).octets()).unwrap();
+    let mut answer =
+        answer(&offer(), Ipv4Addr::BROADCAST, &request(DISCOVER, &[]).octets()).unwrap();
     assert!(send(&mut tap, &mut answer));
     let frame = classify(&device.0, Framing::Vnet).unwrap();
     assert_eq!((frame.mac, device.0[vnet::LEN..].first_chunk()), (our_mac, Some(&CLIENT)));

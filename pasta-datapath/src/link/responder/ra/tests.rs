@@ -152,6 +152,17 @@ fn a_prefix_that_went_is_deprecated_at_once_until_hosts_have_forgotten_it() {
 }
 
 #[test]
+fn a_prefix_that_comes_back_after_there_was_nothing_is_advertised_once() {
+    let mut a = advertiser(&offer(&["2001:db8:a::7/64"]));
+    a.update(START, &offer(&["2001:db8:b::7/64"]), Service::On);
+    a.update(START, &Offer::default(), Service::On);
+    assert!(a.advertisement(START, MAC).is_none() && a.next_deadline().is_none());
+    a.update(START, &offer(&["2001:db8:a::7/64"]), Service::On);
+    let wanted = ["1800 managed", "2001:db8:a:: 3600/7200", "2001:db8:b:: 0/7200"];
+    assert_eq!(said(&a, START), wanted);
+}
+
+#[test]
 fn what_else_went_is_taken_back_while_the_change_is_announced() {
     let mut before = offer(&["2001:db8:a::7/64"]);
     before.names = Names { search: domain::encode_list(["a", "b"]), ..Names::default() };
