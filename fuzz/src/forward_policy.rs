@@ -54,7 +54,11 @@ pub fn check(octets: &[u8]) {
         completeness: Completeness::Complete,
     });
     let servers = Bounded::truncated(resolvers.iter().cloned()).0;
-    nat.update_resolvers(&ResolverSnapshot { generation: Generation(1), servers, search: Bounded::default() });
+    nat.update_resolvers(&ResolverSnapshot {
+        generation: Generation(1),
+        servers,
+        search: Bounded::default(),
+    });
 
     for _ in 0..QUESTIONS {
         let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Echo];

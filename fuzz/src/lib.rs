@@ -5,6 +5,8 @@
 //! `cargo test` here over the committed corpus, and wherever else octets come from.
 
 pub mod cli_ports;
+pub mod dhcpv4;
+pub mod dhcpv6;
 pub mod ethernet_frame;
 pub mod flow_table;
 pub mod forward_policy;
@@ -13,6 +15,7 @@ pub mod icmp_error;
 pub mod input;
 pub mod ipc_decode;
 pub mod ipv6_ext_headers;
+pub mod ndp;
 pub mod netlink_message;
 pub mod sock_diag;
 pub mod stack;

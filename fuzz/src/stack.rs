@@ -270,7 +270,11 @@ impl World {
                     |last| Resolver { address: IpAddr::from([203, 0, 113, last]), interface: None };
                 let servers = Bounded::truncated([server(1), server(2)]).0;
                 let generation = Generation(1);
-                self.rig.message(PeerMessage::Resolvers(ResolverSnapshot { generation, servers, search: Bounded::default() }));
+                self.rig.message(PeerMessage::Resolvers(ResolverSnapshot {
+                    generation,
+                    servers,
+                    search: Bounded::default(),
+                }));
             }
             2 | 3 => self.rules(input),
             4 => {

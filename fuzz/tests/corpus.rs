@@ -5,8 +5,10 @@ use std::path::Path;
 /// A target, and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 15] = [
+const TARGETS: [Target; 18] = [
     ("cli_ports", pasta_fuzz::cli_ports::check),
+    ("dhcpv4", pasta_fuzz::dhcpv4::check),
+    ("dhcpv6", pasta_fuzz::dhcpv6::check),
     ("ethernet_frame", pasta_fuzz::ethernet_frame::check),
     ("flow_table", pasta_fuzz::flow_table::check),
     ("forward_policy", pasta_fuzz::forward_policy::check),
@@ -15,6 +17,7 @@ const TARGETS: [Target; 15] = [
     ("ipc_decode_monitor", pasta_fuzz::ipc_decode::monitor),
     ("ipc_decode_supervisor", pasta_fuzz::ipc_decode::supervisor),
     ("ipv6_ext_headers", pasta_fuzz::ipv6_ext_headers::check),
+    ("ndp", pasta_fuzz::ndp::check),
     ("netlink_message", pasta_fuzz::netlink_message::check),
     ("sock_diag", pasta_fuzz::sock_diag::check),
     ("stack", pasta_fuzz::stack::check),
