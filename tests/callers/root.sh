@@ -11,7 +11,7 @@ set -euo pipefail
 
 root=${1:?directory}
 # Raised by any change below, so that an old copy is not taken for a new one.
-version=1
+version=2
 
 skip() {
     echo "root.sh: $*" >&2
@@ -27,6 +27,7 @@ packages=(
     uidmap fuse-overlayfs
     iproute2 iputils-ping procps util-linux        # what the cases use
     dnsmasq-base socat jq busybox-static ca-certificates
+    dhcpcd-base udhcpc systemd ndisc6              # clients that configure a namespace
 )
 debian_sid "$root" "${packages[@]}"
 

@@ -1,0 +1,216 @@
+# Programs that configure a namespace from inside, by DHCP, DHCPv6 and router advertisements. `pasta` is
+# attached to it as the ordinary user, without --config-net; the programs are run by the host's root, as
+# they change to users that the namespace does not have.
+
+# Starts a namespace and pasta; the interface is up and has nothing yet.
+client_namespace() {
+    "${AS_USER[@]}" unshare --user --map-root-user --net sleep inf &
+    NAMESPACE=$!
+    within 2 namespace_is_apart
+    mkdir -p /etc/netns/client
+    : >/etc/netns/client/resolv.conf
+    ip netns attach client "$NAMESPACE"
+    user pasta -I eth0 --dhcp-dns --dhcp-search "$@" "$NAMESPACE"
+}
+
+namespace_is_apart() {
+    [ "$(readlink "/proc/$NAMESPACE/ns/net")" != "$(readlink /proc/self/ns/net)" ]
+}
+
+# The array is for one that is put in the background: $! is then its own.
+INSIDE=(ip netns exec client)
+client_inside() {
+    "${INSIDE[@]}" "$@"
+}
+client_host=
+client_port=
+client_resolver=
+client_families='4 6'
+
+# Ends the namespace, and the client if there is one.
+client_stop() {
+    if [ -n "${CLIENT:-}" ]; then
+        kill "$CLIENT"
+        wait "$CLIENT" || true
+    fi
+    ip netns delete client
+    kill "$NAMESPACE"
+    wait "$NAMESPACE" || true
+    nothing_left
+}
+
+# The namespace has the host's IPv4 address, an address of the host's IPv6 prefix, both default routes and
+# the resolver: client_configured SECONDS
+client_configured() {
+    within "$1" has "inet $HOST4/24 " -- client_inside ip addr show dev eth0
+    within "$1" has "inet6 ${HOST6%::2}:[0-9a-f:]+/(64|128) scope global" -- client_inside ip addr show dev eth0
+    within "$1" has "default via $GATEWAY4 dev eth0" -- client_inside ip route
+    within "$1" has 'default (proto ra |nhid [0-9]+ )?via fe80:.* dev eth0' -- client_inside ip -6 route
+    network_works client "$1" || fail "$(client_inside cat /etc/resolv.conf)"
+}
+
+# What the old network had is not used for anything new: client_has_moved SECONDS
+client_has_moved() {
+    client_configured "$1"
+    within "$1" has_not 'inet 192\.0\.2\.' -- client_inside ip addr show dev eth0
+    within "$1" has_not '2001:db8::.*preferred_lft ([1-9]|forever)' -- client_addresses
+}
+
+# One line for each IPv6 address.
+client_addresses() {
+    client_inside ip -o -6 addr show dev eth0
+}
+
+# udhcpc, and the kernel for IPv6.
+udhcpc_start() {
+    client_inside ip link set eth0 up
+    cat >/tmp/udhcpc.script <<'END'
+#!/bin/sh
+case $1 in
+deconfig) ip -4 addr flush dev "$interface" && ip link set "$interface" up ;;
+bound | renew)
+    ip -4 addr flush dev "$interface"
+    [ -z "$mtu" ] || ip link set "$interface" mtu "$mtu"
+    ip addr add "$ip/$mask" dev "$interface"
+    [ -z "$router" ] || ip route replace default via "${router%% *}" dev "$interface"
+    for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
+    ;;
+esac
+END
+    chmod +x /tmp/udhcpc.script
+    "${INSIDE[@]}" udhcpc -f -i eth0 -t 5 -T 1 -A 1 -s /tmp/udhcpc.script -O mtu &
+    CLIENT=$!
+}
+udhcpc_renew() {
+    kill -USR1 "$CLIENT"
+}
+
+# dhcpcd, for both families.
+dhcpcd_start() {
+    cat >/tmp/dhcpcd.conf <<'END'
+duid
+noarp
+option domain_name_servers, domain_search, interface_mtu, classless_static_routes
+END
+    client_inside ip link set eth0 up
+    "${INSIDE[@]}" dhcpcd --nobackground --config /tmp/dhcpcd.conf eth0 &
+    CLIENT=$!
+}
+dhcpcd_renew() {
+    client_inside dhcpcd --config /tmp/dhcpcd.conf --rebind eth0
+}
+
+# systemd-networkd, for both families; without systemd it says nothing of resolvers to anybody, so they are
+# read where it keeps them.
+networkd_start() {
+    mkdir -p /etc/systemd/network /run/systemd/netif
+    printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\nIPv6AcceptRA=yes\n[DHCPv4]\nUseMTU=yes\n' \
+        >/etc/systemd/network/eth0.network
+    chown -R systemd-network:systemd-network /run/systemd/netif
+    # Identifiers of clients are made of it.
+    echo 0123456789abcdef0123456789abcdef >/etc/machine-id
+    # Where /sys can be written to it waits for udev, which is not there.
+    "${INSIDE[@]}" sh -c 'mount -o remount,ro /sys && exec /usr/lib/systemd/systemd-networkd' &
+    CLIENT=$!
+    within 20 networkd_resolvers
+}
+networkd_resolvers() {
+    local servers
+    servers=$(sed -n 's/^DNS=//p' /run/systemd/netif/state)
+    [ -n "$servers" ] || return 1
+    printf 'nameserver %s\n' $servers >/etc/netns/client/resolv.conf
+}
+# It has no way to be asked without systemd: a new start confirms what it has.
+networkd_renew() {
+    kill "$CLIENT"
+    wait "$CLIENT" || true
+    networkd_start
+}
+
+# The client gets what the host has, and what it has next.
+client_follows() {
+    host_online first
+    client_namespace
+    "$1_start"
+    client_configured 20
+    host_online second
+    # The present address works until the client asks again.
+    within 10 echoes client_inside -- "TCP4:$FAR4:$REMOTE_PORT"
+    "$1_renew"
+    client_has_moved 20
+    client_stop
+}
+
+# A lease of local mode is short: the client finds the host's network by itself.
+client_starts_offline() {
+    host_offline
+    client_namespace
+    "$1_start"
+    within 20 has 'inet 169\.254\.2\.1/16 ' -- client_inside ip addr show dev eth0
+    host_online first
+    client_configured 65
+    client_stop
+}
+
+for client in udhcpc dhcpcd networkd; do
+    eval "case_client_${client}_follows() { client_follows $client; }"
+done
+for client in udhcpc dhcpcd; do
+    eval "case_client_${client}_starts_offline() { client_starts_offline $client; }"
+done
+
+# The kernel configures IPv6 by itself.
+case_client_kernel_autoconfiguration() {
+    local client_families=6
+    host_online first
+    client_namespace
+    client_inside ip link set eth0 up
+    within 10 has "inet6 ${HOST6%::2}:[0-9a-f:]+/64 scope global" -- client_inside ip addr show dev eth0
+    within 10 has 'default via fe80:.* proto ra' -- client_inside ip -6 route
+    within 10 echoes client_inside -- "TCP6:[$FAR6]:$REMOTE_PORT"
+    host_online second
+    within 15 has "inet6 ${HOST6%::2}:[0-9a-f:]+/64 scope global" -- client_inside ip addr show dev eth0
+    within 15 has_not '2001:db8::.*preferred_lft ([1-9]|forever)' -- client_addresses
+    within 10 echoes client_inside -- "TCP6:[$FAR6]:$REMOTE_PORT"
+    client_stop
+}
+
+# rdisc6 reads what is advertised, with every field.
+case_client_rdisc6() {
+    host_online first
+    client_namespace
+    client_inside ip link set eth0 up
+    within 10 has 'Prefix *: 2001:db8::/64' -- client_inside rdisc6 -1 eth0
+    has 'MTU *: *65520 bytes \(valid\)' -- client_inside rdisc6 -1 eth0
+    has 'Stateful address conf\. *: *Yes' -- client_inside rdisc6 -1 eth0
+    has 'Router lifetime *: *1800 ' -- client_inside rdisc6 -1 eth0
+    client_stop
+}
+
+# A rootless container without a network of Podman's, which runs a DHCP client of its own.
+case_client_in_a_container() {
+    host_online first
+    user podman run -d --network none --cap-add NET_ADMIN --cap-add NET_RAW --name c "$IMAGE" \
+        sh -c "$SERVER" >/dev/null
+    user pasta -I eth0 --dhcp-dns "$(user podman inspect -f '{{.State.Pid}}' c)"
+    podman_inside ip link set eth0 up
+    podman_inside sh -c 'cat >/tmp/script && chmod +x /tmp/script' <<'END'
+#!/bin/sh
+case $1 in
+bound | renew)
+    ip addr replace "$ip/$mask" dev "$interface"
+    ip route replace default via "${router%% *}" dev "$interface"
+    for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
+    ;;
+esac
+END
+    podman_inside udhcpc -i eth0 -n -q -s /tmp/script
+    has 'inet 192\.0\.2\.2/24' -- podman_inside ip addr show eth0
+    within 10 has "inet6 ${HOST6%::2}:" -- podman_inside ip addr show eth0
+    local client_families='4 6'
+    container_inside() { podman_inside "$@"; }
+    container_families='4 6' container_host='' container_port='' container_resolver=''
+    network_works container 10
+    podman_stop
+    nothing_left
+}
