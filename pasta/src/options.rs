@@ -31,7 +31,7 @@ const MIN_IPV6_MTU: u16 = 1280;
 
 /// The notice for a person who started without `--config-net`.
 const UNCONFIGURED: &str = "the interface in the namespace is not configured: start with \
-                            --config-net, or configure it from inside";
+                            --config-net, or bring it up and run a DHCP client inside";
 
 /// One value for each address family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
