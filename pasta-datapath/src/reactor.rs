@@ -193,7 +193,7 @@ impl Reactor {
                     if event.readiness.has(Readiness::FAILED) {
                         self.stack.listener_error(now, index);
                     }
-                    self.stack.listener_event(index);
+                    far |= self.stack.listener_event(index) == Some(Side::Target);
                 }
                 Token::Flow(id, side) => {
                     match self.stack.socket_event(now, id, side, event.readiness) {

@@ -44,7 +44,7 @@ use open::Opener;
 pub use parts::Limits;
 use parts::Parts;
 use pasta_ipc::socket::{Refusal, RequestId};
-use pasta_ipc::types::{LogLevel, MacAddr, NetworkSnapshot};
+use pasta_ipc::types::{LogLevel, MacAddr, NetworkSnapshot, Transport};
 use pasta_ipc::{DatapathToMonitor, ReceiveError};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
@@ -376,9 +376,13 @@ impl<S: Sockets> Stack<S> {
         exchange
     }
 
-    /// Takes in that something came to the listener at this place.
-    pub fn listener_event(&mut self, index: u32) {
-        self.parts.ports.came(index);
+    /// Takes in that something came to the listener at this place; gives the side of an exchange of messages that
+    /// this is.
+    pub fn listener_event(&mut self, index: u32) -> Option<Side> {
+        let ports = &mut self.parts.ports;
+        ports.came(index);
+        let listener = ports.listeners.by_index(index).and_then(|id| ports.listeners.get(id))?;
+        (listener.spec.transport() == Transport::Udp).then_some(Side::Target)
     }
 
     /// Takes in that something which was sent from the listener at this place did not arrive.

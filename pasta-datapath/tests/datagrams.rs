@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use pasta_datapath::control::PeerMessage;
 use pasta_datapath::counters::DropReason;
 use pasta_datapath::flow::datagram::QueuedError;
-use pasta_datapath::flow::{FlowKey, Readiness};
+use pasta_datapath::flow::{FlowKey, Readiness, Side};
 use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::token::Token;
@@ -567,5 +567,16 @@ fn error_without_a_queue_reaches_the_namespace_too() {
         socket.borrow_mut().error = Some(Errno::ECONNREFUSED);
         rig.event(&socket, Readiness::FAILED);
         assert_eq!(icmp(&rig), if family.is_v4() { (3, 3) } else { (1, 4) });
+    }
+}
+
+#[test]
+fn datagrams_of_a_listener_are_an_exchange_of_messages_and_connections_are_not() {
+    for (transport, expected) in [(Transport::Udp, Some(Side::Target)), (Transport::Tcp, None)] {
+        let mut rig = Rig::<Socket>::new();
+        rig.message(rule(Direction::Inbound, transport, (5300, 53), Effort::Explicit));
+        let listener = listener(&mut rig, 0);
+        let Some(Token::Listener(index)) = listener.borrow().token else { panic!("not watched") };
+        assert_eq!(rig.stack.listener_event(index), expected);
     }
 }
