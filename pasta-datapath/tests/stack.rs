@@ -15,17 +15,18 @@ use pasta_datapath::counters::DropReason;
 use pasta_datapath::flow::datagram::QueuedError;
 use pasta_datapath::flow::{FlowKey, Readiness};
 use pasta_datapath::link::classify::{Content, Framing, classify};
+use pasta_datapath::link::responder::Responder;
 use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::sockets::Progress;
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
 use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
-use pasta_datapath::wire::{arp, ethernet, icmp, ip};
+use pasta_datapath::wire::{arp, ethernet, icmp, ip, vnet};
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::port_forward::{Direction, Effort};
 use pasta_ipc::socket::{Refusal, RequestId};
-use pasta_ipc::start::{FamilyPolicy, HostLoopback};
+use pasta_ipc::start::{ClientOptions, FamilyPolicy, HostLoopback, Responders};
 use pasta_ipc::types::{
     Bounded, Generation, NeighbourEntry, NeighbourSnapshot, Service, Transport,
 };
@@ -625,4 +626,54 @@ fn question_that_nobody_answers_is_asked_no_more_than_once_a_second() {
     let questions = questions.filter(|it| *it).count();
     // Three for each retransmission, of which there are six in that time.
     assert!((10..=18).contains(&questions), "{questions}");
+}
+
+/// A DHCP client's request for any address.
+fn discover() -> Vec<u8> {
+    include_bytes!("golden/udhcpc-discover.bin").to_vec()
+}
+
+#[test]
+fn dhcp_requests_are_answered_or_carried_as_any_datagram() {
+    let to_all = key(Protocol::Udp, "0.0.0.0:68", "255.255.255.255:67");
+    let to_one = key(Protocol::Udp, "192.0.2.7:68", "198.51.100.1:67");
+    for dhcp in [Service::On, Service::Off] {
+        let mut rig: Rig = Rig::new();
+        let services = Responders { dhcp, ..Responders::default() };
+        rig.stack.link().responder = Responder::new(services, ClientOptions::default(), 7);
+        rig.has(&[HERE], &[HERE6]);
+        rig.written.borrow_mut().clear();
+        rig.frames(&[datagram(&to_all, &discover()), datagram(&to_one, &discover())]);
+        let answers = rig.datagrams();
+        let opened = rig.stack.sockets().opened.len();
+        let refused = rig.dropped(DropReason::ImpossibleSource);
+        let wanted = match dhcp {
+            Service::On => (2, 0, 0),
+            Service::Off => (0, 1, 1),
+        };
+        assert_eq!((answers.len(), opened, refused), wanted, "{dhcp:?}");
+        for (source, destination, payload, _) in answers {
+            assert_eq!((source.port(), destination), (67, "192.0.2.7:68".parse().unwrap()));
+            assert_eq!(payload[..4], [2, 1, 6, 0]);
+        }
+    }
+}
+
+#[test]
+fn a_change_of_the_host_is_advertised_in_the_same_turn() {
+    let mut rig: Rig = Rig::new();
+    let services = Responders::default();
+    rig.stack.link().responder = Responder::new(services, ClientOptions::default(), 7);
+    rig.written.borrow_mut().clear();
+    rig.has(&[HERE], &[HERE6]);
+    assert_eq!(rig.stack.deadline(), Some(rig.now));
+    let advertised = |rig: &mut Rig| {
+        rig.stack.fire_timers(rig.now);
+        let frames = rig.received();
+        frames.iter().filter(|it| it.get(vnet::LEN + 54) == Some(&134)).count()
+    };
+    assert_eq!(advertised(&mut rig), 1);
+    assert_eq!(advertised(&mut rig), 0);
+    rig.has(&[HERE], &["2001:db8:9::7"]);
+    assert_eq!(advertised(&mut rig), 1);
 }

@@ -3,6 +3,8 @@
 mod fake;
 #[path = "steady/flows.rs"]
 mod flows;
+#[path = "steady/requests.rs"]
+mod requests;
 #[path = "steady/sys.rs"]
 mod sys;
 
@@ -52,4 +54,12 @@ fn frames_for_the_namespace_cost_one_write_each_and_few_peeks() {
     assert!(calls.consumes <= 1000 && calls.reads == 1000, "{calls:?}");
     assert_eq!((calls.sends, calls.rooms, calls.bare), (0, 0, 0), "{calls:?}");
     assert_eq!(allocated, 0);
+}
+
+#[test]
+fn requests_that_are_answered_allocate_nothing() {
+    let mut link = requests::link();
+    let before = sys::allocations();
+    let answered = (0..1000).map(|_| requests::all_answered(&mut link)).filter(|it| *it).count();
+    assert_eq!((answered, sys::allocations() - before), (1000, 0));
 }
