@@ -1,4 +1,4 @@
-//! What a user is told who starts without a network.
+//! What is said to a user who starts without a network.
 
 use crate::bind::Binding;
 use crate::host::HostView;

@@ -1,4 +1,4 @@
-//! Stopping and going on, as a shell's job: the shell is told that we have stopped when COMMAND has, and
+//! Stopping and going on, as a shell's job: the shell sees us stopped when COMMAND is, and
 //! `fg` has COMMAND go on with the terminal.
 
 use std::io::Write;
