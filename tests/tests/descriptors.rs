@@ -131,6 +131,13 @@ fn refusals_end_with_the_load(lab: &Lab) -> Outcome {
                 break;
             }
         }
+        // The namespace's programs have the same limit, and its services need descriptors too.
+        for n in 0..limit {
+            // Not all were opened.
+            inside.ask(["tcp", "drop", &format!("c{n}")])?;
+        }
+        // What the namespace has of the other half goes back when that is needed, first what is idle longest.
+        inside.must(["tcp", "exchange", "kept", "1", "100000"])?;
         for family in [Family::V4, Family::V6] {
             for _ in 0..limit / 2 {
                 open.push(connect(lab.host(), family.loopback())?);
@@ -139,10 +146,6 @@ fn refusals_end_with_the_load(lab: &Lab) -> Outcome {
         }
         inside.must(["tcp", "exchange", "kept", "1", "100000"])?;
         drop(open);
-        for n in 0..limit {
-            // Not all were opened.
-            inside.ask(["tcp", "drop", &format!("c{n}")])?;
-        }
 
         for family in [Family::V4, Family::V6] {
             let local = || talk(connect(lab.host(), family.loopback())?);
