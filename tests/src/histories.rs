@@ -85,7 +85,8 @@ fn history(lab: &Lab, seed: u64, end: Instant) -> Outcome {
         for _ in 0..=numbers.below(MOST_STEPS) {
             let step = Step::draw(&mut numbers);
             happened.push(format!("{step:?}"));
-            world.run(step, &mut numbers)?;
+            let done = world.run(step, &mut numbers);
+            done.map_err(|error| format!("seed {seed}: {error}\n{}", happened.join("\n")))?;
         }
         happened.push("rest".to_owned());
         rested(&world).map_err(|error| {

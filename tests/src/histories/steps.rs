@@ -43,6 +43,8 @@ pub enum Step {
     Default(Place),
     /// A default route goes.
     NoDefault(Place),
+    /// A default route gets another router.
+    Router(Place),
     /// A route to somewhere comes or goes.
     Elsewhere(Place, bool),
     /// Users add or remove an address of theirs.
@@ -128,7 +130,7 @@ impl Step {
     pub fn draw(numbers: &mut Numbers) -> Self {
         let place = Place::draw(numbers);
         let (yes, link) = (numbers.below(2) == 0, place.link);
-        match numbers.below(34) {
+        match numbers.below(40) {
             0 => Self::Link(link, false),
             1 | 2 => Self::Link(link, true),
             3 => Self::Cable(link, false),
@@ -148,6 +150,8 @@ impl Step {
             28 => Self::TapFlaps,
             29 => Self::Sleep(numbers.below(4) as u8),
             30 if numbers.below(4) == 0 => Self::Overrun(numbers.below(4) as u8),
+            31..=33 => Self::Router(place),
+            34 | 35 => Self::UsersHop(Family::V6, true),
             _ => Self::Pause(numbers.below(60)),
         }
     }
@@ -296,6 +300,12 @@ impl World<'_> {
                 }
                 Step::Default(place) => admin.add_route(place.way(link_of(place)?)?),
                 Step::NoDefault(place) => admin.delete_route(place.way(link_of(place)?)?),
+                Step::Router(place) => {
+                    let link = link_of(place)?;
+                    let other = Place { which: place.which + 1, ..place };
+                    let gone = admin.delete_route(other.way(link)?);
+                    gone.and_then(|()| admin.add_route(place.way(link)?))
+                }
                 Step::Elsewhere(place, true) => admin.add_route(place.elsewhere(link_of(place)?)?),
                 Step::Elsewhere(place, false) => {
                     admin.delete_route(place.elsewhere(link_of(place)?)?)
@@ -307,10 +317,14 @@ impl World<'_> {
     }
 
     fn on_users(&mut self, step: Step) -> Outcome {
-        let tap = self.known.tap;
+        let (tap, known) = (self.known.tap, &self.known.users);
         let declined = self.inside.run(|| {
             let (admin, netlink) = (Admin::open()?, Netlink::open()?);
             let before = Reading::here()?;
+            let found = super::rules::Users::of(&before);
+            if found != *known {
+                return Err(format!("users' objects: {found:?} instead of {known:?}").into());
+            }
             let theirs = |family| -> Outcome<(IpAddr, u8, IpAddr)> {
                 Ok(match family {
                     Family::V4 => ("203.0.113.5".parse()?, 24, "203.0.113.1".parse()?),
