@@ -2,7 +2,7 @@
 //!
 //! The journey of a frame: the [`reactor`] reads it into a buffer ([`sys::tap`]) and hands a batch to the
 //! [`stack`]; [`link::classify`] says what it is, once; a question about the link is answered from state by
-//! [`link::neighbour`]; anything else belongs to a flow in the [`flow::table`], opened where [`nat`] says;
+//! [`link::neighbour`], a request for what the namespace is configured with by [`link::responder`]; anything else belongs to a flow in the [`flow::table`], opened where [`nat`] says;
 //! [`flow::tcp`], [`flow::datagram`] and [`flow::splice`] decide what becomes of it, and the stack settles what
 //! follows for others: run queue, timers, removal.
 //!
