@@ -170,3 +170,116 @@ impl Names {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pasta_ipc::start::{FamilyPolicy, HostLoopback};
+    use pasta_ipc::types::{
+        AddressLosses, Bounded, Completeness, FamilySnapshot, Generation, Prefix, Service,
+    };
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
+    fn nat() -> Nat {
+        fn policy<A>() -> FamilyPolicy<A> {
+            FamilyPolicy {
+                service: Service::On,
+                host_loopback: HostLoopback::Gateway,
+                guest_address: None,
+                dns_forward: None,
+                dns_host: None,
+                outbound: None,
+                outbound_interface: None,
+            }
+        }
+        Nat::new(policy(), policy())
+    }
+
+    /// A network with one IPv4 address, and IPv6 without any.
+    fn network(state: FamilyState, gateway: Option<Ipv4Addr>) -> NetworkSnapshot {
+        let assigned = Bounded::truncated([Prefix::new(ADDRESS, 24).unwrap().into()]).0;
+        let (default_route, our_address) = (true, gateway);
+        let ipv4 = FamilySnapshot {
+            state,
+            assigned,
+            default_route,
+            gateway,
+            our_address,
+            ..FamilySnapshot::off()
+        };
+        NetworkSnapshot {
+            generation: Generation(1),
+            ipv4,
+            ipv6: FamilySnapshot { state, ..FamilySnapshot::off() },
+            mtu: None,
+            offered_mtu: None,
+            losses: AddressLosses(0),
+            completeness: Completeness::Complete,
+        }
+    }
+
+    fn text(name: &str) -> Text<253> {
+        Text::truncated(name)
+    }
+
+    #[test]
+    fn leases_are_short_while_there_is_no_network_and_endless_where_nothing_is_followed() {
+        let lease = |lifetimes, state| {
+            let options = ClientOptions { lifetimes, ..ClientOptions::default() };
+            let terms = Terms { options, ..Terms::default() };
+            let offer = Offer::new(&terms, &nat(), &network(state, None));
+            (offer.ipv4.map(|it| it.lease), offer.ipv6.map(|it| it.lease))
+        };
+        let both = |seconds| (Some(seconds), Some(seconds));
+        assert_eq!(lease(Lifetimes::Limited, FamilyState::Bound), both(3600));
+        assert_eq!(lease(Lifetimes::Limited, FamilyState::Held), both(60));
+        assert_eq!(lease(Lifetimes::Limited, FamilyState::Local), both(60));
+        assert_eq!(lease(Lifetimes::Unlimited, FamilyState::Held), both(u32::MAX));
+        assert_eq!(lease(Lifetimes::Limited, FamilyState::Off), (None, None));
+    }
+
+    #[test]
+    fn without_a_gateway_of_the_hosts_we_are_the_router_at_an_address_of_our_own() {
+        let ours = |gateway| {
+            let network = network(FamilyState::Bound, gateway);
+            let offer = Offer::new(&Terms::default(), &nat(), &network).ipv4.unwrap();
+            (offer.server, offer.router)
+        };
+        let gateway = Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(ours(Some(gateway)), (gateway, Some(gateway)));
+        assert_eq!(ours(None), (LOCAL_GATEWAY, Some(LOCAL_GATEWAY)));
+    }
+
+    #[test]
+    fn names_and_resolvers_are_offered_as_the_command_line_says() {
+        let dns: Vec<IpAddr> = vec![[192, 0, 2, 53].into(), Ipv6Addr::LOCALHOST.into()];
+        let mut options = ClientOptions {
+            dns: DnsList::Given(dns.try_into().unwrap()),
+            ..ClientOptions::default()
+        };
+        let offered = |options: &ClientOptions| {
+            let terms = Terms { options: options.clone(), search: vec![text("host.example")] };
+            let offer = Offer::new(&terms, &nat(), &network(FamilyState::Bound, None));
+            (offer.ipv4.unwrap().resolvers, offer.ipv6.unwrap().resolvers, offer.names.search)
+        };
+        assert_eq!(offered(&options), (Vec::new(), Vec::new(), Vec::new()));
+        (options.advertise_dns, options.advertise_search) = (true, true);
+        let (ipv4, ipv6) = (vec![192, 0, 2, 53], Ipv6Addr::LOCALHOST.octets().to_vec());
+        let search = domain::encode("host.example");
+        assert_eq!(offered(&options), (ipv4.clone(), ipv6.clone(), search));
+        options.search = SearchList::Given(vec![text("given.example")].try_into().unwrap());
+        assert_eq!(offered(&options), (ipv4, ipv6, domain::encode("given.example")));
+    }
+
+    #[test]
+    fn search_domains_are_cut_where_an_advertisement_has_no_room() {
+        let names: Vec<_> = (0..16).map(|n| text(&format!("{n}.{}", "x".repeat(50)))).collect();
+        let options = ClientOptions { advertise_search: true, ..ClientOptions::default() };
+        let terms = Terms { options, search: names };
+        let offer = Offer::new(&terms, &nat(), &network(FamilyState::Bound, None));
+        let (len, one) =
+            (offer.names.search.len(), domain::encode(&format!("0.{}", "x".repeat(50))));
+        assert!(len <= MAX_SEARCH_OCTETS && len > MAX_SEARCH_OCTETS - one.len() - 1, "{len}");
+    }
+}
