@@ -117,6 +117,12 @@ impl Supervisor {
         self.channel.send(&DatapathToSupervisor::Ready(Box::new(report)))
     }
 
+    /// Reports that the first listeners in the namespace are open. If that cannot be sent, the supervisor
+    /// waits in vain, for a moment.
+    pub fn ports_open(&self) {
+        let _ = self.channel.send(&DatapathToSupervisor::PortsOpen);
+    }
+
     /// Ends the talk: the supervisor sees the end of the channel.
     pub fn hang_up(&self) {
         use nix::sys::socket::{Shutdown, shutdown};

@@ -71,6 +71,16 @@ pub struct Ports<K> {
     families: SocketFamily,
     /// When interfaces that listeners are bound to are looked at.
     interfaces_due: Option<Instant>,
+    /// The first look at the host's ports.
+    first_look: FirstLook,
+}
+
+/// What of the first look at the host's ports has been received and served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct FirstLook {
+    tcp: bool,
+    udp: bool,
+    is_reported: bool,
 }
 
 impl<K> Ports<K> {
@@ -87,6 +97,7 @@ impl<K> Ports<K> {
             local,
             families,
             interfaces_due: None,
+            first_look: FirstLook::default(),
         }
     }
 
@@ -155,8 +166,23 @@ impl<K> Ports<K> {
             PortSide::Namespace => Direction::Inbound,
             PortSide::Host => Direction::Outbound,
         };
+        if snapshot.side == PortSide::Host {
+            match snapshot.transport {
+                Transport::Tcp => self.first_look.tcp = true,
+                Transport::Udp => self.first_look.udp = true,
+            }
+        }
         self.rules.update_ports(snapshot);
         self.reconcile(cx, direction);
+    }
+
+    /// Whether all listeners in the namespace that follow from the first look at the host's ports are open, or
+    /// cannot be; true once.
+    pub fn has_served_first_look(&mut self) -> bool {
+        let FirstLook { tcp, udp, is_reported } = self.first_look;
+        let served = tcp && udp && !is_reported && self.requests.listener_count() == 0;
+        self.first_look.is_reported |= served;
+        served
     }
 
     /// The listeners of one direction that are wanted.

@@ -207,6 +207,9 @@ impl Reactor {
         self.events = events;
         self.stack.serve(now);
         self.send_requests(now);
+        if self.stack.has_served_first_look() {
+            self.supervisor.ports_open();
+        }
         self.send_log();
         self.send_statistics(now);
         let little = self.stack.counters().octets_to_tap - before < LITTLE;

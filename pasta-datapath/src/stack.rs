@@ -608,6 +608,12 @@ impl<S: Sockets> Stack<S> {
         self.parts.ports.requests.next(left, stock)
     }
 
+    /// As [`crate::port_forward::Ports::has_served_first_look`].
+    #[inline]
+    pub fn has_served_first_look(&mut self) -> bool {
+        self.parts.ports.has_served_first_look()
+    }
+
     /// Takes back a request that could not be sent.
     pub fn not_sent(&mut self, message: &DatapathToMonitor) {
         match message {

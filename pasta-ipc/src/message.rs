@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 13;
+pub const PROTOCOL_VERSION: u16 = 14;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -126,6 +126,9 @@ pub enum DatapathToSupervisor {
     /// Counters, to be shown whatever the level of the log. After `Start` that asks for them, at most once
     /// in that interval.
     Statistics(Text<1024>),
+    /// The listeners in the namespace that follow from the first look at the host's ports are open, as far
+    /// as they can be. Once, after `Ready`, where the host's ports are watched.
+    PortsOpen,
 }
 
 /// What the monitor may say to the datapath.

@@ -7,7 +7,7 @@
 
 use crate::time::Instant;
 use pasta_ipc::DatapathToMonitor;
-use pasta_ipc::port_forward::{Effort, ForwardRule};
+use pasta_ipc::port_forward::ForwardRule;
 use pasta_ipc::socket::{
     NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind,
 };
@@ -23,9 +23,6 @@ const BURST: u32 = 4096;
 
 /// The time in which one socket more may be made.
 const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
-
-/// Ports below this need `CAP_NET_BIND_SERVICE`, and that a rule names them.
-const FIRST_FREE: u16 = 1024;
 
 /// What to do about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,13 +113,9 @@ impl Gate {
         }
     }
 
-    /// Whether a rule has `port`; a low one only counts where it was named.
+    /// Whether a rule has `port`.
     fn covers(&self, transport: Transport, port: u16) -> bool {
-        self.rules.iter().any(|rule| {
-            rule.transport() == transport
-                && rule.ports().contains(port)
-                && (port >= FIRST_FREE || rule.effort() == Effort::Explicit)
-        })
+        self.rules.iter().any(|rule| rule.transport() == transport && rule.ports().contains(port))
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn run(
 ) -> Result<String, LaunchError> {
     let (services, warnings) =
         options.services(host::kernel_families()).map_err(LaunchError::Options)?;
-    let system = host::port_system();
+    let system = host::port_system(&options.target);
     let forwards = options.forwards(&services, system).map_err(LaunchError::Options)?;
     let identity = match identity::privilege(options.run_as.as_ref()) {
         Ok(Privilege::Ordinary) => None,

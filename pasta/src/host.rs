@@ -1,6 +1,7 @@
 //! Sockets and settings of the host that are opened or read before a namespace is entered.
 
 use crate::options::KernelFamilies;
+use crate::target::Target;
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
@@ -64,8 +65,10 @@ fn without_net_admin<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     done
 }
 
-/// Reads the host's sysctls about ports, with fall-backs.
-pub(crate) fn port_system() -> System {
+/// Reads the host's sysctls about ports, with fall-backs; and whether the monitor can have the capability
+/// to bind low ports in the namespace of `target`. It has it in every user namespace that it makes or
+/// enters. In ours (Podman attaches so) it has what a container has left us.
+pub(crate) fn port_system(target: &Target) -> System {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let fallback = System::fallback();
     let start = read("ip_unprivileged_port_start").and_then(|text| text.trim().parse().ok());
@@ -78,8 +81,16 @@ pub(crate) fn port_system() -> System {
     });
     System {
         unprivileged_start: start.unwrap_or(fallback.unprivileged_start),
+        namespace_start: match (target, has_bind_service()) {
+            (Target::Existing(_), false) => fallback.unprivileged_start,
+            _ => fallback.namespace_start,
+        },
         ephemeral: ephemeral.unwrap_or(fallback.ephemeral),
     }
+}
+
+fn has_bind_service() -> bool {
+    caps::has_cap(None, CapSet::Bounding, Capability::CAP_NET_BIND_SERVICE).unwrap_or(true)
 }
 
 /// Asks the kernel which address families it has sockets for.

@@ -55,6 +55,7 @@ use seccomp::{Confined, Keep, Observed, Role, UserNamespace};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// Opens and empties the capture file, for appending only. Without it there is a network all the same, so
 /// an error is a warning.
@@ -76,6 +77,10 @@ fn open_capture(path: &Path, log: &mut Log) -> Option<OwnedFd> {
 pub(crate) use error::LaunchError;
 use error::system;
 use progress::{MonitorPhase, Progress, Received, step};
+
+/// How long COMMAND waits at most for listeners that follow from what the host listens on. Chosen: a look
+/// at some thousands of sockets takes a few milliseconds, and a machine may be busy.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 type Services = PerFamily<Service, Service>;
 
@@ -122,8 +127,9 @@ impl Prepared {
         for warning in options.missing_sources(host::has_address) {
             log.warn(&warning);
         }
-        let forwards =
-            options.forwards(&services, host::port_system()).map_err(LaunchError::Options)?;
+        let forwards = options
+            .forwards(&services, host::port_system(&options.target))
+            .map_err(LaunchError::Options)?;
         for remark in &forwards.remarks {
             log.warn(remark);
         }
@@ -352,6 +358,7 @@ impl<'a> Starting<'a> {
             capture: files.capture.is_some(),
         };
         let (progress, (resolvers, monitor_user)) = step(progress, |progress| {
+            progress.received.ports_open = forwards.watched().host == Watched::No;
             let ports = match forwards.watched().host {
                 Watched::Yes => {
                     Some(host::open_port_socket().map_err(system("watch the host's ports"))?)
@@ -408,8 +415,12 @@ impl<'a> Starting<'a> {
                 progress.log.debug(&format!("tap {} made", info.name));
             }
             let capture = if files.capture.is_some() { Captured::Yes } else { Captured::No };
-            let start =
-                options.datapath_start(&services, info, capture, host::port_system().ephemeral);
+            let start = options.datapath_start(
+                &services,
+                info,
+                capture,
+                host::port_system(&options.target).ephemeral,
+            );
             let start = SupervisorToDatapath::Start(Box::new(start));
             let fds: Vec<_> = tap.iter().chain(&files.capture).map(AsFd::as_fd).collect();
             progress.children.start_datapath(&start, &fds).map_err(to_datapath)?;
@@ -559,6 +570,8 @@ impl<'a> Confirmed<'a> {
             if options.reports.sandbox == SandboxReport::Print && caller.is_none() {
                 emit(&report::table("pasta", pid, &own));
             }
+            progress.waiting_for = "the first look at the host's ports".into();
+            progress.wait_for_ports(FIRST_LOOK)?;
             if let Some(file) = files.pid {
                 file.write(pid).map_err(LaunchError::PidFile)?;
             }

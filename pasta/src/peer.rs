@@ -7,6 +7,7 @@
 //! | `Ready` (monitor) | once, after `TapReady`, or after `Start` that asks for none |
 //! | `Ready` (datapath) | once, after `Start` |
 //! | `Log`, `Failed` | any number, at any time after `Hello` |
+//! | `PortsOpen` (datapath) | once, after `Ready` |
 //! | `StatusFile` (monitor) | once, after `Start` |
 //! | `Status` (monitor) | once for each `StatusWanted` |
 
@@ -26,6 +27,8 @@ pub(crate) struct Handshake {
     status_requests: u32,
     /// Whether it has handed over its status file.
     status_file: bool,
+    /// Whether its first listeners in the namespace are open.
+    ports_open: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +58,8 @@ enum Step {
     Status,
     /// A second status file, or one too early.
     StatusFile,
+    /// As that, of the first listeners.
+    PortsOpen,
     /// An explanation: `Explain` is never sent beside `Start`.
     Explanation,
 }
@@ -115,6 +120,11 @@ impl Handshake {
             DatapathToSupervisor::Log(_)
             | DatapathToSupervisor::Failed(_)
             | DatapathToSupervisor::Statistics(_) => Step::Text,
+            DatapathToSupervisor::PortsOpen if self.phase == Phase::Ready && !self.ports_open => {
+                self.ports_open = true;
+                Step::Text
+            }
+            DatapathToSupervisor::PortsOpen => Step::PortsOpen,
         };
         self.take(step, Phase::Hello)
     }
@@ -261,8 +271,11 @@ mod tests {
         handshake.datapath(&DatapathToSupervisor::Hello(Hello::OURS)).unwrap();
         assert!(handshake.datapath(&ready).is_err());
         handshake.started(TapUse::Make);
+        assert!(handshake.datapath(&DatapathToSupervisor::PortsOpen).is_err());
         assert!(handshake.datapath(&ready).is_ok());
         assert!(handshake.datapath(&ready).is_err());
+        assert!(handshake.datapath(&DatapathToSupervisor::PortsOpen).is_ok());
+        assert!(handshake.datapath(&DatapathToSupervisor::PortsOpen).is_err());
     }
 
     #[test]

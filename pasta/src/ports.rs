@@ -66,6 +66,9 @@ impl PortOption {
 pub struct System {
     /// Lowest port that can be bound without a capability (`net.ipv4.ip_unprivileged_port_start`).
     pub unprivileged_start: u16,
+    /// Lowest port that the monitor can bind in the namespace: 1 with its capability there. A resolver at
+    /// port 53 of the host's loopback is the commonest reason.
+    pub namespace_start: u16,
     /// Ports that the kernel allocates itself (`net.ipv4.ip_local_port_range`).
     pub ephemeral: PortRange,
 }
@@ -76,12 +79,9 @@ impl System {
         // The constants are in order and not zero.
         let ephemeral = PortRange::new(49152, 65535);
         let ephemeral = ephemeral.unwrap_or_else(|_| unreachable!("a range of constants"));
-        Self { unprivileged_start: 1024, ephemeral }
+        Self { unprivileged_start: 1024, namespace_start: 1, ephemeral }
     }
 }
-
-/// Lowest port that can be bound without a capability in a new network namespace.
-const NAMESPACE_UNPRIVILEGED_START: u16 = 1024;
 
 /// The rules of both directions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -243,7 +243,7 @@ fn draft(
     let target = all.flatten().map(|address| Target { address: Some(address), first: None });
     let start = match option.direction() {
         Direction::Inbound => system.unprivileged_start,
-        Direction::Outbound => NAMESPACE_UNPRIVILEGED_START,
+        Direction::Outbound => system.namespace_start,
     };
     let low = PortRange::new(1, start.saturating_sub(1)).ok();
     let mut not: Vec<PortRange> = excluded;

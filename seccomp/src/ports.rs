@@ -57,9 +57,9 @@ fn ports(rules: &[ForwardRule], transport: Transport) -> Ports {
     Ports::Only(named)
 }
 
-/// Whether a rule names a port that only the privileged may bind.
+/// Whether a rule has a port that only the privileged may bind; `auto` and `all` do.
 pub fn name_low_port(rules: &[ForwardRule]) -> bool {
-    rules.iter().any(|rule| rule.effort() == Effort::Explicit && rule.ports().first() < FIRST_FREE)
+    rules.iter().any(|rule| rule.ports().first() < FIRST_FREE)
 }
 
 #[cfg(test)]
@@ -109,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn low_port_must_be_named() {
+    fn low_port_counts_however_it_is_named() {
         let low = |first, effort| name_low_port(&[rule(Transport::Udp, first, 2000, effort)]);
-        assert!(low(1023, Effort::Explicit));
-        assert!(!low(1024, Effort::Explicit));
-        assert!(!low(1, Effort::BestEffort));
-        assert!(!low(1, Effort::Auto));
+        for effort in [Effort::Explicit, Effort::BestEffort, Effort::Auto] {
+            assert!(low(1023, effort) && low(1, effort));
+            assert!(!low(1024, effort));
+        }
         assert!(!name_low_port(&[]));
     }
 }

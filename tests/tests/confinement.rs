@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode};
 
 use tests::harness::{self, Case};
+use tests::lab::pasta::NO_PORTS;
 use tests::lab::process::{self, Process};
 use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, USER};
 use tests::{Outcome, case};
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
         case!(lab, datapath_holds_no_capability_at_all),
         case!(lab, monitor_holds_net_admin_over_the_namespace_and_nothing_else),
         case!(lab, monitor_gives_net_admin_up_when_it_has_nothing_to_configure),
+        case!(lab, monitor_gives_the_right_to_low_ports_up_when_no_rule_has_one),
         case!(lab, supervisor_holds_no_capability),
         case!(lab, every_process_is_filtered_and_cannot_gain_privileges),
         case!(lab, each_process_lives_in_its_own_namespaces),
@@ -30,6 +32,12 @@ fn main() -> ExitCode {
 
 /// `CAP_NET_ADMIN` (linux/capability.h) as the only bit of a set.
 const NET_ADMIN: u64 = 1 << 12;
+
+/// As [`NET_ADMIN`], with `CAP_NET_BIND_SERVICE`: by default low ports of the host's loopback are bound too.
+const WITH_LOW_PORTS: u64 = NET_ADMIN | LOW_PORTS;
+
+/// `CAP_NET_BIND_SERVICE`
+const LOW_PORTS: u64 = 1 << 10;
 
 /// All five sets, as `/proc/PID/status` names them.
 const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
@@ -90,12 +98,27 @@ fn monitor_holds_net_admin_over_the_namespace_and_nothing_else(lab: &Lab) -> Out
     // A capability counts in the user namespace its holder lives in: that of the namespace.
     assert_eq!(monitor.namespace("user")?, command.namespace("user")?);
     assert_eq!(monitor.status("Seccomp")?, "2");
-    assert_capabilities(monitor, [0, NET_ADMIN, NET_ADMIN, 0, 0])
+    assert_capabilities(monitor, [0, WITH_LOW_PORTS, WITH_LOW_PORTS, 0, 0])
+}
+
+fn monitor_gives_the_right_to_low_ports_up_when_no_rule_has_one(lab: &Lab) -> Outcome {
+    for options in [["-T", "none", "-U", "none"], ["-T", "8000", "-U", "8000-8010,auto"]] {
+        let parts = Parts::of(lab, &lab.pasta().configured().with(options))?;
+        assert_capabilities(&parts.monitor, [0, NET_ADMIN, NET_ADMIN, 0, 0])?;
+        drop(parts);
+        process::wait_until_none_left()?;
+    }
+    Ok(())
 }
 
 fn monitor_gives_net_admin_up_when_it_has_nothing_to_configure(lab: &Lab) -> Outcome {
-    let parts = Parts::of(lab, &lab.pasta())?;
-    assert_capabilities(&parts.monitor, [0; 5])
+    for (pasta, held) in [(lab.pasta(), LOW_PORTS), (lab.pasta().with(NO_PORTS), 0)] {
+        let parts = Parts::of(lab, &pasta)?;
+        assert_capabilities(&parts.monitor, [0, held, held, 0, 0])?;
+        drop(parts);
+        process::wait_until_none_left()?;
+    }
+    Ok(())
 }
 
 fn supervisor_holds_no_capability(lab: &Lab) -> Outcome {
@@ -229,7 +252,7 @@ fn started_by_root_everything_runs_as_another_user(lab: &Lab) -> Outcome {
         assert_eq!(process.status("Groups")?, "", "{}", process.name);
     }
     assert_capabilities(&parts.datapath, [0; 5])?;
-    assert_capabilities(&parts.monitor, [0, NET_ADMIN, NET_ADMIN, 0, 0])?;
+    assert_capabilities(&parts.monitor, [0, WITH_LOW_PORTS, WITH_LOW_PORTS, 0, 0])?;
     assert_eq!(parts.supervisor.capabilities("CapPrm")?, 0);
     for process in parts.ours() {
         assert_eq!(process.status("Seccomp")?, "2", "{}", process.name);

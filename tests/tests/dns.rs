@@ -1,6 +1,9 @@
 //! The host's resolvers, followed while the program runs. Cases are named after the scenarios of the
 //! page on host changes; times are only deadlines, far beyond what the page specifies.
 
+#[path = "dns/stub.rs"]
+mod stub;
+
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
@@ -14,6 +17,8 @@ use tests::lab::service::{self, Service};
 use tests::lab::{Family, Lab, Session, Skip, UPLINK, wait};
 use tests::netlink::Netlink;
 use tests::{Outcome, case};
+
+use stub::*;
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
@@ -30,6 +35,10 @@ fn main() -> ExitCode {
         case!(families, the_next_server_is_asked_after_a_hard_error),
         case!(families, a_family_without_resolvers_asks_those_of_the_other),
         case!(families, queries_by_tcp_and_to_the_port_of_tls_are_forwarded),
+        case!(lab, names_resolve_at_the_stub_of_the_host_from_the_start),
+        case!(lab, names_resolve_at_the_stub_of_the_host_when_attached),
+        case!(lab, stub_that_is_started_later_is_found),
+        case!(lab, host_moves_from_the_stub_to_a_server_and_back),
         case!(families, a_file_out_of_reach_is_one_warning_and_changes_nothing),
         case!(families, a_directory_that_comes_back_out_of_reach_leaves_the_last_server),
     ];

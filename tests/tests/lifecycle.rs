@@ -432,7 +432,7 @@ fn explanation_is_what_a_start_does_and_does_nothing(lab: &Lab) -> Outcome {
         "command lab-client exit 7",
         "state bound",
         "addresses 192.0.2.99/24",
-        "capabilities CAP_NET_ADMIN",
+        "capabilities CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
         "to namespace transport TCP, ports 8080, to port 80, open always",
     ] {
         assert!(squeezed.iter().any(|line| line == wanted), "no {wanted:?} in {text}");

@@ -304,10 +304,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 13);
+    assert_eq!(PROTOCOL_VERSION, 14);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000d");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000d");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000e");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000e");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -323,6 +323,7 @@ fn encodings_are_frozen() {
     );
     assert_eq!(hex(&octets_of(&MonitorToSupervisor::TapGone)), "07");
     assert_eq!(hex(&octets_of(&MonitorToSupervisor::StatusFile)), "08");
+    assert_eq!(hex(&octets_of(&DatapathToSupervisor::PortsOpen)), "05");
     let request = RequestId(9);
     let wanted = DatapathToMonitor::ListenerWanted { request, listener: namespace_listener() };
     assert_eq!(hex(&octets_of(&wanted)), "02090002fbbb01");

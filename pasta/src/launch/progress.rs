@@ -23,6 +23,8 @@ pub(super) struct Received {
     pub(super) tap: Option<(TapInfo, OwnedFd)>,
     pub(super) monitor: Option<AuditReport>,
     pub(super) datapath: Option<AuditReport>,
+    /// Whether the first listeners in the namespace are open.
+    pub(super) ports_open: bool,
     /// The status files that the helpers have handed over.
     pub(super) status_files: StatusFiles,
 }
@@ -66,6 +68,24 @@ impl Progress<'_> {
                 self.take(event)?;
             }
         }
+    }
+
+    /// Waits until the first listeners in the namespace are open, for `limit` at most: what COMMAND asks
+    /// first, its resolver mostly, may be one of them.
+    pub(super) fn wait_for_ports(&mut self, limit: Duration) -> Result<(), LaunchError> {
+        let deadline = Instant::now() + limit;
+        while !self.received.ports_open {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.log.debug("the first look at the host's ports takes long");
+                break;
+            }
+            let events = self.children.next(Some(left)).map_err(system("wait for the helpers"))?;
+            for event in events {
+                self.take(event)?;
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, event: Event) -> Result<(), LaunchError> {
@@ -134,6 +154,7 @@ impl Progress<'_> {
                 DatapathToSupervisor::Ready(report) => self.received.datapath = Some(*report),
                 DatapathToSupervisor::Log(record) => self.log.relay(Helper::Datapath, &record),
                 DatapathToSupervisor::Statistics(line) => self.log.statistics(&line),
+                DatapathToSupervisor::PortsOpen => self.received.ports_open = true,
                 DatapathToSupervisor::Failed(why) => {
                     return Err(LaunchError::Reported(why.to_string()));
                 }

@@ -3,7 +3,11 @@ use proptest::prelude::*;
 
 /// The defaults of Linux.
 fn system() -> System {
-    System { unprivileged_start: 1024, ephemeral: PortRange::new(32768, 60999).unwrap() }
+    System {
+        unprivileged_start: 1024,
+        namespace_start: 1,
+        ephemeral: PortRange::new(32768, 60999).unwrap(),
+    }
 }
 
 /// The rules of a line of port options; options that are not given are `none`.
@@ -110,6 +114,16 @@ fn all_and_auto_leave_out_ephemeral_and_low_ports() {
     assert_eq!(with_low.remarks.len(), 1);
     assert!(with_low.remarks[0].contains("1-1023"), "{:?}", with_low.remarks);
     assert!(forwards("-t auto").unwrap().remarks.is_empty());
+}
+
+#[test]
+fn low_ports_of_the_namespace_are_among_all_and_auto() {
+    for (line, effort) in [("-T auto", "auto"), ("-T all", "best"), ("-U auto", "auto")] {
+        let forwards = forwards(line).unwrap();
+        let rules: Vec<_> = forwards.outbound.iter().map(short).collect();
+        assert!(rules.contains(&format!("/1-32767:1 {effort}")), "{line}: {rules:?}");
+        assert!(forwards.remarks.is_empty(), "{line}");
+    }
 }
 
 #[test]

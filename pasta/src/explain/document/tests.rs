@@ -135,7 +135,7 @@ fn text_shows_each_part_on_lines_of_its_own() {
         "interface\n  made                 yes\n  name                 eth0\n",
         "  template\n    name               eth0\n    index              2\n",
         "  routes               to 0.0.0.0/0, via 192.0.2.1, metric 100\n",
-        "  pasta-monitor\n    capabilities       CAP_NET_ADMIN\n",
+        "  pasta-monitor\n    capabilities       CAP_NET_ADMIN CAP_NET_BIND_SERVICE\n",
         "ipv6\n  state                off\n",
         "remarks                a remark\n",
     ] {
