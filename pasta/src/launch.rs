@@ -520,7 +520,12 @@ impl<'a> Connected<'a> {
             Ok(())
         })?;
         if options.reports.sandbox == SandboxReport::Print {
-            emit(&report::exposure(&options.exposure(&services)));
+            let system = host::port_system(&options.target);
+            let lines = options
+                .forwards(&services, system)
+                .map(|forwards| options.exposure(&services, &forwards))
+                .unwrap_or_default();
+            emit(&report::exposure(&lines));
         }
         Ok(Confirmed { progress, options, resolvers, files })
     }

@@ -10,7 +10,7 @@ use crate::value::{AddressOrNone, RunAs};
 use builder::Builder;
 use pasta::ports::spec::Spec;
 use pasta::ports::{self, Forwards, PortOption, System};
-use pasta_ipc::port_forward::{LoopbackTarget, Splice};
+use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, Splice};
 use pasta_ipc::socket::FreeBind;
 use pasta_ipc::start::{
     Captured, Configure, CopyStart, DatapathStart, FamilyPolicy, FamilyStart, Follow, Following,
@@ -280,21 +280,26 @@ impl Options {
         }
     }
 
-    /// Whether the namespace can reach the host's loopback, one line for each family that is served.
-    pub(crate) fn exposure(&self, services: &PerFamily<Service, Service>) -> Vec<String> {
-        let mut lines = Vec::new();
-        if services.ipv4 == Service::On {
-            lines.push(format!(
-                "127.0.0.1 of the host: {}",
-                describe_loopback(self.nat.host_loopback.ipv4)
-            ));
-        }
-        if services.ipv6 == Service::On {
-            lines.push(format!(
-                "::1 of the host: {}",
-                describe_loopback(self.nat.host_loopback.ipv6)
-            ));
-        }
+    /// What leads from the namespace to the host's loopback, and from the host into the namespace: the
+    /// addresses that are mapped, for each family that is served, and the rules of ports.
+    pub(crate) fn exposure(
+        &self,
+        services: &PerFamily<Service, Service>,
+        forwards: &Forwards,
+    ) -> Vec<String> {
+        let loopback = &self.nat.host_loopback;
+        let mapped = [
+            ("127.0.0.1", services.ipv4, describe_loopback(loopback.ipv4)),
+            ("::1", services.ipv6, describe_loopback(loopback.ipv6)),
+        ];
+        let mapped = mapped.into_iter().filter(|(_, service, _)| *service == Service::On);
+        let mut lines: Vec<_> =
+            mapped.map(|(name, _, how)| format!("{name} of the host: {how}")).collect();
+        let sides = [
+            (&forwards.outbound, "ports of the host's loopback, from the namespace's loopback"),
+            (&forwards.inbound, "ports of the namespace, from the host and whoever reaches it"),
+        ];
+        lines.extend(sides.map(|(rules, name)| format!("{name}: {}", describe_rules(rules))));
         lines
     }
 
@@ -465,7 +470,23 @@ fn describe_loopback<A: fmt::Display>(loopback: HostLoopback<A>) -> String {
     match loopback {
         HostLoopback::Gateway => "reachable at the gateway's address".into(),
         HostLoopback::Address(address) => format!("reachable at {address}"),
-        HostLoopback::None => "not reachable".into(),
+        HostLoopback::None => "not mapped to an address".into(),
+    }
+}
+
+/// The rules of one direction, as the report has them.
+fn describe_rules(rules: &[ForwardRule]) -> String {
+    let describe = |rule: &ForwardRule| {
+        let at = rule.listen().map_or_else(String::new, |address| format!(" at {address}"));
+        let condition = match rule.effort() {
+            Effort::Auto => " while somebody listens there",
+            Effort::BestEffort | Effort::Explicit => "",
+        };
+        format!("{} {}{at}{condition}", rule.transport(), rule.ports())
+    };
+    match rules {
+        [] => "none".to_owned(),
+        rules => rules.iter().map(describe).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -176,11 +176,29 @@ fn gateway_leads_to_loopback_by_default() {
 }
 
 #[test]
-fn exposure_names_the_address_that_leads_to_loopback() {
-    let exposure = |line| options(line).unwrap().exposure(&SERVED);
-    let wanted = ["127.0.0.1 of the host: reachable at 10.0.0.9", "::1 of the host: not reachable"];
-    assert_eq!(exposure("pasta --no-map-gw --map-host-loopback 10.0.0.9"), wanted);
+fn exposure_names_what_leads_to_the_hosts_loopback_and_into_the_namespace() {
+    let exposure = |line: &str| {
+        let options = options(line).unwrap();
+        let forwards = options.forwards(&SERVED, System::fallback()).unwrap();
+        options.exposure(&SERVED, &forwards)
+    };
+    let closed = "pasta -t none -u none -T none -U none --no-map-gw";
+    let wanted = [
+        "127.0.0.1 of the host: not mapped to an address",
+        "::1 of the host: not mapped to an address",
+        "ports of the host's loopback, from the namespace's loopback: none",
+        "ports of the namespace, from the host and whoever reaches it: none",
+    ];
+    assert_eq!(exposure(closed), wanted);
+    let mapped = exposure(&format!("{closed} --map-host-loopback 10.0.0.9"));
+    assert_eq!(mapped[0], "127.0.0.1 of the host: reachable at 10.0.0.9");
+    let by_default = exposure("pasta --no-map-gw");
+    for (line, part) in [(2, "TCP 1-49151 while somebody listens there"), (3, "UDP 1024-49151")] {
+        assert!(by_default[line].contains(part), "{by_default:?}");
+    }
     assert!(exposure("pasta")[1].ends_with("reachable at the gateway's address"));
+    let named = exposure("pasta -T none -U none -u none -t 127.0.0.1/8080:80");
+    assert!(named[3].ends_with(": TCP 8080 at 127.0.0.1"), "{named:?}");
 }
 
 #[test]
