@@ -83,7 +83,8 @@ pub(crate) fn nothing_is_left_for_an_ancestor_that_does_not_reap_when_attached(
     let mut dumb = start_below_a_process_that_never_waits(&command)?;
     // The process that the caller has started ends when all is ready.
     wait::until("the end of the caller's process", || {
-        (process::only(MONITOR).ok()?, process::only(DATAPATH).ok()?);
+        process::only(MONITOR).ok()?;
+        process::only(DATAPATH).ok()?;
         (zombies().ok()? == ["pasta"]).then_some(())
     })?;
 
