@@ -130,6 +130,10 @@ struct DraftRule {
     effort: Effort,
 }
 
+/// UDP ports of clients of DHCP (RFC 2131, section 4.1) and DHCPv6 (RFC 8415, section 7.2). Nobody offers a service
+/// there, and the host's client would keep one in the namespace from its port.
+const DHCP_CLIENTS: [u16; 2] = [68, 546];
+
 /// Builds the rules of `specs`, in their order.
 ///
 /// # Errors
@@ -249,6 +253,9 @@ fn draft(
     let mut not: Vec<PortRange> = excluded;
     not.extend(low);
     not.push(system.ephemeral);
+    if option.transport() == Transport::Udp {
+        not.extend(DHCP_CLIENTS.into_iter().filter_map(|port| PortRange::new(port, port).ok()));
+    }
     not.extend(drafts.iter().map(|draft| draft.ports));
     drafts.extend(without(vec![rule(every, target, effort)], &not));
     let remark = low.filter(|_| effort == Effort::BestEffort).map(|low| {

@@ -118,12 +118,25 @@ fn all_and_auto_leave_out_ephemeral_and_low_ports() {
 
 #[test]
 fn low_ports_of_the_namespace_are_among_all_and_auto() {
-    for (line, effort) in [("-T auto", "auto"), ("-T all", "best"), ("-U auto", "auto")] {
+    let low = ["/1-32767:1"];
+    // Those of clients of DHCP and DHCPv6 are not.
+    let low_udp = ["/1-67:1", "/69-545:69", "/547-32767:547"];
+    let cases = [
+        ("-T auto", "auto", &low[..]),
+        ("-T all", "best", &low),
+        ("-U auto", "auto", &low_udp),
+        ("-U all", "best", &low_udp),
+    ];
+    for (line, effort, expected) in cases {
         let forwards = forwards(line).unwrap();
         let rules: Vec<_> = forwards.outbound.iter().map(short).collect();
-        assert!(rules.contains(&format!("/1-32767:1 {effort}")), "{line}: {rules:?}");
+        for rule in expected {
+            assert!(rules.contains(&format!("{rule} {effort}")), "{line}: {rules:?}");
+        }
         assert!(forwards.remarks.is_empty(), "{line}");
     }
+    let named = forwards("-U 68").unwrap();
+    assert_eq!(short(&named.outbound[0]), "/68:68");
 }
 
 #[test]
