@@ -66,13 +66,16 @@ pub fn check(octets: &[u8]) {
         let port = [53, 853, 80, input.u16()][usize::from(input.octet() % 4)];
         let ask = |address: IpAddr| {
             let family = if address.is_ipv4() { &v4 } else { &v6 };
-            let resolver = resolvers.iter().find(|r| r.address.is_ipv4() == address.is_ipv4());
+            // Those of the other family serve where there is none of this one.
+            let of_family = |r: &&Resolver| r.address.is_ipv4() == address.is_ipv4();
+            let own: Vec<&Resolver> = resolvers.iter().filter(of_family).collect();
+            let asked = if own.is_empty() { resolvers.iter().collect() } else { own };
             let destination = SocketAddr::new(address, port);
             let target = nat.outbound(protocol, destination);
             assert_eq!(target, nat.outbound(protocol, destination));
             assert_eq!(nat.serves(address), family.policy.service == Service::On);
             if let Ok(target) = target {
-                check_target(family, resolver, destination, &target);
+                check_target(family, &asked, destination, &target);
             }
         };
         ask(input.ip());
@@ -86,7 +89,7 @@ pub fn check(octets: &[u8]) {
 /// destination leads to.
 fn check_target(
     family: &Family,
-    resolver: Option<&Resolver>,
+    resolvers: &[&Resolver],
     destination: SocketAddr,
     target: &Target,
 ) {
@@ -107,8 +110,11 @@ fn check_target(
     let to_loopback = is(loopback) && to == loopback_of(from) && target.source.is_none();
     let to_guest = is(policy.guest_address) && Some(to) == host_primary;
     // The loopback's mapping serves DNS too, where the host's resolver is hidden by it.
-    let server = policy.dns_host.or(resolver.map(|resolver| resolver.address));
-    let to_dns = (is(policy.dns_forward) || is(loopback)) && Some(to) == server;
+    let is_server = match policy.dns_host {
+        Some(pinned) => to == pinned,
+        None => resolvers.iter().any(|resolver| resolver.address == to),
+    };
+    let to_dns = (is(policy.dns_forward) || is(loopback)) && is_server;
     assert!(
         direct || to_loopback || to_guest || to_dns,
         "{destination} leads to {target:?}: forbidden {}",
