@@ -46,8 +46,6 @@ reasons! {
     Unreachable = "unreachable",
     /// The flow table is full.
     TableFull = "flow table full",
-    /// Too many SYNs wait for their turn; the namespace retransmits this one.
-    TooManySyns = "too many SYNs at once",
     /// Sockets have run out, or the kernel refused one.
     NoSocket = "no socket",
     /// The host socket did not take a datagram: its buffer is full.

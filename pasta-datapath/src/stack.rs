@@ -14,7 +14,6 @@ mod leaving;
 mod open;
 mod parts;
 mod share;
-mod waiting;
 
 use crate::control::PeerMessage;
 use crate::counters::{Counters, DropReason};
@@ -49,7 +48,6 @@ use pasta_ipc::types::{LogLevel, MacAddr, NetworkSnapshot, Transport};
 use pasta_ipc::{DatapathToMonitor, ReceiveError};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
-use waiting::{Syn, WaitingSyns};
 
 /// Frames read before sockets have a turn, while few flows send; datagrams sent at once.
 const BATCH: usize = MAX_GROUP;
@@ -62,10 +60,6 @@ const FRAMES_A_FLOW: usize = 4;
 /// What is peeked or read at once; chosen: as much as a flow may move in a turn.
 const SCRATCH_OCTETS: usize = 512 * 1024;
 
-/// How many connections are opened, and how many are accepted, before tap and sockets are polled again: flows that
-/// exist go first. Chosen: each takes as long as some dozens of frames, and a poll that finds nothing as one or two.
-const NEW_A_TURN: usize = 1;
-
 /// How many flows of the run queue have their turn before tap and sockets are polled again.
 const FLOWS_A_TURN: usize = 1;
 /// How many flows that wait for window credit have their turn at once; chosen: some milliseconds.
@@ -76,8 +70,6 @@ const WAITING_A_TURN: usize = 512;
 pub struct Stack<S: Sockets> {
     parts: Parts<S>,
     batch: Batch,
-    /// What the namespace wants to open.
-    syns: WaitingSyns,
 }
 
 impl<S: Sockets> Stack<S> {
@@ -95,7 +87,7 @@ impl<S: Sockets> Stack<S> {
         let leaving = Leaving::default();
         let parts =
             Parts { link, flows, nat, ports, counters, log, sockets, limits, scratch, leaving };
-        Self { parts, batch: Batch::default(), syns: WaitingSyns::default() }
+        Self { parts, batch: Batch::default() }
     }
 
     /// The host's kernel.
@@ -130,13 +122,7 @@ impl<S: Sockets> Stack<S> {
 
     /// Whether there is something to do at once.
     pub fn is_busy(&self) -> bool {
-        let Parts { flows, ports, .. } = &self.parts;
-        flows.schedule.is_busy() || ports.turns.is_busy() || self.waiting_syns() > 0
-    }
-
-    /// How many connections of the namespace are yet to be opened.
-    pub fn waiting_syns(&self) -> usize {
-        self.syns.len()
+        self.parts.flows.schedule.is_busy() || self.parts.ports.turns.is_busy()
     }
 
     /// When there is something to do again.
@@ -292,7 +278,7 @@ impl<S: Sockets> Stack<S> {
         let Flows { table, active, credit, .. } = &mut self.parts.flows;
         let Some((id, entry)) = table.look_up(&key, used) else {
             if header.is_opening() {
-                return self.wait_for_turn(Syn { key, mac, header: *header });
+                return self.opener(now, mac).tcp(key, header);
             }
             if let Some(reset) = reset_for(header, payload.len()) {
                 send_reset(
@@ -313,7 +299,7 @@ impl<S: Sockets> Stack<S> {
             }
             Noted::NewConnection => {
                 self.parts.drive(now, id, FlowEvent::Payloads(&[]));
-                self.wait_for_turn(Syn { key, mac, header: *header })
+                self.opener(now, mac).tcp(key, header)
             }
         }
     }
@@ -422,26 +408,8 @@ impl<S: Sockets> Stack<S> {
     /// Serves those that wait for their turn: listeners, the run queue, the queue for window credit.
     pub fn serve(&mut self, now: Instant) {
         Acceptor::new(&mut self.parts, now).serve();
-        self.serve_syns(now);
         self.serve_run_queue(now);
         self.serve_waiting(now);
-    }
-
-    fn wait_for_turn(&mut self, syn: Syn) -> Result<(), DropReason> {
-        self.syns.push(syn).map_err(|waiting::Full| DropReason::TooManySyns)
-    }
-
-    /// Opens connections for SYNs, of those that have waited longest.
-    fn serve_syns(&mut self, now: Instant) {
-        for _ in 0..NEW_A_TURN {
-            let Some(Syn { key, mac, header }) = self.syns.next() else { return };
-            // One that was retransmitted meanwhile is there already.
-            if self.parts.flows.table.find(&key).is_none()
-                && let Err(reason) = self.opener(now, mac).tcp(key, &header)
-            {
-                self.parts.counters.drop(reason);
-            }
-        }
     }
 
     /// Serves the run queue in round robin: only flows that were in it at the start, and only so many that

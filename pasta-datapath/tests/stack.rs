@@ -512,8 +512,7 @@ fn flows_of_an_address_that_leaves_are_reset_on_both_sides_and_the_others_live()
     let stays = key(Protocol::Tcp, "192.0.2.8:1024", REMOTE);
     let syn_of = |key| segment(key, &header(ISS, Seq::default(), Flags::SYN), &[]);
     let (leaves, _) = established(&mut rig);
-    rig.frames(&[syn_of(&stays)]);
-    rig.frames(&[datagram(&udp_key(), b"one")]);
+    rig.frames(&[syn_of(&stays), datagram(&udp_key(), b"one")]);
     let (other, datagrams) = (opened(&mut rig, 1), opened(&mut rig, 2));
     rig.received();
 

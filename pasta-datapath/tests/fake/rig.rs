@@ -175,9 +175,6 @@ impl<T: TcpModel> Rig<T> {
         }
         self.stack.handle_frames(self.now, &octets, &places);
         self.stack.serve(self.now);
-        while self.stack.waiting_syns() > 0 {
-            self.stack.serve(self.now);
-        }
     }
 
     /// Something happened to a socket.
