@@ -444,6 +444,10 @@ impl World {
         let Content::Tcp { source, destination, header, payload } = content else { return false };
         assert_eq!((source, destination), (flow_key().remote, flow_key().namespace));
         let Ok((meta, _)) = vnet::split(frame) else { panic!("no frame: {frame:?}") };
+        // Segments grow with the largest window that was seen.
+        if let Some((_, flow)) = find(&mut self.rig) {
+            self.known.tap.mss = flow.connection().send_mss();
+        }
         self.known.tap.sent(&header, meta.segmentation, payload);
         true
     }
