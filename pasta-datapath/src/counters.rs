@@ -46,6 +46,8 @@ reasons! {
     Unreachable = "unreachable",
     /// The flow table is full.
     TableFull = "flow table full",
+    /// Too many flows are yet to be opened; the namespace sends this again.
+    NewFlowsFull = "too many new flows at once",
     /// Sockets have run out, or the kernel refused one.
     NoSocket = "no socket",
     /// The host socket did not take a datagram: its buffer is full.

@@ -11,6 +11,7 @@ mod accept;
 mod batch;
 mod capacity;
 mod leaving;
+mod new_flows;
 mod open;
 mod parts;
 mod share;
@@ -39,6 +40,7 @@ use crate::wire::tcp::{Flags, Header};
 use accept::Acceptor;
 use batch::{Batch, Datagrams, place_of};
 use leaving::Leaving;
+use new_flows::{NewFlows, Opening, Origin};
 use nix::errno::Errno;
 use open::Opener;
 pub use parts::Limits;
@@ -70,6 +72,8 @@ const WAITING_A_TURN: usize = 512;
 pub struct Stack<S: Sockets> {
     parts: Parts<S>,
     batch: Batch,
+    /// What the namespace wants to open.
+    new_flows: NewFlows,
 }
 
 impl<S: Sockets> Stack<S> {
@@ -87,7 +91,7 @@ impl<S: Sockets> Stack<S> {
         let leaving = Leaving::default();
         let parts =
             Parts { link, flows, nat, ports, counters, log, sockets, limits, scratch, leaving };
-        Self { parts, batch: Batch::default() }
+        Self { parts, batch: Batch::default(), new_flows: NewFlows::default() }
     }
 
     /// The host's kernel.
@@ -122,7 +126,13 @@ impl<S: Sockets> Stack<S> {
 
     /// Whether there is something to do at once.
     pub fn is_busy(&self) -> bool {
-        self.parts.flows.schedule.is_busy() || self.parts.ports.turns.is_busy()
+        let Parts { flows, ports, .. } = &self.parts;
+        flows.schedule.is_busy() || ports.turns.is_busy() || self.new_flows() > 0
+    }
+
+    /// How many flows of the namespace are yet to be opened.
+    pub fn new_flows(&self) -> usize {
+        self.new_flows.len()
     }
 
     /// When there is something to do again.
@@ -171,14 +181,27 @@ impl<S: Sockets> Stack<S> {
         self.parts.flows.credit.queue_is_empty();
     }
 
-    /// Handles a batch of frames, each at one of `places` in `frames`; each flow they touch runs once.
+    /// Handles a batch of frames, each at one of `places` in `frames`; each flow they touch runs once. New flows are
+    /// opened by [`Stack::serve`].
     pub fn handle_frames(&mut self, now: Instant, frames: &[u8], places: &[(usize, usize)]) {
+        self.handle_batch(now, Opening::Waits, frames, places);
+    }
+
+    fn handle_batch(
+        &mut self,
+        now: Instant,
+        opening: Opening,
+        frames: &[u8],
+        places: &[(usize, usize)],
+    ) {
         let framing = Framing::of(self.parts.link.device.offloads());
         let mut batch = std::mem::take(&mut self.batch);
         for (start, end) in places {
             let octets = part(frames, *start..*end);
-            let handled = classify(octets, framing)
-                .and_then(|frame| self.handle_frame(now, frames, frame, &mut batch));
+            let handled = classify(octets, framing).and_then(|frame| {
+                let origin = Origin { now, mac: frame.mac, octets, batch: frames, opening };
+                self.handle_frame(&origin, frame, &mut batch)
+            });
             if let Err(reason) = handled {
                 self.parts.counters.drop(reason);
             }
@@ -190,19 +213,19 @@ impl<S: Sockets> Stack<S> {
 
     fn handle_frame(
         &mut self,
-        now: Instant,
-        frames: &[u8],
+        origin: &Origin<'_>,
         frame: Frame<'_>,
         batch: &mut Batch,
     ) -> Result<(), DropReason> {
         let Parts { link, nat, counters, .. } = &mut self.parts;
-        let mac = frame.mac;
+        let Origin { now, mac, .. } = *origin;
         let (key, payload, segment_size) = match frame.content {
             Content::Tcp { source, destination, header, payload } => {
                 let key =
                     FlowKey { protocol: Protocol::Tcp, namespace: source, remote: destination };
                 carried(nat, Protocol::Tcp)?;
-                return self.handle_segment(now, mac, key, (&header, payload), frames, batch);
+                let segment = (&header, payload);
+                return self.handle_segment(origin, key, segment, batch);
             }
             Content::Udp { source, destination, payload, segment_size } => {
                 let key =
@@ -242,8 +265,10 @@ impl<S: Sockets> Stack<S> {
         };
         carried(nat, key.protocol)?;
         self.parts.answered(now, key.namespace.ip(), mac);
-        let flow = self.find_datagram_flow(now, mac, key, payload)?;
-        let payload = place_of(payload, frames);
+        let Some(flow) = self.find_datagram_flow(origin, key, payload)? else {
+            return Ok(());
+        };
+        let payload = place_of(payload, origin.batch);
         batch.add_datagrams(Datagrams { flow, mac, payload, segment_size });
         Ok(())
     }
@@ -264,13 +289,12 @@ impl<S: Sockets> Stack<S> {
     #[inline]
     fn handle_segment(
         &mut self,
-        now: Instant,
-        mac: MacAddr,
+        origin: &Origin<'_>,
         key: FlowKey,
         (header, payload): (&Header, &[u8]),
-        frames: &[u8],
         batch: &mut Batch,
     ) -> Result<(), DropReason> {
+        let Origin { now, mac, .. } = *origin;
         // What a kernel answers to our own question shows no use of the connection.
         let controls = header.flags.contains(Flags::SYN) || header.flags.contains(Flags::FIN);
         let used = (controls || !payload.is_empty()).then_some(now);
@@ -278,7 +302,10 @@ impl<S: Sockets> Stack<S> {
         let Flows { table, active, credit, .. } = &mut self.parts.flows;
         let Some((id, entry)) = table.look_up(&key, used) else {
             if header.is_opening() {
-                return self.opener(now, mac).tcp(key, header);
+                return self.open_connection(origin, key, header);
+            }
+            if self.new_flows.contains(&key) {
+                return self.wait_for_turn(origin, key);
             }
             if let Some(reset) = reset_for(header, payload.len()) {
                 send_reset(
@@ -294,39 +321,39 @@ impl<S: Sockets> Stack<S> {
         match flow.segment(now, mac, (header, payload), active, credit) {
             Noted::Take(taken) => {
                 let payload = part(payload, taken);
-                batch.add_segment(id, place_of(payload, frames));
+                batch.add_segment(id, place_of(payload, origin.batch));
                 Ok(())
             }
             Noted::NewConnection => {
                 self.parts.drive(now, id, FlowEvent::Payloads(&[]));
-                self.opener(now, mac).tcp(key, header)
+                self.open_connection(origin, key, header)
             }
         }
     }
 
-    /// The flow of datagrams with `key`, of which `payload` is one; it is opened if there is none, and can send.
+    /// The flow of datagrams with `key`, of which `payload` is one, that can send; none if it is yet to be opened.
     fn find_datagram_flow(
         &mut self,
-        now: Instant,
-        mac: MacAddr,
+        origin: &Origin<'_>,
         key: FlowKey,
         payload: &[u8],
-    ) -> Result<FlowId, DropReason> {
+    ) -> Result<Option<FlowId>, DropReason> {
+        let Origin { now, mac, .. } = *origin;
         let listeners = &self.parts.ports.listeners;
         match self.parts.flows.table.look_up(&key, Some(now)) {
             Some((id, Entry { flow: Flow::Datagram(flow), .. })) => {
                 // Its socket was closed with the interface that it was bound to.
                 if flow.mapping().is_some_and(|it| listeners.get(it.id).is_none()) {
                     self.parts.remove(id);
-                    return self.opener(now, mac).datagram(key, payload);
+                    return self.open_datagram(origin, key, payload);
                 }
                 if flow.source_check_due(now, self.parts.nat.revision()) {
                     self.opener(now, mac).renew_datagram((id, key), payload)?;
                 }
-                Ok(id)
+                Ok(Some(id))
             }
             Some(_) => Err(DropReason::NoFlow),
-            None => self.opener(now, mac).datagram(key, payload),
+            None => self.open_datagram(origin, key, payload),
         }
     }
 
@@ -408,6 +435,7 @@ impl<S: Sockets> Stack<S> {
     /// Serves those that wait for their turn: listeners, the run queue, the queue for window credit.
     pub fn serve(&mut self, now: Instant) {
         Acceptor::new(&mut self.parts, now).serve();
+        self.open_new_flows(now);
         self.serve_run_queue(now);
         self.serve_waiting(now);
     }

@@ -1,5 +1,6 @@
 //! What comes to listeners: connections and datagrams, each listener in its turn, and the flows that begin so.
 
+use super::new_flows::NEW_A_TURN;
 use super::parts::{NO_MORE, NO_PORT, Parts};
 use crate::counters::DropReason;
 use crate::flow::datagram::batch::ReadBatch;
@@ -28,9 +29,6 @@ use std::net::SocketAddr;
 /// Listeners that hand on in a turn; the others wait, so that the tap does not. Chosen.
 const LISTENERS_A_TURN: usize = 8;
 
-/// Connections that one listener hands on in a turn before others go first; chosen.
-const CONNECTIONS_A_TURN: usize = 32;
-
 /// Datagrams that one listener hands on in a turn; chosen: as many as one call can stand for.
 const DATAGRAMS_A_TURN: usize = MAX_GROUP;
 
@@ -45,15 +43,23 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         Self { parts, now }
     }
 
-    /// Hands on what has come to listeners, each up to its bound in a turn.
+    /// Hands on what has come to listeners, up to a bound in a turn.
     pub(super) fn serve(&mut self) {
         let (ports, mut cx) = self.parts.ports(self.now);
         ports.tick(&mut cx);
+        let mut new = 0;
         for _ in 0..LISTENERS_A_TURN {
+            if new >= NEW_A_TURN {
+                return;
+            }
             let Some(id) = self.parts.ports.turns.next_ready() else { return };
             let Some(listener) = self.parts.ports.listeners.get(id) else { continue };
             let more = match listener.spec.transport() {
-                Transport::Tcp => self.accept(id),
+                Transport::Tcp => {
+                    let more = self.accept(id);
+                    new += usize::from(more);
+                    more
+                }
                 Transport::Udp => self.receive(id),
             };
             if more {
@@ -62,42 +68,40 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         }
     }
 
-    /// Accepts connections; whether there may be more.
+    /// Accepts a connection; whether there may be more.
     fn accept(&mut self, id: ListenerId) -> bool {
-        for _ in 0..CONNECTIONS_A_TURN {
-            if self.parts.ports.requests.pool.is_full(Transport::Tcp) {
-                self.parts.ports.turns.starve(self.now, id);
-                return false;
-            }
-            let Some(listener) = self.parts.ports.listeners.get(id) else { return false };
-            let opener = opener_of(listener.spec.direction());
-            let has_capacity = self.parts.has_capacity(self.now, opener, 2);
-            let Some(listener) = self.parts.ports.listeners.socket(id) else { return false };
-            let accepted = if has_capacity {
-                listener.accept()
-            } else {
-                Err(io::Error::from_raw_os_error(libc::EMFILE))
-            };
-            match accepted {
-                Ok((socket, peer)) => self.accepted(id, socket, peer),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return false,
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        let what = "connections wait to be accepted, no descriptor can be had";
-                        self.parts.log.exhausted(self.now, what, &error);
-                        self.parts.ports.turns.starve(self.now, id);
-                        return false;
-                    }
-                    // It does not listen (any more), and never will.
-                    Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP) => {
-                        let Parts { ports, log, .. } = &mut *self.parts;
-                        ports.give_up(log, id, &error);
-                        return false;
-                    }
-                    // Connections that have ended already report their own errors (accept(2)).
-                    _ => {}
-                },
-            }
+        if self.parts.ports.requests.pool.is_full(Transport::Tcp) {
+            self.parts.ports.turns.starve(self.now, id);
+            return false;
+        }
+        let Some(listener) = self.parts.ports.listeners.get(id) else { return false };
+        let opener = opener_of(listener.spec.direction());
+        let has_capacity = self.parts.has_capacity(self.now, opener, 2);
+        let Some(listener) = self.parts.ports.listeners.socket(id) else { return false };
+        let accepted = if has_capacity {
+            listener.accept()
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EMFILE))
+        };
+        match accepted {
+            Ok((socket, peer)) => self.accepted(id, socket, peer),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN) => return false,
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    let what = "connections wait to be accepted, no descriptor can be had";
+                    self.parts.log.exhausted(self.now, what, &error);
+                    self.parts.ports.turns.starve(self.now, id);
+                    return false;
+                }
+                // It does not listen (any more), and never will.
+                Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP) => {
+                    let Parts { ports, log, .. } = &mut *self.parts;
+                    ports.give_up(log, id, &error);
+                    return false;
+                }
+                // Connections that have ended already report their own errors (accept(2)).
+                _ => {}
+            },
         }
         true
     }

@@ -175,6 +175,9 @@ impl<T: TcpModel> Rig<T> {
         }
         self.stack.handle_frames(self.now, &octets, &places);
         self.stack.serve(self.now);
+        while self.stack.new_flows() > 0 {
+            self.stack.serve(self.now);
+        }
     }
 
     /// Something happened to a socket.

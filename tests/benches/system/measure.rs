@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tests::Outcome;
 use tests::client::life::monotonic;
 use tests::client::protocol::{Line, read_line};
+use tests::client::traffic;
 use tests::lab::pasta::NO_PORTS;
 use tests::lab::service::{self, CHUNK, Service};
 use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
@@ -82,6 +83,8 @@ enum Kind {
     Slowest(Direction, u16),
     /// What one exchange in a hundred exceeds, in microseconds, beside so many bulk flows.
     Beside(u16),
+    /// Exchanges beside a program that opens connections, and what they are to be given as.
+    BesideNew(Direction, Exchanged),
     /// Octets for each of many idle connections.
     PerFlow,
     /// Processor time of `pasta`'s own processes.
@@ -99,6 +102,15 @@ enum Kind {
     Start,
     End,
     Memory,
+}
+
+/// What a number says of exchanges.
+#[derive(Clone, Copy, Debug)]
+enum Exchanged {
+    /// How many there are.
+    Rate,
+    /// What one in a hundred exceeds, in microseconds.
+    Slow,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +164,10 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("backlog-out", "MB/GB", Kind::Backlog),
     measure("tcp-request-response", "1/s", Kind::Exchanges),
     measure("tcp-slow-exchange-beside-8-flows", "us", Kind::Beside(8)),
+    measure("exchange-beside-new-out", "1/s", Kind::BesideNew(Direction::Out, Exchanged::Rate)),
+    measure("slow-exchange-beside-new-out", "us", Kind::BesideNew(Direction::Out, Exchanged::Slow)),
+    measure("exchange-beside-new-in", "1/s", Kind::BesideNew(Direction::In, Exchanged::Rate)),
+    measure("slow-exchange-beside-new-in", "us", Kind::BesideNew(Direction::In, Exchanged::Slow)),
     measure("tcp-connect-request-close", "1/s", Kind::Connections),
     measure("udp-out-1400", "1/s", Kind::UdpOut(1400)),
     measure("udp-in-1400", "1/s", Kind::UdpIn(1400)),
@@ -162,6 +178,10 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("idle-memory", "MiB", Kind::Memory),
     measure("memory-for-each-idle-flow", "octets", Kind::PerFlow),
 ];
+
+/// The port of a service in the namespace.
+const INSIDE: &str = "8000";
+const FORWARDED: [&str; 8] = ["-t", INSIDE, "-u", "none", "-T", "none", "-U", "none"];
 
 /// How many starts make one number.
 const STARTS: usize = 9;
@@ -202,6 +222,7 @@ pub(crate) struct Bench<'lab> {
     congestion: Option<String>,
     datagram_sink: (SocketAddr, Arc<AtomicU64>),
     datagram_source: Service,
+    family: Family,
 }
 
 impl<'lab> Bench<'lab> {
@@ -237,6 +258,7 @@ impl<'lab> Bench<'lab> {
             congestion,
             datagram_sink: count_datagrams(lab, any_port)?,
             datagram_source: remote.udp_at(any_port, send_datagrams)?,
+            family,
         })
     }
 
@@ -290,6 +312,13 @@ impl<'lab> Bench<'lab> {
                 let facts = session.must([&words[..], &[&flows.to_string()]].concat())?;
                 Ok(counted(&facts)?.1 * 1e6)
             }
+            Kind::BesideNew(direction, exchanged) => {
+                let (count, slow) = self.beside_new(contender, direction)?;
+                Ok(match exchanged {
+                    Exchanged::Rate => count / self.time.as_secs_f64(),
+                    Exchanged::Slow => slow * 1e6,
+                })
+            }
             Kind::PerFlow => {
                 let mut session = self.session(contender)?;
                 let before = memory()?;
@@ -342,14 +371,18 @@ impl<'lab> Bench<'lab> {
     }
 
     fn program(&self, contender: Contender) -> Pasta<'lab> {
+        // To look for new ports would be noise.
+        self.with_ports(contender, NO_PORTS)
+    }
+
+    fn with_ports(&self, contender: Contender, ports: [&str; 8]) -> Pasta<'lab> {
         match contender {
             Contender::Upstream => Pasta::new(self.lab, self.lab.program(UPSTREAM).join("pasta")),
             Contender::Before => Pasta::new(self.lab, self.lab.program(BEFORE).join("pasta")),
             _ => self.lab.pasta(),
         }
         .configured()
-        // To look for new ports would be noise.
-        .with(NO_PORTS)
+        .with(ports)
     }
 
     fn session(&self, contender: Contender) -> Outcome<Session> {
@@ -404,6 +437,29 @@ impl<'lab> Bench<'lab> {
             Direction::In => Shares { total: read, slowest },
         };
         Ok((shares, seconds))
+    }
+
+    /// Exchanges beside connections that nobody waits for: of the namespace to a closed port, or from the remote
+    /// machine to an open one of the namespace. Gives how many there were, and the slow ones' seconds.
+    fn beside_new(&self, contender: Contender, direction: Direction) -> Outcome<(f64, f64)> {
+        let milliseconds = self.time.as_millis().to_string();
+        if let Direction::Out = direction {
+            let closed = self.lab.remote().closed_port(self.talker.ip())?;
+            let closed = address::endpoint(self.talker.ip(), closed);
+            let words = ["traffic", "beside-new", &endpoint(self.talker), &milliseconds, &closed];
+            return counted(&self.session(contender)?.must(words)?);
+        }
+        let mut session = match contender {
+            Contender::Bare => self.session(contender)?,
+            _ => self.begin(self.with_mtu(self.with_ports(contender, FORWARDED).with(["-q"])))?,
+        };
+        let here = SocketAddr::new(self.family.any(), INSIDE.parse()?);
+        session.must(["serve", "tcp", "talker", &here.to_string(), "talker"])?;
+        let to = SocketAddr::new(self.family.host(), here.port());
+        let time = self.time;
+        let beside = || traffic::exchanges_beside(to, time, 1, || traffic::open_and_drop(to, time));
+        let (count, slow) = self.lab.remote().run(beside)?;
+        Ok((count as f64, slow.as_secs_f64()))
     }
 
     /// A transfer to the remote machine or from it.

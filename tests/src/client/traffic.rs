@@ -5,6 +5,7 @@
 //! | `traffic out ENDPOINT MS [FLOWS]` | writes to a TCP sink; what arrives is counted elsewhere |
 //! | `traffic in ENDPOINT MS [FLOWS]` | reads from a TCP source |
 //! | `traffic beside ENDPOINT MS SOURCE FLOWS` | exchanges as below while FLOWS others read from SOURCE |
+//! | `traffic beside-new ENDPOINT MS OTHER` | exchanges while a program opens connections to OTHER and waits for none |
 //! | `traffic many-out ENDPOINT MS FLOWS` | as `out`, in one thread, once all connections are open |
 //! | `traffic many-in ENDPOINT MS FLOWS` | likewise; a second fact is `slowest N`, of the slowest one |
 //! | `traffic congestion NAME` | makes this the congestion control of the namespace |
@@ -16,18 +17,22 @@
 //! | `traffic connections ENDPOINT MS` | connect, one octet to and fro, close |
 //!
 //! The fact is `count N nanoseconds T`: octets, datagrams, exchanges or connections, and the time
-//! they took; for `beside` it is how many exchanges there were, and how long those took that only one in a
+//! they took; for `beside` and `beside-new` it is how many exchanges there were, and how long those took that only one in a
 //! hundred exceeded. That of `repeated` is `repeated N`.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::iter;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, socket, sockopt,
+};
 
 use super::tcp::connect;
 use super::{Arguments, Facts, udp};
@@ -72,6 +77,10 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         "beside" => {
             let (source, flows) = (arguments.endpoint()?, arguments.value("number of flows")?);
             beside(endpoint, time, source, flows)?
+        }
+        "beside-new" => {
+            let other = arguments.endpoint()?;
+            exchanges_beside(endpoint, time, 1, || open_and_drop(other, time))?
         }
         "many-out" | "many-in" => {
             let role = if question == "many-in" { Role::Sink } else { Role::Source };
@@ -135,12 +144,23 @@ fn beside(
     source: SocketAddr,
     flows: usize,
 ) -> Outcome<(u64, Duration)> {
+    exchanges_beside(endpoint, time, flows, || match incoming(source, time)? {
+        (0, _) => Err("a flow carried nothing".into()),
+        _ => Ok(()),
+    })
+}
+
+/// How many exchanges there are while as many threads do something else, and how long those take that only one in
+/// a hundred exceeds.
+pub fn exchanges_beside(
+    endpoint: SocketAddr,
+    time: Duration,
+    threads: usize,
+    other: impl Fn() -> Outcome + Sync,
+) -> Outcome<(u64, Duration)> {
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..flows)
-            .map(|_| {
-                let builder = thread::Builder::new().stack_size(STACK);
-                builder.spawn_scoped(scope, || incoming(source, time))
-            })
+        let threads: Vec<_> = (0..threads)
+            .map(|_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, &other))
             .collect::<Result<_, _>>()?;
         let mut stream = connect(endpoint)?;
         stream.set_nodelay(true)?;
@@ -154,12 +174,25 @@ fn beside(
         times.sort_unstable();
         let slow = times.get(times.len() * 99 / 100).copied().unwrap_or(time);
         for thread in threads {
-            if thread.join().map_err(|_| "a flow panicked")??.0 == 0 {
-                return Err("a flow carried nothing".into());
-            }
+            thread.join().map_err(|_| "a thread panicked")??;
         }
         Ok((times.len() as u64, slow))
     })
+}
+
+/// Opens connections, and drops each at once whatever has become of it.
+pub fn open_and_drop(endpoint: SocketAddr, time: Duration) -> Outcome {
+    let family = if endpoint.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let (flags, to) = (SockFlag::SOCK_NONBLOCK, SockaddrStorage::from(endpoint));
+    let start = Instant::now();
+    while start.elapsed() < time {
+        let stream = socket(family, SockType::Stream, flags, None)?;
+        match nix::sys::socket::connect(stream.as_raw_fd(), &to) {
+            Ok(()) | Err(Errno::EINPROGRESS | Errno::ECONNREFUSED | Errno::EADDRNOTAVAIL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Opens connections.
