@@ -358,7 +358,10 @@ impl World {
             if self.rig.stack.deadline().is_none_or(|due| due > self.rig.now) {
                 return;
             }
-            self.act(CATCH_UP, |rig| rig.stack.fire_timers(rig.now));
+            self.act(|rig| {
+                rig.stack.fire_timers(rig.now);
+                CATCH_UP
+            });
             self.settle();
         }
         let due = self.rig.stack.deadline();
@@ -375,7 +378,16 @@ impl World {
             places.push((octets.len(), octets.len() + frame.len()));
             octets.extend_from_slice(frame);
         }
-        self.act(1, |rig| rig.stack.handle_frames(rig.now, &octets, &places));
+        self.act(|rig| {
+            rig.stack.handle_frames(rig.now, &octets, &places);
+            let mut turns = 1;
+            // A connection in the place of the one that was there is opened in a turn of its own.
+            while rig.stack.new_flows() > 0 {
+                rig.stack.serve(rig.now);
+                turns += SERVED;
+            }
+            turns
+        });
         let goes_on = !self.is_over && self.known.id == before;
         assert!(!goes_on || !reset_due, "a reset was noted and forgotten");
         self.settle();
@@ -383,8 +395,9 @@ impl World {
         let has_event = self.known.connected && self.readiness != Readiness::default();
         if has_event && !self.is_over {
             let (id, readiness) = (self.known.id, std::mem::take(&mut self.readiness));
-            self.act(1, |rig| {
+            self.act(|rig| {
                 rig.stack.socket_event(rig.now, id, Side::Initiating, readiness);
+                1
             });
             self.settle();
         }
@@ -397,15 +410,19 @@ impl World {
                 return;
             }
             self.rig.stack.tap_is_empty();
-            self.act(SERVED, |rig| rig.stack.serve(rig.now));
+            self.act(|rig| {
+                rig.stack.serve(rig.now);
+                SERVED
+            });
         }
         panic!("the flow wants one turn after the other");
     }
 
-    /// Has the stack do something in which the flow has so many turns, and checks what comes of it.
-    fn act(&mut self, turns: usize, act: impl FnOnce(&mut Rig<HostEnd>)) {
+    /// Has the stack do something, which gives the number of turns that the flow has in it, and checks what comes of
+    /// it.
+    fn act(&mut self, act: impl FnOnce(&mut Rig<HostEnd>) -> usize) {
         connect_later(&mut self.rig);
-        act(&mut self.rig);
+        let turns = act(&mut self.rig);
         self.rig.stack.sockets().rearmed.clear();
         while self.rig.stack.log().take().is_some() {}
         let frames = self.rig.received();
@@ -444,10 +461,11 @@ impl World {
         let Content::Tcp { source, destination, header, payload } = content else { return false };
         assert_eq!((source, destination), (flow_key().remote, flow_key().namespace));
         let Ok((meta, _)) = vnet::split(frame) else { panic!("no frame: {frame:?}") };
-        // Segments grow with the largest window that was seen.
-        if let Some((_, flow)) = find(&mut self.rig) {
-            self.known.tap.mss = flow.connection().send_mss();
-        }
+        // Segments grow with the largest window that was seen; what that was for a flow that has gone is not known.
+        self.known.tap.mss = match find(&mut self.rig) {
+            Some((id, flow)) if id == self.known.id => flow.connection().send_mss(),
+            _ => Mss::MAX,
+        };
         self.known.tap.sent(&header, meta.segmentation, payload);
         true
     }
