@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod generated;
 mod help;
+mod hint;
 mod setting;
 mod table;
 
@@ -50,9 +51,11 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, S
     parser.run().map_err(|end| match end {
         End::Help => Stop::Answer(help::render()),
         End::Version => Stop::Answer(format!("pasta {}\n", env!("CARGO_PKG_VERSION"))),
-        End::Usage(why) => {
+        End::Usage(why, hint) => {
             let name = name.to_string_lossy();
-            Stop::Refused(format!("{name}: {why}\nTry '{name} --help' for the list of options.\n"))
+            let hint = hint.map_or_else(String::new, |hint| format!("{hint}\n"));
+            let help = format!("Try '{name} --help' for the list of options.");
+            Stop::Refused(format!("{name}: {why}\n{hint}{help}\n"))
         }
         End::Invalid(why) => Stop::Refused(format!("{}: {why}\n", name.to_string_lossy())),
     })
@@ -62,8 +65,9 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, S
 enum End {
     Help,
     Version,
-    /// The grammar is violated: a line that names `--help` follows.
-    Usage(String),
+    /// The grammar is violated: a line that names `--help` follows, and before it one that says what to write, where
+    /// that is known.
+    Usage(String, Option<String>),
     /// A value or an option is refused.
     Invalid(String),
 }
@@ -103,7 +107,7 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
         let value = match (entry.kind.arity(), value) {
             (Arity::Flag, Some(_)) => {
                 let why = format!("option '--{}' doesn't allow an argument", entry.long);
-                return Err(End::Usage(why));
+                return Err(End::Usage(why, None));
             }
             (Arity::Value, None) => Some(self.next_word(entry)?),
             (_, value) => value,
@@ -113,13 +117,16 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
 
     /// Handles a group of short options; the last one may have a value, in the group or after it.
     fn short(&mut self, group: &[u8]) -> Result<(), End> {
+        if let Some(slip) = hint::not_options(group) {
+            return Err(End::Invalid(slip));
+        }
         let mut rest = group;
         while let Some((letter, after)) = rest.split_first() {
             let found = table::entries().find(|it| it.short == Some(char::from(*letter)));
             let Some(entry) = found else {
                 // A character of several octets is shown as a whole.
                 let letter = String::from_utf8_lossy(rest).chars().next().unwrap_or_default();
-                return Err(End::Usage(format!("invalid option -- '{letter}'")));
+                return Err(End::Usage(format!("invalid option -- '{letter}'"), None));
             };
             let value = match (entry.kind.arity(), after) {
                 (Arity::Value, []) => Some(self.next_word(entry)?),
@@ -134,8 +141,8 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
 
     /// The word after an option that takes a value, whatever it looks like.
     fn next_word(&mut self, entry: &Entry) -> Result<OsString, End> {
-        let why = || End::Usage(format!("option '--{}' requires an argument", entry.long));
-        self.words.next().ok_or_else(why)
+        let why = || format!("option '--{}' requires an argument", entry.long);
+        self.words.next().ok_or_else(|| End::Usage(why(), None))
     }
 
     fn apply(&mut self, entry: &Entry, value: Option<OsString>) -> Result<(), End> {
@@ -148,7 +155,17 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
                 let text = text.ok_or_else(|| End::Invalid("option value is not UTF-8".into()))?;
                 parse(text).map_err(invalid)?
             }
-            Kind::Path(_, setting) => setting(value.unwrap_or_default()),
+            Kind::Path(_, setting) => {
+                let value = value.unwrap_or_default();
+                let slip = match entry.long {
+                    "pcap" => value.to_str().and_then(hint::not_a_capture),
+                    _ => None,
+                };
+                if let Some(slip) = slip {
+                    return Err(End::Invalid(slip));
+                }
+                setting(value)
+            }
             Kind::Refused(_, refusal) => return Err(invalid(refusal.refusal(entry.long))),
             Kind::Help => return Err(End::Help),
             Kind::Version => return Err(End::Version),
@@ -166,11 +183,15 @@ fn find(name: &str) -> Result<&'static Entry, End> {
     let matches: Vec<_> = table::entries().filter(|entry| entry.long.starts_with(name)).collect();
     match matches.as_slice() {
         [entry] => Ok(*entry),
-        [] => Err(End::Usage(format!("unrecognized option '--{name}'"))),
+        [] => {
+            let hint = hint::for_unknown(name, table::entries().map(|entry| entry.long));
+            Err(End::Usage(format!("unrecognized option '--{name}'"), hint))
+        }
         several => {
             let names: Vec<_> = several.iter().map(|entry| format!("'--{}'", entry.long)).collect();
             let names = names.join(" ");
-            Err(End::Usage(format!("option '--{name}' is ambiguous; possibilities: {names}")))
+            let why = format!("option '--{name}' is ambiguous; possibilities: {names}");
+            Err(End::Usage(why, None))
         }
     }
 }

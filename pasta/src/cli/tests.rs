@@ -130,6 +130,36 @@ fn one_line_after_an_error_of_grammar_names_the_help() {
 }
 
 #[test]
+fn slips_of_those_who_know_another_program_are_named() {
+    for (line, wanted) in [
+        (
+            "pasta --publish 8080:80 ls",
+            "pasta: unrecognized option '--publish'\n\
+             Here '-t HOST:NAMESPACE' forwards a TCP port and '-u' a UDP port, as in '-t 8080:80'.\n\
+             Try 'pasta --help' for the list of options.\n",
+        ),
+        (
+            "pasta --config_net",
+            "pasta: unrecognized option '--config_net'\nThere is '--config-net'.\n\
+             Try 'pasta --help' for the list of options.\n",
+        ),
+    ] {
+        assert_eq!(read(line), Err(Stop::Refused(wanted.into())), "{line}");
+    }
+    assert_eq!(
+        refusal("pasta -it ls"),
+        "pasta: '-it' would be the interface 't' ('-i t'); COMMAND has pasta's terminal without an option"
+    );
+    for ports in ["8080:80", "127.0.0.1:8080:80", "8080:80/tcp", "[::1]:53:53/udp"] {
+        let answer = refusal(&format!("pasta -p {ports} ls"));
+        assert!(answer.contains("-t HOST:NAMESPACE"), "{answer}");
+    }
+    for path in ["8080", "./8080:80", "a:80", "8080:", "frames.pcap", "c:1/x"] {
+        assert_eq!(settings(&format!("pasta -p {path}")).len(), 1, "{path}");
+    }
+}
+
+#[test]
 fn options_of_later_versions_are_known_by_name() {
     for (line, name) in [
         ("pasta -c /run/x.sock", "conf-path"),

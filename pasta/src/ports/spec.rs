@@ -81,6 +81,7 @@ enum SpecErrorKind {
     NotAnAddress,
     NotAnInterface,
     NotATarget,
+    ListenBehindColon,
     TargetWithoutListen,
     TargetFamily,
     TargetAddress,
@@ -99,6 +100,9 @@ impl SpecErrorKind {
             Self::Sizes => "as many ports are needed on both sides (8000-8002:9000-9002)",
             Self::NotAnAddress => "not an address to listen on",
             Self::NotAnInterface => "not the name of an interface",
+            Self::ListenBehindColon => {
+                "an address to listen on ends with a slash (127.0.0.1/8080:80, [::1]/8080:80)"
+            }
             Self::NotATarget => "not a port, a range or an address to go to",
             Self::TargetWithoutListen => {
                 "an address to go to needs one to listen on (0.0.0.0/8000:192.0.2.9)"
@@ -239,6 +243,9 @@ fn parse_chunk(text: &str) -> Parsed<Chunk> {
             Some(address) => Ok(Chunk::All(Some(address))),
             None => wrong(SpecErrorKind::NotATarget, target),
         };
+    }
+    if parse_address(ports).is_some() || text.starts_with('[') {
+        return wrong(SpecErrorKind::ListenBehindColon, text);
     }
     let ports = parse_range(ports)?;
     let (address, range) = match target.split_once('/') {

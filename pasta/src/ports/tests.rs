@@ -227,6 +227,12 @@ fn errors_show_the_value_and_the_part_that_is_wrong() {
         ("192.0.2.1/", "'192.0.2.1/': no ports"),
         ("8000,", "'8000,': '': nothing between two commas"),
         ("0", "'0': there is no port 0"),
+        ("127.0.0.1:8080:80", "'127.0.0.1:8080:80': an address to listen on ends with a slash"),
+        ("[::1]:8080:80", "'[::1]:8080:80': an address to listen on ends with a slash"),
+        (
+            "80,10.0.0.1:81",
+            "'80,10.0.0.1:81': '10.0.0.1:81': an address to listen on ends with a slash",
+        ),
         ("65536", "'65536': not a port"),
         ("ssh", "'ssh': not a port"),
         ("0x50", "'0x50': not a port"),
