@@ -33,19 +33,48 @@ impl Identity {
         UserId { uid: self.uid.as_raw(), gid: self.gid.as_raw() }
     }
 
-    /// Changes to this user and group for good; with another user than root all capabilities are lost.
+    /// Changes to this user and group for good; with another user than root all capabilities are lost, and
+    /// the session keyring is a new one.
     /// The kernel resets the dumpable flag when the user changes, so it is cleared again.
     ///
     /// # Errors
     ///
-    /// `EPERM` if we are not root.
+    /// `EPERM` if we are not root, `EDQUOT` if the user has no room for a keyring.
     pub(crate) fn assume(self) -> io::Result<()> {
         setgroups(&[])?;
         setresgid(self.gid, self.gid, self.gid)?;
         setresuid(self.uid, self.uid, self.uid)?;
         prctl::set_dumpable(false)?;
+        if !self.uid.is_root() {
+            new_keyring()?;
+        }
         Ok(())
     }
+
+    /// Whether root started us, and everything else is another user's.
+    pub(crate) fn change(self) -> UserChange {
+        if self.uid.is_root() { UserChange::None } else { UserChange::FromRoot }
+    }
+}
+
+/// Leaves root's session keyring to root.
+fn new_keyring() -> io::Result<()> {
+    match seccomp::new_session_keyring() {
+        // A filter of a container: then nobody here reaches any key.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other.map_err(|error| {
+            io::Error::new(error.kind(), format!("no new session keyring: {error}"))
+        }),
+    }
+}
+
+/// Whether COMMAND is of another user than the one who started us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UserChange {
+    /// It is of the same user.
+    None,
+    /// Root started us, and it is of an ordinary user.
+    FromRoot,
 }
 
 /// Whether this process is root of the machine.

@@ -9,9 +9,12 @@
 //! When COMMAND is stopped, it reports that, and the supervisor stops; with the supervisor it continues
 //! COMMAND, and gives it the terminal back where the caller has given that to us, as su(1) does.
 //!
+//! Where root started us and COMMAND is another user's, a filter keeps both from typing into the terminal.
+//!
 //! It passes on signals from outside the PID namespace, whose sender has no id here. A key at the
 //! terminal signals the whole foreground process group, COMMAND included, so these are not passed on.
 
+use crate::identity::UserChange;
 use crate::inherited::{InheritedState, handled_signals};
 use crate::log::emit;
 use crate::signals::{ReceivedSignal, Sender};
@@ -76,6 +79,8 @@ pub(crate) struct InitConfig<'a> {
     pub(crate) uid: Uid,
     /// The group that is mapped to group 0.
     pub(crate) gid: Gid,
+    /// Whether the terminal is another user's.
+    pub(crate) change: UserChange,
 }
 
 /// Runs process 1, which is a copy of the launcher in new namespaces.
@@ -245,6 +250,11 @@ fn start(config: InitConfig<'_>) -> io::Result<Running> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&handled_signals(), flags)?;
     let terminal = terminal::open_device().ok();
+    if config.change == UserChange::FromRoot {
+        seccomp::refuse_typing().map_err(|error| {
+            io::Error::new(error.kind(), format!("it could type into root's terminal: {error}"))
+        })?;
+    }
     let command = match sys::clone_process(0)? {
         Cloned::Parent(command) => command,
         Cloned::Child(forked) => {

@@ -26,7 +26,7 @@ use crate::existing::OpenNamespace;
 use crate::given_tap::GivenTap;
 use crate::helpers::{self, Executables};
 use crate::host::{self, RouteSockets};
-use crate::identity::{self, Identity, Privilege};
+use crate::identity::{self, Identity, Privilege, UserChange};
 use crate::inherited::InheritedState;
 use crate::log::{Helper, Log, emit};
 use crate::namespace::{InitProcess, Namespaces};
@@ -216,7 +216,8 @@ impl Prepared {
                     children.watch_namespace(watch).map_err(system("watch the namespace"))
                 }
                 (Target::Command(command), _) => {
-                    let first = InitProcess::create(command, inherited, &descriptors);
+                    let change = self.identity.map_or(UserChange::None, Identity::change);
+                    let first = InitProcess::create(command, inherited, &descriptors, change);
                     let first = first.map_err(LaunchError::Create)?;
                     descriptors.close().map_err(system("close descriptors"))?;
                     children

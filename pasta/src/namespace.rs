@@ -4,6 +4,7 @@
 //! [`SupervisorToInit`]): it reports errors, sends descriptors of its user and network namespace, and
 //! waits. `Release` starts COMMAND; the end of the channel before that ends the process.
 
+use crate::identity::UserChange;
 use crate::inherited::InheritedState;
 use crate::init::{self, InitConfig};
 use crate::sys::{self, CallersDescriptors, Child, Cloned};
@@ -150,7 +151,8 @@ pub(crate) fn same_file(fd: impl AsFd, path: &str) -> bool {
 impl InitProcess {
     /// Creates the namespaces and, in them, process 1, which will run `command`.
     ///
-    /// A user namespace that was named is entered by this process, for good.
+    /// A user namespace that was named is entered by this process, for good. `change` says whose we were
+    /// before.
     ///
     /// # Errors
     ///
@@ -159,10 +161,12 @@ impl InitProcess {
         command: &Command,
         inherited: &InheritedState,
         descriptors: &CallersDescriptors,
+        change: UserChange,
     ) -> Result<Self, CreateError> {
         let (channel, theirs) = Channel::pair().map_err(CreateError::new)?;
         // The ids of this process have no mapping in the new namespace yet.
-        let config = InitConfig { command, inherited, descriptors, uid: geteuid(), gid: getegid() };
+        let (uid, gid) = (geteuid(), getegid());
+        let config = InitConfig { command, inherited, descriptors, uid, gid, change };
         let user = match &command.user {
             CommandUser::New => libc::CLONE_NEWUSER,
             CommandUser::Ours => 0,

@@ -10,6 +10,8 @@
 //! | `limits` | core dumps, new processes, file growth, descriptors without bound |
 //! | `landlock` | files, TCP ports, abstract sockets and signals, as a second fence |
 //! | `filter` | every system call that is not on the list of the process |
+//! | `keyring` | the keys of whoever started it |
+//! | `terminal` | of COMMAND: typing into the terminal of the one who started us |
 //! | [`audit`] | nothing: it reads back what is left, from inside and from outside |
 //!
 //! # The order
@@ -34,6 +36,7 @@
 pub mod audit;
 pub mod caps;
 mod filter;
+mod keyring;
 mod landlock;
 mod limits;
 pub mod namespaces;
@@ -42,12 +45,15 @@ mod policy;
 pub mod ports;
 mod root;
 mod sys;
+mod terminal;
 
 pub use audit::{AuditError, Observed, UserNamespace, audit_from_outside};
 pub use caps::{DropError, Keep, become_user, become_user_to_enter};
 pub use filter::allowed_calls;
+pub use keyring::new_session_keyring;
 pub use namespaces::{IsolateError, isolate_datapath, isolate_monitor, open_status_file};
 pub use root::RootError;
+pub use terminal::refuse_typing;
 
 use landlock::Allowed;
 use nix::errno::Errno;

@@ -1,10 +1,11 @@
-//! Leaving the namespaces that a helper has no business in.
+//! Leaving the namespaces, and the session keyring, that a helper has no business in.
 //!
 //! Both functions are for a process that was exec'd *before* it creates or enters a user namespace
 //! and that is non-dumpable since its first line: a process exec'd inside a user namespace can be
 //! traced by that namespace's owner even when it is non-dumpable.
 
 use crate::caps::{DropError, NO_SECUREBITS, become_user, lock_securebits};
+use crate::keyring::{NO_KEYRING, new_session_keyring};
 use crate::root::{RootError, empty_root};
 use crate::sys::{Cloned, clone_sibling, exit_now, take_inherited_socket};
 use nix::errno::Errno;
@@ -154,6 +155,7 @@ pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, 
     stay_untraceable()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
     let mut missing = leave_small_namespaces();
+    leave_keyring(&mut missing);
     match unshare(CloneFlags::CLONE_NEWPID) {
         Ok(()) => become_first_process(&report)?,
         Err(errno) => {
@@ -186,7 +188,8 @@ pub fn isolate_monitor(root: RootFallback) -> Result<Vec<String>, IsolateError> 
     own_session()?;
     stay_untraceable()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
-    let missing = leave_small_namespaces();
+    let mut missing = leave_small_namespaces();
+    leave_keyring(&mut missing);
     empty_root(root).map_err(IsolateError::Root)?;
     Ok(missing)
 }
@@ -240,6 +243,13 @@ fn leave_small_namespaces() -> Vec<String> {
         unshare(flag).err().map(|errno| format!("{name}: {}", errno.desc()))
     };
     wanted.into_iter().filter_map(refused).collect()
+}
+
+/// Neither helper has to do with keys.
+fn leave_keyring(missing: &mut Vec<String>) {
+    if let Err(error) = new_session_keyring() {
+        missing.push(format!("{NO_KEYRING}: {error}"));
+    }
 }
 
 /// Goes on as process 1 of the pid namespace that was unshared; the caller's process ends.

@@ -215,6 +215,36 @@ pub(crate) fn set_securebits(bits: u32) -> io::Result<()> {
     prctl(libc::PR_SET_SECUREBITS, bits.into()).map(drop)
 }
 
+/// Joins a new session keyring without a name (`KEYCTL_JOIN_SESSION_KEYRING`, keyctl(2)).
+///
+/// # Errors
+///
+/// `ENOSYS` where the kernel has no keys, `EDQUOT` if the user has no room for another.
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
+    /// `KEYCTL_JOIN_SESSION_KEYRING` (`linux/keyctl.h`).
+    const OPERATION: libc::c_long = 1;
+    const ZERO: libc::c_long = 0;
+    // SAFETY: the operation takes a null pointer for "without a name"; the other arguments are integers
+    // that it does not look at. The kernel touches no memory of ours.
+    let rc = unsafe { libc::syscall(libc::SYS_keyctl, OPERATION, ZERO, ZERO, ZERO, ZERO) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Installs `program` as a filter of this process (seccomp(2)), for good.
+///
+/// # Errors
+///
+/// `EACCES` without both `no_new_privs` and `CAP_SYS_ADMIN` in the user namespace.
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+    // SAFETY: the kernel reads a `struct sock_fprog` at the pointer, which is exactly that and lives until
+    // the call returns, and `len` instructions where it points: `program`, which is borrowed for as long.
+    // It copies them, writes to neither and keeps no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) }).map(drop)
+}
+
 /// Refuses for good that memory becomes executable that was not mapped so (`PR_SET_MDWE`).
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -269,4 +269,44 @@ pub fn descriptor_of(pid: i32, number: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: as above.
     Ok(unsafe { OwnedFd::from_raw_fd(copy as i32) })
+}
+
+/// The number of this process's session keyring (`KEYCTL_GET_KEYRING_ID`, keyctl(2)).
+///
+/// # Errors
+///
+/// `ENOSYS` where the kernel has no keys, `ENOKEY` if there is none.
+pub fn session_keyring() -> io::Result<i32> {
+    /// `KEY_SPEC_SESSION_KEYRING` (`linux/keyctl.h`).
+    const SESSION: i64 = -3;
+    keyctl([0, SESSION, 0])
+}
+
+/// Gives this process a new session keyring; gives its number (`KEYCTL_JOIN_SESSION_KEYRING`).
+///
+/// # Errors
+///
+/// `ENOSYS` where the kernel has no keys.
+pub fn join_session_keyring() -> io::Result<i32> {
+    keyctl([1, 0, 0])
+}
+
+fn keyctl([operation, first, second]: [i64; 3]) -> io::Result<i32> {
+    // SAFETY: both operations used take integers, or a null pointer for "without a name".
+    let number = unsafe { libc::syscall(libc::SYS_keyctl, operation, first, second, 0, 0) };
+    if number < 0 { Err(io::Error::last_os_error()) } else { Ok(number as i32) }
+}
+
+/// Puts a character into the input of `terminal` (`TIOCSTI`, ioctl_tty(2)).
+///
+/// # Errors
+///
+/// `ENOTTY` for another file, `EIO` where Linux has switched it off.
+pub fn type_into(terminal: impl AsFd) -> io::Result<()> {
+    let character: u8 = b'x';
+    // SAFETY: the kernel reads one octet at the pointer, which `character` is; it lives until the call
+    // returns and no pointer is kept. `terminal` is open.
+    let rc =
+        unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSTI, &raw const character) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

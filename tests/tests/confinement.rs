@@ -5,11 +5,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode};
 
+use nix::errno::Errno;
 use tests::harness::{self, Case};
 use tests::lab::pasta::NO_PORTS;
 use tests::lab::process::{self, Process};
 use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, USER};
-use tests::{Outcome, case};
+use tests::{Outcome, case, sys};
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         case!(lab, helpers_have_sessions_of_their_own_and_an_empty_environment),
         case!(lab, no_process_can_be_traced_or_dumped_by_its_own_user),
         case!(lab, started_by_root_everything_runs_as_another_user),
+        case!(lab, command_that_root_starts_reaches_neither_roots_keys_nor_its_terminal),
         case!(plain, datapath_links_no_netlink_and_the_monitor_no_frame_parser),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
@@ -258,6 +260,32 @@ fn started_by_root_everything_runs_as_another_user(lab: &Lab) -> Outcome {
         assert_eq!(process.status("Seccomp")?, "2", "{}", process.name);
         assert_eq!(process.status("NoNewPrivs")?, "1", "{}", process.name);
     }
+    Ok(())
+}
+
+fn command_that_root_starts_reaches_neither_roots_keys_nor_its_terminal(lab: &Lab) -> Outcome {
+    lab.needs_root()?;
+    // What the test has, all programs that it starts have.
+    let ours = match sys::join_session_keyring() {
+        Ok(number) => Some(number.to_string()),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOSYS as i32) => None,
+        Err(error) => return Err(error.into()),
+    };
+    for (pasta, same) in [(lab.pasta().as_root(), false), (lab.pasta(), true)] {
+        let mut inside = pasta.session()?;
+        if let Some(ours) = &ours {
+            let theirs = inside.must(["keyring"])?;
+            assert_eq!(theirs == [ours.clone()], same, "{theirs:?}, ours is {ours}");
+        }
+        // Standard input is no terminal, which only a request that gets that far finds out.
+        inside.ask(["type"])?.failure(if same { "ENOTTY" } else { "EPERM" })?;
+        inside.end(0)?.expect_code(0)?;
+        process::wait_until_none_left()?;
+    }
+    // Root that stays root has both already.
+    let mut inside = lab.pasta().as_root().with(["--runas", "0"]).session()?;
+    inside.ask(["type"])?.failure("ENOTTY")?;
+    inside.end(0)?.expect_code(0)?;
     Ok(())
 }
 

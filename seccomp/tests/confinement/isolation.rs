@@ -1,7 +1,7 @@
 //! Whole confinements: isolated, confined, and audited from outside by an unprivileged launcher.
 
 use crate::child::{Ended, quiet_stdio, run, run_well};
-use crate::sys;
+use crate::sys::{self, Arg};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -47,7 +47,7 @@ fn as_launcher(user: Option<u32>, body: impl FnOnce()) {
 }
 
 /// Why user namespaces cannot be tried here, if they cannot.
-fn no_user_namespaces() -> Option<String> {
+pub(crate) fn no_user_namespaces() -> Option<String> {
     match run(|| unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).unwrap()) {
         Ended::Well => None,
         ended => Some(format!("no user namespaces here: {ended:?}")),
@@ -55,7 +55,7 @@ fn no_user_namespaces() -> Option<String> {
 }
 
 /// Prints why a test does not run, so that it is never silently left out.
-fn skip(what: &str, why: &str) {
+pub(crate) fn skip(what: &str, why: &str) {
     println!("  SKIPPED {what}: {why}");
 }
 
@@ -328,6 +328,39 @@ pub(crate) fn helper_with_a_directory_or_a_file_open_refuses_to_start() {
             });
         }
     }
+}
+
+pub(crate) fn helpers_have_session_keyrings_of_their_own() {
+    if let Some(why) = no_user_namespaces() {
+        return skip("session keyrings", &why);
+    }
+    let keyring = || sys::call(libc::SYS_keyctl, &[Arg::Int(0), Arg::Int(-3)]);
+    run_well("session keyrings", || {
+        let join = [Arg::Int(1), Arg::Int(0)];
+        match sys::call(libc::SYS_keyctl, &join) {
+            Err(Errno::ENOSYS) => return skip("session keyrings", "the kernel has no keys"),
+            joined => drop(joined.unwrap()),
+        }
+        let ours = keyring().unwrap();
+        let (report, pids) = ReportChannel::pair().unwrap();
+        let Some(first) = sys::fork() else {
+            let missing = seccomp::namespaces::isolate_datapath_reporting(report).unwrap();
+            assert_ne!(keyring().unwrap(), ours, "{missing:?}");
+            sys::exit(0);
+        };
+        drop(report);
+        let how = Isolation { rights: IsolationRights::UserNamespace, root: RootFallback::None };
+        pids.send(&SupervisorToIsolation::Isolate(how)).unwrap();
+        let second = Pid::from_raw(receive_successor(&pids).into());
+        assert_eq!(waitpid(first, None), Ok(WaitStatus::Exited(first, 0)));
+        assert_eq!(waitpid(second, None), Ok(WaitStatus::Exited(second, 0)), "the datapath");
+
+        run_well("the monitor", || {
+            unshare(CloneFlags::CLONE_NEWUSER).unwrap();
+            let missing = seccomp::isolate_monitor(RootFallback::None).unwrap();
+            assert_ne!(keyring().unwrap(), ours, "{missing:?}");
+        });
+    });
 }
 
 pub(crate) fn user_that_root_becomes_cannot_go_back() {

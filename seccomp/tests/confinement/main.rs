@@ -12,6 +12,7 @@ mod forbidden;
 mod isolation;
 mod reach;
 mod sys;
+mod terminal;
 
 /// Calls each function and prints its name as a harness would.
 macro_rules! cases {
@@ -47,6 +48,8 @@ fn main() {
         isolation::helper_whose_supervisor_is_gone_refuses_to_start
         isolation::helper_with_a_directory_or_a_file_open_refuses_to_start
         isolation::user_that_root_becomes_cannot_go_back
+        isolation::helpers_have_session_keyrings_of_their_own
+        terminal::nobody_types_into_a_terminal_after_the_filter
     };
     println!("test result: ok. {run} passed");
 }

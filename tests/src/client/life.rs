@@ -9,6 +9,8 @@
 //! | `orphan [USER]` | starts a process that stays, as this user |
 //! | `environment NAME` | the fact is the value of this environment variable |
 //! | `clock` | the fact is the monotonic clock, in nanoseconds |
+//! | `keyring` | the fact is the number of its session keyring |
+//! | `type` | puts a character into the input of its standard input, as a terminal's |
 //! | `identity` | who it is, as the kernel says: fields of `/proc/self/status`, and the umask |
 
 use std::fs;
@@ -22,7 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::pause;
 
 use super::{Arguments, Facts};
-use crate::Outcome;
+use crate::{Outcome, sys};
 
 /// The fields of `/proc/self/status` that `identity` tells.
 const IDENTITY: [&str; 10] =
@@ -72,6 +74,11 @@ pub fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
             Ok(vec![std::env::var(name).map_err(|_| format!("{name} is not set"))?])
         }
         "clock" => Ok(vec![monotonic()?.to_string()]),
+        "keyring" => Ok(vec![sys::session_keyring()?.to_string()]),
+        "type" => {
+            sys::type_into(io::stdin())?;
+            Ok(Facts::new())
+        }
         "identity" => {
             let status = fs::read_to_string("/proc/self/status")?;
             let known =
