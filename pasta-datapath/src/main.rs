@@ -25,7 +25,7 @@ use pasta_ipc::socket::SocketFamily;
 use pasta_ipc::start::{Captured, DatapathStart, Services};
 use pasta_ipc::types::LogLevel;
 use seccomp::ports::BindPorts;
-use seccomp::{Confinement, Keep, Role};
+use seccomp::{Confinement, Isolated, Keep, Role};
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
@@ -42,6 +42,8 @@ const VIOLATION: u8 = 3;
 const MAX_FLOWS: usize = 131_071;
 
 fn main() -> ExitCode {
+    // Until then its user may trace it: it takes nothing before.
+    let hardened = seccomp::harden_early();
     let Some((supervisor, monitor)) = inherited() else {
         eprintln!("pasta-datapath is started by pasta, not by hand");
         return ExitCode::FAILURE;
@@ -52,7 +54,11 @@ fn main() -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     report_panics();
-    match start(&mut supervisor, monitor) {
+    let started = match hardened {
+        Ok(()) => start(&mut supervisor, monitor),
+        Err(error) => Err(failed("cannot harden the process")(&error)),
+    };
+    match started {
         Ok(Some(begin)) => serve(supervisor, begin),
         Ok(None) => ExitCode::SUCCESS,
         Err(why) => {
@@ -72,7 +78,7 @@ struct Begin {
     /// The tap and the capture file, as far as there are any.
     fds: Vec<OwnedFd>,
     monitor: Monitor,
-    missing: Vec<String>,
+    isolated: Isolated,
     /// What was said before the options: resolvers, rules, listeners.
     before: Vec<PeerMessage>,
 }
@@ -83,8 +89,7 @@ fn failed(what: &'static str) -> impl Fn(&dyn Display) -> String {
 
 /// Everything up to the options; `None` if the supervisor went away meanwhile.
 fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>, String> {
-    seccomp::harden_early().map_err(|e| failed("cannot harden the process")(&e))?;
-    let missing = seccomp::isolate_datapath().map_err(|e| failed("cannot isolate")(&e))?;
+    let isolated = seccomp::isolate_datapath().map_err(|e| failed("cannot isolate")(&e))?;
     let monitor = Monitor::handshake(monitor).map_err(|e| failed("monitor")(&e))?;
     let (mut begin, mut before) = (None, Vec::new());
     while begin.is_none() {
@@ -106,11 +111,11 @@ fn start(supervisor: &mut Supervisor, monitor: OwnedFd) -> Result<Option<Begin>,
             Err(error) => return Err(failed("supervisor")(&error)),
         }
     }
-    Ok(begin.map(|(start, fds)| Begin { start, fds, monitor, missing, before }))
+    Ok(begin.map(|(start, fds)| Begin { start, fds, monitor, isolated, before }))
 }
 
 fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
-    let Begin { start, fds, monitor, missing, before } = begin;
+    let Begin { start, fds, monitor, isolated, before } = begin;
     supervisor.set_level(start.log_level);
     let mut fds = fds.into_iter();
     let mut tap = match &start.tap {
@@ -158,7 +163,7 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
             return give_up(reactor.supervisor(), &error);
         }
     }
-    let what = Confinement { bind, keep, ..Confinement::least(Role::Datapath, missing) };
+    let what = Confinement { bind, keep, ..Confinement::least(Role::Datapath, isolated) };
     let confined = seccomp::confine(what, Some(reactor.supervisor().as_fd()));
     let (confined, report) = match confined {
         Ok(done) => done,

@@ -113,7 +113,7 @@ pub(crate) fn run(
         && policy.following.rename == Rename::Auto;
     let packets = renames.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
     sys::bring_up(&socket, "lo").map_err(RunError::Loopback)?;
-    let missing = seccomp::isolate_monitor(start.what.root)?;
+    let isolated = seccomp::isolate_monitor(start.what.root)?;
 
     // One thread, without helpers: the kernel lets only such a process enter a user namespace, and
     // the filter lets it start no other.
@@ -152,7 +152,7 @@ pub(crate) fn run(
             }
         };
         let work = Work { follower, socket_server, watcher };
-        let what = Confinement { role: Role::Monitor, missing, keep, bind };
+        let what = Confinement { role: Role::Monitor, isolated, keep, bind };
         let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
         let ready = MonitorToSupervisor::Ready(Box::new(report));
         serve(confined, ready, &supervisor, &datapath, work, log).await

@@ -376,6 +376,7 @@ impl<'a> Starting<'a> {
             let given_info = given.as_ref().map(|it| &it.info);
             let start = options.monitor_start(&services, &forwards, run_as, given_info);
             let start = SupervisorToMonitor::Start(Box::new(start));
+            progress.wait_until_hardened(Helper::Monitor)?;
             let fds = [&namespaces.user, &namespaces.net, &routes.events, &routes.dumps];
             let mut fds = fds.map(AsFd::as_fd).to_vec();
             fds.extend(ports.as_ref().map(AsFd::as_fd));
@@ -387,6 +388,7 @@ impl<'a> Starting<'a> {
             progress.log.debug("namespaces created");
             progress.waiting_for = "the interface in the namespace".into();
 
+            progress.wait_until_hardened(Helper::Datapath)?;
             let to_datapath = |error| LaunchError::Send(Helper::Datapath, error);
             let list = resolvers.snapshot();
             if list.servers.as_slice().is_empty() {

@@ -24,8 +24,9 @@ pub use status::MalformedField;
 use status::Status;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 /// `Seccomp:` of a status file when a filter is on (proc_pid_status(5)).
 const SECCOMP_MODE_FILTER: u32 = 2;
@@ -77,14 +78,45 @@ pub(crate) fn audit_self(
     keep: Keep,
     landlock_abi: u32,
     missing: &[String],
+    status: Option<OwnedFd>,
 ) -> Result<AuditReport, AuditError> {
+    let tracer = match status {
+        Some(file) if role != Role::Supervisor => own_tracer(file)?,
+        _ => NOBODY,
+    };
     let fds = descriptors::list(role).map_err(AuditError::Unreadable)?;
     // The report has room for so many; what it leaves out is looked at all the same.
     let refused = descriptors::refused(role, keep, &fds);
     let report = read_self(landlock_abi, missing, fds).map_err(AuditError::Unreadable)?;
     let mut lines = compare(role, keep, &report);
     lines.extend(refused.into_iter().filter(|line| !lines.contains(line)).collect::<Vec<_>>());
+    lines.extend(traced_by(tracer));
     if lines.is_empty() { Ok(report) } else { Err(AuditError::Disagrees(lines)) }
+}
+
+/// Nobody that traces us.
+const NOBODY: i32 = 0;
+
+/// Who traces us, as our status file says, which is closed.
+fn own_tracer(file: OwnedFd) -> Result<i32, AuditError> {
+    let text = read_from_start(&File::from(file)).map_err(AuditError::Unreadable)?;
+    status::tracer(&text).map_err(AuditError::Malformed)
+}
+
+/// Reads a file of `/proc` whose descriptor others may have too: its offset is left alone.
+fn read_from_start(file: &File) -> io::Result<String> {
+    let (mut octets, mut block) = (Vec::new(), [0; 4096]);
+    loop {
+        match file.read_at(&mut block, octets.len() as u64)? {
+            0 => return String::from_utf8(octets).map_err(io::Error::other),
+            len => octets.extend_from_slice(block.get(..len).unwrap_or_default()),
+        }
+    }
+}
+
+/// The line about a process that `tracer` traces.
+fn traced_by(tracer: i32) -> Option<String> {
+    (tracer != NOBODY).then(|| format!("process {tracer} traces it"))
 }
 
 fn read_self(landlock_abi: u32, missing: &[String], fds: Vec<FdEntry>) -> io::Result<AuditReport> {
@@ -192,13 +224,25 @@ fn read_handed_over(file: BorrowedFd<'_>) -> io::Result<String> {
     if fstatfs(file)?.filesystem_type() != PROC_SUPER_MAGIC {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file of /proc"));
     }
-    let mut text = String::new();
-    File::from(file.try_clone_to_owned()?).read_to_string(&mut text)?;
-    Ok(text)
+    read_from_start(&File::from(file.try_clone_to_owned()?))
 }
 
 /// What [`audit_from_outside`] says where the user ids of a process rest on its own report.
 pub const USER_IDS: &str = "user ids (/proc is mounted with hidepid; needs Linux 6.13)";
+
+/// Refuses a helper that somebody traces, before it is given anything. Where its status file cannot be opened
+/// ([`crate::open_status_file`]), [`audit_from_outside`] finds that out, and before it the helper itself.
+///
+/// # Errors
+///
+/// [`AuditError::Disagrees`] with the process that traces it.
+pub fn refuse_tracer(pid: Pid) -> Result<(), AuditError> {
+    let Ok((status, _)) = Observed::from(pid).read_status() else { return Ok(()) };
+    match traced_by(status.tracer) {
+        Some(line) => Err(AuditError::Disagrees(vec![line])),
+        None => Ok(()),
+    }
+}
 
 /// Reads what the kernel tells others about a process and compares it with the table of `role` and with
 /// the process's own `report`. To be called by the supervisor, before it is confined. Returns what could
@@ -267,6 +311,7 @@ fn compare_status(role: Role, uid: u32, status: &Status, report: &AuditReport) -
     for id in &status.uids {
         check("user id", (*id).into(), uid.into());
     }
+    lines.extend(traced_by(status.tracer));
     if status.gids.iter().any(|id| Some(id) != status.gids.first()) {
         lines.push("group ids differ from each other".into());
     }

@@ -47,7 +47,7 @@ mod root;
 mod sys;
 mod terminal;
 
-pub use audit::{AuditError, Observed, UserNamespace, audit_from_outside};
+pub use audit::{AuditError, Observed, UserNamespace, audit_from_outside, refuse_tracer};
 pub use caps::{DropError, Keep, become_user, become_user_to_enter};
 pub use filter::allowed_calls;
 pub use keyring::new_session_keyring;
@@ -64,7 +64,7 @@ use pasta_ipc::types::AuditReport;
 use ports::BindPorts;
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Which of the three processes this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +92,22 @@ impl fmt::Display for Role {
 #[derive(Debug)]
 pub struct Confined(());
 
+/// What came of [`isolate_datapath`] or [`isolate_monitor`].
+#[derive(Debug, Default)]
+pub struct Isolated {
+    /// Best-effort measures that could not be taken, each with the reason; they are reported.
+    pub missing: Vec<String>,
+    /// The process's status file, opened while there was a `/proc`: the self-audit looks there for a tracer.
+    pub status: Option<OwnedFd>,
+}
+
 /// What [`confine`] needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Confinement {
     /// Whose table holds.
     pub role: Role,
-    /// Best-effort measures that could not be taken before, from the isolation; they are reported.
-    pub missing: Vec<String>,
+    /// What came of the isolation before.
+    pub isolated: Isolated,
     /// What the monitor keeps. Others never keep anything.
     pub keep: Keep,
     /// Ports that it may bind, where Landlock tells them apart. The supervisor binds none.
@@ -107,8 +116,8 @@ pub struct Confinement {
 
 impl Confinement {
     /// As little as `role` can do with: no capability, and port 0.
-    pub fn least(role: Role, missing: Vec<String>) -> Self {
-        Self { role, missing, keep: Keep::NOTHING, bind: BindPorts::none() }
+    pub fn least(role: Role, isolated: Isolated) -> Self {
+        Self { role, isolated, keep: Keep::NOTHING, bind: BindPorts::none() }
     }
 }
 
@@ -157,6 +166,9 @@ impl From<DropError> for ConfineError {
     }
 }
 
+/// What the report says where a helper could not look who traces it.
+const NO_TRACER_CHECK: &str = "look for a tracer";
+
 /// The first thing that each of the three programs does: nobody may trace it, read its memory or
 /// take its descriptors, and it leaves no core.
 ///
@@ -183,10 +195,12 @@ pub fn confine(
     supervisor: Option<BorrowedFd<'_>>,
 ) -> Result<(Confined, AuditReport), ConfineError> {
     if what.role == Role::Supervisor {
-        return confine_supervisor(what.missing, &[]);
+        return confine_supervisor(what.isolated.missing, &[]);
     }
     let keep = what.keep.of(what.role);
-    let mut missing = what.missing;
+    let Isolated { mut missing, status } = what.isolated;
+    // There still is one where nothing was isolated.
+    let status = status.map_or_else(open_status_file, Ok);
     note(&mut missing, caps::NO_EMPTY_BOUNDING, caps::empty_bounding());
     note(&mut missing, caps::NO_SECUREBITS, caps::lock_securebits());
     caps::drop_groups()?;
@@ -196,7 +210,8 @@ pub fn confine(
     if supervisor.is_some_and(has_hung_up) {
         return Err(ConfineError::SupervisorGone);
     }
-    finish(what.role, keep, missing, Allowed { bind: &what.bind, readable: &[] })
+    let status = status.map_err(|error| missing.push(format!("{NO_TRACER_CHECK}: {error}"))).ok();
+    finish(what.role, keep, missing, Allowed { bind: &what.bind, readable: &[] }, status)
 }
 
 /// Confines the launcher once all is started: from here on it supervises.
@@ -214,7 +229,7 @@ pub fn confine_supervisor(
     caps::drop_all_but(Keep::NOTHING)?;
     set_attribute("become non-dumpable", prctl::set_dumpable(false))?;
     let allowed = Allowed { bind: &BindPorts::none(), readable };
-    finish(Role::Supervisor, Keep::NOTHING, missing, allowed)
+    finish(Role::Supervisor, Keep::NOTHING, missing, allowed, None)
 }
 
 /// What is common to all three: limits, `no_new_privs`, MDWE, Landlock, self-audit, filter.
@@ -223,6 +238,7 @@ fn finish(
     keep: Keep,
     mut missing: Vec<String>,
     allowed: Allowed<'_>,
+    status: Option<OwnedFd>,
 ) -> Result<(Confined, AuditReport), ConfineError> {
     set_attribute("set resource limits", limits::limit(role, keep))?;
     set_attribute("set no_new_privs", prctl::set_no_new_privs())?;
@@ -230,7 +246,7 @@ fn finish(
     let fenced = landlock::restrict(role, allowed);
     missing.extend(fenced.missing);
     let report =
-        audit::audit_self(role, keep, fenced.abi, &missing).map_err(ConfineError::Audit)?;
+        audit::audit_self(role, keep, fenced.abi, &missing, status).map_err(ConfineError::Audit)?;
     filter::install(role).map_err(ConfineError::Filter)?;
     Ok((Confined(()), report))
 }

@@ -4,6 +4,7 @@
 //! and that is non-dumpable since its first line: a process exec'd inside a user namespace can be
 //! traced by that namespace's owner even when it is non-dumpable.
 
+use crate::Isolated;
 use crate::caps::{DropError, NO_SECUREBITS, become_user, lock_securebits};
 use crate::keyring::{NO_KEYRING, new_session_keyring};
 use crate::root::{RootError, empty_root};
@@ -125,13 +126,12 @@ impl std::error::Error for IsolateError {
 /// the launcher. An init ignores signals without a handler, so the caller wants a signalfd or
 /// handler for SIGTERM.
 ///
-/// Returns the best-effort measures that could not be taken, each with the reason. Only for a
-/// process with a single thread.
+/// Only for a process with a single thread.
 ///
 /// # Errors
 ///
 /// [`IsolateError`]; the process must end then.
-pub fn isolate_datapath() -> Result<Vec<String>, IsolateError> {
+pub fn isolate_datapath() -> Result<Isolated, IsolateError> {
     #[expect(unsafe_code, reason = "the start-up protocol reserves the number for this function")]
     // SAFETY: the datapath is started with its channel under this number and takes it over here, once.
     let report = unsafe { take_inherited_socket(ISOLATION_CHANNEL) };
@@ -144,7 +144,7 @@ pub fn isolate_datapath() -> Result<Vec<String>, IsolateError> {
 /// # Errors
 ///
 /// As [`isolate_datapath`].
-pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, IsolateError> {
+pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Isolated, IsolateError> {
     let Isolation { rights, root } = receive_instruction(&report)?;
     own_session()?;
     if rights == IsolationRights::UserNamespace {
@@ -163,7 +163,10 @@ pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, 
             report_successor(&report, getpid().as_raw())?;
         }
     }
-    hand_over_status_file(&report);
+    let status = open_status_file().ok();
+    if let Some(file) = &status {
+        hand_over_status_file(&report, file);
+    }
     drop(report);
     empty_root(root).map_err(IsolateError::Root)?;
     if let IsolationRights::Root(UserId { uid, gid }) = rights {
@@ -173,25 +176,24 @@ pub fn isolate_datapath_reporting(report: ReportChannel) -> Result<Vec<String>, 
         }
         become_user(Uid::from_raw(uid), Gid::from_raw(gid)).map_err(IsolateError::ChangeUser)?;
     }
-    Ok(missing)
+    Ok(Isolated { missing, status })
 }
 
 /// Isolates the monitor, which is in the target's user and network namespaces already: session,
 /// mount, ipc, uts and cgroup namespaces, empty root.
 ///
-/// Returns the best-effort measures that could not be taken, each with the reason.
-///
 /// # Errors
 ///
 /// [`IsolateError`]; the process must end then.
-pub fn isolate_monitor(root: RootFallback) -> Result<Vec<String>, IsolateError> {
+pub fn isolate_monitor(root: RootFallback) -> Result<Isolated, IsolateError> {
     own_session()?;
     stay_untraceable()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(IsolateError::MountNamespace)?;
     let mut missing = leave_small_namespaces();
     leave_keyring(&mut missing);
+    let status = open_status_file().ok();
     empty_root(root).map_err(IsolateError::Root)?;
-    Ok(missing)
+    Ok(Isolated { missing, status })
 }
 
 /// Waits for the supervisor's instruction; nothing runs yet, so this blocks.
@@ -265,11 +267,9 @@ fn become_first_process(report: &ReportChannel) -> Result<(), IsolateError> {
 
 /// Hands our status file to the supervisor, which cannot open it itself where `/proc` is mounted with
 /// `hidepid`. Without it the audit from outside decides.
-fn hand_over_status_file(report: &ReportChannel) {
-    if let Ok(file) = open_status_file() {
-        // If this fails, the supervisor lacks it as well.
-        let _ = report.send_with(&IsolationToSupervisor::StatusFile, &[file.as_fd()]);
-    }
+fn hand_over_status_file(report: &ReportChannel, file: &OwnedFd) {
+    // If this fails, the supervisor lacks it as well.
+    let _ = report.send_with(&IsolationToSupervisor::StatusFile, &[file.as_fd()]);
 }
 
 /// Opens what the kernel tells others about this process. Whoever gets the descriptor can read it at any

@@ -11,6 +11,7 @@ pub mod process;
 pub mod programs;
 pub mod service;
 pub mod session;
+pub mod tracer;
 pub mod tunnel;
 pub mod uplinks;
 pub mod wait;

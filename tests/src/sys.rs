@@ -86,6 +86,14 @@ pub fn become_subreaper(command: &mut Command) {
     unsafe { command.pre_exec(become_one) };
 }
 
+/// Has the program of `command` traced by the thread that starts it (`PTRACE_TRACEME`).
+pub fn be_traced(command: &mut Command) {
+    let be_traced = || Ok(nix::sys::ptrace::traceme()?);
+    // SAFETY: between fork and exec the closure makes one system call, allocates nothing, takes no
+    // lock and touches no memory shared with the parent.
+    unsafe { command.pre_exec(be_traced) };
+}
+
 /// A system call that a program is to be refused, as by a kernel that cannot do it.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal {

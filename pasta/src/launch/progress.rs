@@ -23,10 +23,19 @@ pub(super) struct Received {
     pub(super) tap: Option<(TapInfo, OwnedFd)>,
     pub(super) monitor: Option<AuditReport>,
     pub(super) datapath: Option<AuditReport>,
+    /// The helpers that have said `Hello`: they have hardened themselves before.
+    pub(super) hardened: Hardened,
     /// Whether the first listeners in the namespace are open.
     pub(super) ports_open: bool,
     /// The status files that the helpers have handed over.
     pub(super) status_files: StatusFiles,
+}
+
+/// Which helpers can no longer be traced by their own user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hardened {
+    pub(super) monitor: bool,
+    pub(super) datapath: bool,
 }
 
 /// `/proc/PID/status` of the helpers, as far as they could open it.
@@ -68,6 +77,24 @@ impl Progress<'_> {
                 self.take(event)?;
             }
         }
+    }
+
+    /// Waits until `helper` cannot be traced by its user any more, and refuses one that is being traced: it
+    /// gets no descriptor and learns nothing before.
+    pub(super) fn wait_until_hardened(&mut self, helper: Helper) -> Result<(), LaunchError> {
+        let before = std::mem::replace(
+            &mut self.waiting_for,
+            format!("{}, which has to harden itself", helper.name()),
+        );
+        let pid = self.wait_for(|received, children| {
+            let hardened = match helper {
+                Helper::Monitor => received.hardened.monitor,
+                Helper::Datapath => received.hardened.datapath,
+            };
+            children.pid(helper).filter(|_| hardened)
+        })?;
+        self.waiting_for = before;
+        seccomp::refuse_tracer(pid).map_err(|error| LaunchError::Audit(helper, error))
     }
 
     /// Waits until the first listeners in the namespace are open, for `limit` at most: what COMMAND asks
@@ -130,7 +157,7 @@ impl Progress<'_> {
             Event::NamespaceEnded => return Err(LaunchError::NamespaceEnded),
             Event::InitEnded(termination) => return Err(LaunchError::InitEnded(termination)),
             Event::Monitor(message, fds) => match message {
-                MonitorToSupervisor::Hello(_) => {}
+                MonitorToSupervisor::Hello(_) => self.received.hardened.monitor = true,
                 MonitorToSupervisor::TapReady(info) => {
                     self.received.tap = fds.into_iter().next().map(|tap| (info, tap));
                 }
@@ -150,7 +177,7 @@ impl Progress<'_> {
                 }
             },
             Event::Datapath(message) => match message {
-                DatapathToSupervisor::Hello(_) => {}
+                DatapathToSupervisor::Hello(_) => self.received.hardened.datapath = true,
                 DatapathToSupervisor::Ready(report) => self.received.datapath = Some(*report),
                 DatapathToSupervisor::Log(record) => self.log.relay(Helper::Datapath, &record),
                 DatapathToSupervisor::Statistics(line) => self.log.statistics(&line),

@@ -7,6 +7,8 @@ use std::fmt;
 pub(super) struct Status {
     /// The pid in the pid namespace of the mounted `/proc`.
     pub(super) pid: i32,
+    /// Who traces it, 0 for nobody or one that is not seen from the mounted `/proc`.
+    pub(super) tracer: i32,
     pub(super) uids: Vec<u32>,
     pub(super) gids: Vec<u32>,
     pub(super) groups: Vec<u32>,
@@ -49,6 +51,7 @@ impl Status {
         };
         Ok(Self {
             pid: number(text, "Pid")?,
+            tracer: tracer(text)?,
             uids: numbers(text, "Uid")?,
             gids: numbers(text, "Gid")?,
             groups: numbers(text, "Groups")?,
@@ -63,6 +66,11 @@ impl Status {
             seccomp: number(text, "Seccomp")?,
         })
     }
+}
+
+/// Who traces the process of the status file `text`, as the field of the same name has it.
+pub(super) fn tracer(text: &str) -> Result<i32, MalformedField> {
+    number(text, "TracerPid")
 }
 
 fn field<'a>(text: &'a str, name: &'static str) -> Result<&'a str, MalformedField> {

@@ -89,6 +89,7 @@ fn each_difference_between_status_and_report_is_a_line() {
         ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
         ("Seccomp:\t2", "Seccomp:\t0"),
         ("Threads:\t1", "Threads:\t2"),
+        ("TracerPid:\t0", "TracerPid:\t4300"),
         ("Groups:\t24 27 ", "Groups:\t24 27 28 "),
         ("Uid:\t1000\t1000", "Uid:\t1000\t0"),
         ("Gid:\t1000\t1000", "Gid:\t1000\t0"),

@@ -19,7 +19,7 @@ use pasta_ipc::{
     Channel, DatapathToMonitor, DatapathToSupervisor, MonitorToDatapath, SupervisorToDatapath,
 };
 use seccomp::ports::{BindPorts, Ports};
-use seccomp::{Confinement, Role};
+use seccomp::{Confinement, Isolated, Role};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, Read};
@@ -262,7 +262,7 @@ pub(crate) fn helpers_bind_no_port_of_their_own_choice() {
                 drop(free);
                 let tcp = if name == "one" { named(ports[0]) } else { tcp };
                 let bind_ports = BindPorts { tcp, ..BindPorts::none() };
-                let least = Confinement::least(role, Vec::new());
+                let least = Confinement::least(role, Isolated::default());
                 let what = Confinement { bind: bind_ports, ..least };
                 let (_confined, report) = seccomp::confine(what, None).unwrap();
                 assert!(report.landlock_abi > 0, "{:?}", report.missing);

@@ -4,7 +4,7 @@ use crate::sys;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, write};
-use seccomp::{Confinement, Role};
+use seccomp::{Confinement, Isolated, Role};
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -67,5 +67,5 @@ pub(crate) fn quiet_stdio() {
 
 /// Confines the calling process as `role`, without isolation and without a supervisor.
 pub(crate) fn confine(role: Role) {
-    seccomp::confine(Confinement::least(role, Vec::new()), None).unwrap();
+    seccomp::confine(Confinement::least(role, Isolated::default()), None).unwrap();
 }

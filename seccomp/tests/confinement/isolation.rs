@@ -21,7 +21,7 @@ use pasta_ipc::{
 };
 use seccomp::namespaces::ReportChannel;
 use seccomp::ports::{BindPorts, Ports};
-use seccomp::{Confinement, Keep, Role, UserNamespace, audit_from_outside};
+use seccomp::{Confinement, Isolated, Keep, Role, UserNamespace, audit_from_outside};
 use std::fs::{self, File};
 use std::io::{Read, pipe};
 use std::os::fd::{AsFd, AsRawFd};
@@ -104,14 +104,14 @@ fn datapath(
 ) -> ! {
     seccomp::harden_early().unwrap();
     quiet_stdio();
-    let missing = seccomp::namespaces::isolate_datapath_reporting(pid_report).unwrap();
+    let isolated = seccomp::namespaces::isolate_datapath_reporting(pid_report).unwrap();
     assert_eq!(fs::read_dir("/").unwrap().count(), 0, "the root is empty");
     assert_eq!(fs::read_dir("/..").unwrap().count(), 0, "and so is what is above it");
     assert_eq!(File::create("/file").unwrap_err().raw_os_error(), Some(libc::EROFS));
     assert_eq!(getpid().as_raw(), 1);
     assert_eq!(unshare(CloneFlags::CLONE_NEWUSER), Err(Errno::EPERM), "an unmapped id");
     let epoll = new_epoll();
-    let what = Confinement::least(Role::Datapath, missing);
+    let what = Confinement::least(Role::Datapath, isolated);
     let (_confined, report) = seccomp::confine(what, Some(supervisor.as_fd())).unwrap();
     supervisor.send(&DatapathToSupervisor::Ready(Box::new(report))).unwrap();
     end_with(&supervisor, &epoll);
@@ -219,11 +219,11 @@ fn monitor(
     setns(&user, CloneFlags::CLONE_NEWUSER).unwrap();
     setns(&net, CloneFlags::CLONE_NEWNET).unwrap();
     drop((user, net));
-    let missing = seccomp::isolate_monitor(RootFallback::None).unwrap();
+    let isolated = seccomp::isolate_monitor(RootFallback::None).unwrap();
     assert_eq!(fs::read_dir("/").unwrap().count(), 0, "the root is empty");
     let epoll = new_epoll();
     let bind = BindPorts { tcp: Ports::Only([80].into()), ..BindPorts::none() };
-    let what = Confinement { keep, bind, ..Confinement::least(Role::Monitor, missing) };
+    let what = Confinement { keep, bind, ..Confinement::least(Role::Monitor, isolated) };
     let (_confined, report) = seccomp::confine(what, Some(supervisor.as_fd())).unwrap();
     // The low port that is named needs the capability; another is refused before that.
     for (port, allowed) in [(80, keep.net_bind_service), (81, false), (0, true)] {
@@ -310,7 +310,7 @@ pub(crate) fn helper_whose_supervisor_is_gone_refuses_to_start() {
         quiet_stdio();
         let (ours, theirs) = Channel::<DatapathToSupervisor, SupervisorToDatapath>::pair().unwrap();
         drop(theirs);
-        let what = Confinement::least(Role::Datapath, Vec::new());
+        let what = Confinement::least(Role::Datapath, Isolated::default());
         let error = seccomp::confine(what, Some(ours.as_fd())).unwrap_err();
         assert_eq!(error.to_string(), "the supervisor has ended");
     });
@@ -322,7 +322,7 @@ pub(crate) fn helper_with_a_directory_or_a_file_open_refuses_to_start() {
             run_well(path, || {
                 quiet_stdio();
                 let _held = File::open(path).unwrap();
-                let what = Confinement::least(role, Vec::new());
+                let what = Confinement::least(role, Isolated::default());
                 let error = seccomp::confine(what, None).unwrap_err();
                 assert!(matches!(error, seccomp::ConfineError::Audit(_)), "{error}");
             });
@@ -344,8 +344,8 @@ pub(crate) fn helpers_have_session_keyrings_of_their_own() {
         let ours = keyring().unwrap();
         let (report, pids) = ReportChannel::pair().unwrap();
         let Some(first) = sys::fork() else {
-            let missing = seccomp::namespaces::isolate_datapath_reporting(report).unwrap();
-            assert_ne!(keyring().unwrap(), ours, "{missing:?}");
+            let isolated = seccomp::namespaces::isolate_datapath_reporting(report).unwrap();
+            assert_ne!(keyring().unwrap(), ours, "{:?}", isolated.missing);
             sys::exit(0);
         };
         drop(report);
@@ -357,10 +357,41 @@ pub(crate) fn helpers_have_session_keyrings_of_their_own() {
 
         run_well("the monitor", || {
             unshare(CloneFlags::CLONE_NEWUSER).unwrap();
-            let missing = seccomp::isolate_monitor(RootFallback::None).unwrap();
-            assert_ne!(keyring().unwrap(), ours, "{missing:?}");
+            let isolated = seccomp::isolate_monitor(RootFallback::None).unwrap();
+            assert_ne!(keyring().unwrap(), ours, "{:?}", isolated.missing);
         });
     });
+}
+
+pub(crate) fn helper_that_somebody_traces_refuses_to_start() {
+    for role in [Role::Monitor, Role::Datapath] {
+        run_well("traced", || {
+            quiet_stdio();
+            // `PTRACE_TRACEME`: whoever has started this traces it.
+            sys::call(libc::SYS_ptrace, &[Arg::Int(0)]).unwrap();
+            let error = seccomp::confine(Confinement::least(role, Isolated::default()), None);
+            let seccomp::ConfineError::Audit(error) = error.unwrap_err() else { panic!() };
+            let tracer = nix::unistd::getppid();
+            assert_eq!(error.to_string(), format!("process {tracer} traces it"));
+        });
+    }
+    // Seen from outside; the child is traced before it says that it is there.
+    let (mut traced, says) = pipe().unwrap();
+    let Some(child) = sys::fork() else {
+        drop(traced);
+        sys::call(libc::SYS_ptrace, &[Arg::Int(0)]).unwrap();
+        drop(says);
+        loop {
+            pause();
+        }
+    };
+    assert!(seccomp::refuse_tracer(getpid()).is_ok());
+    drop(says);
+    assert_eq!(traced.read(&mut [0]).unwrap(), 0);
+    let error = seccomp::refuse_tracer(child).unwrap_err();
+    assert_eq!(error.to_string(), format!("process {} traces it", getpid()));
+    kill(child, Signal::SIGKILL).unwrap();
+    waitpid(child, None).unwrap();
 }
 
 pub(crate) fn user_that_root_becomes_cannot_go_back() {

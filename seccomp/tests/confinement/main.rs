@@ -48,6 +48,7 @@ fn main() {
         isolation::helper_whose_supervisor_is_gone_refuses_to_start
         isolation::helper_with_a_directory_or_a_file_open_refuses_to_start
         isolation::user_that_root_becomes_cannot_go_back
+        isolation::helper_that_somebody_traces_refuses_to_start
         isolation::helpers_have_session_keyrings_of_their_own
         terminal::nobody_types_into_a_terminal_after_the_filter
     };
