@@ -95,7 +95,7 @@ fn check_frame(
     assert_eq!((read.source, read.destination), (reporter, namespace));
     let message = match namespace {
         IpAddr::V4(_) => icmp::parse_v4(read.payload),
-        IpAddr::V6(_) => icmp::parse_v6(read.payload, reporter, namespace, read.hop_limit),
+        IpAddr::V6(_) => icmp::parse_v6(read.payload, reporter, namespace, read.handling.hop_limit),
     };
     assert_eq!(message, Ok(Message::Other), "checksum is wrong, or it is no error");
 

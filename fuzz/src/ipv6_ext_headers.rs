@@ -1,6 +1,6 @@
 //! Chains of IPv6 extension headers, against a second reading of RFC 8200 and RFC 4302.
 
-use pasta_datapath::wire::ip::{IPV6_LEN, Packet, PacketError, ipv6_header, parse_ipv6};
+use pasta_datapath::wire::ip::{Handling, IPV6_LEN, Packet, PacketError, ipv6_header, parse_ipv6};
 use std::net::Ipv6Addr;
 
 const SOURCE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
@@ -29,7 +29,7 @@ pub fn check(octets: &[u8]) {
         source: SOURCE.into(),
         destination: DESTINATION.into(),
         protocol,
-        hop_limit: 255,
+        handling: Handling { hop_limit: 255, ..Handling::DEFAULT },
         payload,
     });
     assert_eq!(read, expected);

@@ -221,7 +221,7 @@ impl World {
                 state.error = Some(errno);
                 let mtu = u32::from(input.u16());
                 let icmp = (bits & 0x20 != 0).then_some((mtu as u8, (mtu >> 8) as u8));
-                let error = QueuedError { errno, icmp, mtu, offender: None };
+                let error = QueuedError { errno, icmp, mtu, offender: None, quoted: [0; 8] };
                 state.queued_errors.push_back(error);
             }
             readiness = readiness.with(Readiness::URGENT, bits & 0xe0 == 0xe0);

@@ -19,9 +19,9 @@ use crate::nat::{Nat, Protocol};
 use crate::port_forward::listeners::Listeners;
 use crate::sockets::{Connecting, Sockets};
 use crate::time::Instant;
-use datagram::{Datagram, DatagramFlow, QueuedError, ReadDatagrams};
+use datagram::{Datagram, DatagramFlow, QueuedError, ReadDatagrams, Sender};
 use evict::{Group, Opener, Stage, Takes};
-use pasta_ipc::types::{MacAddr, Mtu};
+use pasta_ipc::types::Mtu;
 use splice::SpliceFlow;
 use splice::pipes::Pipes;
 use std::io::IoSlice;
@@ -117,8 +117,8 @@ pub enum FlowEvent<'a, K> {
     Opened,
     /// A batch of segments is over; what was noted to be taken of them.
     Payloads(&'a [IoSlice<'a>]),
-    /// Datagrams of the namespace, from this link-layer address.
-    Datagrams(MacAddr, &'a [Datagram<'a>]),
+    /// Datagrams of the namespace.
+    Datagrams(Sender, &'a [Datagram<'a>]),
     /// Datagrams that came to the flow's listener.
     Arrived(ReadDatagrams, &'a [u8]),
     /// An error came back for a datagram that it has sent through its listener.

@@ -237,6 +237,14 @@ impl Nat {
         }
     }
 
+    /// Whether the namespace has `address`.
+    pub fn is_of_namespace(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(a) => self.ipv4.present.contains(&a),
+            IpAddr::V6(a) => self.ipv6.present.contains(&a),
+        }
+    }
+
     /// Decides what becomes of `arrival`, which came to a listener on the host.
     ///
     /// # Errors

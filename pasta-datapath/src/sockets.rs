@@ -14,6 +14,7 @@ use crate::link::writer::FrameDevice;
 use crate::nat::{Protocol, Target};
 use crate::port_forward::listeners::ListenSocket;
 use crate::token::Token;
+use crate::wire::ip::Handling;
 use nix::errno::Errno;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily, SocketKind};
 use pasta_ipc::types::{IfName, Transport};
@@ -61,7 +62,9 @@ pub trait Sockets: Debug {
 
     /// Opens a socket of `protocol` and starts to connect it to `target`. `port` is the source port to
     /// try for: the namespace's own for UDP, the identifier for echo. A source address or interface that
-    /// cannot be had fails the call: traffic never leaves by another way than asked for.
+    /// cannot be had fails the call: traffic never leaves by another way than asked for. The packet that opens a
+    /// TCP connection is handled as `handling` says; where its hop limit is not the usual one, errors that come
+    /// back are queued ([`HostSocket::take_queued_error`]).
     ///
     /// # Errors
     ///
@@ -71,6 +74,7 @@ pub trait Sockets: Debug {
         protocol: Protocol,
         target: &Target,
         port: Option<u16>,
+        handling: Handling,
     ) -> Result<Connecting<Self::Socket>, Errno>;
 
     /// Starts to connect a socket that the monitor has opened inside the namespace; `port` as for

@@ -18,7 +18,7 @@ mod share;
 
 use crate::control::PeerMessage;
 use crate::counters::{Counters, DropReason};
-use crate::flow::datagram::{Datagram, MAX_GROUP};
+use crate::flow::datagram::{Datagram, MAX_GROUP, Sender};
 use crate::flow::flows::{Entry, Flows};
 use crate::flow::refuse::send_reset;
 use crate::flow::schedule::{Cause, Schedule};
@@ -199,7 +199,8 @@ impl<S: Sockets> Stack<S> {
         for (start, end) in places {
             let octets = part(frames, *start..*end);
             let handled = classify(octets, framing).and_then(|frame| {
-                let origin = Origin { now, mac: frame.mac, octets, batch: frames, opening };
+                let sender = Sender { mac: frame.mac, handling: frame.handling };
+                let origin = Origin { now, sender, octets, batch: frames, opening };
                 self.handle_frame(&origin, frame, &mut batch)
             });
             if let Err(reason) = handled {
@@ -218,7 +219,8 @@ impl<S: Sockets> Stack<S> {
         batch: &mut Batch,
     ) -> Result<(), DropReason> {
         let Parts { link, nat, counters, .. } = &mut self.parts;
-        let Origin { now, mac, .. } = *origin;
+        let Origin { now, sender, .. } = *origin;
+        let mac = sender.mac;
         let (key, payload, segment_size) = match frame.content {
             Content::Tcp { source, destination, header, payload } => {
                 let key =
@@ -269,7 +271,7 @@ impl<S: Sockets> Stack<S> {
             return Ok(());
         };
         let payload = place_of(payload, origin.batch);
-        batch.add_datagrams(Datagrams { flow, mac, payload, segment_size });
+        batch.add_datagrams(Datagrams { flow, sender, payload, segment_size });
         Ok(())
     }
 
@@ -294,7 +296,7 @@ impl<S: Sockets> Stack<S> {
         (header, payload): (&Header, &[u8]),
         batch: &mut Batch,
     ) -> Result<(), DropReason> {
-        let Origin { now, mac, .. } = *origin;
+        let Origin { now, sender: Sender { mac, .. }, .. } = *origin;
         // What a kernel answers to our own question shows no use of the connection.
         let controls = header.flags.contains(Flags::SYN) || header.flags.contains(Flags::FIN);
         let used = (controls || !payload.is_empty()).then_some(now);
@@ -338,7 +340,7 @@ impl<S: Sockets> Stack<S> {
         key: FlowKey,
         payload: &[u8],
     ) -> Result<Option<FlowId>, DropReason> {
-        let Origin { now, mac, .. } = *origin;
+        let Origin { now, sender: Sender { mac, .. }, .. } = *origin;
         let listeners = &self.parts.ports.listeners;
         match self.parts.flows.table.look_up(&key, Some(now)) {
             Some((id, Entry { flow: Flow::Datagram(flow), .. })) => {
@@ -385,7 +387,7 @@ impl<S: Sockets> Stack<S> {
             }
             let Some(first) = group.first() else { continue };
             let datagrams = part(&datagrams, ..group.len());
-            self.parts.drive(now, first.flow, FlowEvent::Datagrams(first.mac, datagrams));
+            self.parts.drive(now, first.flow, FlowEvent::Datagrams(first.sender, datagrams));
         }
     }
 

@@ -9,6 +9,7 @@ pub mod pktinfo;
 #[expect(unsafe_code, reason = "system calls that no dependency wraps without an allocation")]
 mod raw;
 pub mod send_buffer;
+pub mod send_option;
 pub mod socket;
 pub mod tap;
 

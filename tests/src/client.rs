@@ -8,6 +8,7 @@ pub mod configuration;
 pub mod life;
 pub mod link;
 pub mod packet;
+pub mod path;
 pub mod ping;
 pub mod protocol;
 pub mod serve;
@@ -53,6 +54,7 @@ impl Client {
             "tcp" => self.connections.answer(&mut arguments),
             "serve" => self.services.answer(&mut arguments),
             "udp" => self.sockets.answer(&mut arguments),
+            "path" => path::answer(&mut arguments),
             "ping" => ping::answer(&mut arguments),
             "show" => show::answer(),
             "link" => link::answer(&mut arguments),

@@ -7,6 +7,7 @@ mod files;
 pub mod machine;
 pub mod network;
 pub mod pasta;
+pub mod path;
 pub mod process;
 pub mod programs;
 pub mod service;

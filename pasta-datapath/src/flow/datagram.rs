@@ -25,6 +25,8 @@ pub mod batch;
 mod by_listener;
 pub mod lifetime;
 pub mod local;
+pub mod queued_error;
+pub mod send_options;
 
 use super::refuse::{offending, reporter};
 use super::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness};
@@ -40,11 +42,14 @@ use crate::sockets::Sockets;
 use crate::time::Instant;
 
 use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
+use crate::wire::ip::Handling;
 use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
 use lifetime::Lifetime;
 use local::{Gone, LocalEnd, Place};
 use nix::errno::Errno;
-use pasta_ipc::types::{Family, MacAddr, Mtu};
+use pasta_ipc::types::{MacAddr, Mtu};
+pub use queued_error::QueuedError;
+use send_options::{SendOption, SendOptions};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -97,6 +102,9 @@ pub trait DatagramSocket {
     /// Takes one error off the socket's queue (`IP_RECVERR`, ip(7)); `None` if there is none.
     fn take_queued_error(&self) -> Option<QueuedError>;
 
+    /// Has datagrams to `remote` sent so from now on. Where that fails they leave as before.
+    fn set_send_option(&self, remote: IpAddr, option: SendOption);
+
     /// The MTU of the path to `remote`; zero where it is not known.
     fn path_mtu(&self, remote: IpAddr) -> u32;
 
@@ -116,27 +124,13 @@ pub struct ReadDatagrams {
     pub truncated: bool,
 }
 
-/// An error that the network or the kernel reported for a datagram.
+/// Who sends datagrams of the namespace, and how they are to be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueuedError {
-    /// What sending would give.
-    pub errno: Errno,
-    /// Type and code of the ICMP or ICMPv6 error, if it came from the network: it says more.
-    pub icmp: Option<(u8, u8)>,
-    /// The next hop's MTU, with `EMSGSIZE`.
-    pub mtu: u32,
-    /// Who said so, if it came from the network.
-    pub offender: Option<IpAddr>,
-}
-
-impl QueuedError {
-    /// What it means for the namespace, of a flow to `remote`; `None` if it does not concern the way.
-    pub fn why(&self, remote: IpAddr) -> Option<Unreachable> {
-        match self.icmp {
-            Some(icmp) => Unreachable::from_icmp(Family::of(remote), icmp, self.mtu),
-            None => Unreachable::from_errno(self.errno, self.mtu),
-        }
-    }
+pub struct Sender {
+    /// The link-layer address.
+    pub mac: MacAddr,
+    /// What their network headers say.
+    pub handling: Handling,
 }
 
 /// A datagram to send, or several that the namespace's kernel left in one; of echo, sequence number and payload
@@ -210,12 +204,15 @@ pub struct HostEnd<K> {
     previous: Option<(K, SocketAddr, Instant)>,
     /// Sequence number of the last echo request, for errors to quote.
     last_sequence: [u8; 2],
+    /// How it sends.
+    options: SendOptions,
 }
 
 impl<K> HostEnd<K> {
     /// `socket`, which is connected to `target`.
     pub fn new(socket: K, target: Target, source_check: SourceCheck) -> Self {
-        Self { socket, target, source_check, previous: None, last_sequence: [0; 2] }
+        let options = SendOptions::default();
+        Self { socket, target, source_check, previous: None, last_sequence: [0; 2], options }
     }
 }
 
@@ -412,9 +409,11 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         let mut facts = Facts::default();
         let next = match event {
             FlowEvent::Opened => self.at_local_end(|end, gso| end.want(cx, gso, &mut facts)),
-            FlowEvent::Datagrams(mac, group) => match &self.ends {
-                Ends::Outbound { .. } => self.send(cx, mac, group, &mut facts),
-                Ends::Mapped { .. } | Ends::Inbound { .. } => self.send_by_listener(cx, mac, group),
+            FlowEvent::Datagrams(sender, group) => match &self.ends {
+                Ends::Outbound { .. } => self.send(cx, sender, group, &mut facts),
+                Ends::Mapped { .. } | Ends::Inbound { .. } => {
+                    self.send_by_listener(cx, sender, group)
+                }
                 Ends::Local { .. } => Next::Wait,
             },
             FlowEvent::Arrived(read, octets) => self.arrived(cx, &mut facts, read, octets),
@@ -442,7 +441,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     fn send<S: Sockets<Socket = K>>(
         &mut self,
         cx: &mut Context<'_, S>,
-        mac: MacAddr,
+        Sender { mac, handling }: Sender,
         group: &[Datagram<'_>],
         facts: &mut Facts,
     ) -> Next {
@@ -453,6 +452,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         host.source_check.sent(cx.now);
         path.set_mac(mac);
         let (remote, key) = (path.source().ip(), key_of(*protocol, path));
+        host.options.apply(&host.socket, host.target.address.ip(), handling, largest(group));
         let mut doubtful = false;
         let failed = |datagram: &Datagram<'_>, why| {
             let errno = match why {
@@ -465,7 +465,10 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 return cx.tap.counters.drop(DropReason::Unreachable);
             }
             facts.target_failed |= errno != Errno::EMSGSIZE;
-            let mtu = if *protocol == Protocol::Echo { 0 } else { host.socket.path_mtu(remote) };
+            let mtu = match errno {
+                Errno::EMSGSIZE => host.socket.path_mtu(host.target.address.ip()),
+                _ => 0,
+            };
             let why = Unreachable::from_errno(errno, mtu);
             cx.tap.counters.drop(match (why, *protocol) {
                 (None, Protocol::Echo) => DropReason::SocketFull,
@@ -541,7 +544,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             Ends::Local { listener, end } => {
                 let Some(socket) = end.socket() else { return Next::Wait };
                 let Some(out) = cx.listeners.socket(listener.id) else { return Next::Over };
-                let way = Way { addresses: listener.addresses, interface: None };
+                let (addresses, interface) = (listener.addresses, None);
+                let way = Way { addresses, interface, handling: Handling::DEFAULT };
                 let send = |slices: &[IoSlice<'_>], size| out.send_from(&way, slices, size);
                 read_all(
                     (socket, end.destination()),
@@ -582,24 +586,31 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         // What is pending is the last of the queue, or the only one where there is no queue.
         let pending = host.socket.take_pending_error();
         let (remote, key) = (path.source().ip(), key_of(self.protocol, path));
-        let quoted: &[u8] = match self.protocol {
-            Protocol::Echo => &host.last_sequence,
-            Protocol::Udp | Protocol::Tcp => &[],
-        };
-        let offending = offending(&key, quoted);
         // Bounded by the socket's own queue; each entry was one datagram.
         let mut queued = std::iter::from_fn(|| host.socket.take_queued_error()).peekable();
         let alone = match queued.peek() {
             Some(_) => None,
             None => pending.map(|errno| {
                 let mtu = if errno == Errno::EMSGSIZE { host.socket.path_mtu(remote) } else { 0 };
-                QueuedError { errno, icmp: None, mtu, offender: None }
+                let quoted = Default::default();
+                QueuedError { errno, icmp: None, mtu, offender: None, quoted }
             }),
         };
         for error in queued.chain(alone) {
+            // What the host itself found too large was reported when it was sent.
+            if error.errno == Errno::EMSGSIZE && error.icmp.is_none() {
+                continue;
+            }
             let Some(why) = error.why(remote) else { continue };
-            facts.target_failed |= !matches!(why, Unreachable::TooBig(_));
+            // The packet was wrong for the way, and not the target.
+            let is_packet = matches!(why, Unreachable::TooBig(_) | Unreachable::TimeExceeded(_));
+            facts.target_failed |= !is_packet;
+            let quoted: &[u8] = match self.protocol {
+                Protocol::Echo => error.sequence().unwrap_or(&host.last_sequence),
+                Protocol::Udp | Protocol::Tcp => &[],
+            };
             let reporter = reporter(cx.nat, remote, why, error.offender);
+            let offending = offending(&key, quoted);
             icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
         }
     }
@@ -661,6 +672,12 @@ fn read_all<K: DatagramSocket>(
     }
     batch.flush(buffer, |(), read, octets| hand_on(read, octets));
     (next, received, strangers)
+}
+
+/// Octets of the largest datagram of a group.
+fn largest(group: &[Datagram<'_>]) -> usize {
+    let sizes = group.iter().map(|it| it.segment_size.map_or(it.payload.len(), usize::from));
+    sizes.max().unwrap_or(0)
 }
 
 /// The key of a flow that the namespace at the end of `path` has opened.

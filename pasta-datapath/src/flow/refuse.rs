@@ -61,14 +61,14 @@ pub fn send_reset<D: FrameDevice>(
     tap.write_tcp(&path, reset, Mss::MAX, &[]);
 }
 
-/// Tells the sender of a SYN why there is no connection.
+/// Tells the sender of a SYN why there is no connection, and who says so, if it is known.
 pub fn refuse_syn<D: FrameDevice>(
     tap: &mut FrameWriter<'_, D>,
     nat: &Nat,
     mac: MacAddr,
     key: &FlowKey,
     syn: &Header,
-    why: NoSocket,
+    (why, offender): (NoSocket, Option<IpAddr>),
 ) -> DropReason {
     match why {
         NoSocket::Silent => DropReason::Unreachable,
@@ -93,7 +93,8 @@ pub fn refuse_syn<D: FrameDevice>(
                 transport,
                 transport_len: TCP_LEN as u16,
             };
-            send_error(tap, nat, mac, &offending, why);
+            let reporter = reporter(nat, key.remote.ip(), why, offender);
+            icmp_error::send(tap, mac, reporter, &offending, why);
             DropReason::Unreachable
         }
     }
@@ -159,6 +160,8 @@ pub fn reporter(nat: &Nat, remote: IpAddr, why: Unreachable, offender: Option<Ip
         return remote;
     }
     let foreign = offender
-        .filter(|address| address.is_ipv4() == remote.is_ipv4() && !is_impossible(*address));
+        .filter(|address| address.is_ipv4() == remote.is_ipv4() && !is_impossible(*address))
+        // To the namespace that would be itself.
+        .filter(|address| !nat.is_of_namespace(*address));
     foreign.or_else(|| nat.our_address(remote)).unwrap_or(remote)
 }

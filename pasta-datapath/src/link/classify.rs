@@ -3,7 +3,7 @@
 use crate::counters::DropReason;
 use crate::wire::checksum::pseudo_header;
 use crate::wire::ip::{
-    self, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, PacketError,
+    self, Handling, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, PacketError,
 };
 use crate::wire::vnet::{self, ChecksumState, Segmentation};
 use crate::wire::{Malformed, arp, dhcpv4, dhcpv6, ethernet, icmp, tcp, udp};
@@ -34,6 +34,8 @@ impl Framing {
 pub struct Frame<'a> {
     /// Who sent it.
     pub mac: MacAddr,
+    /// How what it carries is to be carried on; of no meaning where that goes no further.
+    pub handling: Handling,
     /// What it is.
     pub content: Content<'a>,
 }
@@ -127,23 +129,32 @@ pub fn classify(octets: &[u8], framing: Framing) -> Result<Frame<'_>, DropReason
         }
     };
     let (header, payload) = ethernet::split(frame)?;
-    let content = match header.ether_type {
+    let (handling, content) = match header.ether_type {
         ethernet::TYPE_ARP => match arp::parse(payload)? {
-            arp::Message::Request(request) => Content::Arp(request),
+            arp::Message::Request(request) => (Handling::DEFAULT, Content::Arp(request)),
             arp::Message::Reply { sender_mac, sender } => {
-                Content::NeighbourAnswer { address: sender.into(), at: sender_mac }
+                let answer = Content::NeighbourAnswer { address: sender.into(), at: sender_mac };
+                (Handling::DEFAULT, answer)
             }
             arp::Message::Other => return Err(DropReason::NeighbourNotOurs),
         },
-        ethernet::TYPE_IPV4 => packet(&ip::parse_ipv4(payload)?, meta)?,
-        ethernet::TYPE_IPV6 => packet(&ip::parse_ipv6(payload)?, meta)?,
+        ethernet::TYPE_IPV4 => handled(&ip::parse_ipv4(payload)?, meta)?,
+        ethernet::TYPE_IPV6 => handled(&ip::parse_ipv6(payload)?, meta)?,
         _ => return Err(DropReason::Unsupported),
     };
-    Ok(Frame { mac: header.source, content })
+    Ok(Frame { mac: header.source, handling, content })
 }
 
-fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, DropReason> {
-    let Packet { source, destination, protocol, hop_limit, payload } = *packet;
+fn handled<'a>(
+    packet: &Packet<'a>,
+    meta: vnet::Received,
+) -> Result<(Handling, Content<'a>), DropReason> {
+    Ok((packet.handling, content(packet, meta)?))
+}
+
+fn content<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, DropReason> {
+    let Packet { source, destination, protocol, handling, payload } = *packet;
+    let hop_limit = handling.hop_limit;
     if let (PROTOCOL_ICMPV6, IpAddr::V6(source)) = (protocol, source) {
         let message = icmp::parse_v6(payload, source.into(), destination, hop_limit)?;
         // Before addresses are checked: a probe comes from the unspecified address, and an
@@ -192,6 +203,10 @@ fn packet<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, 
         };
     }
     check_possible(source, destination)?;
+    // It should not have been sent (RFC 1122, section 3.2.1.7).
+    if hop_limit == 0 {
+        return Err(DropReason::Malformed);
+    }
     let message = match protocol {
         PROTOCOL_TCP => return segment(packet, meta),
         PROTOCOL_UDP => return datagram(packet, meta),
@@ -319,6 +334,11 @@ mod tests {
         frame(vnet, ethernet::TYPE_IPV4, &[&ip, &udp, &[1, 2]])
     }
 
+    /// As the headers that we write have it.
+    fn made() -> Handling {
+        Handling { hop_limit: 255, ..Handling::DEFAULT }
+    }
+
     fn to_finish() -> [u8; vnet::LEN] {
         let segmentation = Segmentation::None;
         vnet::ToSend {
@@ -341,7 +361,7 @@ mod tests {
             payload: &[1, 2],
             segment_size: None,
         };
-        assert_eq!(got, Frame { mac: MAC, content: expected });
+        assert_eq!(got, Frame { mac: MAC, handling: made(), content: expected });
         let octets = udp_frame(HERE, 0x1234, vnet::COMPLETE);
         assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::Malformed));
         let octets = udp_frame(HERE, 0, vnet::COMPLETE);
@@ -379,7 +399,9 @@ mod tests {
         let asked = arp::Request { sender_mac: MAC, sender: THERE, target: HERE };
         let octets = frame(vnet::COMPLETE, ethernet::TYPE_ARP, &[&arp::reply(&asked, at)]);
         let content = Content::NeighbourAnswer { address: HERE.into(), at };
-        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, content }));
+        let handling = Handling::DEFAULT;
+        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, handling, content }));
+        let handling = made();
 
         let [here, there, all]: [Ipv6Addr; 3] =
             ["2001:db8::7", "fe80::1", "ff02::1"].map(|it| it.parse().unwrap());
@@ -388,7 +410,7 @@ mod tests {
         let advertised = icmp::neighbour_advertisement(here, there, here, at);
         let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV6, &[&ip, &advertised]);
         let content = Content::NeighbourAnswer { address: here.into(), at };
-        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, content }));
+        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, handling, content }));
 
         // As one that nobody asked for: to all, and without the flag that says otherwise.
         let mut unasked = advertised;
@@ -399,7 +421,7 @@ mod tests {
         let ip = ipv6_header(here, all, PROTOCOL_ICMPV6, len);
         let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV6, &[&ip, &unasked]);
         let content = Content::NeighbourAnswer { address: here.into(), at };
-        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, content }));
+        assert_eq!(classify(&octets, Framing::Vnet), Ok(Frame { mac: MAC, handling, content }));
     }
 
     #[test]

@@ -9,12 +9,15 @@
 //! they leave from the host's port of the rule. One that serves these alone is a [`Role::Mapping`]: it lives as long
 //! as they do, and becomes a listener, or a listener becomes it, without its socket being touched.
 
-use crate::flow::datagram::{QueuedError, ReadDatagrams};
+use crate::flow::datagram::send_options::{Oversize, SendOption, wanted};
+use crate::flow::datagram::{DatagramSocket, QueuedError, ReadDatagrams};
 use crate::port_forward::rules::{ForwardTarget, Ports};
+use crate::wire::ip::Handling;
 use nix::errno::Errno;
 use pasta_ipc::port_forward::Direction;
 use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
 use pasta_ipc::types::{Family, Transport};
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -73,6 +76,8 @@ pub struct Way {
     pub addresses: DatagramAddresses,
     /// The number of the interface that it has to leave by, if it has to by one.
     pub interface: Option<NonZeroU32>,
+    /// Hop limit and traffic class.
+    pub handling: Handling,
 }
 
 /// Where a listener is.
@@ -176,6 +181,8 @@ pub struct Listener<K> {
     pub role: Role,
     /// Flows that the namespace has opened through it.
     flows: usize,
+    /// What it does with datagrams of IPv4 that are too large, and with those of IPv6.
+    oversize: Cell<(Oversize, Oversize)>,
     socket: K,
 }
 
@@ -355,7 +362,8 @@ impl<K> Listeners<K> {
         }
         self.by_spec.insert(spec.clone(), id);
         self.mappings += usize::from(role == Role::Mapping);
-        let listener = Some(Listener { spec, target, role, flows: 0, socket });
+        let listener =
+            Some(Listener { spec, target, role, flows: 0, oversize: Cell::default(), socket });
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
             Some((_, slot)) => *slot = listener,
             None => self.slots.push((0, listener)),
@@ -407,6 +415,23 @@ impl<K> Listeners<K> {
     /// The socket of the listener `id`.
     pub fn socket(&self, id: ListenerId) -> Option<&K> {
         self.get(id).map(|listener| &listener.socket)
+    }
+
+    /// Has the socket of the listener `id` send a datagram with `octets` of payload to `peer` as `handling` says about
+    /// fragments; the rest of that goes with the datagram.
+    pub fn prepare_to_send(&self, id: ListenerId, peer: IpAddr, handling: Handling, octets: usize)
+    where
+        K: DatagramSocket,
+    {
+        let Some(Listener { oversize, socket, .. }) = self.get(id) else { return };
+        let (peer, (mut v4, mut v6)) = (peer.to_canonical(), oversize.get());
+        let set = if peer.is_ipv4() { &mut v4 } else { &mut v6 };
+        let wanted = wanted(*set, handling.fragmentation, peer, octets);
+        if *set != wanted {
+            socket.set_send_option(peer, SendOption::Oversize(wanted));
+            *set = wanted;
+            oversize.set((v4, v6));
+        }
     }
 
     /// The name of the listener that an event is about.

@@ -19,6 +19,7 @@ use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId
 use crate::port_forward::rules::ForwardTarget;
 use crate::sockets::{Interest, Sockets};
 use crate::time::Instant;
+use crate::wire::ip::Handling;
 use nix::errno::Errno;
 use nix::libc;
 use pasta_ipc::port_forward::Direction;
@@ -197,7 +198,7 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
     /// Joins a connection that was accepted inside the namespace to a service of the host's loopback.
     fn splice_to_host(&mut self, socket: S::Socket, destination: SocketAddr) {
         let target = Target { address: destination, source: None, interface: None };
-        match self.parts.sockets.open(Protocol::Tcp, &target, None) {
+        match self.parts.sockets.open(Protocol::Tcp, &target, None, Handling::DEFAULT) {
             Ok(connecting) => {
                 let flow = SpliceFlow::new(socket, destination, None).of_namespace();
                 self.open_splice(flow, FlowEvent::Target(TargetSocket::Host(connecting)));

@@ -2,7 +2,7 @@
 //! slices, so that its memory serves batch after batch.
 
 use crate::flow::FlowId;
-use pasta_ipc::types::MacAddr;
+use crate::flow::datagram::Sender;
 use std::ops::Range;
 
 /// The part of a frame that is for a flow: from here to there in the buffer of frames.
@@ -21,7 +21,7 @@ pub(super) struct Segment {
 #[derive(Clone, Debug)]
 pub(super) struct Datagrams {
     pub(super) flow: FlowId,
-    pub(super) mac: MacAddr,
+    pub(super) sender: Sender,
     pub(super) payload: Place,
     pub(super) segment_size: Option<u16>,
 }
@@ -59,8 +59,9 @@ impl Batch {
 
     /// Datagrams of one flow that came one after the other, `most` at a time.
     pub(super) fn datagrams(&self, most: usize) -> impl Iterator<Item = &[Datagrams]> {
-        let alike =
-            |one: &Datagrams, other: &Datagrams| one.flow == other.flow && one.mac == other.mac;
+        let alike = |one: &Datagrams, other: &Datagrams| {
+            one.flow == other.flow && one.sender == other.sender
+        };
         self.datagrams.chunk_by(alike).flat_map(move |datagrams| datagrams.chunks(most))
     }
 }

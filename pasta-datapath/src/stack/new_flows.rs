@@ -12,12 +12,12 @@
 
 use super::Stack;
 use crate::counters::DropReason;
+use crate::flow::datagram::Sender;
 use crate::flow::{FlowId, FlowKey};
 use crate::nat::Protocol;
 use crate::sockets::Sockets;
 use crate::time::Instant;
 use crate::wire::tcp::Header;
-use pasta_ipc::types::MacAddr;
 use std::collections::{HashMap, VecDeque};
 
 /// How many connections and flows of datagrams each are opened, and how many connections accepted, before tap and
@@ -39,11 +39,11 @@ pub(super) enum Opening {
     Now,
 }
 
-/// When and from where a frame came.
+/// When and from whom a frame came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin<'a> {
     pub(super) now: Instant,
-    pub(super) mac: MacAddr,
+    pub(super) sender: Sender,
     /// The frame.
     pub(super) octets: &'a [u8],
     /// All frames of its batch, of which it is a part.
@@ -151,7 +151,10 @@ impl<S: Sockets> Stack<S> {
     ) -> Result<(), DropReason> {
         match origin.opening {
             Opening::Waits => self.wait_for_turn(origin, key),
-            Opening::Now => self.opener(origin.now, origin.mac).tcp(key, header),
+            Opening::Now => {
+                let Sender { mac, handling } = origin.sender;
+                self.opener(origin.now, mac).tcp(key, header, handling)
+            }
         }
     }
 
@@ -164,7 +167,9 @@ impl<S: Sockets> Stack<S> {
     ) -> Result<Option<FlowId>, DropReason> {
         match origin.opening {
             Opening::Waits => self.wait_for_turn(origin, key).map(|()| None),
-            Opening::Now => self.opener(origin.now, origin.mac).datagram(key, payload).map(Some),
+            Opening::Now => {
+                self.opener(origin.now, origin.sender.mac).datagram(key, payload).map(Some)
+            }
         }
     }
 

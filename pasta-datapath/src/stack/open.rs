@@ -13,6 +13,7 @@ use crate::nat::Target;
 use crate::sockets::{Interest, Progress, Sockets};
 use crate::time::Instant;
 use crate::token::Token;
+use crate::wire::ip::Handling;
 use crate::wire::tcp::Header;
 use pasta_ipc::types::{LogLevel, MacAddr};
 
@@ -29,15 +30,21 @@ impl<'a, S: Sockets> Opener<'a, S> {
     }
 
     /// Opens a TCP flow for the namespace's SYN `header`.
-    pub(super) fn tcp(&mut self, key: FlowKey, header: &Header) -> Result<(), DropReason> {
+    pub(super) fn tcp(
+        &mut self,
+        key: FlowKey,
+        header: &Header,
+        handling: Handling,
+    ) -> Result<(), DropReason> {
         let Self { parts, now, mac } = self;
         let (now, mac) = (*now, *mac);
         if parts.leaving.has(key.namespace.ip()) {
             return Err(self.refuse_syn(&key, header, NoSocket::Refused));
         }
         parts.observe(now, key.namespace.ip(), mac);
-        let opened =
-            parts.target(now, &key).and_then(|target| parts.connect(now, &key, &target, None));
+        let opened = parts
+            .target(now, &key)
+            .and_then(|target| parts.connect(now, &key, (&target, handling), None));
         let connecting = match opened {
             Ok(connecting) => connecting,
             Err(why) => return Err(self.refuse_syn(&key, header, why)),
@@ -64,7 +71,7 @@ impl<'a, S: Sockets> Opener<'a, S> {
 
     fn refuse_syn(&mut self, key: &FlowKey, header: &Header, why: NoSocket) -> DropReason {
         let Parts { link, nat, counters, .. } = &mut *self.parts;
-        refuse_syn(&mut link.writer(counters), nat, self.mac, key, header, why)
+        refuse_syn(&mut link.writer(counters), nat, self.mac, key, header, (why, None))
     }
 
     /// Opens a flow of datagrams, of which `payload` is the first.
@@ -106,7 +113,7 @@ impl<'a, S: Sockets> Opener<'a, S> {
     ) -> Result<(S::Socket, Target), DropReason> {
         let (parts, now) = (&mut *self.parts, self.now);
         let opened = target.and_then(|target| {
-            let connecting = parts.connect(now, key, &target, port)?;
+            let connecting = parts.connect(now, key, (&target, Handling::DEFAULT), port)?;
             Ok((connecting.socket, target))
         });
         opened.map_err(|why| {

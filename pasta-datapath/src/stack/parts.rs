@@ -23,6 +23,7 @@ use crate::sockets::{Connecting, Interest, Sockets};
 use crate::sys::fd_budget::FdBudget;
 use crate::time::Instant;
 use crate::token::Token;
+use crate::wire::ip::Handling;
 use crate::wire::seq::Seq;
 use nix::errno::Errno;
 use pasta_ipc::types::{Family, LogLevel, MacAddr, Transport};
@@ -297,12 +298,13 @@ impl<S: Sockets> Parts<S> {
         Ok(self.nat.outbound(key.protocol, key.remote)?)
     }
 
-    /// Opens a socket to `target`; another flow may have to go for it.
+    /// Opens a socket to `target`, whose first packet is handled so if it is one of TCP; another flow may have to go
+    /// for it.
     pub(super) fn connect(
         &mut self,
         now: Instant,
         key: &FlowKey,
-        target: &Target,
+        (target, handling): (&Target, Handling),
         port: Option<u16>,
     ) -> Result<Connecting<S::Socket>, NoSocket> {
         let takes = match key.protocol {
@@ -314,11 +316,11 @@ impl<S: Sockets> Parts<S> {
             self.log.exhausted(now, NO_MORE, &NO_PORT);
             return Err(NoSocket::Exhausted);
         }
-        let mut opened = self.sockets.open(key.protocol, target, port);
+        let mut opened = self.sockets.open(key.protocol, target, port, handling);
         if matches!(opened, Err(Errno::EMFILE | Errno::ENFILE))
             && (self.give_up_stock(1) || self.evict(now, Opener::Namespace))
         {
-            opened = self.sockets.open(key.protocol, target, port);
+            opened = self.sockets.open(key.protocol, target, port, handling);
         }
         if key.protocol != Protocol::Tcp {
             opened = opened.and_then(|connecting| {

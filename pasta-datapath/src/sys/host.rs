@@ -3,7 +3,8 @@
 use super::pipe::Pipe;
 use super::socket::{PeekMethod, TcpSocket, open, probe_peek};
 use super::tap::Tap;
-use super::{epoll::Poller, listen_socket, pktinfo, socket};
+use super::{epoll::Poller, listen_socket, pktinfo, send_option, socket};
+use crate::flow::datagram::send_options::SendOption;
 use crate::flow::datagram::{DatagramSocket, QueuedError, ReadDatagrams};
 use crate::flow::splice::StreamSocket;
 use crate::flow::{FlowId, FlowKey};
@@ -11,6 +12,7 @@ use crate::nat::{Protocol, Target};
 use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, Way};
 use crate::sockets::{Connecting, Interest, Progress, Sockets};
 use crate::token::Token;
+use crate::wire::ip::Handling;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -65,8 +67,9 @@ impl Sockets for HostSockets {
         protocol: Protocol,
         target: &Target,
         port: Option<u16>,
+        handling: Handling,
     ) -> Result<Connecting<OwnedFd>, Errno> {
-        open(protocol, target, port, self.free_bind)
+        open(protocol, target, port, (handling, self.free_bind))
     }
 
     fn connect(
@@ -158,6 +161,11 @@ impl DatagramSocket for OwnedFd {
 
     fn take_queued_error(&self) -> Option<QueuedError> {
         socket::take_queued_error(self.as_fd())
+    }
+
+    fn set_send_option(&self, remote: IpAddr, option: SendOption) {
+        // Where it fails the datagram leaves as the one before.
+        let _ = send_option::set(self, remote, option);
     }
 
     fn path_mtu(&self, remote: IpAddr) -> u32 {

@@ -1,7 +1,9 @@
 //! Datagrams of sockets that many peers talk to: from whom they come, and to which of our addresses.
 
 use crate::flow::datagram::ReadDatagrams;
+use crate::part::part;
 use crate::port_forward::listeners::{DatagramAddresses, Way};
+use crate::wire::ip::Handling;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -76,7 +78,7 @@ pub fn send_from(
     slices: &[IoSlice<'_>],
     segment_size: Option<u16>,
 ) -> Result<(), Errno> {
-    let Way { addresses: DatagramAddresses { peer, local }, interface } = *way;
+    let Way { addresses: DatagramAddresses { peer, local }, interface, handling } = *way;
     let (to, index) = (SockaddrStorage::from(peer), interface.map_or(0, NonZeroU32::get));
     let (v4, v6);
     let from = match local {
@@ -101,17 +103,25 @@ pub fn send_from(
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     let raw = fd.as_raw_fd();
     let is_left_to_kernel = interface.is_none() && local.to_canonical().is_unspecified();
+    let Handling { hop_limit, traffic_class, .. } = handling;
+    let (hops, class) = (hop_limit.into(), traffic_class.into());
+    let is_v4 = peer.ip().to_canonical().is_ipv4();
+    let hop_limit = (hop_limit != Handling::DEFAULT.hop_limit).then_some(match is_v4 {
+        true => ControlMessage::Ipv4Ttl(&hops),
+        false => ControlMessage::Ipv6HopLimit(&hops),
+    });
+    let traffic_class = (traffic_class != Handling::DEFAULT.traffic_class).then_some(match is_v4 {
+        true => ControlMessage::Ipv4Tos(&handling.traffic_class),
+        false => ControlMessage::Ipv6TClass(&class),
+    });
+    let segments = segment_size.as_ref().map(ControlMessage::UdpGsoSegments);
+    let from = (!is_left_to_kernel).then_some(from);
+    let mut control = [ControlMessage::Ipv6HopLimit(&hops); 4];
+    let wanted = [segments, from, hop_limit, traffic_class].into_iter().flatten();
+    let count = control.iter_mut().zip(wanted).map(|(to, message)| *to = message).count();
+    let control = part(&control, ..count);
     loop {
-        let sent = match &segment_size {
-            Some(size) => {
-                let control = [ControlMessage::UdpGsoSegments(size), from];
-                let control = if is_left_to_kernel { control.split_at(1).0 } else { &control[..] };
-                sendmsg(raw, slices, control, flags, Some(&to))
-            }
-            None if is_left_to_kernel => sendmsg(raw, slices, &[], flags, Some(&to)),
-            None => sendmsg(raw, slices, &[from], flags, Some(&to)),
-        };
-        match sent {
+        match sendmsg(raw, slices, control, flags, Some(&to)) {
             Err(Errno::EINTR) => continue,
             other => return other.map(drop),
         }
@@ -149,7 +159,8 @@ mod tests {
             assert_eq!(addresses.peer.ip().to_canonical(), ours);
             assert_eq!(addresses.local.to_canonical(), server.parse::<IpAddr>().unwrap());
 
-            let way = Way { addresses, interface: None };
+            let handling = Handling::DEFAULT;
+            let way = Way { addresses, interface: None, handling };
             send_from(listener.as_fd(), &way, &[IoSlice::new(b"answer")], None).unwrap();
             // A connected socket takes answers from the address it is connected to alone.
             let len = client.recv(&mut buffer).unwrap();

@@ -26,7 +26,12 @@ pub fn ignore_file_size_signal() -> Result<(), nix::errno::Errno> {
     unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.map(drop)
 }
 
-fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+pub(super) fn set_option(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: c_int,
+) -> io::Result<()> {
     let len = size_of::<c_int>() as socklen_t;
     let pointer = (&raw const value).cast();
     // SAFETY: the kernel reads `len` octets at `pointer`, which is `value`: exactly that long, and

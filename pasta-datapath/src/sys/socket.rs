@@ -1,13 +1,15 @@
 //! Host sockets: made for a target, read and written without ever blocking.
 
+use crate::flow::datagram::send_options::SendOption;
 use crate::flow::datagram::{QueuedError, ReadDatagrams};
 use crate::flow::splice::StreamSocket;
 use crate::flow::tcp::relay::HostSocket;
 use crate::nat::{Protocol, Target};
 use crate::sockets::{Connecting, Progress};
-use crate::sys;
 use crate::sys::pktinfo::ip_address;
 use crate::sys::send_buffer::SendBuffer;
+use crate::sys::{self, send_option};
+use crate::wire::ip::Handling;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockProtocol,
@@ -164,6 +166,10 @@ impl HostSocket for TcpSocket {
         take_error(self.fd.as_fd())
     }
 
+    fn take_queued_error(&mut self) -> Option<QueuedError> {
+        take_queued_error(self.fd.as_fd())
+    }
+
     /// `SO_KEEPALIVE`, tcp(7).
     fn keep_alive(&mut self) {
         // Where it fails, a peer that has gone is noticed when something is sent.
@@ -194,12 +200,15 @@ pub fn open(
     protocol: Protocol,
     target: &Target,
     port: Option<u16>,
-    free_bind: FreeBind,
+    (handling, free_bind): (Handling, FreeBind),
 ) -> Result<Connecting<OwnedFd>, Errno> {
     let fd = open_unbound(protocol, target)?;
     allow_free_bind(&fd, free_bind)?;
     if let Some(interface) = &target.interface {
         setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
+    }
+    if protocol == Protocol::Tcp {
+        prepare_opening(&fd, target.address.ip(), handling);
     }
     let any: IpAddr = match target.address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -226,6 +235,23 @@ pub fn open(
         Err(errno) => return Err(errno),
     };
     Ok(Connecting { socket: fd, progress })
+}
+
+/// Has the packet that opens a TCP connection carried as `handling` says. One of few hops looks for routers: what they
+/// say is queued, and not only the error number that it amounts to; for others that is not worth a call.
+fn prepare_opening(fd: &OwnedFd, remote: IpAddr, handling: Handling) {
+    let Handling { hop_limit, traffic_class, .. } = handling;
+    if hop_limit != Handling::DEFAULT.hop_limit {
+        // Where these fail the connection is opened all the same.
+        let _ = send_option::set(fd, remote, SendOption::HopLimit(hop_limit));
+    }
+    if hop_limit < Handling::DEFAULT.hop_limit {
+        let v4 = remote.is_ipv4();
+        let _ = enable_errors(fd, if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 });
+    }
+    if traffic_class != Handling::DEFAULT.traffic_class {
+        let _ = send_option::set(fd, remote, SendOption::TrafficClass(traffic_class));
+    }
 }
 
 /// The number that the host gives `interface`; none if there is no such interface. A socket that is bound to it
@@ -403,10 +429,15 @@ pub fn take_queued_error(fd: BorrowedFd<'_>) -> Option<QueuedError> {
 
 /// As [`take_queued_error`], with where the datagram went that caused it, if it says so.
 pub fn take_error_of(fd: BorrowedFd<'_>) -> Option<(QueuedError, Option<SocketAddr>)> {
+    let mut quoted = [0; 8];
+    let (error, to) = read_error(fd, &mut quoted)?;
+    Some((QueuedError { quoted, ..error }, to))
+}
+
+/// Reads an error, and to `quoted` what came back of the datagram that caused it.
+fn read_error(fd: BorrowedFd<'_>, quoted: &mut [u8]) -> Option<(QueuedError, Option<SocketAddr>)> {
     let mut control = [0_u8; 256];
-    // The datagram that caused the error comes back; it is of no use.
-    let mut octets = [0_u8; 64];
-    let mut slices = [IoSliceMut::new(&mut octets)];
+    let mut slices = [IoSliceMut::new(quoted)];
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     let message =
         recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags).ok()?;
@@ -429,7 +460,8 @@ pub fn take_error_of(fd: BorrowedFd<'_>) -> Option<(QueuedError, Option<SocketAd
         let from_network = matches!(error.ee_origin, SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6);
         let icmp = from_network.then_some((error.ee_type, error.ee_code));
         let to = message.address.as_ref().and_then(ip_address);
-        return Some((QueuedError { errno, icmp, mtu: error.ee_info, offender }, to));
+        let (mtu, quoted) = (error.ee_info, [0; 8]);
+        return Some((QueuedError { errno, icmp, mtu, offender, quoted }, to));
     }
     None
 }

@@ -165,6 +165,12 @@ pub fn echo_reply_body(octets: &[u8]) -> Option<&[u8]> {
     matches!(kind, ECHO_REPLY | ECHO_REPLY_V6).then_some(body)
 }
 
+/// The sequence number of an echo request, of which this is the header.
+pub fn echo_request_sequence(header: &[u8; LEN]) -> Option<&[u8; 2]> {
+    let (&[kind, 0, _, _, _, _], rest) = header.split_first_chunk::<6>()? else { return None };
+    rest.first_chunk().filter(|_| matches!(kind, ECHO_REQUEST | ECHO_REQUEST_V6))
+}
+
 /// The head of an echo request for a ping socket; the kernel fills in identifier and checksum.
 pub fn echo_request_head(destination: IpAddr) -> [u8; 6] {
     let kind = if destination.is_ipv4() { ECHO_REQUEST } else { ECHO_REQUEST_V6 };

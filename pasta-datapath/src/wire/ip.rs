@@ -21,8 +21,38 @@ pub const PROTOCOL_ICMPV6: u8 = 58;
 /// Hop limit of the packets we make, for which neighbour discovery asks (RFC 4861, section 7.1.1).
 pub const HOP_LIMIT: u8 = 255;
 
+/// The bit that forbids fragmentation, beside the offset (RFC 791, section 3.1).
+const DONT_FRAGMENT: u16 = 0x4000;
+
 /// Most extension headers skipped in one packet; chosen: more than any sender has a use for.
 const MAX_EXTENSIONS: usize = 8;
+
+/// How a packet is to be carried, as its sender has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handling {
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+    /// DSCP and ECN (RFC 2474, RFC 3168): type of service or traffic class.
+    pub traffic_class: u8,
+    /// Whether it may arrive in fragments.
+    pub fragmentation: Fragmentation,
+}
+
+/// Whether a packet may be fragmented on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// By whoever needs to: of IPv6, by its sender.
+    Allowed,
+    /// By nobody: the sender is told of the MTU that it exceeds.
+    Forbidden,
+}
+
+impl Handling {
+    /// What a socket of Linux sends with if its program sets nothing: 64 hops (`IPDEFTTL`,
+    /// include/uapi/linux/ip.h; `IPV6_DEFAULT_HOPLIMIT`, include/linux/ipv6.h), best effort, path MTU discovery.
+    pub const DEFAULT: Self =
+        Self { hop_limit: 64, traffic_class: 0, fragmentation: Fragmentation::Forbidden };
+}
 
 /// A packet, read: addresses, protocol, and the transport's octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +63,8 @@ pub struct Packet<'a> {
     pub destination: IpAddr,
     /// What `payload` is, extension headers skipped.
     pub protocol: u8,
-    /// Time to live or hop limit.
-    pub hop_limit: u8,
+    /// How it is to be carried.
+    pub handling: Handling,
     /// The transport header and what follows, without link padding.
     pub payload: &'a [u8],
 }
@@ -65,7 +95,7 @@ pub fn parse_ipv4(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
     let (
         &[
             version_ihl,
-            _tos,
+            traffic_class,
             l0,
             l1,
             _,
@@ -97,15 +127,20 @@ pub fn parse_ipv4(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
     if Sum::default().octets(header).folded() != 0xffff {
         return Err(PacketError::Malformed);
     }
-    // More fragments to come, or not the first one; the don't-fragment bit is of no interest.
-    if u16::from_be_bytes([f0, f1]) & 0x3fff != 0 {
+    let flags = u16::from_be_bytes([f0, f1]);
+    // More fragments to come, or not the first one.
+    if flags & 0x3fff != 0 {
         return Err(PacketError::Fragment);
     }
+    let fragmentation = match flags & DONT_FRAGMENT {
+        0 => Fragmentation::Allowed,
+        _ => Fragmentation::Forbidden,
+    };
     Ok(Packet {
         source: Ipv4Addr::new(s0, s1, s2, s3).into(),
         destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
         protocol,
-        hop_limit,
+        handling: Handling { hop_limit, traffic_class, fragmentation },
         payload,
     })
 }
@@ -117,7 +152,7 @@ pub fn parse_ipv4(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
 /// [`PacketError`].
 pub fn parse_ipv6(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
     let (header, rest) = octets.split_first_chunk::<IPV6_LEN>().ok_or(PacketError::Malformed)?;
-    let (&[version, _, _, _, l0, l1, mut protocol, hop_limit], addresses) =
+    let (&[version, class, _, _, l0, l1, mut protocol, hop_limit], addresses) =
         header.split_first_chunk::<8>().ok_or(PacketError::Malformed)?;
     let (source, destination) =
         addresses.split_first_chunk::<16>().ok_or(PacketError::Malformed)?;
@@ -135,11 +170,13 @@ pub fn parse_ipv6(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
             51 => (protocol, payload) = skip_extension(payload, 4, 8)?,
             44 => return Err(PacketError::Fragment),
             _ => {
+                let traffic_class = version << 4 | class >> 4;
+                let fragmentation = Fragmentation::Forbidden;
                 return Ok(Packet {
                     source: Ipv6Addr::from(*source).into(),
                     destination: Ipv6Addr::from(destination).into(),
                     protocol,
-                    hop_limit,
+                    handling: Handling { hop_limit, traffic_class, fragmentation },
                     payload,
                 });
             }
@@ -230,6 +267,25 @@ mod tests {
             octets[bit / 8] ^= 1 << (bit % 8);
             assert!(parse_ipv4(&octets).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn handling_is_what_the_header_says() {
+        let mut octets = v4(&[]);
+        let expected = Handling { hop_limit: HOP_LIMIT, ..Handling::DEFAULT };
+        assert_eq!(parse_ipv4(&octets).map(|it| it.handling), Ok(expected));
+        (octets[1], octets[6], octets[8]) = (0xba, 0, 1);
+        octets[10..12].fill(0);
+        let sum = Sum::default().octets(&octets[..20]).checksum();
+        octets[10..12].copy_from_slice(&sum.to_be_bytes());
+        let fragmentation = Fragmentation::Allowed;
+        let expected = Handling { hop_limit: 1, traffic_class: 0xba, fragmentation };
+        assert_eq!(parse_ipv4(&octets).map(|it| it.handling), Ok(expected));
+
+        let mut octets = ipv6_header(A6, B6, PROTOCOL_UDP, 0);
+        (octets[0], octets[1], octets[7]) = (0x6b, 0xaf, 1);
+        let expected = Handling { hop_limit: 1, traffic_class: 0xba, ..Handling::DEFAULT };
+        assert_eq!(parse_ipv6(&octets).map(|it| it.handling), Ok(expected));
     }
 
     #[test]

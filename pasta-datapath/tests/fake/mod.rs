@@ -8,6 +8,7 @@ pub mod rig;
 
 use nix::errno::Errno;
 use pasta_datapath::counters::DropReason;
+use pasta_datapath::flow::datagram::send_options::SendOption;
 use pasta_datapath::flow::datagram::{DatagramSocket, QueuedError, ReadDatagrams};
 use pasta_datapath::flow::splice::StreamSocket;
 use pasta_datapath::flow::splice::pipes::Splicing;
@@ -19,6 +20,7 @@ use pasta_datapath::port_forward::listeners::{DatagramAddresses, ListenSocket, W
 use pasta_datapath::sockets::{Connecting, Interest, Progress, Sockets};
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use pasta_datapath::token::Token;
+use pasta_datapath::wire::ip::Handling;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily, SocketKind};
 use pasta_ipc::types::{IfName, TapOffloads, Transport};
 use std::cell::RefCell;
@@ -61,6 +63,9 @@ pub struct State {
     pub connections: VecDeque<(Socket, SocketAddr)>,
     pub arrivals: VecDeque<(DatagramAddresses, Vec<u8>)>,
     pub answers: Vec<(DatagramAddresses, Vec<u8>)>,
+    /// Hop limit and traffic class of each answer, and options that were set, for which peer.
+    pub handled: Vec<Handling>,
+    pub options: Vec<(IpAddr, SendOption)>,
     /// The interface that the last datagram of a listener had to leave by.
     pub interface: Option<NonZeroU32>,
     /// Errors of what was sent from a listener, and where that went.
@@ -91,6 +96,8 @@ impl Default for State {
             connections: VecDeque::new(),
             arrivals: VecDeque::new(),
             answers: Vec::new(),
+            handled: Vec::new(),
+            options: Vec::new(),
             interface: None,
             errors_of: VecDeque::new(),
             resets: false,
@@ -190,6 +197,10 @@ impl DatagramSocket for Socket {
         self.0.borrow_mut().queued_errors.pop_front()
     }
 
+    fn set_send_option(&self, remote: IpAddr, option: SendOption) {
+        self.0.borrow_mut().options.push((remote, option));
+    }
+
     fn path_mtu(&self, _: IpAddr) -> u32 {
         1400
     }
@@ -255,7 +266,8 @@ impl ListenSocket for Socket {
         slices: &[IoSlice<'_>],
         segment_size: Option<u16>,
     ) -> Result<(), Errno> {
-        let Way { addresses, interface } = way;
+        let Way { addresses, interface, handling } = way;
+        self.0.borrow_mut().handled.push(*handling);
         if let Some(errno) = self.0.borrow().send_error {
             return Err(errno);
         }
@@ -319,6 +331,10 @@ impl HostSocket for Socket {
 
     fn take_error(&mut self) -> Option<Errno> {
         StreamSocket::take_error(self)
+    }
+
+    fn take_queued_error(&mut self) -> Option<QueuedError> {
+        DatagramSocket::take_queued_error(self)
     }
 
     fn keep_alive(&mut self) {}
@@ -419,6 +435,7 @@ pub struct Opened {
     pub protocol: Protocol,
     pub target: Target,
     pub port: Option<u16>,
+    pub handling: Handling,
     pub state: Shared<State>,
 }
 
@@ -497,6 +514,7 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         protocol: Protocol,
         target: &Target,
         port: Option<u16>,
+        handling: Handling,
     ) -> Result<Connecting<Socket>, Errno> {
         let progress = self.answers.pop_front().unwrap_or(Ok(Progress::Connected))?;
         let (socket, state) = Socket::new();
@@ -510,7 +528,7 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         state.borrow_mut().refuses = self.closed_ports.contains(&target.address);
         state.borrow_mut().datagrams.extend(self.early.iter().cloned());
         let target = target.clone();
-        self.opened.push(Opened { protocol, target, port, state });
+        self.opened.push(Opened { protocol, target, port, handling, state });
         Ok(Connecting { socket, progress })
     }
 

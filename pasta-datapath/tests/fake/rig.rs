@@ -15,9 +15,11 @@ use pasta_datapath::stack::{Limits, Stack};
 use pasta_datapath::sys::fd_budget::FdBudget;
 use pasta_datapath::time::Instant;
 use pasta_datapath::token::Token;
-use pasta_datapath::wire::checksum::Sum;
+use pasta_datapath::wire::checksum::{Sum, pseudo_header};
+use pasta_datapath::wire::ip::{Fragmentation, Handling, IPV4_LEN, PROTOCOL_ICMPV6};
 use pasta_datapath::wire::tcp::{Header, ToSend};
 use pasta_datapath::wire::window::Mss;
+use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::port_forward::{
     Direction, Effort, ForwardRule, ForwardTable, LoopbackTarget, RawRule, Splice,
 };
@@ -298,14 +300,35 @@ pub fn datagram(key: &FlowKey, payload: &[u8]) -> Vec<u8> {
     })
 }
 
-/// An echo request of the namespace over IPv4; `body` begins with the sequence number.
+/// `frame`, with a network header that says so; of IPv4 it may be fragmented or not.
+pub fn handled(mut frame: Vec<u8>, handling: Handling) -> Vec<u8> {
+    let Handling { hop_limit, traffic_class, fragmentation } = handling;
+    let network = &mut frame[vnet::LEN + ethernet::LEN..];
+    if network[0] >> 4 == 6 {
+        (network[0], network[1]) = (0x60 | traffic_class >> 4, traffic_class << 4);
+        network[7] = hop_limit;
+        return frame;
+    }
+    (network[1], network[8]) = (traffic_class, hop_limit);
+    network[6] = if fragmentation == Fragmentation::Forbidden { 0x40 } else { 0 };
+    network[10..12].fill(0);
+    let checksum = Sum::default().octets(&network[..IPV4_LEN]).checksum();
+    network[10..12].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// An echo request of the namespace; `body` begins with the sequence number.
 pub fn echo_request(key: &FlowKey, body: &[u8]) -> Vec<u8> {
     let [i0, i1] = key.namespace.port().to_be_bytes();
     let head = |checksum: u16| {
         let [c0, c1] = checksum.to_be_bytes();
-        [8, 0, c0, c1, i0, i1]
+        [if key.remote.is_ipv4() { 8 } else { 128 }, 0, c0, c1, i0, i1]
     };
-    let checksum = Sum::default().octets(&head(0)).octets(body).checksum();
+    let (from, to) = (key.namespace.ip(), key.remote.ip());
+    let len = (6 + body.len()) as u16;
+    let start =
+        if from.is_ipv4() { Sum::default() } else { pseudo_header(from, to, PROTOCOL_ICMPV6, len) };
+    let checksum = start.octets(&head(0)).octets(body).checksum();
     frame_of(key, |writer, path| {
         writer.write_icmp(path, &head(checksum), body);
     })

@@ -103,7 +103,12 @@ fn answers(target: SocketAddr, request: &[u8], octets: &[u8]) -> Outcome<bool> {
     }
 }
 
-fn echo_request(target: SocketAddr, identifier: u16, sequence: u16, size: usize) -> Vec<u8> {
+pub(super) fn echo_request(
+    target: SocketAddr,
+    identifier: u16,
+    sequence: u16,
+    size: usize,
+) -> Vec<u8> {
     let mut message = vec![if target.is_ipv4() { 8 } else { 128 }, 0, 0, 0];
     message.extend(identifier.to_be_bytes());
     message.extend(sequence.to_be_bytes());

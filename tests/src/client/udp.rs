@@ -16,13 +16,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 
+use super::path::icmp_error;
 use super::{Arguments, Facts, TIME_LIMIT};
 use crate::Outcome;
 use crate::pattern::Pattern;
@@ -118,18 +116,8 @@ fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
             socket.send(b"anybody?")?;
             // An error ends the wait, and is the queue's too.
             let Err(_) = socket.recv(&mut [0; 64]) else { return Err("an answer".into()) };
-            let mut control = [0; 256];
-            let mut octets = [0; 64];
-            let mut slices = [std::io::IoSliceMut::new(&mut octets)];
-            let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_ERRQUEUE);
-            let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags)?;
-            let error = message.cmsgs()?.find_map(|record| match record {
-                ControlMessageOwned::Ipv4RecvErr(error, _)
-                | ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error),
-                _ => None,
-            });
-            let error = error.ok_or("no error in the queue")?;
-            Ok(vec![format!("{} {}", error.ee_type, error.ee_code)])
+            let (_, kind, code) = icmp_error(&socket)?.ok_or("no error in the queue")?;
+            Ok(vec![format!("{kind} {code}")])
         }
         "silence" => {
             let socket = connected(0, arguments.endpoint()?)?;

@@ -58,7 +58,7 @@ impl Network {
 }
 
 /// Addresses are usable at once: no duplicate address detection, no router discovery.
-fn configure_kernel() -> io::Result<()> {
+pub(super) fn configure_kernel() -> io::Result<()> {
     for scope in ["all", "default"] {
         fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0")?;
         fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_ra"), "0")?;

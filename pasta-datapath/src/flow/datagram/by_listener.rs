@@ -5,14 +5,13 @@
 
 use super::{
     Context, Datagram, DatagramFlow, DatagramSocket, Ends, Facts, Next, NotSent, QueuedError,
-    ReadDatagrams, key_of, offending, reporter, write_to_tap,
+    ReadDatagrams, Sender, key_of, largest, offending, reporter, write_to_tap,
 };
 use crate::counters::DropReason;
 use crate::link::icmp_error::{self, Unreachable};
 use crate::port_forward::listeners::{ListenSocket, Way};
 use crate::sockets::Sockets;
 use nix::errno::Errno;
-use pasta_ipc::types::MacAddr;
 use std::io::IoSlice;
 
 impl<K: DatagramSocket> DatagramFlow<K> {
@@ -20,7 +19,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     pub(super) fn send_by_listener<S: Sockets<Socket = K>>(
         &mut self,
         cx: &mut Context<'_, S>,
-        mac: MacAddr,
+        Sender { mac, handling }: Sender,
         group: &[Datagram<'_>],
     ) -> Next
     where
@@ -50,7 +49,9 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             lifetime.answered(cx.now);
         }
         path.set_mac(mac);
-        let way = Way { addresses: listener.addresses, interface };
+        let peer = listener.addresses.peer.ip();
+        cx.listeners.prepare_to_send(listener.id, peer, handling, largest(group));
+        let way = Way { addresses: listener.addresses, interface, handling };
         let send = |slices: &[IoSlice<'_>], size| match socket.send_from(&way, slices, size) {
             Err(errno) if is_of_another(errno) => socket.send_from(&way, slices, size),
             sent => sent,

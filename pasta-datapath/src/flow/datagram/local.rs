@@ -10,6 +10,7 @@ use crate::flow::{Context, Facts, Side, TargetSocket};
 use crate::nat::{Protocol, Target};
 use crate::sockets::{Interest, Sockets};
 use crate::token::Token;
+use crate::wire::ip::Handling;
 use pasta_ipc::types::Transport;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -175,7 +176,7 @@ impl<K: DatagramSocket> LocalEnd<K> {
             return Ok(());
         }
         let target = Target { address: self.destination, source: None, interface: None };
-        match cx.sockets.open(Protocol::Udp, &target, Some(self.port)) {
+        match cx.sockets.open(Protocol::Udp, &target, Some(self.port), Handling::DEFAULT) {
             Ok(connecting) => self.set_socket(cx, gso, facts, TargetSocket::Host(connecting)),
             Err(_) => self.refused(cx, gso, facts),
         }

@@ -183,8 +183,11 @@ impl<K: HostSocket> TcpFlow<K> {
             let (namespace, remote) = (self.path.destination(), self.path.source());
             let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
             if let Some(syn) = &self.syn {
-                let (mac, why) = (self.path.mac(), NoSocket::from(errno));
-                let reason = refuse_syn(&mut cx.tap, cx.nat, mac, &key, syn, why);
+                let (mac, queued) = (self.path.mac(), self.socket.take_queued_error());
+                let why = queued.and_then(|error| error.why(remote.ip()));
+                let why = why.map_or(NoSocket::from(errno), NoSocket::Unreachable);
+                let reason = (why, queued.and_then(|error| error.offender));
+                let reason = refuse_syn(&mut cx.tap, cx.nat, mac, &key, syn, reason);
                 cx.tap.counters.drop(reason);
             }
             let facts = Facts { target_failed: true, ..Facts::default() };

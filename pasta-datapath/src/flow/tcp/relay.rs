@@ -15,6 +15,7 @@ use super::connection::{Connection, SegmentAction, TimeoutAction};
 use super::sender::Consume;
 use super::window::CreditPool;
 use crate::flow::Next;
+use crate::flow::datagram::QueuedError;
 use crate::part::part;
 use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
@@ -87,6 +88,11 @@ pub trait HostSocket {
 
     /// The error that the socket has come to, if any; asking clears it.
     fn take_error(&mut self) -> Option<Errno>;
+
+    /// What the network says of a connection that it did not let through; none unless the socket was to queue it.
+    fn take_queued_error(&mut self) -> Option<QueuedError> {
+        None
+    }
 
     /// Makes the kernel ask an idle peer whether it is still there, in the intervals that the host is set up for.
     fn keep_alive(&mut self);

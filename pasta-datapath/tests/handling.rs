@@ -1,0 +1,267 @@
+//! Hop limit, traffic class and "don't fragment" of the namespace's packets on the host's side, and what routers say
+//! of packets whose hops were used up, through the whole stack.
+
+mod fake;
+
+use fake::rig::{Rig, came, datagram, echo_request, handled, key, opened, rule, segment};
+use fake::{Shared, Socket, State};
+use nix::errno::Errno;
+use pasta_datapath::flow::datagram::QueuedError;
+use pasta_datapath::flow::datagram::send_options::{Oversize, SendOption};
+use pasta_datapath::flow::{FlowKey, Readiness};
+use pasta_datapath::nat::Protocol;
+use pasta_datapath::port_forward::listeners::DatagramAddresses;
+use pasta_datapath::sockets::Progress;
+use pasta_datapath::token::Token;
+use pasta_datapath::wire::ip::{Fragmentation, Handling};
+use pasta_datapath::wire::seq::Seq;
+use pasta_datapath::wire::tcp::{Flags, SackBlocks, ToSend};
+use pasta_datapath::wire::{ethernet, vnet};
+use pasta_ipc::port_forward::{Direction, Effort};
+use pasta_ipc::types::Transport;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+/// An end in the namespace, a remote one, and a router on the way.
+const FAMILIES: [[&str; 3]; 2] = [
+    ["192.0.2.7:1024", "198.51.100.1:7", "203.0.113.1"],
+    ["[2001:db8::7]:1024", "[2001:db8:1::1]:7", "2001:db8:2::1"],
+];
+
+const EXPEDITED: u8 = 0xb8;
+
+fn with(hop_limit: u8, traffic_class: u8) -> Handling {
+    Handling { hop_limit, traffic_class, fragmentation: Fragmentation::Forbidden }
+}
+
+fn options(socket: &Shared<State>) -> Vec<SendOption> {
+    let options = std::mem::take(&mut socket.borrow_mut().options);
+    options.into_iter().map(|(_, option)| option).collect()
+}
+
+/// A frame of an echo request, or of a datagram, of a flow.
+fn frame(key: &FlowKey) -> Vec<u8> {
+    match key.protocol {
+        Protocol::Echo => echo_request(key, &[0, 9, b'x']),
+        _ => datagram(key, b"x"),
+    }
+}
+
+#[test]
+fn socket_of_a_flow_sends_as_the_namespace_does_and_an_option_is_set_when_it_changes() {
+    use SendOption::{HopLimit, TrafficClass};
+    for ([here, remote, _], protocol) in
+        FAMILIES.iter().flat_map(|it| [(it, Protocol::Udp), (it, Protocol::Echo)])
+    {
+        let mut key = key(protocol, here, remote);
+        if protocol == Protocol::Echo {
+            key.remote.set_port(0);
+        }
+        let mut rig = Rig::<Socket>::new();
+        for (n, (handling, expected)) in [
+            (with(64, 0), vec![]),
+            (with(1, 0), vec![HopLimit(1)]),
+            (with(1, 0), vec![]),
+            (with(2, EXPEDITED), vec![HopLimit(2), TrafficClass(EXPEDITED)]),
+            (with(64, 0), vec![HopLimit(64), TrafficClass(0)]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            rig.frames(&[handled(frame(&key), handling)]);
+            let socket = opened(&mut rig, 0);
+            assert_eq!(options(&socket), expected, "{key:?} {n}");
+            assert_eq!(socket.borrow().sent.len(), n + 1);
+        }
+        // Of one batch, each leaves as it is to.
+        rig.frames(&[1, 2, 3].map(|hops| handled(frame(&key), with(hops, 0))));
+        let expected = [1, 2, 3].map(HopLimit);
+        assert_eq!(options(&opened(&mut rig, 0)), expected);
+    }
+}
+
+#[test]
+fn packet_without_hops_left_is_no_packet() {
+    for [here, remote, _] in FAMILIES {
+        let mut rig = Rig::<Socket>::new();
+        let key = key(Protocol::Udp, here, remote);
+        rig.frames(&[handled(frame(&key), with(0, 0))]);
+        assert!(rig.stack.sockets().opened.is_empty());
+    }
+}
+
+/// A listener that leads to the port that the namespace sends from.
+fn listener(rig: &mut Rig) -> Shared<State> {
+    rig.message(rule(Direction::Inbound, Transport::Udp, (5300, 1024), Effort::Explicit));
+    Rc::clone(&rig.stack.sockets().listeners[0].1)
+}
+
+/// The ends of a flow on a socket of both families.
+fn ends(remote: &str) -> DatagramAddresses {
+    let mapped = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        v6 => v6,
+    };
+    let (Ok(peer), Ok(local)) = (remote.parse::<SocketAddr>(), "2001:db8::9".parse()) else {
+        panic!("no address")
+    };
+    DatagramAddresses { peer: SocketAddr::new(mapped(peer.ip()), peer.port()), local }
+}
+
+#[test]
+fn datagram_of_a_shared_socket_says_itself_how_it_is_carried_whoever_has_begun() {
+    for ([here, remote, _], begins) in FAMILIES.iter().flat_map(|it| [(it, true), (it, false)]) {
+        let mut rig = Rig::<Socket>::new();
+        let listener = listener(&mut rig);
+        if begins {
+            listener.borrow_mut().arrivals.push_back((ends(remote), b"question".to_vec()));
+            came(&mut rig, &listener);
+        }
+        let key = key(Protocol::Udp, here, remote);
+        let all = [with(64, 0), with(1, EXPEDITED), with(64, 0)];
+        rig.frames(&all.map(|handling| handled(frame(&key), handling)));
+        assert_eq!(listener.borrow().handled, all, "{remote} {begins}");
+    }
+}
+
+#[test]
+fn fragmentation_is_forbidden_where_the_sender_has_forbidden_it() {
+    use Oversize::{Allowed, Fragmented, Refused};
+    let [[here, remote, _], [here6, remote6, _]] = FAMILIES;
+    let (v4, v6) = ((here, remote), (here6, remote6));
+    // Octets of payload of an IPv4 datagram, or negative of one that may be fragmented.
+    type Steps = &'static [(i32, Option<Oversize>)];
+    let cases: [(_, Steps); 3] = [
+        (v4, &[(100, None), (1400, Some(Refused)), (100, None), (8000, Some(Fragmented))]),
+        (v4, &[(-100, Some(Allowed)), (-8000, None), (1400, Some(Refused)), (-1, Some(Allowed))]),
+        (v6, &[(100, None), (1400, Some(Refused)), (100, None), (8000, Some(Fragmented))]),
+    ];
+    for (((here, remote), steps), shared) in
+        cases.into_iter().flat_map(|it| [(it, false), (it, true)])
+    {
+        let mut rig = Rig::<Socket>::new();
+        let socket = shared.then(|| listener(&mut rig));
+        for (size, expected) in steps {
+            let fragmentation =
+                if *size < 0 { Fragmentation::Allowed } else { Fragmentation::Forbidden };
+            let octets = vec![0; size.unsigned_abs() as usize];
+            let frame = datagram(&key(Protocol::Udp, here, remote), &octets);
+            rig.frames(&[handled(frame, Handling { fragmentation, ..Handling::DEFAULT })]);
+            let socket = socket.clone().unwrap_or_else(|| opened(&mut rig, 0));
+            let expected: Vec<_> = expected.iter().copied().map(SendOption::Oversize).collect();
+            assert_eq!(options(&socket), expected, "{remote} {size} {shared}");
+        }
+    }
+}
+
+/// Source, type and code of the only frame to the namespace, which is an error, and what that quotes of the transport
+/// header.
+fn error(rig: &Rig) -> (IpAddr, (u8, u8), Vec<u8>) {
+    let frames = rig.received();
+    let [frame] = &frames[..] else { panic!("{} frames", frames.len()) };
+    let network = &frame[vnet::LEN + ethernet::LEN..];
+    let address = |octets: &[u8]| match *octets {
+        [a, b, c, d] => IpAddr::from([a, b, c, d]),
+        _ => IpAddr::from(<[u8; 16]>::try_from(octets).unwrap_or_default()),
+    };
+    let (from, message, header) = match network[0] >> 4 {
+        4 => (address(&network[12..16]), &network[20..], 20),
+        _ => (address(&network[8..24]), &network[40..], 40),
+    };
+    (from, (message[0], message[1]), message[8 + header..].to_vec())
+}
+
+fn exceeded(router: &str, quoted: [u8; 8]) -> (QueuedError, IpAddr, (u8, u8)) {
+    let Ok(router) = router.parse::<IpAddr>() else { panic!("no address") };
+    let icmp = if router.is_ipv4() { (11, 0) } else { (3, 0) };
+    let (errno, offender) = (Errno::EHOSTUNREACH, Some(router));
+    (QueuedError { errno, icmp: Some(icmp), mtu: 0, offender, quoted }, router, icmp)
+}
+
+#[test]
+fn router_where_the_hops_end_is_shown_to_the_namespace_for_datagrams() {
+    for ([here, remote, router], shared) in FAMILIES.iter().flat_map(|it| [(it, false), (it, true)])
+    {
+        let mut rig = Rig::<Socket>::new();
+        let listener = shared.then(|| listener(&mut rig));
+        let key = key(Protocol::Udp, here, remote);
+        rig.frames(&[handled(frame(&key), with(1, 0))]);
+        let (queued, router, icmp) = exceeded(router, [0; 8]);
+        if let Some(socket) = listener {
+            socket.borrow_mut().errors_of.push_back((queued, Some(ends(remote).peer)));
+            let Some(Token::Listener(index)) = socket.borrow().token else { panic!("not watched") };
+            rig.stack.listener_error(rig.now, index);
+        } else {
+            let socket = opened(&mut rig, 0);
+            socket.borrow_mut().queued_errors.push_back(queued);
+            rig.event(&socket, Readiness::FAILED);
+        }
+        let (from, kind, quoted) = error(&rig);
+        assert_eq!((from, kind), (router, icmp));
+        assert_eq!(quoted[..4], [4, 0, 0, 7], "the ports");
+    }
+}
+
+#[test]
+fn router_is_shown_for_the_echo_request_that_ended_there_and_not_the_last_one() {
+    for [here, remote, router] in FAMILIES {
+        let mut rig = Rig::<Socket>::new();
+        let mut key = key(Protocol::Echo, here, remote);
+        key.remote.set_port(0);
+        for sequence in 1..=3 {
+            let request = echo_request(&key, &[0, sequence, b'x']);
+            rig.frames(&[handled(request, with(sequence, 0))]);
+        }
+        let socket = opened(&mut rig, 0);
+        let kind = if key.remote.is_ipv4() { 8 } else { 128 };
+        for (quoted, expected) in [([kind, 0, 1, 2, 9, 9, 0, 2], 2), ([0; 8], 3)] {
+            let (queued, router, icmp) = exceeded(router, quoted);
+            socket.borrow_mut().queued_errors.push_back(queued);
+            rig.event(&socket, Readiness::FAILED);
+            let (from, got, quoted) = error(&rig);
+            assert_eq!((from, got), (router, icmp));
+            assert_eq!(quoted[..2], [kind, 0]);
+            assert_eq!(quoted[4..8], [4, 0, 0, expected], "identifier and sequence number");
+        }
+    }
+}
+
+#[test]
+fn router_is_shown_for_a_connection_that_ended_there() {
+    for [here, remote, router] in FAMILIES {
+        let mut rig = Rig::<Socket>::new();
+        rig.stack.sockets().answers.push_back(Ok(Progress::Connecting));
+        let key = key(Protocol::Tcp, here, remote);
+        let syn = ToSend {
+            seq: Seq::from(0x0102_0304),
+            ack: Seq::from(0),
+            flags: Flags::SYN,
+            window: 1000.into(),
+            syn: None,
+            sack: SackBlocks::default(),
+        };
+        rig.frames(&[handled(segment(&key, &syn, &[]), with(2, EXPEDITED))]);
+        assert_eq!(rig.stack.sockets().opened[0].handling, with(2, EXPEDITED));
+        let socket = opened(&mut rig, 0);
+        let (queued, router, icmp) = exceeded(router, [0; 8]);
+        socket.borrow_mut().error = Some(Errno::EHOSTUNREACH);
+        socket.borrow_mut().queued_errors.push_back(queued);
+        rig.event(&socket, Readiness::FAILED);
+        let (from, kind, quoted) = error(&rig);
+        assert_eq!((from, kind), (router, icmp));
+        assert_eq!(quoted[..8], [4, 0, 0, 7, 1, 2, 3, 4], "ports and sequence number");
+    }
+}
+
+#[test]
+fn error_that_the_host_reports_from_an_address_of_the_namespace_comes_from_the_gateway() {
+    let mut rig = Rig::<Socket>::new();
+    let [here, remote, _] = FAMILIES[0];
+    rig.frames(&[datagram(&key(Protocol::Udp, here, remote), b"x")]);
+    let (queued, ..) = exceeded("192.0.2.7", [0; 8]);
+    let socket = opened(&mut rig, 0);
+    socket.borrow_mut().queued_errors.push_back(QueuedError { icmp: Some((3, 1)), ..queued });
+    rig.event(&socket, Readiness::FAILED);
+    let (from, kind, _) = error(&rig);
+    assert_eq!((from, kind), (IpAddr::from([192, 0, 2, 1]), (3, 1)));
+}

@@ -1,0 +1,91 @@
+//! The path to a server behind two routers, as programs of the namespace see it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+
+use tests::harness::{self, Case};
+use tests::lab::path::Path;
+use tests::lab::service::echo;
+use tests::lab::{Family, Lab, Session};
+use tests::{Outcome, case};
+
+fn main() -> ExitCode {
+    let cases: &[Case] = &[
+        case!(families, each_router_is_shown_once_by_datagrams),
+        case!(families, each_router_is_shown_once_by_echo_requests),
+        case!(families, each_router_is_shown_once_by_connections),
+        case!(families, packet_that_arrives_is_answered_however_few_hops_it_had),
+    ];
+    harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+/// Type and code of "time exceeded", and of "port unreachable".
+const fn codes(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::V4 => ("11 0", "3 3"),
+        Family::V6 => ("3 0", "1 4"),
+    }
+}
+
+/// The two routers, as they are shown.
+fn routers(family: Family) -> [String; 2] {
+    let (exceeded, _) = codes(family);
+    [family.neighbour(), family.between_routers().1].map(|router| format!("{router} {exceeded}"))
+}
+
+/// What a packet of this kind, and from this source port, is answered, with one hop more each time.
+fn walk(inside: &mut Session, kind: &[&str], target: &str, hops: usize) -> Outcome<Vec<String>> {
+    let (kind, rest) = kind.split_first().ok_or("no kind of packet")?;
+    let mut shown = Vec::new();
+    for hops in 1..=hops {
+        let hops = hops.to_string();
+        shown.append(&mut inside.must([&["path", kind, target, &hops], rest].concat())?);
+    }
+    Ok(shown)
+}
+
+fn each_router_is_shown_once_by_datagrams(lab: &Lab, family: Family) -> Outcome {
+    let path = Path::build(lab)?;
+    let closed = path.far.closed_port(family.far())?;
+    let target = SocketAddr::new(family.far(), closed).to_string();
+    // A socket for each flow, and one that flows share.
+    for options in [["-u", "none"], ["-u", "6060"]] {
+        let mut inside = lab.pasta().configured().with(options).session()?;
+        let [first, second] = routers(family);
+        let last = format!("{} {}", family.far(), codes(family).1);
+        assert_eq!(
+            walk(&mut inside, &["udp", "6060"], &target, 3)?,
+            [first, second, last],
+            "{options:?}"
+        );
+        inside.end(0)?;
+    }
+    Ok(())
+}
+
+fn each_router_is_shown_once_by_echo_requests(lab: &Lab, family: Family) -> Outcome {
+    let _path = Path::build(lab)?;
+    let mut inside = lab.session()?;
+    let [first, second] = routers(family);
+    let shown = walk(&mut inside, &["ping"], &family.far().to_string(), 3)?;
+    assert_eq!(shown, [first, second, "answered".to_owned()]);
+    Ok(())
+}
+
+fn each_router_is_shown_once_by_connections(lab: &Lab, family: Family) -> Outcome {
+    let path = Path::build(lab)?;
+    let service = path.far.tcp(family.far(), echo)?;
+    let mut inside = lab.session()?;
+    let [first, second] = routers(family);
+    let shown = walk(&mut inside, &["tcp"], &service.endpoint(), 3)?;
+    assert_eq!(shown, [first, second, "answered".to_owned()]);
+    Ok(())
+}
+
+fn packet_that_arrives_is_answered_however_few_hops_it_had(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.session()?;
+    let neighbour: IpAddr = family.neighbour();
+    let shown = walk(&mut inside, &["ping"], &neighbour.to_string(), 1)?;
+    assert_eq!(shown, ["answered"]);
+    Ok(())
+}
