@@ -55,6 +55,12 @@ fn check_frame(octets: &[u8], frame: &Frame<'_>, framing: Framing) {
             assert!(at.octets()[0] & 1 == 0 && at.octets() != [0; 6], "not a unicast address");
             assert!(address.is_ipv4() || !address.is_multicast(), "a group is nowhere: {address}");
         }
+        Content::Fragment(packet, piece) => {
+            check_ends((packet.source, 1).into(), (packet.destination, 1).into());
+            check_inside(octets, packet.payload);
+            assert!(piece.more || piece.offset > 0, "all of its packet");
+            assert_eq!(piece.offset % 8, 0, "not where a fragment can begin");
+        }
         Content::Echo { source, destination, body, .. } => {
             check_ends((source, 1).into(), (destination, 1).into());
             check_inside(octets, body);

@@ -1,6 +1,8 @@
 //! Chains of IPv6 extension headers, against a second reading of RFC 8200 and RFC 4302.
 
-use pasta_datapath::wire::ip::{Handling, IPV6_LEN, Packet, PacketError, ipv6_header, parse_ipv6};
+use pasta_datapath::wire::ip::{
+    Fragmentation, Handling, IPV6_LEN, Packet, PacketError, ipv6_header, parse_ipv6,
+};
 use std::net::Ipv6Addr;
 
 const SOURCE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
@@ -25,11 +27,11 @@ pub fn check(octets: &[u8]) {
     let Ok(len) = u16::try_from(carried.len()) else { return };
     let packet = [&ipv6_header(SOURCE, DESTINATION, first, len), carried].concat();
     let read = parse_ipv6(&packet);
-    let expected = transport(first, carried).map(|(protocol, payload)| Packet {
+    let expected = transport(first, carried).map(|(protocol, payload, fragmentation)| Packet {
         source: SOURCE.into(),
         destination: DESTINATION.into(),
         protocol,
-        handling: Handling { hop_limit: 255, ..Handling::DEFAULT },
+        handling: Handling { hop_limit: 255, fragmentation, ..Handling::DEFAULT },
         payload,
     });
     assert_eq!(read, expected);
@@ -37,16 +39,29 @@ pub fn check(octets: &[u8]) {
     assert_eq!(parse_ipv6(truncated), Err(PacketError::Malformed), "claims more than there is");
 }
 
-/// What the chain that begins with a header of type `kind` ends in: a protocol and its octets.
-fn transport(mut kind: u8, octets: &[u8]) -> Result<(u8, &[u8]), PacketError> {
+/// A protocol, its octets, and whether these may be fragmented.
+type Transport<'a> = (u8, &'a [u8], Fragmentation);
+
+/// What the chain that begins with a header of type `kind` ends in.
+fn transport(mut kind: u8, octets: &[u8]) -> Result<Transport<'_>, PacketError> {
     let mut at = 0;
+    let mut fragmentation = Fragmentation::Forbidden;
     for _ in 0..=MOST {
         let len_at = |at: usize| octets.get(at + 1).copied().map(usize::from);
         let len = match kind {
             0 | 43 | 60 => len_at(at).map(|units| (units + 1) * 8),
             51 => len_at(at).map(|units| (units + 2) * 4),
-            44 => return Err(PacketError::Fragment),
-            _ => return Ok((kind, octets.get(at..).unwrap_or_default())),
+            44 => {
+                fragmentation = Fragmentation::Allowed;
+                match octets.get(at..at + 8) {
+                    // Of the second octet of the offset, two bits are reserved.
+                    Some([_, _, high, low, ..]) if *high != 0 || *low & !6 != 0 => {
+                        return Err(PacketError::Fragment);
+                    }
+                    _ => Some(8),
+                }
+            }
+            _ => return Ok((kind, octets.get(at..).unwrap_or_default(), fragmentation)),
         };
         let end = len.map(|len| at + len).filter(|end| *end <= octets.len());
         let (Some(&next), Some(end)) = (octets.get(at), end) else {

@@ -10,6 +10,7 @@ pub mod dhcpv6;
 pub mod ethernet_frame;
 pub mod flow_table;
 pub mod forward_policy;
+pub mod fragments;
 pub mod frames;
 pub mod icmp_error;
 pub mod input;

@@ -5,13 +5,14 @@ use std::path::Path;
 /// A target, and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 18] = [
+const TARGETS: [Target; 19] = [
     ("cli_ports", pasta_fuzz::cli_ports::check),
     ("dhcpv4", pasta_fuzz::dhcpv4::check),
     ("dhcpv6", pasta_fuzz::dhcpv6::check),
     ("ethernet_frame", pasta_fuzz::ethernet_frame::check),
     ("flow_table", pasta_fuzz::flow_table::check),
     ("forward_policy", pasta_fuzz::forward_policy::check),
+    ("fragments", pasta_fuzz::fragments::check),
     ("icmp_error", pasta_fuzz::icmp_error::check),
     ("ipc_decode_datapath", pasta_fuzz::ipc_decode::datapath),
     ("ipc_decode_monitor", pasta_fuzz::ipc_decode::monitor),

@@ -31,8 +31,14 @@ reasons! {
     FamilyOff = "family off",
     /// The protocol is switched off, or nobody is to answer.
     ProtocolOff = "protocol off",
-    /// A fragment; reassembly is not there.
-    Fragment = "fragment",
+    /// A fragment whose packet was not whole in time.
+    FragmentsLate = "fragments late",
+    /// A fragment that overlaps another one of its packet, or contradicts it; then all of that packet.
+    FragmentConflict = "fragment conflict",
+    /// A fragment that came twice.
+    FragmentDuplicate = "fragment duplicate",
+    /// A fragment whose packet had to go for others, or has too many.
+    FragmentsEvicted = "fragments evicted",
     /// A source that no host may use: loopback, multicast, broadcast, unspecified.
     ImpossibleSource = "impossible source",
     /// A destination that is not carried: loopback, multicast, broadcast, unspecified, port 0.
@@ -76,6 +82,8 @@ pub struct Counters {
     pub to_tap: u64,
     /// Octets of them.
     pub octets_to_tap: u64,
+    /// Packets to the tap that may be fragmented there, however many are in one frame; they are numbered by it.
+    pub datagrams_to_tap: u64,
     /// Flows opened.
     pub flows: u64,
     /// Flows that had to go for others.
@@ -91,6 +99,7 @@ impl Default for Counters {
             from_tap: 0,
             to_tap: 0,
             octets_to_tap: 0,
+            datagrams_to_tap: 0,
             flows: 0,
             evicted: 0,
             left: 0,

@@ -6,17 +6,21 @@ pub mod classify;
 pub mod icmp_error;
 pub mod neighbour;
 pub mod reachability;
+pub mod reassembly;
 pub mod responder;
 pub mod tx_window;
 pub mod writer;
 
 use crate::counters::{Counters, DropReason};
+use crate::flow::refuse::send_error;
 use crate::nat::Nat;
 use crate::time::Instant;
 use crate::wire::window::Mss;
 use crate::wire::{arp, ethernet};
+use icmp_error::Unreachable;
 use neighbour::Neighbours;
 use pasta_ipc::types::{Family, MacAddr, Mtu, NetworkSnapshot, Service};
+use reassembly::Reassembly;
 use responder::ra::RouterAdvertiser;
 use responder::{Responder, dhcpv4, dhcpv6, ra};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,13 +39,16 @@ pub struct Link<D> {
     pub mtu: Mtu,
     /// What the namespace asks for itself.
     pub responder: Responder,
+    /// Fragments that wait for others.
+    pub reassembly: Reassembly,
 }
 
 impl<D> Link<D> {
     /// Our end of the link that `device` is; the namespace's is at `namespace_mac`.
     pub fn new(device: D, our_mac: MacAddr, namespace_mac: MacAddr) -> Self {
         let (neighbours, mtu) = (Neighbours::new(namespace_mac), Mtu::DEFAULT);
-        Self { device, our_mac, neighbours, mtu, responder: Responder::of_neighbours() }
+        let (responder, reassembly) = (Responder::of_neighbours(), Reassembly::default());
+        Self { device, our_mac, neighbours, mtu, responder, reassembly }
     }
 
     /// Lends what frames are written with.
@@ -271,6 +278,18 @@ impl<D: FrameDevice> Link<D> {
     pub fn ask_due(&mut self, now: Instant, nat: &Nat, counters: &mut Counters) {
         while let Some(address) = self.neighbours.reachability.next_question(now) {
             self.solicit(nat, counters, &[address]);
+        }
+    }
+
+    /// Gives up packets whose fragments have not come in time, and tells their senders so.
+    pub fn give_up_fragments(&mut self, now: Instant, nat: &Nat, counters: &mut Counters) {
+        while let Some(partial) = self.reassembly.next_expired(now) {
+            (0..partial.len()).for_each(|_| counters.drop(DropReason::FragmentsLate));
+            if let Some(offending) = partial.offending() {
+                let writer = &mut self.writer(counters);
+                send_error(writer, nat, partial.mac(), &offending, Unreachable::FRAGMENTS_LATE);
+            }
+            self.reassembly.keep_buffers(partial);
         }
     }
 

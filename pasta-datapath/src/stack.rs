@@ -10,6 +10,7 @@
 mod accept;
 mod batch;
 mod capacity;
+mod fragments;
 mod leaving;
 mod new_flows;
 mod open;
@@ -143,6 +144,7 @@ impl<S: Sockets> Stack<S> {
             ports.deadline(),
             link.neighbours.reachability.deadline(),
             link.responder.advertiser.next_deadline(),
+            link.reassembly.deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -250,6 +252,9 @@ impl<S: Sockets> Stack<S> {
                     remote: SocketAddr::new(destination, 0),
                 };
                 (key, body, None)
+            }
+            Content::Fragment(packet, piece) => {
+                return self.handle_fragment(origin, (&packet, piece), batch);
             }
             Content::Arp(request) => return link.answer_arp(nat, counters, &request),
             Content::NeighbourSolicitation { source, target } => {
@@ -426,6 +431,7 @@ impl<S: Sockets> Stack<S> {
         let Parts { link, nat, counters, .. } = &mut self.parts;
         link.advertise(now, counters);
         link.ask_due(now, nat, counters);
+        link.give_up_fragments(now, nat, counters);
         self.parts.move_flows(now);
         while let Some(id) = self.parts.flows.schedule.due(now) {
             let Some(entry) = self.parts.flows.table.get_mut(id) else { continue };

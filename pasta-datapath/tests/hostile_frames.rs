@@ -57,7 +57,7 @@ fn corpus_of_the_fuzz_target_holds_all_invariants() {
 fn good_frames_are_understood() {
     for (name, octets) in frames::good() {
         let classified = classify(&octets, Framing::Vnet);
-        assert_eq!(classified.is_ok(), name != "fragment6", "{name}: {classified:?}");
+        assert!(classified.is_ok(), "{name}: {classified:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use tests::{Outcome, case};
 fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(families, echo_of_every_size_is_answered_unchanged),
+        case!(families, echo_larger_than_the_namespaces_mtu_is_answered_unchanged),
         case!(families, gateway_answers_an_echo),
         case!(families, silent_host_does_not_answer_an_echo),
     ];
@@ -21,6 +22,15 @@ fn echo_of_every_size_is_answered_unchanged(lab: &Lab, family: Family) -> Outcom
     for size in ["0", "1", "56", "1400", "8000"] {
         let facts = inside.must(["ping", &family.internet().to_string(), "3", size])?;
         assert_eq!(facts, ["answered 3"]);
+    }
+    Ok(())
+}
+
+fn echo_larger_than_the_namespaces_mtu_is_answered_unchanged(lab: &Lab, family: Family) -> Outcome {
+    let mut inside = lab.pasta().configured().with(["--mtu", "1500"]).session()?;
+
+    for size in ["1472", "1473", "8000", "60000"] {
+        inside.must(["ping", &family.internet().to_string(), "3", size])?;
     }
     Ok(())
 }

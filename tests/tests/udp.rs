@@ -13,6 +13,7 @@ use tests::{Outcome, case};
 fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(families, datagrams_of_every_size_come_back_unchanged),
+        case!(families, datagrams_larger_than_the_namespaces_mtu_come_back_unchanged),
         case!(families, closed_port_is_refused),
         case!(families, unreachable_host_is_reported_as_such),
         case!(families, silent_host_gives_no_answer_and_no_error),
@@ -40,6 +41,26 @@ fn datagrams_of_every_size_come_back_unchanged(lab: &Lab, family: Family) -> Out
     let facts = inside.must([&["udp", "echo", &echo.endpoint()], &sizes[..]].concat())?;
 
     assert_eq!(facts, sizes.map(|size| format!("echoed {size}")));
+    Ok(())
+}
+
+fn datagrams_larger_than_the_namespaces_mtu_come_back_unchanged(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let echo = lab.remote().udp_echo(family.internet())?;
+    for mtu in ["1500", "1280"] {
+        // A socket of the flow's own, and one that it shares.
+        for options in [["-u", "none"], ["-u", "6060"]] {
+            let options = [&["--mtu", mtu], &options[..]].concat();
+            let mut inside = lab.pasta().configured().with(&options).session()?;
+            let sizes = ["1400", "1473", "8192", "65507"];
+            let facts = inside.must([&["udp", "echo", &echo.endpoint()], &sizes[..]].concat())?;
+            assert_eq!(facts, sizes.map(|size| format!("echoed {size}")), "{options:?}");
+            inside.must(["udp", "from", "6060", &echo.endpoint(), "8192"])?;
+            inside.end(0)?;
+        }
+    }
     Ok(())
 }
 

@@ -529,7 +529,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 };
                 read_all((&host.socket, peer), ECHO_READS, 0, cx.scratch, |_, octets| {
                     if let Some(body) = echo_reply_body(octets) {
-                        cx.tap.write_icmp(path, &head(body), body);
+                        cx.tap.write_large_icmp(path, cx.mtu, &head(body), body);
                     }
                 })
             }

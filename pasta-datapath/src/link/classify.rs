@@ -3,7 +3,8 @@
 use crate::counters::DropReason;
 use crate::wire::checksum::pseudo_header;
 use crate::wire::ip::{
-    self, Handling, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, PacketError,
+    self, Fragmentation, Handling, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
+    Packet, PacketError, Piece,
 };
 use crate::wire::vnet::{self, ChecksumState, Segmentation};
 use crate::wire::{Malformed, arp, dhcpv4, dhcpv6, ethernet, icmp, tcp, udp};
@@ -80,6 +81,8 @@ pub enum Content<'a> {
         /// What it carries.
         payload: &'a [u8],
     },
+    /// A part of a packet.
+    Fragment(Packet<'a>, Piece),
     /// A ping to somewhere.
     Echo {
         /// The pinging host.
@@ -138,18 +141,25 @@ pub fn classify(octets: &[u8], framing: Framing) -> Result<Frame<'_>, DropReason
             }
             arp::Message::Other => return Err(DropReason::NeighbourNotOurs),
         },
-        ethernet::TYPE_IPV4 => handled(&ip::parse_ipv4(payload)?, meta)?,
-        ethernet::TYPE_IPV6 => handled(&ip::parse_ipv6(payload)?, meta)?,
+        ethernet::TYPE_IPV4 => handled(ip::read_ipv4(payload)?, meta)?,
+        ethernet::TYPE_IPV6 => handled(ip::read_ipv6(payload)?, meta)?,
         _ => return Err(DropReason::Unsupported),
     };
     Ok(Frame { mac: header.source, handling, content })
 }
 
 fn handled<'a>(
-    packet: &Packet<'a>,
+    (packet, piece): (Packet<'a>, Option<Piece>),
     meta: vnet::Received,
 ) -> Result<(Handling, Content<'a>), DropReason> {
-    Ok((packet.handling, content(packet, meta)?))
+    let content = match piece {
+        None => content(&packet, meta)?,
+        Some(piece) => {
+            check_possible(packet.source, packet.destination)?;
+            Content::Fragment(packet, piece)
+        }
+    };
+    Ok((packet.handling, content))
 }
 
 fn content<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, DropReason> {
@@ -159,7 +169,11 @@ fn content<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>,
         let message = icmp::parse_v6(payload, source.into(), destination, hop_limit)?;
         // Before addresses are checked: a probe comes from the unspecified address, and an
         // advertisement that nobody asked for goes to a group.
+        let is_whole = handling.fragmentation == Fragmentation::Forbidden;
         match message {
+            icmp::Message::EchoRequest { .. } | icmp::Message::Other => {}
+            // Neighbour discovery is not fragmented (RFC 6980, section 5).
+            _ if !is_whole => return Err(DropReason::Malformed),
             icmp::Message::NeighbourSolicitation { target } => {
                 return Ok(Content::NeighbourSolicitation { source, target });
             }
@@ -173,7 +187,6 @@ fn content<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>,
                 }
                 return Ok(Content::RouterSolicitation { source });
             }
-            icmp::Message::EchoRequest { .. } | icmp::Message::Other => {}
         }
     }
     // Before addresses are checked: a client that has none asks everybody, and of DHCPv6 a group.
@@ -305,8 +318,10 @@ impl From<Malformed> for DropReason {
 impl From<PacketError> for DropReason {
     fn from(error: PacketError) -> Self {
         match error {
-            PacketError::Malformed | PacketError::TooManyExtensions => Self::Malformed,
-            PacketError::Fragment => Self::Fragment,
+            // Fragments are read as such.
+            PacketError::Malformed | PacketError::TooManyExtensions | PacketError::Fragment => {
+                Self::Malformed
+            }
         }
     }
 }

@@ -35,6 +35,9 @@ pub enum Unreachable {
 }
 
 impl Unreachable {
+    /// Fragments did not come in time (RFC 792; RFC 4443, section 3.3).
+    pub const FRAGMENTS_LATE: Self = Self::TimeExceeded(1);
+
     /// What a host socket's error means for the namespace; `None` if it does not concern the way.
     pub fn from_errno(errno: Errno, mtu: u32) -> Option<Self> {
         match errno {

@@ -9,14 +9,15 @@ use crate::link::classify::Framing;
 use crate::part::part;
 use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::ip::{
-    IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4_header,
-    ipv6_header,
+    FRAGMENT_LEN, Fragmentation, HOP_LIMIT, Handling, IPV4_LEN, IPV6_LEN, MORE_FRAGMENTS,
+    PROTOCOL_FRAGMENT, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Piece,
+    ipv4_header, ipv4_header_with, ipv6_header,
 };
 use crate::wire::vnet::{Network, Segmentation};
 use crate::wire::window::Mss;
 use crate::wire::{ethernet, tcp, udp, vnet};
 use nix::errno::Errno;
-use pasta_ipc::types::{MacAddr, TapOffloads};
+use pasta_ipc::types::{MacAddr, Mtu, TapOffloads};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 
@@ -68,6 +69,8 @@ pub struct Path {
     mac: MacAddr,
     source: SocketAddr,
     destination: SocketAddr,
+    /// Whether routers in the namespace may fragment what goes there. Not TCP: its sender learns of the MTU.
+    fragmentation: Fragmentation,
 }
 
 impl Path {
@@ -83,10 +86,15 @@ impl Path {
         let mut headers = [0; ethernet::LEN + IPV6_LEN];
         let (link, network) = headers.split_at_mut(ethernet::LEN);
         let mut ip_sum = Sum::default();
+        let fragmentation = match protocol {
+            PROTOCOL_TCP => Fragmentation::Forbidden,
+            _ => Fragmentation::Allowed,
+        };
         let ether_type = match (source.ip(), destination.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let mut header = ipv4_header(from, to, protocol, 0);
-                // Total length and checksum: filled in with each frame.
+                let handling = Handling { hop_limit: HOP_LIMIT, traffic_class: 0, fragmentation };
+                let mut header = ipv4_header_with(from, to, protocol, 0, handling);
+                // Total length and checksum: filled in with each frame, and the identification.
                 header.iter_mut().skip(2).take(2).for_each(|octet| *octet = 0);
                 header.iter_mut().skip(10).take(2).for_each(|octet| *octet = 0);
                 ip_sum = ip_sum.octets(&header);
@@ -104,7 +112,7 @@ impl Path {
         };
         link.copy_from_slice(&ethernet::header(mac.octets(), our_mac, ether_type));
         let pseudo_sum = pseudo_header(source.ip(), destination.ip(), protocol, 0);
-        Self { headers, ip_sum, pseudo_sum, mac, source, destination }
+        Self { headers, ip_sum, pseudo_sum, mac, source, destination, fragmentation }
     }
 
     /// The address the namespace sees.
@@ -169,6 +177,46 @@ impl Head {
     fn octets(&self) -> &[u8] {
         part(&self.octets, ..self.len)
     }
+
+    /// Ethernet and network header of `path`.
+    fn of(path: &Path) -> Self {
+        let mut head = Self::new();
+        head.push(part(&path.headers, ..ethernet::LEN + path.network_len()));
+        head
+    }
+
+    /// Writes a field of the network header behind an Ethernet header.
+    fn put(&mut self, at: usize, value: u16) {
+        let octets = self.octets.iter_mut().skip(ethernet::LEN + at);
+        octets.zip(value.to_be_bytes()).for_each(|(to, from)| *to = from);
+    }
+}
+
+/// Ethernet and network header of a fragment with `len` octets.
+fn fragment_header(path: &Path, len: usize, piece: Piece) -> Head {
+    let mut head = Head::of(path);
+    // Both are of one packet, whose length was checked.
+    let (len, offset) = (len as u16, piece.offset as u16);
+    if path.is_ipv6() {
+        head.put(4, FRAGMENT_LEN as u16 + len);
+        let [protocol] =
+            part(&path.headers, ethernet::LEN + 6..).first_chunk().copied().unwrap_or([0]);
+        let [o0, o1] = (offset | u16::from(piece.more)).to_be_bytes();
+        let [i0, i1, i2, i3] = piece.identification.to_be_bytes();
+        // The next header, beside the hop limit.
+        head.put(6, u16::from_be_bytes([PROTOCOL_FRAGMENT, HOP_LIMIT]));
+        head.push(&[protocol, 0, o0, o1, i0, i1, i2, i3]);
+        return head;
+    }
+    let total = IPV4_LEN as u16 + len;
+    // The lower half is what IPv4 has room for.
+    let identification = piece.identification as u16;
+    let fields = offset >> 3 | if piece.more { MORE_FRAGMENTS } else { 0 };
+    head.put(2, total);
+    head.put(4, identification);
+    head.put(6, fields);
+    head.put(10, path.ip_sum.word(total).word(identification).word(fields).checksum());
+    head
 }
 
 /// Writes frames to the namespace and counts them; lent for a moment.
@@ -207,8 +255,71 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
 
     /// Writes an ICMP or ICMPv6 message whose own checksum is complete, in a packet of its own.
     pub fn write_icmp(&mut self, path: &Path, head: &[u8], body: &[u8]) -> bool {
-        let network = self.network_header(path, head.len() + body.len());
+        let network = self.network_header(path, head.len() + body.len(), 1);
         self.write_complete(&[network.octets(), head, body])
+    }
+
+    /// As [`FrameWriter::write_icmp`], in fragments if the link's `mtu` is too small.
+    pub fn write_large_icmp(&mut self, path: &Path, mtu: Mtu, head: &[u8], body: &[u8]) -> bool {
+        if path.network_len() + head.len() + body.len() <= usize::from(mtu.get()) {
+            return self.write_icmp(path, head, body);
+        }
+        self.write_fragments(path, mtu, head, body)
+    }
+
+    /// Writes a UDP datagram that the link's `mtu` is too small for, in fragments.
+    pub fn write_large_udp(&mut self, path: &Path, mtu: Mtu, payload: &[u8]) -> bool {
+        let len = udp::LEN + payload.len();
+        if len > path.max_transport() {
+            self.counters.drop(DropReason::TooLarge);
+            return false;
+        }
+        let (source, destination) = (path.source.port(), path.destination.port());
+        // Checked right above.
+        let make = |checksum| {
+            let header = udp::Header { source, destination, checksum };
+            udp::header(&header, payload.len() as u16)
+        };
+        let sum = path.pseudo_sum.word(len as u16).octets(&make(0)).octets(payload);
+        let header = match sum.checksum() {
+            // A checksum of zero would mean that there is none (RFC 768).
+            0 => make(0xffff),
+            checksum => make(checksum),
+        };
+        self.write_fragments(path, mtu, &header, payload)
+    }
+
+    /// Writes a packet whose checksum is complete in fragments (RFC 791, section 3.2; RFC 8200, section 4.5). What
+    /// follows one that the tap does not take is of no use.
+    fn write_fragments(&mut self, path: &Path, mtu: Mtu, header: &[u8], payload: &[u8]) -> bool {
+        let fixed = path.network_len() + if path.is_ipv6() { FRAGMENT_LEN } else { 0 };
+        // In units of 8 octets; a link of IP carries at least one.
+        let room = (usize::from(mtu.get()).saturating_sub(fixed) & !7).max(8);
+        let identification = self.next_identification(1);
+        let total = header.len() + payload.len();
+        let split = |from: usize, to: usize| {
+            let behind = |at: usize| at.saturating_sub(header.len());
+            let front = part(header, from.min(header.len())..to.min(header.len()));
+            (front, part(payload, behind(from)..behind(to)))
+        };
+        for start in (0..total).step_by(room) {
+            let end = total.min(start + room);
+            let piece = Piece { identification, offset: start, more: end < total };
+            let network = fragment_header(path, end - start, piece);
+            let (front, rest) = split(start, end);
+            if !self.write_complete(&[network.octets(), front, rest]) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The identification of the next packet that may be fragmented; `packets` are numbered from there.
+    fn next_identification(&mut self, packets: usize) -> u32 {
+        let next = self.counters.datagrams_to_tap;
+        self.counters.datagrams_to_tap += packets as u64;
+        // The lower bits are what numbers wrap in.
+        next as u32
     }
 
     /// Writes a TCP segment; a payload larger than `segment_size` stands for several.
@@ -303,7 +414,11 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
         }
         // Checked against 65535 right above.
         let pseudo = path.pseudo_sum.word(transport_len as u16);
-        let network = self.network_header(path, transport_len);
+        let packets = match segmentation {
+            Segmentation::Udp(size) => payload.len().div_ceil(usize::from(size).max(1)),
+            Segmentation::None | Segmentation::Tcp(_) => 1,
+        };
+        let network = self.network_header(path, transport_len, packets);
         let mut head = Head::new();
         let transport = match self.framing() {
             Framing::Vnet => {
@@ -334,21 +449,24 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
         self.write(&[IoSlice::new(head.octets()), IoSlice::new(payload)])
     }
 
-    /// Ethernet and network header of `path` for a packet that carries `transport_len` octets.
-    fn network_header(&self, path: &Path, transport_len: usize) -> Head {
-        let mut head = Head::new();
-        head.push(part(&path.headers, ..ethernet::LEN + path.network_len()));
-        let mut put = |at: usize, value: u16| {
-            let octets = head.octets.iter_mut().skip(ethernet::LEN + at);
-            octets.zip(value.to_be_bytes()).for_each(|(to, from)| *to = from);
-        };
+    /// Ethernet and network header of `path` for a packet that carries `transport_len` octets, and stands for so many
+    /// packets.
+    fn network_header(&mut self, path: &Path, transport_len: usize, packets: usize) -> Head {
+        let mut head = Head::of(path);
         if path.is_ipv6() {
-            put(4, u16::try_from(transport_len).unwrap_or(u16::MAX));
-        } else {
-            let total = u16::try_from(IPV4_LEN + transport_len).unwrap_or(u16::MAX);
-            put(2, total);
-            put(10, path.ip_sum.word(total).checksum());
+            head.put(4, u16::try_from(transport_len).unwrap_or(u16::MAX));
+            return head;
         }
+        let total = u16::try_from(IPV4_LEN + transport_len).unwrap_or(u16::MAX);
+        // One that nobody fragments needs no number (RFC 6864).
+        let identification = match path.fragmentation {
+            Fragmentation::Forbidden => 0,
+            // The lower half is what IPv4 has room for.
+            Fragmentation::Allowed => self.next_identification(packets) as u16,
+        };
+        head.put(2, total);
+        head.put(4, identification);
+        head.put(10, path.ip_sum.word(total).word(identification).checksum());
         head
     }
 

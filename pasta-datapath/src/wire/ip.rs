@@ -15,6 +15,10 @@ pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
+/// Protocol number of the fragment header, and its length (RFC 8200, section 4.5).
+pub const PROTOCOL_FRAGMENT: u8 = 44;
+/// As [`PROTOCOL_FRAGMENT`].
+pub const FRAGMENT_LEN: usize = 8;
 /// Protocol number of ICMPv6.
 pub const PROTOCOL_ICMPV6: u8 = 58;
 
@@ -23,6 +27,9 @@ pub const HOP_LIMIT: u8 = 255;
 
 /// The bit that forbids fragmentation, beside the offset (RFC 791, section 3.1).
 const DONT_FRAGMENT: u16 = 0x4000;
+
+/// The bit that says that other fragments follow, in the same place.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// Most extension headers skipped in one packet; chosen: more than any sender has a use for.
 const MAX_EXTENSIONS: usize = 8;
@@ -69,6 +76,29 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
 }
 
+/// Which part of a larger packet a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The same for all fragments of a packet, beside the addresses, and in IPv4 the protocol.
+    pub identification: u32,
+    /// Where its octets belong.
+    pub offset: usize,
+    /// Whether others belong behind it.
+    pub more: bool,
+}
+
+impl Piece {
+    /// Offset in units of 8 octets with three flags below it, as IPv6 has it (RFC 8200, section 4.5).
+    fn from_fields(identification: u32, fields: u16) -> Self {
+        Self { identification, offset: usize::from(fields & !7), more: fields & 1 != 0 }
+    }
+
+    /// Whether the fragment is all of its packet (RFC 6946).
+    fn is_whole(&self) -> bool {
+        self.offset == 0 && !self.more
+    }
+}
+
 /// Why octets are not a packet we take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketError {
@@ -86,20 +116,36 @@ impl From<Malformed> for PacketError {
     }
 }
 
-/// Reads an IPv4 packet. Options are skipped, trailing padding is cut off.
+/// Reads an IPv4 packet that is whole. Options are skipped, trailing padding is cut off.
 ///
 /// # Errors
 ///
 /// [`PacketError`].
 pub fn parse_ipv4(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
+    whole(read_ipv4(octets)?)
+}
+
+/// A packet, and if it is a fragment, of what.
+type Read<'a> = (Packet<'a>, Option<Piece>);
+
+fn whole((packet, piece): Read<'_>) -> Result<Packet<'_>, PacketError> {
+    if piece.is_none() { Ok(packet) } else { Err(PacketError::Fragment) }
+}
+
+/// As [`parse_ipv4`], of a packet that may be a fragment: its octets are the payload.
+///
+/// # Errors
+///
+/// [`PacketError`].
+pub fn read_ipv4(octets: &[u8]) -> Result<Read<'_>, PacketError> {
     let (
         &[
             version_ihl,
             traffic_class,
             l0,
             l1,
-            _,
-            _,
+            i0,
+            i1,
             f0,
             f1,
             hop_limit,
@@ -128,29 +174,39 @@ pub fn parse_ipv4(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
         return Err(PacketError::Malformed);
     }
     let flags = u16::from_be_bytes([f0, f1]);
-    // More fragments to come, or not the first one.
-    if flags & 0x3fff != 0 {
-        return Err(PacketError::Fragment);
-    }
+    // The offset is in the lower bits here, and the flags above it (RFC 791, section 3.1).
+    let more = flags >> 13 & 1;
+    let piece = Piece::from_fields(u16::from_be_bytes([i0, i1]).into(), flags << 3 | more);
     let fragmentation = match flags & DONT_FRAGMENT {
         0 => Fragmentation::Allowed,
         _ => Fragmentation::Forbidden,
     };
-    Ok(Packet {
+    let packet = Packet {
         source: Ipv4Addr::new(s0, s1, s2, s3).into(),
         destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
         protocol,
         handling: Handling { hop_limit, traffic_class, fragmentation },
         payload,
-    })
+    };
+    Ok((packet, Some(piece).filter(|piece| !piece.is_whole())))
 }
 
-/// Reads an IPv6 packet. Extension headers are skipped, trailing padding is cut off.
+/// Reads an IPv6 packet that is whole. Extension headers are skipped, trailing padding is cut off.
 ///
 /// # Errors
 ///
 /// [`PacketError`].
 pub fn parse_ipv6(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
+    whole(read_ipv6(octets)?)
+}
+
+/// As [`parse_ipv6`], of a packet that may be a fragment: what is behind its fragment header is the payload. One that
+/// is all of its packet is no fragment (RFC 6946); it may be fragmented again.
+///
+/// # Errors
+///
+/// [`PacketError`].
+pub fn read_ipv6(octets: &[u8]) -> Result<Read<'_>, PacketError> {
     let (header, rest) = octets.split_first_chunk::<IPV6_LEN>().ok_or(PacketError::Malformed)?;
     let (&[version, class, _, _, l0, l1, mut protocol, hop_limit], addresses) =
         header.split_first_chunk::<8>().ok_or(PacketError::Malformed)?;
@@ -162,24 +218,34 @@ pub fn parse_ipv6(octets: &[u8]) -> Result<Packet<'_>, PacketError> {
     }
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     let mut payload = rest.get(..len).ok_or(PacketError::Malformed)?;
+    let traffic_class = version << 4 | class >> 4;
+    let mut fragmentation = Fragmentation::Forbidden;
+    let packet = |protocol, payload, fragmentation| Packet {
+        source: Ipv6Addr::from(*source).into(),
+        destination: Ipv6Addr::from(destination).into(),
+        protocol,
+        handling: Handling { hop_limit, traffic_class, fragmentation },
+        payload,
+    };
     for _ in 0..=MAX_EXTENSIONS {
         match protocol {
             // Hop-by-hop, routing, destination options: length in units of 8 octets, first not counted.
             0 | 43 | 60 => (protocol, payload) = skip_extension(payload, 8, 8)?,
             // Authentication header: units of 4 octets, two of them not counted (RFC 4302).
             51 => (protocol, payload) = skip_extension(payload, 4, 8)?,
-            44 => return Err(PacketError::Fragment),
-            _ => {
-                let traffic_class = version << 4 | class >> 4;
-                let fragmentation = Fragmentation::Forbidden;
-                return Ok(Packet {
-                    source: Ipv6Addr::from(*source).into(),
-                    destination: Ipv6Addr::from(destination).into(),
-                    protocol,
-                    handling: Handling { hop_limit, traffic_class, fragmentation },
-                    payload,
-                });
+            PROTOCOL_FRAGMENT => {
+                let (header, rest) =
+                    payload.split_first_chunk::<FRAGMENT_LEN>().ok_or(PacketError::Malformed)?;
+                let [next, _, f0, f1, i0, i1, i2, i3] = *header;
+                let identification = u32::from_be_bytes([i0, i1, i2, i3]);
+                let piece = Piece::from_fields(identification, u16::from_be_bytes([f0, f1]));
+                fragmentation = Fragmentation::Allowed;
+                (protocol, payload) = (next, rest);
+                if !piece.is_whole() {
+                    return Ok((packet(protocol, payload, fragmentation), Some(piece)));
+                }
             }
+            _ => return Ok((packet(protocol, payload, fragmentation), None)),
         }
     }
     Err(PacketError::TooManyExtensions)
@@ -200,11 +266,32 @@ pub fn ipv4_header(
     protocol: u8,
     payload_len: u16,
 ) -> [u8; IPV4_LEN] {
+    ipv4_header_with(source, destination, protocol, payload_len, OURS)
+}
+
+/// How packets that we make are carried.
+const OURS: Handling = Handling { hop_limit: HOP_LIMIT, ..Handling::DEFAULT };
+
+/// As [`ipv4_header`], of a packet that is carried as `handling` says.
+pub fn ipv4_header_with(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    payload_len: u16,
+    handling: Handling,
+) -> [u8; IPV4_LEN] {
+    let Handling { hop_limit, traffic_class, fragmentation } = handling;
+    let [f0, f1] = match fragmentation {
+        Fragmentation::Forbidden => DONT_FRAGMENT.to_be_bytes(),
+        Fragmentation::Allowed => [0; 2],
+    };
     let [l0, l1] = payload_len.saturating_add(IPV4_LEN as u16).to_be_bytes();
-    let [s0, s1, s2, s3] = source.octets();
-    let [d0, d1, d2, d3] = destination.octets();
-    let mut octets =
-        [0x45, 0, l0, l1, 0, 0, 0x40, 0, HOP_LIMIT, protocol, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+    let mut octets = [0; IPV4_LEN];
+    let (head, addresses) = octets.split_at_mut(12);
+    head.copy_from_slice(&[0x45, traffic_class, l0, l1, 0, 0, f0, f1, hop_limit, protocol, 0, 0]);
+    let (from, to) = addresses.split_at_mut(4);
+    from.copy_from_slice(&source.octets());
+    to.copy_from_slice(&destination.octets());
     let [c0, c1] = Sum::default().octets(&octets).checksum().to_be_bytes();
     (octets[10], octets[11]) = (c0, c1);
     octets
@@ -217,10 +304,23 @@ pub fn ipv6_header(
     protocol: u8,
     payload_len: u16,
 ) -> [u8; IPV6_LEN] {
+    ipv6_header_with(source, destination, protocol, payload_len, OURS)
+}
+
+/// As [`ipv6_header`], of a packet that is carried as `handling` says.
+pub fn ipv6_header_with(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    protocol: u8,
+    payload_len: u16,
+    handling: Handling,
+) -> [u8; IPV6_LEN] {
+    let Handling { hop_limit, traffic_class, .. } = handling;
+    let (c0, c1) = (0x60 | traffic_class >> 4, traffic_class << 4);
     let mut octets = [0; IPV6_LEN];
     let [l0, l1] = payload_len.to_be_bytes();
     let (head, addresses) = octets.split_at_mut(8);
-    head.copy_from_slice(&[0x60, 0, 0, 0, l0, l1, protocol, HOP_LIMIT]);
+    head.copy_from_slice(&[c0, c1, 0, 0, l0, l1, protocol, hop_limit]);
     let (from, to) = addresses.split_at_mut(16);
     from.copy_from_slice(&source.octets());
     to.copy_from_slice(&destination.octets());
@@ -270,6 +370,23 @@ mod tests {
     }
 
     #[test]
+    fn ipv4_fragments_say_which_part_they_are() {
+        for (fields, offset, more) in
+            [([0x20, 0], 0, true), ([0, 1], 8, false), ([0x3f, 0xff], 65528, true)]
+        {
+            let mut octets = v4(&[7, 7]);
+            octets[4..8].copy_from_slice(&[0x12, 0x34, fields[0], fields[1]]);
+            octets[10..12].fill(0);
+            let sum = Sum::default().octets(&octets[..20]).checksum();
+            octets[10..12].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(parse_ipv4(&octets), Err(PacketError::Fragment));
+            let (packet, piece) = read_ipv4(&octets).unwrap();
+            let expected = Piece { identification: 0x1234, offset, more };
+            assert_eq!((packet.payload, piece), (&[7, 7][..], Some(expected)));
+        }
+    }
+
+    #[test]
     fn handling_is_what_the_header_says() {
         let mut octets = v4(&[]);
         let expected = Handling { hop_limit: HOP_LIMIT, ..Handling::DEFAULT };
@@ -312,8 +429,32 @@ mod tests {
 
     #[test]
     fn ipv6_fragments_endless_extensions_and_cut_packets_are_refused() {
-        let fragment = ipv6_header(A6, B6, 44, 0);
-        assert_eq!(parse_ipv6(&fragment), Err(PacketError::Fragment));
+        let fragment = |fields: [u8; 2]| {
+            let mut octets = ipv6_header(A6, B6, PROTOCOL_FRAGMENT, 10).to_vec();
+            octets.extend(
+                [&[PROTOCOL_UDP, 0, fields[0], fields[1], 1, 2, 3, 4], &[7; 2][..]].concat(),
+            );
+            octets
+        };
+        let piece = |offset, more| Piece { identification: 0x0102_0304, offset, more };
+        for (fields, expected) in [
+            ([0, 1], piece(0, true)),
+            ([2, 8], piece(520, false)),
+            ([0xff, 0xf9], piece(65528, true)),
+        ] {
+            let octets = fragment(fields);
+            assert_eq!(parse_ipv6(&octets), Err(PacketError::Fragment));
+            let (packet, piece) = read_ipv6(&octets).unwrap();
+            assert_eq!((packet.payload, piece), (&[7, 7][..], Some(expected)));
+            assert!(read_ipv6(&octets[..47]).is_err());
+        }
+        // All of its packet (RFC 6946); reserved bits are ignored.
+        for fields in [[0, 0], [0, 6]] {
+            let octets = fragment(fields);
+            let packet = parse_ipv6(&octets).unwrap();
+            assert_eq!((packet.protocol, packet.payload), (PROTOCOL_UDP, &[7, 7][..]));
+            assert_eq!(packet.handling.fragmentation, Fragmentation::Allowed);
+        }
         let mut octets = ipv6_header(A6, B6, 60, 128).to_vec();
         octets.extend([60, 0, 0, 0, 0, 0, 0, 0].repeat(16));
         assert_eq!(parse_ipv6(&octets), Err(PacketError::TooManyExtensions));

@@ -6,7 +6,7 @@
 //! | `udp provoke ENDPOINT` | sends one datagram and gives the error that comes back |
 //! | `udp icmp PORT ENDPOINT` | sends one datagram from this source port; the fact is type and code of the ICMP error that comes back |
 //! | `udp silence ENDPOINT MS` | sends one datagram and succeeds when nothing comes back in that time |
-//! | `udp from PORT ENDPOINT` | the echo of a small datagram from this source port |
+//! | `udp from PORT ENDPOINT [SIZE]` | the echo of a datagram, by default a small one, from this source port |
 //! | `udp open NAME ENDPOINT` | makes a socket to keep |
 //! | `udp bind NAME ADDRESS ENDPOINT` | the same, of this source address |
 //! | `udp exchange NAME MS` | the echo of a small datagram over it, in that time |
@@ -98,7 +98,8 @@ fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         }
         "from" => {
             let port = arguments.value("port")?;
-            echo(&connected(port, arguments.endpoint()?)?, 32)?;
+            let socket = connected(port, arguments.endpoint()?)?;
+            echo(&socket, arguments.optional("size")?.unwrap_or(32))?;
             Ok(Facts::new())
         }
         "provoke" => {

@@ -191,7 +191,7 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
     }
 }
 
-/// Moves what was read from a host socket to the tap; larger than it carries is a counted drop.
+/// Moves what was read from a host socket to the tap; what is larger than its MTU in fragments.
 pub fn write_to_tap<D: FrameDevice>(
     tap: &mut FrameWriter<'_, D>,
     path: &Path,
@@ -200,8 +200,18 @@ pub fn write_to_tap<D: FrameDevice>(
     octets: &[u8],
 ) {
     let size = read.segment_size.map_or(octets.len(), usize::from);
-    if size > largest_payload(path, mtu) || read.truncated {
+    if read.truncated {
         tap.counters.drop(DropReason::TooLarge);
+        return;
+    }
+    if size > largest_payload(path, mtu) {
+        for piece in octets.chunks(size) {
+            if piece.len() > largest_payload(path, mtu) {
+                tap.write_large_udp(path, mtu, piece);
+            } else {
+                tap.write_udp(path, None, piece);
+            }
+        }
         return;
     }
     match read.segment_size {
