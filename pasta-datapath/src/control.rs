@@ -1,8 +1,10 @@
 //! The other two processes: what they may say when, and what we tell them.
 
+use crate::time::Instant;
 use pasta_ipc::channel::expect_hello;
 use pasta_ipc::message::Hello;
 use pasta_ipc::port_forward::{Direction, ForwardTable, PortSide, PortSnapshot};
+use pasta_ipc::rate::TokenBucket;
 use pasta_ipc::socket::{ListenerAddress, Refusal, RequestId};
 use pasta_ipc::start::DatapathStart;
 use pasta_ipc::types::{
@@ -14,9 +16,14 @@ use pasta_ipc::{
     SendError, SupervisorToDatapath,
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Messages handled in one turn of the loop, so that a chatty peer cannot hold up frames; chosen.
 const MESSAGES: usize = 8;
+
+/// Snapshots of the monitor in a second, and at once. Chosen: far more than it makes of a storm of changes,
+/// which it gathers for some milliseconds at a time; and below a tenth of a processor.
+const SNAPSHOTS: (u32, u32) = (1_000, 5_000);
 
 /// How far a peer has come; messages are allowed by phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +84,8 @@ pub struct Monitor {
     /// Of listening ports, by side and transport.
     ports: [[Generation; 2]; 2],
     neighbours: Generation,
+    /// How many snapshots it may send.
+    intake: TokenBucket,
 }
 
 impl Supervisor {
@@ -234,7 +243,8 @@ impl Monitor {
         channel.send(&DatapathToMonitor::Hello(Hello::OURS))?;
         let (phase, generation) = (Phase::New, Generation::default());
         let (losses, ports, neighbours) = Default::default();
-        Ok(Self { channel: Some(channel), phase, generation, losses, ports, neighbours })
+        let (channel, intake) = (Some(channel), TokenBucket::new(SNAPSHOTS.0, SNAPSHOTS.1));
+        Ok(Self { channel, phase, generation, losses, ports, neighbours, intake })
     }
 
     /// The descriptor, to wait for; none once the monitor has gone.
@@ -256,7 +266,11 @@ impl Monitor {
     /// # Errors
     ///
     /// [`ReceiveError::Violation`] ends the process.
-    pub fn receive(&mut self, mut handler: impl FnMut(PeerMessage)) -> Result<(), ReceiveError> {
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        mut handler: impl FnMut(PeerMessage),
+    ) -> Result<(), ReceiveError> {
         for _ in 0..MESSAGES {
             let Some(channel) = &self.channel else { return Ok(()) };
             let Received { message, fds } = match channel.receive() {
@@ -269,6 +283,15 @@ impl Monitor {
                 Err(error) => return Err(error),
                 Ok(received) => received,
             };
+            let is_snapshot = matches!(
+                message,
+                MonitorToDatapath::Network(_)
+                    | MonitorToDatapath::Neighbours(_)
+                    | MonitorToDatapath::Ports(_)
+            );
+            if is_snapshot && self.intake.take(Duration::from_nanos(now.as_nanos())).is_err() {
+                return Err(violation("snapshots without end"));
+            }
             match (self.phase, message) {
                 (Phase::New, MonitorToDatapath::Hello(hello)) => {
                     expect_hello(Some(hello))?;
@@ -360,10 +383,10 @@ mod tests {
         theirs.send(&MonitorToDatapath::Hello(Hello::OURS)).unwrap();
         theirs.send(&network(2, 0)).unwrap();
         let mut count = 0;
-        monitor.receive(|_| count += 1).unwrap();
+        monitor.receive(Instant::START, |_| count += 1).unwrap();
         assert_eq!(count, 1);
         theirs.send(&network(2, 0)).unwrap();
-        assert!(matches!(monitor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+        assert!(matches!(monitor.receive(Instant::START, |_| ()), Err(ReceiveError::Violation(_))));
     }
 
     #[test]
@@ -373,16 +396,16 @@ mod tests {
         for (generation, losses) in [(1, 5), (2, 5), (3, 6)] {
             theirs.send(&network(generation, losses)).unwrap();
         }
-        monitor.receive(|_| ()).unwrap();
+        monitor.receive(Instant::START, |_| ()).unwrap();
         theirs.send(&network(4, 5)).unwrap();
-        assert!(matches!(monitor.receive(|_| ()), Err(ReceiveError::Violation(_))));
+        assert!(matches!(monitor.receive(Instant::START, |_| ()), Err(ReceiveError::Violation(_))));
     }
 
     #[test]
     fn snapshot_before_hello_is_a_violation_that_names_it() {
         let (mut monitor, theirs) = monitor();
         theirs.send(&network(1, 0)).unwrap();
-        let error = monitor.receive(|_| ()).unwrap_err();
+        let error = monitor.receive(Instant::START, |_| ()).unwrap_err();
         assert!(error.to_string().contains("Network is not allowed"), "{error}");
     }
 
@@ -392,9 +415,11 @@ mod tests {
         drop(theirs);
         let mut gone = 0;
         monitor
-            .receive(|message| gone += u32::from(matches!(message, PeerMessage::MonitorGone)))
+            .receive(Instant::START, |message| {
+                gone += u32::from(matches!(message, PeerMessage::MonitorGone))
+            })
             .unwrap();
-        monitor.receive(|_| gone += 1).unwrap();
+        monitor.receive(Instant::START, |_| gone += 1).unwrap();
         assert_eq!(gone, 1);
     }
 
@@ -437,5 +462,22 @@ mod tests {
         let mut tables = 0;
         supervisor.receive(|_| tables += 1).unwrap();
         assert_eq!(tables, 2);
+    }
+
+    #[test]
+    fn monitor_that_sends_snapshots_without_end_breaks_the_protocol() {
+        let (mut monitor, theirs) = monitor();
+        theirs.send(&MonitorToDatapath::Hello(Hello::OURS)).unwrap();
+        let mut send = |generation: u64, now| {
+            theirs.send(&network(generation, 0)).unwrap();
+            monitor.receive(now, |_| ())
+        };
+        let at_once = u64::from(SNAPSHOTS.1);
+        for generation in 1..=at_once {
+            send(generation, Instant::START).unwrap();
+        }
+        let next = Instant::START + Duration::from_millis(1);
+        send(at_once + 1, next).unwrap();
+        assert!(send(at_once + 2, next).unwrap_err().to_string().contains("without end"));
     }
 }

@@ -301,7 +301,7 @@ impl Reactor {
 
     fn read_monitor(&mut self, now: Instant) -> Result<(), RunError> {
         let mut messages = Vec::new();
-        let result = self.monitor.receive(|message| messages.push(message));
+        let result = self.monitor.receive(now, |message| messages.push(message));
         for message in messages {
             let handled = self.stack.handle_message(now, message);
             handled.map_err(|error| RunError::Peer("monitor", error))?;

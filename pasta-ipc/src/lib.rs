@@ -19,6 +19,7 @@ pub mod channel;
 pub mod codec;
 pub mod message;
 pub mod port_forward;
+pub mod rate;
 pub mod socket;
 pub mod start;
 pub mod types;

@@ -4,6 +4,7 @@
 use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, PROTOCOL_VERSION};
 use pasta_ipc::socket::RequestId;
+use pasta_ipc::types::Generation;
 use pasta_ipc::{DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, SupervisorToMonitor};
 use std::fmt;
 
@@ -30,8 +31,8 @@ pub enum SupervisorPhase {
 pub enum DatapathPhase {
     /// No `Hello` was received yet.
     Handshake,
-    /// `Hello` was received; the last request, if there was one.
-    Serving(Option<RequestId>),
+    /// `Hello` was received; the last request, if there was one, and the snapshot that it has answered last.
+    Serving(Option<RequestId>, Generation),
 }
 
 /// A message that is not allowed at this time, or not for us.
@@ -114,17 +115,21 @@ impl DatapathPhase {
     pub fn after(self, message: &DatapathToMonitor) -> Result<Self, Unexpected> {
         use DatapathToMonitor as M;
         match (self, message) {
-            (Self::Handshake, M::Hello(hello)) => checked_hello(*hello, Self::Serving(None)),
+            (Self::Handshake, M::Hello(hello)) => {
+                checked_hello(*hello, Self::Serving(None, Generation::default()))
+            }
             (
-                Self::Serving(last),
+                Self::Serving(last, reset),
                 M::SocketsWanted { request, .. } | M::ListenerWanted { request, .. },
             ) => match last {
                 Some(last) if *request <= last => {
                     Err(Unexpected::Repeated { request: *request, last })
                 }
-                _ => Ok(Self::Serving(Some(*request))),
+                _ => Ok(Self::Serving(Some(*request), reset)),
             },
-            (Self::Serving(last), M::FlowsReset { .. }) => Ok(Self::Serving(last)),
+            (Self::Serving(last, reset), M::FlowsReset { generation }) if *generation > reset => {
+                Ok(Self::Serving(last, *generation))
+            }
             (phase, message) => Err(Unexpected::Untimely {
                 message: match message {
                     M::Hello(_) => "Hello",
@@ -134,7 +139,7 @@ impl DatapathPhase {
                 },
                 phase: match phase {
                     Self::Handshake => "waiting for Hello",
-                    Self::Serving(_) => "serving",
+                    Self::Serving(..) => "serving",
                 },
             }),
         }
@@ -253,13 +258,16 @@ mod tests {
         let serving = DatapathPhase::Handshake.after(&hello).unwrap();
         assert!(serving.after(&hello).is_err());
         for request in requests(0) {
-            assert_eq!(serving.after(&request), Ok(DatapathPhase::Serving(Some(RequestId(0)))));
+            assert_eq!(
+                serving.after(&request),
+                Ok(DatapathPhase::Serving(Some(RequestId(0)), Generation(0)))
+            );
         }
     }
 
     #[test]
     fn requests_are_named_in_rising_order() {
-        let phase = DatapathPhase::Serving(Some(RequestId(7)));
+        let phase = DatapathPhase::Serving(Some(RequestId(7)), Generation(3));
         for wrong in [0, 6, 7] {
             for request in requests(wrong) {
                 let refused = phase.after(&request);
@@ -267,7 +275,10 @@ mod tests {
             }
         }
         for request in requests(9) {
-            assert_eq!(phase.after(&request), Ok(DatapathPhase::Serving(Some(RequestId(9)))));
+            assert_eq!(
+                phase.after(&request),
+                Ok(DatapathPhase::Serving(Some(RequestId(9)), Generation(3)))
+            );
         }
     }
 
@@ -278,5 +289,16 @@ mod tests {
         assert_eq!(SupervisorPhase::Handshake.after(&SupervisorToMonitor::Hello(other)), wrong);
         let theirs = DatapathToMonitor::Hello(other);
         assert!(matches!(DatapathPhase::Handshake.after(&theirs), Err(Unexpected::Version(_))));
+    }
+
+    #[test]
+    fn each_snapshot_is_answered_once_at_most() {
+        let phase = DatapathPhase::Serving(None, Generation(3));
+        let reset =
+            |generation| DatapathToMonitor::FlowsReset { generation: Generation(generation) };
+        for old in [0, 2, 3] {
+            assert!(phase.after(&reset(old)).is_err(), "{old}");
+        }
+        assert_eq!(phase.after(&reset(9)), Ok(DatapathPhase::Serving(None, Generation(9))));
     }
 }

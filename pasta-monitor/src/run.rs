@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Message};
 use pasta_ipc::port_forward::Watched;
+use pasta_ipc::rate::TokenBucket;
 use pasta_ipc::start::{Configure, MonitorStart, Rename, TapUse, UserId};
 use pasta_ipc::types::{Bounded, Family, Generation, IfName, MacAddr, Text};
 use pasta_ipc::{
@@ -39,6 +40,7 @@ use seccomp::{Confined, Confinement, Keep, Role};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 mod clock;
@@ -345,6 +347,14 @@ fn announce(state: &State, desired: &Desired, log: &Log) {
     follow::warn_of_what_is_left_out(desired, log);
 }
 
+/// Messages of the datapath in a second, and at once. Chosen: a request is for up to 32 sockets, so this is more
+/// than it may have; and below a tenth of a processor.
+const REQUESTS: (u32, u32) = (10_000, 4_096);
+
+/// How long nothing is received from a datapath that sends more than that. Chosen: as many messages as come in
+/// this time cost less than waking for each.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// All that is done for the datapath.
 struct Work {
     /// None where there is no tap: then there is nothing to follow.
@@ -404,6 +414,8 @@ async fn serve(
     let mut datapath_phase = DatapathPhase::Handshake;
     let mut datapath_lives = true;
     let mut ready = Some(ready);
+    let (clock, mut intake) = (Clock::default(), TokenBucket::new(REQUESTS.0, REQUESTS.1));
+    let mut closed_until = None;
     loop {
         if !work.follower.as_ref().is_some_and(Follower::is_to_be_waited_for)
             && let Some(ready) = ready.take()
@@ -452,7 +464,12 @@ async fn serve(
             },
             // One request for each turn, and none before the answer to the last is gone: whatever the
             // datapath asks, the other branches have their turn.
-            received = datapath.next(), if datapath_lives && !work.socket_server.is_behind() => {
+            received = datapath.next(),
+                if datapath_lives && !work.socket_server.is_behind() && closed_until.is_none() =>
+            {
+                if intake.take(clock.now().since_start()).is_err() {
+                    closed_until = Some(clock.now() + PAUSE);
+                }
                 let server = &mut work.socket_server;
                 let said = serve_datapath(received, &mut datapath_phase, server, datapath.channel)?;
                 datapath_lives &= !said.is_gone(log);
@@ -460,6 +477,7 @@ async fn serve(
                     follower.flows_were_reset(generation);
                 }
             }
+            () = clock.wait_until(closed_until), if closed_until.is_some() => closed_until = None,
             ready = datapath.room(), if datapath_lives && is_behind => {
                 let mut ready = ready.map_err(RunError::Wait)?;
                 work.catch_up(datapath.channel)?;

@@ -5,11 +5,12 @@
 
 use crate::background::Caller;
 use crate::bound_listeners::BoundListeners;
+use crate::helper_link::{Amount, Clock, HelperLink, Kind, Reception, receive};
+use crate::intake::Intake;
 use crate::log::Helper;
 use crate::namespace::InitProcess;
 use crate::namespace_watch::NamespaceWatch;
 use crate::own_process::OwnProcess;
-use crate::peer::Handshake;
 use crate::signals::ReceivedSignal;
 use crate::sys::{self, Child};
 use crate::termination::Termination;
@@ -20,11 +21,12 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use pasta_ipc::channel::{Channel, ReceiveError, Received, SendError};
+use pasta_ipc::channel::{Channel, Received, SendError};
 use pasta_ipc::message::{Hello, TerminalGround};
 use pasta_ipc::start::TapUse;
+use pasta_ipc::types::LogLevel;
 use pasta_ipc::{
-    DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, Message, MonitorToSupervisor,
+    DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, MonitorToSupervisor,
     SupervisorToDatapath, SupervisorToInit, SupervisorToIsolation, SupervisorToMonitor,
 };
 use std::io;
@@ -100,34 +102,6 @@ impl Token {
     ];
 }
 
-/// A helper's process, channel and handshake.
-#[derive(Debug)]
-struct HelperLink<Out, In> {
-    child: Option<Child>,
-    channel: Option<Channel<Out, In>>,
-    handshake: Handshake,
-}
-
-impl<Out: Message, In: Message> HelperLink<Out, In> {
-    fn new(child: Child, channel: Channel<Out, In>) -> Self {
-        Self { child: Some(child), channel: Some(channel), handshake: Handshake::default() }
-    }
-
-    fn send(&self, message: &Out, fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
-        match &self.channel {
-            Some(channel) => channel.send_with(message, fds),
-            None => Err(SendError::Closed),
-        }
-    }
-
-    fn kill(&self) {
-        if let Some(child) = &self.child {
-            // Fails if it has ended.
-            let _ = sys::pidfd_send_signal(&child.pidfd, Signal::SIGKILL);
-        }
-    }
-}
-
 /// The channel of a datapath that isolates itself.
 type IsolationChannel = Channel<SupervisorToIsolation, IsolationToSupervisor>;
 
@@ -148,6 +122,7 @@ pub(crate) struct Children {
     /// The datapath's first process.
     predecessor: Option<Child>,
     own: OwnProcess,
+    clock: Clock,
 }
 
 /// The helpers as they were started.
@@ -162,12 +137,12 @@ pub(crate) struct StartedHelpers {
 }
 
 impl Children {
-    /// Sends `Hello` to the helpers, and watches them and our signals.
+    /// Sends `Hello` to the helpers, whose log has this level, and watches them and our signals.
     ///
     /// # Errors
     ///
     /// What epoll(7) and signalfd(2) report.
-    pub(crate) fn new(started: StartedHelpers) -> io::Result<Self> {
+    pub(crate) fn new(started: StartedHelpers, level: LogLevel) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let children = Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -175,11 +150,12 @@ impl Children {
             init: None,
             init_closed: false,
             namespace: None,
-            monitor: HelperLink::new(started.monitor.0, started.monitor.1),
-            datapath: HelperLink::new(started.datapath.0, started.datapath.1),
+            monitor: HelperLink::new(started.monitor, level),
+            datapath: HelperLink::new(started.datapath, level),
             isolation: Some(started.isolation),
             predecessor: None,
             own: OwnProcess::open()?,
+            clock: Clock::start(),
         };
         children.watch(&children.signals, Token::Signals)?;
         children.watch_helper(&children.monitor, Token::Monitor, Token::MonitorChannel)?;
@@ -468,7 +444,10 @@ impl Children {
         let now = Instant::now();
         let look = self.namespace.as_ref().and_then(NamespaceWatch::next_deadline);
         let until_look = look.map(|at| at.saturating_duration_since(now));
-        let limit = limit.into_iter().chain(until_look).min();
+        let intakes = [self.monitor.intake.closed_until(), self.datapath.intake.closed_until()];
+        let until_open = intakes.into_iter().flatten().min();
+        let until_open = until_open.map(|at| at.saturating_sub(self.clock.now()));
+        let limit = limit.into_iter().chain(until_look).chain(until_open).min();
         // Rounded up, so that the deadline has passed when we wake; a day at most.
         let timeout = limit.map_or(EpollTimeout::NONE, |limit| {
             let ms = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(86_400_000);
@@ -482,6 +461,7 @@ impl Children {
         let mut tokens: Vec<u64> = woken.iter().take(count).map(EpollEvent::data).collect();
         tokens.sort_unstable();
         let mut events = Vec::new();
+        self.reopen_channels()?;
         if look.is_some_and(|at| at <= Instant::now()) {
             tokens.push(Token::Namespace as u64);
         }
@@ -503,8 +483,8 @@ impl Children {
             // It sends nothing: only its end wakes us.
             Token::Caller => events.push(Event::CallerGone),
             Token::InitChannel => self.receive_from_init(events)?,
-            Token::MonitorChannel => self.receive_from_monitor(events),
-            Token::DatapathChannel => self.receive_from_datapath(events),
+            Token::MonitorChannel => self.receive_from_monitor(Amount::Turn, events)?,
+            Token::DatapathChannel => self.receive_from_datapath(Amount::Turn, events)?,
             Token::Isolation => self.receive_successor(events),
             // Their owner checks them after each wake-up.
             Token::Resolvers => {}
@@ -527,14 +507,14 @@ impl Children {
                 }
             }
             Token::Monitor => {
-                self.receive_from_monitor(events);
+                self.receive_from_monitor(Amount::All, events)?;
                 if let Some(termination) = take_ended(&mut self.monitor.child) {
                     events.push(Event::HelperEnded(Helper::Monitor, termination));
                 }
             }
             Token::Datapath => {
                 self.receive_successor(events);
-                self.receive_from_datapath(events);
+                self.receive_from_datapath(Amount::All, events)?;
                 if let Some(termination) = take_ended(&mut self.datapath.child) {
                     events.push(Event::HelperEnded(Helper::Datapath, termination));
                 }
@@ -567,35 +547,75 @@ impl Children {
         Ok(())
     }
 
-    fn receive_from_monitor(&mut self, events: &mut Vec<Event>) {
-        while let Some(channel) = &self.monitor.channel {
-            let received = receive(channel, |message| self.monitor.handshake.monitor(message));
-            match received {
-                Reception::Message(Received { message, fds }) => {
-                    events.push(Event::Monitor(message, fds));
-                }
-                Reception::WouldBlock => return,
-                Reception::Closed => self.monitor.channel = None,
-                Reception::Violation(why) => {
-                    self.monitor.channel = None;
-                    events.push(Event::Violation(Helper::Monitor, why));
+    fn receive_from_monitor(&mut self, amount: Amount, events: &mut Vec<Event>) -> io::Result<()> {
+        let batch = self.monitor.receive(
+            (amount, &self.clock),
+            |handshake, message| handshake.monitor(message),
+            |message| match message {
+                MonitorToSupervisor::Log(record) => Kind::Line(record.level),
+                MonitorToSupervisor::Status(_) => Kind::Answer,
+                _ => Kind::Other,
+            },
+        );
+        let messages = batch.messages.into_iter();
+        events.extend(messages.map(|it| Event::Monitor(it.message, it.fds)));
+        events.extend(batch.violation.map(|why| Event::Violation(Helper::Monitor, why)));
+        self.close_channel(Token::MonitorChannel)
+    }
+
+    fn receive_from_datapath(&mut self, amount: Amount, events: &mut Vec<Event>) -> io::Result<()> {
+        let batch = self.datapath.receive(
+            (amount, &self.clock),
+            |handshake, message| handshake.datapath(message),
+            |message| match message {
+                DatapathToSupervisor::Log(record) => Kind::Line(record.level),
+                _ => Kind::Other,
+            },
+        );
+        events.extend(batch.messages.into_iter().map(|it| Event::Datapath(it.message)));
+        events.extend(batch.violation.map(|why| Event::Violation(Helper::Datapath, why)));
+        self.close_channel(Token::DatapathChannel)
+    }
+
+    /// Watches the channel of a helper no more while no message of it is received.
+    fn close_channel(&self, token: Token) -> io::Result<()> {
+        match self.channel_and_intake(token) {
+            (Some(channel), intake) if intake.closed_until().is_some() => {
+                match self.epoll.delete(channel) {
+                    // It is closed already.
+                    Err(Errno::ENOENT) => Ok(()),
+                    deleted => Ok(deleted?),
                 }
             }
+            _ => Ok(()),
         }
     }
 
-    fn receive_from_datapath(&mut self, events: &mut Vec<Event>) {
-        while let Some(channel) = &self.datapath.channel {
-            let received = receive(channel, |message| self.datapath.handshake.datapath(message));
-            match received {
-                Reception::Message(received) => events.push(Event::Datapath(received.message)),
-                Reception::WouldBlock => return,
-                Reception::Closed => self.datapath.channel = None,
-                Reception::Violation(why) => {
-                    self.datapath.channel = None;
-                    events.push(Event::Violation(Helper::Datapath, why));
-                }
+    /// Watches channels again of which messages may be received again.
+    fn reopen_channels(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        for token in [Token::MonitorChannel, Token::DatapathChannel] {
+            let (channel, intake) = self.channel_and_intake(token);
+            if intake.closed_until().is_none_or(|until| until > now) {
+                continue;
             }
+            if let Some(channel) = channel {
+                self.watch(channel, token)?;
+            }
+            match token {
+                Token::MonitorChannel => self.monitor.intake.reopen(),
+                _ => self.datapath.intake.reopen(),
+            }
+        }
+        Ok(())
+    }
+
+    fn channel_and_intake(&self, token: Token) -> (Option<BorrowedFd<'_>>, &Intake) {
+        match token {
+            Token::MonitorChannel => {
+                (self.monitor.channel.as_ref().map(AsFd::as_fd), &self.monitor.intake)
+            }
+            _ => (self.datapath.channel.as_ref().map(AsFd::as_fd), &self.datapath.intake),
         }
     }
 
@@ -664,30 +684,6 @@ impl Children {
             Some(open) => self.watch(open, channel),
             None => Ok(()),
         }
-    }
-}
-
-enum Reception<In> {
-    Message(Received<In>),
-    WouldBlock,
-    Closed,
-    Violation(String),
-}
-
-/// Receives one message and checks that it is allowed at this time.
-fn receive<Out: Message, In: Message>(
-    channel: &Channel<Out, In>,
-    allowed: impl FnOnce(&In) -> Result<(), String>,
-) -> Reception<In> {
-    match channel.receive() {
-        Ok(received) => match allowed(&received.message) {
-            Ok(()) => Reception::Message(received),
-            Err(why) => Reception::Violation(why),
-        },
-        Err(ReceiveError::WouldBlock) => Reception::WouldBlock,
-        Err(ReceiveError::Closed) => Reception::Closed,
-        Err(ReceiveError::Violation(why)) => Reception::Violation(why),
-        Err(ReceiveError::Io(error)) => Reception::Violation(format!("cannot receive: {error}")),
     }
 }
 

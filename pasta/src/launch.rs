@@ -203,7 +203,7 @@ impl Prepared {
         };
         let mut children = self
             .start_helpers(options, isolation_rights)
-            .and_then(Children::new)
+            .and_then(|started| Children::new(started, options.log.level))
             .map_err(system("start the helpers"))?;
         let changed = caller
             .map_or(Ok(()), |caller| children.watch_caller(caller))

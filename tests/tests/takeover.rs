@@ -1,0 +1,101 @@
+//! What a helper achieves that somebody has taken over: nothing outside its own part.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use pasta_ipc::channel::{Channel, SendError};
+use pasta_ipc::message::Message;
+use pasta_ipc::types::{LogLevel, LogRecord, Text};
+use pasta_ipc::{
+    DatapathToSupervisor, MonitorToSupervisor, SupervisorToDatapath, SupervisorToMonitor,
+};
+use tests::harness::{self, Case};
+use tests::lab::process::{self, Process};
+use tests::lab::wait::PATIENCE;
+use tests::lab::{DATAPATH, Lab, MONITOR};
+use tests::{Outcome, case};
+
+fn main() -> ExitCode {
+    let cases: &[Case] = &[
+        case!(lab, lines_of_the_monitor_without_end_cost_little_and_end_it),
+        case!(lab, lines_of_the_datapath_without_end_cost_little_and_end_it),
+        case!(lab, lines_that_nobody_asked_for_end_both_helpers),
+    ];
+    harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
+}
+
+/// The channel to the supervisor (start-up protocol).
+const SUPERVISOR: i32 = 3;
+
+/// What the supervisor may spend on a helper that floods it: 5 percent of a processor, in a build with
+/// debug assertions, and what comes at once.
+fn allowance(time: Duration) -> Duration {
+    time / 20 + Duration::from_millis(500)
+}
+
+/// A line of the log.
+fn line(level: LogLevel) -> LogRecord {
+    LogRecord {
+        level,
+        text: Text::truncated("the same again and again, as long as a line may well be"),
+    }
+}
+
+/// Sends `message` as `helper`, as often as there is room, until the supervisor has had enough of it.
+fn flood<Out: Message, In: Message>(lab: &Lab, helper: &str, message: &Out) -> Outcome {
+    lab.needs_helpers()?;
+    let mut inside = lab.session()?;
+    let supervisor = Process::read(inside.running().pid()).ok_or("no supervisor")?;
+    let victim = process::only(helper)?;
+    let channel = Channel::<Out, In>::from(victim.descriptor(SUPERVISOR)?);
+    let (begin, before) = (Instant::now(), supervisor.processor_time()?);
+    let memory = supervisor.memory()?;
+    let mut most = memory;
+    while victim.runs() {
+        match channel.send(message) {
+            Ok(()) => {}
+            Err(SendError::WouldBlock) => most = most.max(supervisor.memory()?),
+            Err(SendError::Closed) => break,
+            Err(error) => return Err(error.into()),
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err(format!("{helper} may say what it likes for {PATIENCE:?}").into());
+        }
+    }
+    let (time, spent) = (begin.elapsed(), supervisor.processor_time()? - before);
+    assert!(u128::from(spent) < allowance(time).as_nanos(), "{spent} ns of {time:?}");
+    assert!(most - memory < 4 << 20, "{} octets more", most - memory);
+    victim.wait_until_gone()?;
+    // COMMAND goes on, and the reason is in the log.
+    inside.must(["identity"])?;
+    let finished = inside.end(7)?.expect_code(7)?;
+    let reason = format!("{helper}: sends messages without end");
+    assert!(finished.errors.contains(&reason), "{:?}", finished.errors.lines().last());
+    process::wait_until_none_left()
+}
+
+fn lines_of_the_monitor_without_end_cost_little_and_end_it(lab: &Lab) -> Outcome {
+    let message = MonitorToSupervisor::Log(line(LogLevel::Warn));
+    flood::<MonitorToSupervisor, SupervisorToMonitor>(lab, MONITOR, &message)
+}
+
+fn lines_of_the_datapath_without_end_cost_little_and_end_it(lab: &Lab) -> Outcome {
+    let message = DatapathToSupervisor::Statistics(Text::truncated("flows 1"));
+    flood::<DatapathToSupervisor, SupervisorToDatapath>(lab, DATAPATH, &message)
+}
+
+fn lines_that_nobody_asked_for_end_both_helpers(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let inside = lab.session()?;
+    let datapath = process::only(DATAPATH)?;
+    let monitor = process::only(MONITOR)?;
+    let channel = Channel::<DatapathToSupervisor, SupervisorToDatapath>::from(
+        datapath.descriptor(SUPERVISOR)?,
+    );
+    channel.send(&DatapathToSupervisor::Log(line(LogLevel::Debug)))?;
+    datapath.wait_until_gone()?;
+    monitor.wait_until_gone()?;
+    let finished = inside.end(7)?.expect_code(7)?;
+    assert!(finished.errors.contains("lines that nobody asked for"), "{finished:?}");
+    Ok(())
+}
