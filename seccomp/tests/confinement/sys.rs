@@ -81,14 +81,6 @@ pub(crate) fn getsockopt(fd: impl AsFd, level: i32, name: i32) -> Result<(), Err
     Errno::result(rc).map(drop)
 }
 
-/// An integer that an ioctl fills in.
-pub(crate) fn ioctl_int(fd: impl AsFd, request: libc::Ioctl) -> Result<i32, Errno> {
-    let mut value = 0;
-    // SAFETY: the requests used write one int, which is what `value` is; it outlives the call.
-    let rc = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, &raw mut value) };
-    Errno::result(rc).map(|_| value)
-}
-
 /// Names an open descriptor that somebody else owns and keeps.
 pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: callers pass numbers of descriptors that stay open until the process ends.
