@@ -449,12 +449,17 @@ impl<'lab> Bench<'lab> {
             let words = ["traffic", "beside-new", &endpoint(self.talker), &milliseconds, &closed];
             return counted(&self.session(contender)?.must(words)?);
         }
-        let mut session = match contender {
-            Contender::Bare => self.session(contender)?,
-            _ => self.begin(self.with_mtu(self.with_ports(contender, FORWARDED).with(["-q"])))?,
-        };
         let here = SocketAddr::new(self.family.any(), INSIDE.parse()?);
-        session.must(["serve", "tcp", "talker", &here.to_string(), "talker"])?;
+        // Both stay until the end.
+        let (_session, _service) = match contender {
+            Contender::Bare => (None, Some(self.lab.host().tcp_at(here, service::talker)?)),
+            _ => {
+                let pasta = self.with_mtu(self.with_ports(contender, FORWARDED).with(["-q"]));
+                let mut session = self.begin(pasta)?;
+                session.must(["serve", "tcp", "talker", &here.to_string(), "talker"])?;
+                (Some(session), None)
+            }
+        };
         let to = SocketAddr::new(self.family.host(), here.port());
         let time = self.time;
         let beside = || traffic::exchanges_beside(to, time, 1, || traffic::open_and_drop(to, time));
