@@ -125,8 +125,22 @@ fn every_option_is_let_through(tcp: &OwnedFd) {
         libc::SO_BINDTODEVICE,
     ];
     let tcp_level = [libc::TCP_NODELAY, libc::TCP_NOTSENT_LOWAT];
-    let ipv4_level = [libc::IP_PKTINFO, libc::IP_RECVERR, libc::IP_FREEBIND];
-    let ipv6_level = [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVERR, libc::IPV6_V6ONLY];
+    let ipv4_level = [
+        libc::IP_TTL,
+        libc::IP_TOS,
+        libc::IP_MTU_DISCOVER,
+        libc::IP_PKTINFO,
+        libc::IP_RECVERR,
+        libc::IP_FREEBIND,
+    ];
+    let ipv6_level = [
+        libc::IPV6_UNICAST_HOPS,
+        libc::IPV6_TCLASS,
+        libc::IPV6_MTU_DISCOVER,
+        libc::IPV6_RECVPKTINFO,
+        libc::IPV6_RECVERR,
+        libc::IPV6_V6ONLY,
+    ];
     let udp_level = [libc::UDP_GRO];
     let levels: [(i32, &[i32]); 5] = [
         (libc::SOL_SOCKET, &socket_level),

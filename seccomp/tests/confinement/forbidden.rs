@@ -5,6 +5,7 @@ use crate::sys::{self, Arg, Arg::Int, Arg::Slash, Arg::Zeroes};
 use seccomp::Role::{self, Datapath, Monitor, Supervisor};
 
 const ALL: &[Role] = &[Supervisor, Monitor, Datapath];
+const NOT_DATAPATH: &[Role] = &[Supervisor, Monitor];
 const HELPERS: &[Role] = &[Monitor, Datapath];
 
 /// What is tried, by whom, and how.
@@ -272,13 +273,13 @@ const PROBES: &[Probe] = &[
     ),
     (
         "IP_TTL",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IP), int(libc::IP_TTL), Zeroes, Int(4)],
     ),
     (
         "IP_TOS",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IP), int(libc::IP_TOS), Zeroes, Int(4)],
     ),
@@ -302,19 +303,19 @@ const PROBES: &[Probe] = &[
     ),
     (
         "IP_MTU_DISCOVER",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IP), int(libc::IP_MTU_DISCOVER), Zeroes, Int(4)],
     ),
     (
         "IPV6_UNICAST_HOPS",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IPV6), int(libc::IPV6_UNICAST_HOPS), Zeroes, Int(4)],
     ),
     (
         "IPV6_TCLASS",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IPV6), int(libc::IPV6_TCLASS), Zeroes, Int(4)],
     ),
@@ -338,7 +339,7 @@ const PROBES: &[Probe] = &[
     ),
     (
         "IPV6_MTU_DISCOVER",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IPV6), int(libc::IPV6_MTU_DISCOVER), Zeroes, Int(4)],
     ),
