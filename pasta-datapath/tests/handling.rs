@@ -227,6 +227,30 @@ fn router_is_shown_for_the_echo_request_that_ended_there_and_not_the_last_one() 
 }
 
 #[test]
+fn error_of_one_packet_is_not_that_of_the_next() {
+    for ([here, remote, router], protocol) in
+        FAMILIES.iter().flat_map(|it| [(it, Protocol::Udp), (it, Protocol::Echo)])
+    {
+        let mut key = key(protocol, here, remote);
+        if protocol == Protocol::Echo {
+            key.remote.set_port(0);
+        }
+        let mut rig = Rig::<Socket>::new();
+        rig.frames(&[handled(frame(&key), with(1, 0))]);
+        let socket = opened(&mut rig, 0);
+        let (queued, router, icmp) = exceeded(router, [0; 8]);
+        // The kernel has both for us, and the namespace is faster than the event.
+        socket.borrow_mut().error = Some(queued.errno);
+        socket.borrow_mut().queued_errors.push_back(queued);
+        rig.frames(&[handled(frame(&key), with(2, 0))]);
+        assert_eq!((socket.borrow().sent.len(), rig.received().len()), (2, 0), "{key:?}");
+        rig.event(&socket, Readiness::FAILED);
+        let (from, kind, _) = error(&rig);
+        assert_eq!((from, kind), (router, icmp));
+    }
+}
+
+#[test]
 fn router_is_shown_for_a_connection_that_ended_there() {
     for [here, remote, router] in FAMILIES {
         let mut rig = Rig::<Socket>::new();

@@ -162,6 +162,10 @@ impl DatagramSocket for Socket {
         if let Some(errno) = state.send_error {
             return Err(errno);
         }
+        // One that is pending is that of an earlier datagram.
+        if let Some(errno) = state.error.take() {
+            return Err(errno);
+        }
         if state.refuses {
             state.error = Some(Errno::ECONNREFUSED);
         }

@@ -43,7 +43,7 @@ impl Gso {
                 let mut slices = [IoSlice::new(&[]); MAX_GROUP];
                 slices.iter_mut().zip(now_sent).for_each(|(s, d)| *s = IoSlice::new(d.payload));
                 let slices = part(&slices, ..now_sent.len());
-                match send(slices, u16::try_from(first.payload.len()).ok()) {
+                match send_again(slices, u16::try_from(first.payload.len()).ok(), &send) {
                     Ok(()) => continue,
                     // The path cannot cut: one by one, for good.
                     Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => self.cuts = false,
@@ -93,7 +93,7 @@ pub fn send_one(
     send: &impl Fn(&[IoSlice<'_>], Option<u16>) -> Result<(), Errno>,
 ) -> Result<(), NotSent> {
     let Some(size) = datagram.segment_size else { return send_plain(datagram.payload, send) };
-    match send(&[IoSlice::new(datagram.payload)], Some(size)) {
+    match send_again(&[IoSlice::new(datagram.payload)], Some(size), send) {
         Ok(()) => Ok(()),
         Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => {
             let mut pieces = datagram.payload.chunks(usize::from(size).max(1));
@@ -107,13 +107,24 @@ fn send_plain(
     payload: &[u8],
     send: &impl Fn(&[IoSlice<'_>], Option<u16>) -> Result<(), Errno>,
 ) -> Result<(), NotSent> {
-    let slices = [IoSlice::new(payload)];
-    match send(&slices, None) {
-        // An error that an earlier datagram earned; asking has cleared it.
-        Err(Errno::ECONNREFUSED) => send(&slices, None),
-        other => other,
+    send_again(&[IoSlice::new(payload)], None, send).map_err(not_sent)
+}
+
+/// Sends, and once more where the error may be one that an earlier datagram earned: asking has cleared it, and the
+/// socket's queue says more of it. Not what says that the socket is full, or that several cannot be cut.
+fn send_again(
+    slices: &[IoSlice<'_>],
+    segment_size: Option<u16>,
+    send: &impl Fn(&[IoSlice<'_>], Option<u16>) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    match send(slices, segment_size) {
+        full @ Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => full,
+        uncut @ Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) if segment_size.is_some() => {
+            uncut
+        }
+        Err(_) => send(slices, segment_size),
+        Ok(()) => Ok(()),
     }
-    .map_err(not_sent)
 }
 
 fn not_sent(errno: Errno) -> NotSent {
@@ -323,14 +334,23 @@ mod tests {
 
     #[test]
     fn error_of_an_earlier_datagram_does_not_lose_the_next() {
+        use Errno::{ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, EPROTO};
         use std::cell::Cell;
-        let refused = Cell::new(true);
-        let send = |_: &[IoSlice<'_>], _: Option<u16>| match refused.replace(false) {
-            true => Err(Errno::ECONNREFUSED),
-            false => Ok(()),
-        };
-        let datagram = Datagram { payload: &[7; 10], segment_size: None };
-        assert_eq!(send_one(&datagram, &send), Ok(()));
+        let several = Datagram { payload: &[7; 10], segment_size: Some(5) };
+        let datagram = Datagram { segment_size: None, ..several };
+        for errno in [ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, EPROTO] {
+            let pending = Cell::new(true);
+            let send = |_: &[IoSlice<'_>], _: Option<u16>| match pending.replace(false) {
+                true => Err(errno),
+                false => Ok(()),
+            };
+            assert_eq!(send_one(&datagram, &send), Ok(()), "{errno}");
+            pending.set(true);
+            assert_eq!(send_one(&several, &send), Ok(()), "{errno}");
+            pending.set(true);
+            let mut gso = Gso::new(Protocol::Udp);
+            gso.send(&[datagram; 3], send, |_, why| panic!("{errno}: {why:?}"));
+        }
         let full = |_: &[IoSlice<'_>], _: Option<u16>| Err(Errno::EAGAIN);
         assert_eq!(send_one(&datagram, &full), Err(NotSent::Dropped(DropReason::SocketFull)));
     }

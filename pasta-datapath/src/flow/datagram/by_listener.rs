@@ -52,10 +52,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         let peer = listener.addresses.peer.ip();
         cx.listeners.prepare_to_send(listener.id, peer, handling, largest(group));
         let way = Way { addresses: listener.addresses, interface, handling };
-        let send = |slices: &[IoSlice<'_>], size| match socket.send_from(&way, slices, size) {
-            Err(errno) if is_of_another(errno) => socket.send_from(&way, slices, size),
-            sent => sent,
-        };
+        let send = |slices: &[IoSlice<'_>], size| socket.send_from(&way, slices, size);
         let mut next = Next::Wait;
         let key = key_of(*protocol, path);
         gso.send(group, send, |datagram, why| {
@@ -123,18 +120,4 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
         Next::Wait
     }
-}
-
-/// Whether an error of sending may be that of an earlier datagram, which has cleared it: not what says that the
-/// socket is full, or that what is sent is too large or cannot be cut.
-fn is_of_another(errno: Errno) -> bool {
-    !matches!(
-        errno,
-        Errno::EAGAIN
-            | Errno::ENOBUFS
-            | Errno::ENOMEM
-            | Errno::EMSGSIZE
-            | Errno::EINVAL
-            | Errno::EIO
-    )
 }
