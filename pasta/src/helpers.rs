@@ -52,8 +52,8 @@ impl fmt::Display for FindError {
             }
             Self::Untrusted { name, beside } => write!(
                 f,
-                "{name} in {} is not used: it or the directory is writable by all, or belongs to \
-                 another user",
+                "{name} in {} is not used: it or the directory belongs to another user, or may be \
+                 written by others",
                 beside.display()
             ),
             Self::OwnPath(_) => f.write_str("cannot read /proc/self/exe"),
@@ -83,8 +83,9 @@ impl Executables {
     /// Opens both, beside our own program or in the directory set at build time.
     ///
     /// A helper beside our program is used only if no other user can have put it there: the directory and
-    /// the helper belong to root, to the caller, or to the owner of our program, and are not writable by
-    /// all.
+    /// the helper belong to root, to the caller, or to the owner of our program, and neither everybody nor a
+    /// group of others may write there. A group with the number of one of these users is that user's own, as
+    /// distributions make them.
     ///
     /// # Errors
     ///
@@ -120,11 +121,17 @@ fn open_trusted(directory: &Path, name: &str, trusted: &[u32]) -> Result<OwnedFd
     let program = open_path(&directory.join(name))?;
     for fd in [directory_fd.as_fd(), program.as_fd()] {
         let stat = fstat(fd)?;
-        if !trusted.contains(&stat.st_uid) || stat.st_mode & 0o002 != 0 {
+        if may_be_anothers((stat.st_uid, stat.st_gid, stat.st_mode), trusted) {
             return Err(Errno::EPERM);
         }
     }
     Ok(program)
+}
+
+/// Whether somebody who is not among `trusted` may write a file of this owner, group and mode.
+fn may_be_anothers((owner, group, mode): (u32, u32, u32), trusted: &[u32]) -> bool {
+    let by_group = mode & 0o020 != 0 && !trusted.contains(&group);
+    !trusted.contains(&owner) || by_group || mode & 0o002 != 0
 }
 
 /// How a helper is to be started.
@@ -187,4 +194,30 @@ fn exec_helper(forked: &ForkedProcess, start: &Start<'_>) -> io::Result<Infallib
     let name = CString::new(start.helper.name())?;
     // Every other descriptor is close-on-exec.
     Ok(execveat(program, c"", &[name], &[] as &[CString], AtFlags::AT_EMPTY_PATH)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helper_that_others_may_write_is_not_ours() {
+        let trusted = [0, 1000];
+        for (owner, group, mode, wrong) in [
+            (0, 0, 0o100_755, false),
+            (0, 0, 0o100_775, false),
+            (1000, 1000, 0o040_775, false),
+            (1000, 100, 0o040_755, false),
+            (1000, 100, 0o040_775, true),
+            (0, 50, 0o100_775, true),
+            (1000, 1000, 0o040_777, true),
+            (1001, 1000, 0o040_755, true),
+        ] {
+            assert_eq!(
+                may_be_anothers((owner, group, mode), &trusted),
+                wrong,
+                "{owner} {group} {mode:o}"
+            );
+        }
+    }
 }

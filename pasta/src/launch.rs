@@ -34,7 +34,7 @@ use crate::options::{Options, PerFamily, SandboxReport};
 use crate::pid_file::{PidFile, open_regular};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
-use crate::sys::CallersDescriptors;
+use crate::sys::{self, CallersDescriptors};
 use crate::target::Target;
 use crate::tun::Access;
 use caps::CapSet;
@@ -266,6 +266,10 @@ impl Prepared {
         let (publishing, listening) = Channel::<MonitorToDatapath, DatapathToMonitor>::pair()?;
         let (isolation, to_isolation) =
             Channel::<SupervisorToIsolation, IsolationToSupervisor>::pair()?;
+        for end in [to_monitor.as_fd(), to_datapath.as_fd(), publishing.as_fd(), listening.as_fd()]
+        {
+            sys::take_a_name(end)?;
+        }
         let how = Isolation { rights: isolation_rights, root: options.files.root };
         let instruction = SupervisorToIsolation::Isolate(how);
         isolation.send(&instruction).map_err(io::Error::other)?;

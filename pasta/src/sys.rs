@@ -4,6 +4,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::signal::Signal;
+use nix::sys::socket::UnixAddr;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stdin};
 use pasta_ipc::types::MacAddr;
@@ -114,6 +115,16 @@ pub(crate) fn pidfd_send_signal(pidfd: impl AsFd, signal: Signal) -> io::Result<
     let rc =
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as libc::c_int, info, 0) };
     check(rc).map(drop)
+}
+
+/// Binds a unix socket to a name that the kernel chooses (autobind, unix(7)). A socket can be bound once, so
+/// whoever gets it can take no other name of the host.
+///
+/// # Errors
+///
+/// What bind(2) reports; `ENOSPC` where a million names are taken.
+pub(crate) fn take_a_name(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?)
 }
 
 /// The kind of the namespace behind `fd`: its `CLONE_NEW` flag (`NS_GET_NSTYPE`, ioctl_ns(2)).

@@ -11,6 +11,13 @@ const SUPERVISOR_DESCRIPTORS: rlim_t = 64;
 /// Descriptors of the monitor. Sockets are closed there once sent, so this bounds those in flight.
 const MONITOR_DESCRIPTORS: rlim_t = 1024;
 
+/// Address space of the monitor. Chosen: far more than readings take, and little of a host's memory.
+const MONITOR_MEMORY: rlim_t = 2 << 30;
+
+/// Address space of the datapath. Chosen: far more than the lab's largest load takes; a process that is taken
+/// over cannot use up a host by it.
+const DATAPATH_MEMORY: rlim_t = 8 << 30;
+
 /// Core dumps off, soft and hard: memory holds what the namespace sent, and a core is a file.
 ///
 /// # Errors
@@ -34,6 +41,7 @@ pub(crate) fn limit(role: Role, keep: Keep) -> Result<(), Errno> {
         Role::Monitor => {
             no_processes()?;
             no_files()?;
+            lower(Resource::RLIMIT_AS, MONITOR_MEMORY)?;
             lower(Resource::RLIMIT_NOFILE, MONITOR_DESCRIPTORS)
         }
         Role::Datapath => {
@@ -42,6 +50,7 @@ pub(crate) fn limit(role: Role, keep: Keep) -> Result<(), Errno> {
             if !keep.capture {
                 no_files()?;
             }
+            lower(Resource::RLIMIT_AS, DATAPATH_MEMORY)?;
             // A flow is up to four descriptors: use all that the user has.
             let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
             setrlimit(Resource::RLIMIT_NOFILE, hard, hard)

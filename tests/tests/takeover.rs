@@ -1,8 +1,11 @@
 //! What a helper achieves that somebody has taken over: nothing outside its own part.
 
+use std::fs;
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{UnixAddr, bind};
 use pasta_ipc::channel::{Channel, SendError};
 use pasta_ipc::message::Message;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
@@ -20,6 +23,8 @@ fn main() -> ExitCode {
         case!(lab, lines_of_the_monitor_without_end_cost_little_and_end_it),
         case!(lab, lines_of_the_datapath_without_end_cost_little_and_end_it),
         case!(lab, lines_that_nobody_asked_for_end_both_helpers),
+        case!(lab, channels_of_the_helpers_take_no_name_of_the_host),
+        case!(lab, memory_of_the_helpers_has_a_limit),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -82,6 +87,36 @@ fn lines_of_the_monitor_without_end_cost_little_and_end_it(lab: &Lab) -> Outcome
 fn lines_of_the_datapath_without_end_cost_little_and_end_it(lab: &Lab) -> Outcome {
     let message = DatapathToSupervisor::Statistics(Text::truncated("flows 1"));
     flood::<DatapathToSupervisor, SupervisorToDatapath>(lab, DATAPATH, &message)
+}
+
+fn channels_of_the_helpers_take_no_name_of_the_host(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let inside = lab.session()?;
+    for helper in [MONITOR, DATAPATH] {
+        let process = process::only(helper)?;
+        for number in [SUPERVISOR, SUPERVISOR + 1] {
+            let channel = process.descriptor(number)?;
+            let name = UnixAddr::new_abstract(b"pasta/test/somebody's name")?;
+            let bound = bind(channel.as_raw_fd(), &name);
+            assert_eq!(bound, Err(nix::Error::EINVAL), "{helper}, descriptor {number}");
+        }
+    }
+    inside.end(0)?.expect_code(0)?;
+    Ok(())
+}
+
+fn memory_of_the_helpers_has_a_limit(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let inside = lab.session()?;
+    for (helper, limit) in [(MONITOR, 2_u64 << 30), (DATAPATH, 8 << 30)] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", process::only(helper)?.pid))?;
+        let line = limits.lines().find(|line| line.starts_with("Max address space"));
+        let words: Vec<_> = line.ok_or("no limit")?.split_whitespace().collect();
+        let limit = limit.to_string();
+        assert_eq!(words[3..5], [&*limit, &*limit], "{helper}");
+    }
+    inside.end(0)?.expect_code(0)?;
+    Ok(())
 }
 
 fn lines_that_nobody_asked_for_end_both_helpers(lab: &Lab) -> Outcome {
