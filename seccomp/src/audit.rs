@@ -8,6 +8,7 @@
 //! A best-effort measure may be absent only if the report names it as missing.
 
 mod descriptors;
+mod running;
 mod status;
 
 use crate::Role;
@@ -20,6 +21,7 @@ use nix::sys::prctl;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, Uid, getgroups};
 use pasta_ipc::types::{AuditReport, Bounded, FdEntry, Text};
+pub use running::{Observation, observe};
 pub use status::MalformedField;
 use status::Status;
 use std::fmt;

@@ -33,6 +33,17 @@ pub fn allowed_calls(role: Role) -> usize {
     REACH.lines().filter(|line| line.split(' ').next() == Some(role.as_str())).count()
 }
 
+/// A hash of the program of `role` (FNV-1a, 64 bits), to tell builds apart.
+pub fn hash(role: Role) -> u64 {
+    const START: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let octets = program(role).iter().flat_map(|op| {
+        let [code, k] = [u64::from(op.code), u64::from(op.k)].map(u64::to_le_bytes);
+        code.into_iter().chain([op.jt, op.jf]).chain(k)
+    });
+    octets.fold(START, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(PRIME))
+}
+
 /// Installs the filter of `role` on every thread, for good. Sets `no_new_privs`.
 ///
 /// # Errors

@@ -47,7 +47,9 @@ mod root;
 mod sys;
 mod terminal;
 
-pub use audit::{AuditError, Observed, UserNamespace, audit_from_outside, refuse_tracer};
+pub use audit::{
+    AuditError, Observation, Observed, UserNamespace, audit_from_outside, observe, refuse_tracer,
+};
 pub use caps::{DropError, Keep, become_user, become_user_to_enter};
 pub use filter::allowed_calls;
 pub use keyring::new_session_keyring;
