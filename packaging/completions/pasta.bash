@@ -38,6 +38,7 @@ _pasta_options='
     -o --outbound
     --no-map-gw
     --map-host-loopback
+    --no-host-loopback
     --map-guest-addr
     --dns-forward
     --dns-host
@@ -75,6 +76,8 @@ _pasta_options='
     --explain
     --json
     --sandbox-report
+    --strict-sandbox
+    --audit
 '
 
 # Sets `kind` to how the value of option $1 is completed; fails if it takes none.

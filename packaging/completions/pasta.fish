@@ -38,6 +38,7 @@ set -g __pasta_options \
     o/outbound= \
     no-map-gw \
     map-host-loopback= \
+    no-host-loopback \
     map-guest-addr= \
     dns-forward= \
     dns-host= \
@@ -74,7 +75,9 @@ set -g __pasta_options \
     e/stderr \
     explain \
     json \
-    sandbox-report
+    sandbox-report \
+    strict-sandbox \
+    audit
 
 # Prints COMMAND and its arguments as they are so far; fails while there are only options.
 function __pasta_command
@@ -136,6 +139,7 @@ complete -c pasta -n __pasta_has_no_command -s M -l mac-addr -d 'MAC address of 
 complete -c pasta -n __pasta_has_no_command -s o -l outbound -d 'Source address of outbound traffic, one for each family (default: chosen by the kernel)' -x
 complete -c pasta -n __pasta_has_no_command -l no-map-gw -d 'Do not map the gateway\'s address to the host\'s loopback'
 complete -c pasta -n __pasta_has_no_command -l map-host-loopback -d 'Address that is mapped to the host\'s loopback (default: the gateway\'s)' -x -a 'none'
+complete -c pasta -n __pasta_has_no_command -l no-host-loopback -d 'Nothing leads to the host\'s loopback: --no-map-gw, -T none and -U none'
 complete -c pasta -n __pasta_has_no_command -l map-guest-addr -d 'Address that is mapped to the host\'s own address (default: none)' -x -a 'none'
 complete -c pasta -n __pasta_has_no_command -l dns-forward -d 'Forward DNS queries that are sent to this address, one for each family (default: none)' -x
 complete -c pasta -n __pasta_has_no_command -l dns-host -d 'Resolver that they are forwarded to (default: the first of the host\'s /etc/resolv.conf)' -x
@@ -173,3 +177,5 @@ complete -c pasta -n __pasta_has_no_command -s e -l stderr -d 'Deprecated, witho
 complete -c pasta -n __pasta_has_no_command -l explain -d 'Print what would be done with these options on this host, and do nothing'
 complete -c pasta -n __pasta_has_no_command -l json -d 'With --explain: print it as JSON'
 complete -c pasta -n __pasta_has_no_command -l sandbox-report -d 'Print the privileges that each process has left, before COMMAND starts'
+complete -c pasta -n __pasta_has_no_command -l strict-sandbox -d 'Start only if no measure of the sandbox is missing; abi:N asks for Landlock ABI N (default: 6)'
+complete -c pasta -n __pasta_has_no_command -l audit -d 'Print what the processes of the pasta that is process PID have, as the kernel shows it'

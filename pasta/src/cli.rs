@@ -166,6 +166,10 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
                 }
                 setting(value)
             }
+            Kind::Optional(_, parse) => {
+                let text = value.as_ref().map(|value| value.to_str().unwrap_or_default());
+                parse(text).map_err(invalid)?
+            }
             Kind::Refused(_, refusal) => return Err(invalid(refusal.refusal(entry.long))),
             Kind::Help => return Err(End::Help),
             Kind::Version => return Err(End::Version),

@@ -7,18 +7,19 @@
 
 mod document;
 mod ports_in_use;
-mod value;
+pub(crate) mod value;
 
 use crate::helpers::{self, Executables};
 use crate::host::{self, RouteSockets};
 use crate::identity::{self, Identity, Privilege};
 use crate::launch::LaunchError;
 use crate::log::{Helper, Log};
-use crate::options::{ExplainFormat, Options};
+use crate::options::Options;
 use crate::resolver::{Resolvers, WatchMode};
 use crate::target::Target;
 use crate::termination::Termination;
 use crate::tun::Access;
+use crate::value::DocumentForm;
 use caps::{CapSet, Capability};
 use document::Facts;
 use nix::errno::Errno;
@@ -45,7 +46,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// [`LaunchError`], as for a start with these options.
 pub(crate) fn run(
     options: &Options,
-    format: ExplainFormat,
+    format: DocumentForm,
     log: &mut Log,
 ) -> Result<String, LaunchError> {
     let (services, warnings) =
@@ -87,8 +88,8 @@ pub(crate) fn run(
         remarks: remarks.map(String::as_str).collect(),
     });
     Ok(match format {
-        ExplainFormat::Text => document.to_text(),
-        ExplainFormat::Json => document.to_json(),
+        DocumentForm::Text => document.to_text(),
+        DocumentForm::Json => document.to_json(),
     })
 }
 

@@ -147,7 +147,7 @@ mod tests {
         let mut intake = Intake::new(LogLevel::Info);
         let mut now = Duration::ZERO;
         for _ in 0..100 {
-            for _ in 0..2 * USUAL.1 {
+            for _ in 0..300 {
                 match intake.next(now) {
                     Verdict::Receive => intake.took(now),
                     Verdict::Wait(until) => now = until,

@@ -30,7 +30,7 @@ use crate::identity::{self, Identity, Privilege, UserChange};
 use crate::inherited::InheritedState;
 use crate::log::{Helper, Log, emit};
 use crate::namespace::{InitProcess, Namespaces};
-use crate::options::{Options, PerFamily, SandboxReport};
+use crate::options::{Options, PerFamily, SandboxReport, Strictness};
 use crate::pid_file::{PidFile, open_regular};
 use crate::report;
 use crate::resolver::{Resolvers, WatchMode};
@@ -81,6 +81,9 @@ use progress::{MonitorPhase, Progress, Received, step};
 /// How long COMMAND waits at most for listeners that follow from what the host listens on. Chosen: a look
 /// at some thousands of sockets takes a few milliseconds, and a machine may be busy.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// What is missing where user namespaces are switched off and the host is followed.
+const NO_USER_NAMESPACE: &str = "own user namespace: switched off, and the monitor keeps cap_net_admin (--follow off gives that up)";
 
 type Services = PerFamily<Service, Service>;
 
@@ -487,7 +490,7 @@ impl<'a> Connected<'a> {
             datapath_user,
             files,
         } = self;
-        let (progress, ()) = step(progress, |progress| {
+        let (progress, lacking) = step(progress, |progress| {
             progress.waiting_for = match options.bind_wait() {
                 Some(limit) => format!("a network, {limit} ms at most (--bind-wait)"),
                 None => "the helpers".into(),
@@ -521,10 +524,18 @@ impl<'a> Connected<'a> {
                     }
                 }
             }
-            if let Some(text) = report::missing(&[&monitor.1, &datapath.1]) {
-                progress.log.warn(&text);
+            let of_start = match (datapath_user, keep.net_admin) {
+                // The capability counts on the machine then, and the descriptors alone hold it back.
+                (UserNamespace::Same, true) => Some(NO_USER_NAMESPACE.to_owned()),
+                _ => None,
+            };
+            let lacking = report::Lacking::of(&[&monitor.1, &datapath.1], of_start);
+            match (lacking.text(options.reports.strictness), options.reports.strictness) {
+                (Some(text), Strictness::Refuse(_)) => return Err(LaunchError::Incomplete(text)),
+                (Some(text), Strictness::Warn) => progress.log.warn(&text),
+                (None, _) => {}
             }
-            Ok(())
+            Ok(lacking)
         })?;
         if options.reports.sandbox == SandboxReport::Print {
             let system = host::port_system(&options.target);
@@ -534,7 +545,7 @@ impl<'a> Connected<'a> {
                 .unwrap_or_default();
             emit(&report::exposure(&lines));
         }
-        Ok(Confirmed { progress, options, resolvers, files })
+        Ok(Confirmed { progress, options, resolvers, files, lacking })
     }
 }
 
@@ -545,6 +556,8 @@ pub(crate) struct Confirmed<'a> {
     options: &'a Options,
     resolvers: Resolvers,
     files: OpenFiles,
+    /// What the helpers lack, which is said.
+    lacking: report::Lacking,
 }
 
 impl<'a> Confirmed<'a> {
@@ -554,7 +567,7 @@ impl<'a> Confirmed<'a> {
     ///
     /// As [`Starting::connect`].
     pub(crate) fn release(self, caller: Option<&Caller>) -> Result<Released<'a>, LaunchError> {
-        let Self { progress, options, resolvers, files } = self;
+        let Self { progress, options, resolvers, files, lacking } = self;
         let (progress, confined) = step(progress, |progress| {
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(|error| {
@@ -581,6 +594,12 @@ impl<'a> Confirmed<'a> {
                 seccomp::confine_supervisor(Vec::new(), &readable).map_err(LaunchError::Confine)?;
             if options.reports.sandbox == SandboxReport::Print && caller.is_none() {
                 emit(&report::table("pasta", pid, &own));
+            }
+            let lacking = report::Lacking::of(&[&own], None).without(&lacking);
+            match (lacking.text(options.reports.strictness), options.reports.strictness) {
+                (Some(text), Strictness::Refuse(_)) => return Err(LaunchError::Incomplete(text)),
+                (Some(text), Strictness::Warn) => progress.log.warn(&text),
+                (None, _) => {}
             }
             progress.waiting_for = "the first look at the host's ports".into();
             progress.wait_for_ports(FIRST_LOOK)?;

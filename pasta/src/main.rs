@@ -7,6 +7,7 @@
 //! A standard stream that is closed at start is `/dev/null` here: Rust's runtime opens it before `main`,
 //! so no other descriptor gets its number.
 
+mod audit;
 mod background;
 mod bound_listeners;
 mod children;
@@ -105,6 +106,16 @@ fn run_with(inherited: &InheritedState) -> i32 {
              /proc): {error}\n"
         ));
         return FAILED;
+    }
+    if let Some((form, pid)) = options.reports.audit {
+        return match audit::run(pid, form) {
+            Ok((text, audit::Verdict::Clean)) => answer(&text),
+            Ok((text, audit::Verdict::Differs)) => answer(&text).max(FAILED),
+            Err(error) => {
+                emit(&format!("pasta: {}\n", with_causes(&error)));
+                FAILED
+            }
+        };
     }
     let for_command = matches!(options.target, Target::Command(_)) && options.files.tap.is_none();
     #[expect(unsafe_code, reason = "only `main` can know that nothing has been opened")]

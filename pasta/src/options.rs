@@ -6,8 +6,9 @@ mod conflict;
 use crate::cli::Line;
 use crate::identity::Identity;
 use crate::target::Target;
-use crate::value::{AddressOrNone, RunAs};
+use crate::value::{AddressOrNone, DocumentForm, RunAs};
 use builder::Builder;
+use nix::unistd::Pid;
 use pasta::ports::spec::Spec;
 use pasta::ports::{self, Forwards, PortOption, System};
 use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, Splice};
@@ -89,13 +90,13 @@ pub(crate) enum SandboxReport {
     CheckOnly,
 }
 
-/// How `--explain` prints.
+/// What becomes of a start that lacks a measure of the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ExplainFormat {
-    /// For people.
-    Text,
-    /// For programs (`--json`).
-    Json,
+pub(crate) enum Strictness {
+    /// A warning names it.
+    Warn,
+    /// It fails (`--strict-sandbox`), also with an older ABI of Landlock than this.
+    Refuse(u32),
 }
 
 /// The options of the command line.
@@ -126,8 +127,12 @@ pub(crate) struct Options {
 pub(crate) struct Reports {
     /// The privileges that each process has left (`--sandbox-report`).
     pub(crate) sandbox: SandboxReport,
+    /// What becomes of a start that lacks one of them.
+    pub(crate) strictness: Strictness,
     /// Whether only what would be done is printed (`--explain`).
-    pub(crate) explain: Option<ExplainFormat>,
+    pub(crate) explain: Option<DocumentForm>,
+    /// Whether only what a running instance has is printed (`--audit`).
+    pub(crate) audit: Option<(DocumentForm, Pid)>,
 }
 
 /// Where lines of the log go, and which.

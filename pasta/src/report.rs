@@ -1,5 +1,6 @@
 //! Formats audit reports for `--sandbox-report`.
 
+use crate::options::Strictness;
 use nix::unistd::Pid;
 use pasta_ipc::types::AuditReport;
 use std::collections::BTreeSet;
@@ -42,15 +43,40 @@ pub(crate) fn exposure(lines: &[String]) -> String {
     lines.iter().fold("exposure\n".to_owned(), |text, line| text + "  " + line + "\n")
 }
 
-/// One line with all best-effort measures that are not in force; none if all are.
-pub(crate) fn missing(reports: &[&AuditReport]) -> Option<String> {
-    let missing: BTreeSet<&str> = reports
-        .iter()
-        .flat_map(|report| report.missing.as_slice())
-        .map(|measure| measure.as_str())
-        .collect();
-    let list: Vec<&str> = missing.into_iter().collect();
-    (!list.is_empty()).then(|| format!("sandbox is incomplete: {}", list.join("; ")))
+/// Best-effort measures that are not in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lacking {
+    measures: BTreeSet<String>,
+    /// The ABI of Landlock, of the process that has the oldest.
+    abi: u32,
+}
+
+impl Lacking {
+    /// Those of processes, and one `more`.
+    pub(crate) fn of(reports: &[&AuditReport], more: Option<String>) -> Self {
+        let measures = reports.iter().flat_map(|report| report.missing.as_slice());
+        let measures = measures.map(|measure| measure.as_str().to_owned()).chain(more).collect();
+        let abi = reports.iter().map(|report| report.landlock_abi).min().unwrap_or_default();
+        Self { measures, abi }
+    }
+
+    /// Those that others do not lack too.
+    pub(crate) fn without(self, others: &Self) -> Self {
+        let measures = self.measures.difference(&others.measures).cloned().collect();
+        Self { measures, ..self }
+    }
+
+    /// One line that names each once; none if nothing is missing.
+    pub(crate) fn text(&self, strictness: Strictness) -> Option<String> {
+        let old = match strictness {
+            Strictness::Refuse(abi) if self.abi < abi => {
+                Some(format!("landlock: kernel has ABI {}, abi:{abi} is asked for", self.abi))
+            }
+            _ => None,
+        };
+        let list: Vec<_> = self.measures.iter().cloned().chain(old).collect();
+        (!list.is_empty()).then(|| format!("sandbox is incomplete: {}", list.join("; ")))
+    }
 }
 
 /// The names of the capabilities in `set`, or a count where they are many.
@@ -97,9 +123,26 @@ mod tests {
     #[test]
     fn each_missing_measure_is_listed_once() {
         let (a, b) = (report(&["landlock: none", "pid"]), report(&["landlock: none"]));
+        let both = Lacking::of(&[&a, &b], None);
         let wanted = "sandbox is incomplete: landlock: none; pid";
-        assert_eq!(missing(&[&a, &b]).as_deref(), Some(wanted));
-        assert_eq!(missing(&[&report(&[])]), None);
+        assert_eq!(both.text(Strictness::Warn).as_deref(), Some(wanted));
+        assert_eq!(Lacking::of(&[&report(&[])], None).text(Strictness::Warn), None);
+        // What was said of the helpers is not said of the supervisor again.
+        let own = Lacking::of(&[&report(&["landlock: none", "mdwe"])], None).without(&both);
+        let wanted = "sandbox is incomplete: mdwe";
+        assert_eq!(own.text(Strictness::Warn).as_deref(), Some(wanted));
+    }
+
+    #[test]
+    fn abi_that_was_asked_for_counts_where_it_was_asked_for() {
+        let reports = [AuditReport { landlock_abi: 6, ..report(&[]) }, report(&[])];
+        let of = |reports: &[&AuditReport]| Lacking::of(reports, None);
+        assert_eq!(of(&[&reports[0]]).text(Strictness::Refuse(6)), None);
+        assert_eq!(of(&[&reports[0], &reports[1]]).text(Strictness::Warn), None);
+        let text = of(&[&reports[0]]).text(Strictness::Refuse(7)).unwrap();
+        assert!(text.ends_with("landlock: kernel has ABI 6, abi:7 is asked for"), "{text}");
+        // The oldest of all processes.
+        assert!(of(&[&reports[0], &reports[1]]).text(Strictness::Refuse(1)).is_some());
     }
 
     #[test]

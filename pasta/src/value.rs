@@ -328,6 +328,43 @@ fn is_unicast_v6(ip: Ipv6Addr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast()
 }
 
+/// The least ABI of Landlock that `--strict-sandbox` asks for if none is named: it has all that is used.
+pub(crate) const STRICT_ABI: u32 = 6;
+
+/// Value of `--strict-sandbox`: the least ABI of Landlock.
+///
+/// # Errors
+///
+/// Anything but nothing and `abi:N`.
+pub(crate) fn strictness(value: Option<&str>) -> Result<u32, InvalidValue> {
+    let Some(text) = value else { return Ok(STRICT_ABI) };
+    let number = text.strip_prefix("abi:").and_then(|number| number.parse().ok());
+    let number = number.filter(|number| *number > 0);
+    number.ok_or_else(|| InvalidValue("--strict-sandbox takes abi:N, N from 1 up".into()))
+}
+
+/// Value of `--audit`.
+///
+/// # Errors
+///
+/// Anything but nothing and `json`.
+pub(crate) fn audit_form(value: Option<&str>) -> Result<DocumentForm, InvalidValue> {
+    match value {
+        None => Ok(DocumentForm::Text),
+        Some("json") => Ok(DocumentForm::Json),
+        Some(_) => Err(InvalidValue("--audit takes json or nothing".into())),
+    }
+}
+
+/// How a document is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DocumentForm {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

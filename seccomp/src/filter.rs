@@ -34,7 +34,7 @@ pub fn allowed_calls(role: Role) -> usize {
 }
 
 /// A hash of the program of `role` (FNV-1a, 64 bits), to tell builds apart.
-pub fn hash(role: Role) -> u64 {
+pub(crate) fn hash(role: Role) -> u64 {
     const START: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     let octets = program(role).iter().flat_map(|op| {

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(families, gateway_leads_to_the_hosts_loopback),
         case!(families, no_map_gw_closes_the_hosts_loopback),
+        case!(families, no_host_loopback_closes_every_way_to_it),
         case!(lab, no_map_gw_leads_to_the_router_itself),
         case!(families, map_host_loopback_none_closes_the_hosts_loopback),
         case!(families, map_host_loopback_names_the_address_instead_of_the_gateway),
@@ -56,6 +57,30 @@ fn no_map_gw_closes_the_hosts_loopback(lab: &Lab, family: Family) -> Outcome {
     stays_closed(&mut inside, family.gateway(), service.port())?;
 
     assert!(service.was_left_alone());
+    Ok(())
+}
+
+fn no_host_loopback_closes_every_way_to_it(lab: &Lab, family: Family) -> Outcome {
+    let service = lab.host().tcp(family.loopback(), service::echo)?;
+    let port = service.port().to_string();
+    let mut inside = lab.pasta().configured().with(["-T", &port]).session()?;
+    for address in [family.gateway(), family.loopback()] {
+        inside.must(["tcp", "echo", &address::endpoint(address, service.port()), "1", "1000"])?;
+        service.next_peer()?;
+    }
+    inside.end(0)?;
+    let closed = lab.pasta().configured().with(["--no-host-loopback", "--sandbox-report"]);
+    let mut inside = closed.session()?;
+
+    for address in [family.gateway(), family.loopback()] {
+        stays_closed(&mut inside, address, service.port())?;
+    }
+
+    assert!(service.was_left_alone());
+    let report = inside.end(0)?.errors;
+    for line in ["of the host: not mapped to an address", "from the namespace's loopback: none"] {
+        assert!(report.contains(line), "{report}");
+    }
     Ok(())
 }
 

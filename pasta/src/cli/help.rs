@@ -54,7 +54,11 @@ fn synopsis(entry: &Entry) -> String {
     let short = entry.short.map_or_else(|| "   ".to_owned(), |letter| format!("-{letter},"));
     match entry.kind.value_name() {
         Some(value) => format!("  {short} --{} {value}", entry.long),
-        None => format!("  {short} --{}", entry.long),
+        None => {
+            let form = entry.kind.optional_value();
+            let form = form.map_or_else(String::new, |form| format!("[={form}]"));
+            format!("  {short} --{}{form}", entry.long)
+        }
     }
 }
 

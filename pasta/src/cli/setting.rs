@@ -1,7 +1,7 @@
 //! What one option of the command line says.
 
 use crate::follow_options::FollowOption;
-use crate::value::{AddressOrNone, AddressValue, DomainName, RunAs};
+use crate::value::{AddressOrNone, AddressValue, DocumentForm, DomainName, RunAs};
 use pasta::ports::PortOption;
 use pasta::ports::spec::Spec;
 use pasta_ipc::start::{Protocol, Responder};
@@ -72,6 +72,12 @@ pub(crate) enum Setting {
     RunAs(RunAs),
     /// `--sandbox-report`
     SandboxReport,
+    /// `--strict-sandbox`, with the least ABI of Landlock
+    StrictSandbox(u32),
+    /// `--audit`
+    Audit(DocumentForm),
+    /// `--no-host-loopback`
+    NoHostLoopback,
     /// `--explain`
     Explain,
     /// `--json`

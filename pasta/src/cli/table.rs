@@ -32,6 +32,8 @@ pub(super) enum Kind {
     /// Takes a value, shown under this name, read by this function. In the name, `|` separates
     /// alternatives, and words in lower case stand for themselves.
     Value(&'static str, fn(&str) -> Result<Setting, InvalidValue>),
+    /// May take a value after `=`, shown in this form.
+    Optional(&'static str, fn(Option<&str>) -> Result<Setting, InvalidValue>),
     /// Takes the path of a file, which need not be UTF-8.
     Path(&'static str, fn(OsString) -> Setting),
     /// Known, and refused.
@@ -76,7 +78,9 @@ impl Kind {
     pub(super) fn value_name(&self) -> Option<&'static str> {
         match self {
             Self::Value(name, _) | Self::Path(name, _) => Some(name),
-            Self::Flag(_) | Self::Refused(..) | Self::Help | Self::Version => None,
+            Self::Flag(_) | Self::Optional(..) | Self::Refused(..) | Self::Help | Self::Version => {
+                None
+            }
         }
     }
 
@@ -86,6 +90,15 @@ impl Kind {
             Self::Flag(_) | Self::Help | Self::Version => Arity::Flag,
             Self::Value(..) | Self::Path(..) => Arity::Value,
             Self::Refused(arity, _) => *arity,
+            Self::Optional(..) => Arity::OptionalValue,
+        }
+    }
+
+    /// The form of a value that may be left out.
+    pub(super) fn optional_value(&self) -> Option<&'static str> {
+        match self {
+            Self::Optional(form, _) => Some(form),
+            _ => None,
         }
     }
 }
@@ -107,6 +120,15 @@ const fn value(
     help: &'static str,
 ) -> Entry {
     Entry { short, long, help, kind: Kind::Value(name, parse) }
+}
+
+const fn optional(
+    long: &'static str,
+    form: &'static str,
+    parse: fn(Option<&str>) -> Result<Setting, InvalidValue>,
+    help: &'static str,
+) -> Entry {
+    Entry { short: None, long, help, kind: Kind::Optional(form, parse) }
 }
 
 const fn path(
@@ -150,7 +172,6 @@ pub(super) fn entries() -> impl Iterator<Item = &'static Entry> {
 
 const REFUSED: &[Entry] = &[
     refused(Some('c'), "conf-path", Arity::Value, Refusal::NotYet),
-    refused(None, "strict-sandbox", Arity::OptionalValue, Refusal::NotYet),
     refused(Some('s'), "socket", Arity::Value, Refusal::PasstOnly),
     refused(None, "socket-path", Arity::Value, Refusal::PasstOnly),
     refused(Some('1'), "one-off", Arity::Flag, Refusal::PasstOnly),

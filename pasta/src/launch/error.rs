@@ -56,6 +56,8 @@ pub(crate) enum LaunchError {
     Send(Helper, SendError),
     /// A helper is not confined as it should be.
     Audit(Helper, AuditError),
+    /// Measures are missing that `--strict-sandbox` asks for; the text names them.
+    Incomplete(String),
     /// We could not be confined ourselves.
     Confine(ConfineError),
     /// A signal ended it.
@@ -78,6 +80,7 @@ impl fmt::Display for LaunchError {
             Self::System(what, _) => write!(f, "cannot {what}"),
             Self::Create(error) => write!(f, "{error}"),
             Self::Reported(why) => f.write_str(why),
+            Self::Incomplete(what) => write!(f, "{what} (--strict-sandbox)"),
             Self::InitEnded(termination) => {
                 write!(f, "first process of the namespace {termination} before it was ready")
             }

@@ -1,13 +1,14 @@
 //! Collects settings in their order, then checks them against each other.
 
 use super::{
-    Addresses, ExplainFormat, Families, Files, Interface, InvalidOptions, LogOptions, MIN_IPV6_MTU,
-    Nat, Notices, Options, PerFamily, Ports, Reports, SandboxReport, refuse,
+    Addresses, Families, Files, Interface, InvalidOptions, LogOptions, MIN_IPV6_MTU, Nat, Notices,
+    Options, PerFamily, Ports, Reports, SandboxReport, Strictness, refuse,
 };
 use crate::cli::Setting;
 use crate::follow_options::{FollowOption, following};
 use crate::target::{Ground, Target, TargetBuilder, UserOption};
-use crate::value::{self, AddressOrNone, AddressValue, DomainName, RunAs};
+use crate::value::{self, AddressOrNone, AddressValue, DocumentForm, DomainName, RunAs};
+use nix::unistd::Pid;
 use pasta::ports::PortOption;
 use pasta::ports::spec::{List, Spec};
 use pasta_ipc::port_forward::{LoopbackTarget, Splice};
@@ -53,6 +54,8 @@ pub(super) struct Builder {
 #[derive(Debug, Default)]
 struct ReportsBuilder {
     sandbox: bool,
+    strict: Option<u32>,
+    audit: Option<DocumentForm>,
     explain: bool,
     json: bool,
 }
@@ -115,6 +118,7 @@ struct PortsBuilder {
     loopback_to_loopback: bool,
     no_splice: bool,
     splice_only: bool,
+    no_host_loopback: bool,
 }
 
 /// An IPv4 address of `-a` and the `-n` that belongs to it.
@@ -148,6 +152,12 @@ impl Builder {
             Setting::Explain => self.reports.explain = true,
             Setting::Json => self.reports.json = true,
             Setting::SandboxReport => self.reports.sandbox = true,
+            Setting::StrictSandbox(abi) => self.reports.strict = Some(abi),
+            Setting::Audit(form) => self.reports.audit = Some(form),
+            Setting::NoHostLoopback => {
+                self.nat.no_map_gateway = true;
+                self.ports.no_host_loopback = true;
+            }
             Setting::Stderr => {
                 self.warnings.push("option '--stderr' is deprecated and has no effect".into());
             }
@@ -197,8 +207,8 @@ impl Builder {
         shell: Option<OsString>,
     ) -> Result<Options, InvalidOptions> {
         let explain = match (self.reports.explain, self.reports.json) {
-            (true, false) => Some(ExplainFormat::Text),
-            (true, true) => Some(ExplainFormat::Json),
+            (true, false) => Some(DocumentForm::Text),
+            (true, true) => Some(DocumentForm::Json),
             (false, false) => None,
             (false, true) => return refuse("--json needs --explain"),
         };
@@ -217,6 +227,8 @@ impl Builder {
         let configures = self.interface.configure;
         let host_name = self.target.host_name.clone();
         let target = self.target.finish(words, shell)?;
+        let audit = self.reports.audit.map(|form| audited(&target).map(|pid| (form, pid)));
+        let audit = audit.transpose()?;
         let log = self.log.finish(&target)?;
         let interface = self.interface.finish(tap, mtu, &mut self.warnings)?;
         let services = self.services.finish(configures, splice_only, host_name, following.follow);
@@ -230,7 +242,9 @@ impl Builder {
                     true => SandboxReport::Print,
                     false => SandboxReport::CheckOnly,
                 },
+                strictness: self.reports.strict.map_or(Strictness::Warn, Strictness::Refuse),
                 explain,
+                audit,
             },
             warnings: self.warnings,
             families,
@@ -506,6 +520,13 @@ impl PortsBuilder {
                 self.specs.push((option, Spec::none()));
             }
         }
+        if self.no_host_loopback {
+            for option in [PortOption::TcpOut, PortOption::UdpOut] {
+                // Others are refused (`conflict`).
+                self.specs.retain(|(of, _)| *of != option);
+                self.specs.push((option, Spec::none()));
+            }
+        }
         if self.no_splice && self.splice_only {
             return refuse("--no-splice and --splice-only exclude each other");
         }
@@ -536,6 +557,15 @@ impl PendingAddress {
         };
         value::ipv4_net(self.address, prefix).map_err(|error| InvalidOptions(error.0))
     }
+}
+
+/// The process that `--audit` is about.
+fn audited(target: &Target) -> Result<Pid, InvalidOptions> {
+    let process = match target {
+        Target::Existing(existing) => existing.process,
+        Target::Command(_) => None,
+    };
+    process.ok_or_else(|| InvalidOptions::new("--audit needs the PID of a pasta that runs"))
 }
 
 fn host_loopback<A>(explicit: Option<A>, no_map_gateway: bool) -> HostLoopback<A> {

@@ -10,6 +10,8 @@ use crate::cli::Setting;
 use crate::follow_options::FollowOption;
 use crate::target::Target;
 use crate::value::{AddressOrNone, AddressValue};
+use pasta::ports::PortOption;
+use pasta::ports::spec::List;
 use pasta_ipc::start::Follow;
 use std::net::IpAddr;
 
@@ -31,6 +33,7 @@ const PAIRS: &[Pair] = &[
     Pair { one: given_tap, other: of_a_tap_that_is_made, why: "the tap is used as it is" },
     Pair { one: follow_off, other: of_following, why: "" },
     Pair { one: no_resolvers, other: advertises_resolvers, why: "" },
+    Pair { one: no_host_loopback, other: leads_to_host_loopback, why: "" },
     Pair { one: no_search, other: advertises_search, why: "" },
 ];
 
@@ -131,6 +134,25 @@ fn no_resolvers(setting: &Setting) -> Option<String> {
 
 fn advertises_resolvers(setting: &Setting) -> Option<String> {
     is(setting, &Setting::AdvertiseDns, "--dhcp-dns")
+}
+
+fn no_host_loopback(setting: &Setting) -> Option<String> {
+    is(setting, &Setting::NoHostLoopback, "--no-host-loopback")
+}
+
+/// What leads from the namespace to the host's loopback.
+fn leads_to_host_loopback(setting: &Setting) -> Option<String> {
+    match setting {
+        Setting::MapHostLoopback(AddressOrNone::Address(address)) => {
+            Some(format!("--map-host-loopback {address}"))
+        }
+        Setting::Ports(option @ (PortOption::TcpOut | PortOption::UdpOut), spec)
+            if spec.list != List::None =>
+        {
+            Some(option.name().to_owned())
+        }
+        _ => None,
+    }
 }
 
 fn no_search(setting: &Setting) -> Option<String> {

@@ -199,6 +199,8 @@ fn exposure_names_what_leads_to_the_hosts_loopback_and_into_the_namespace() {
     assert!(exposure("pasta")[1].ends_with("reachable at the gateway's address"));
     let named = exposure("pasta -T none -U none -u none -t 127.0.0.1/8080:80");
     assert!(named[3].ends_with(": TCP 8080 at 127.0.0.1"), "{named:?}");
+    let one = exposure("pasta -t none -u none --no-host-loopback");
+    assert_eq!(one, wanted);
 }
 
 #[test]
@@ -281,8 +283,8 @@ fn notice_is_for_whoever_gets_an_interface_that_is_not_configured() {
 fn explanation_is_text_or_json() {
     let explain = |line| options(line).unwrap().reports.explain;
     assert_eq!(explain("pasta ls"), None);
-    assert_eq!(explain("pasta --explain 12"), Some(ExplainFormat::Text));
-    assert_eq!(explain("pasta --json --explain"), Some(ExplainFormat::Json));
+    assert_eq!(explain("pasta --explain 12"), Some(DocumentForm::Text));
+    assert_eq!(explain("pasta --json --explain"), Some(DocumentForm::Json));
     assert_eq!(refusal("pasta --json"), "--json needs --explain");
 }
 

@@ -49,6 +49,9 @@ fn options() -> String {
 fn synopsis(entry: &Entry) -> String {
     let names = super::spellings(entry).iter().map(|name| bold(name)).collect::<Vec<_>>();
     let names = names.join(", ");
+    if let Some(form) = entry.kind.optional_value() {
+        return format!("{names}[={}]", bold(form));
+    }
     let Some(value) = entry.kind.value_name() else { return names };
     let words = value.split('|').map(|word| match is_literal(word) {
         true => bold(word),

@@ -1,6 +1,6 @@
 //! Logs, reports and captures.
 
-use super::{Entry, Setting, flag, path, value};
+use super::{Entry, Setting, flag, optional, path, value};
 use crate::value;
 
 pub(super) const ENTRIES: &[Entry] = &[
@@ -46,5 +46,17 @@ pub(super) const ENTRIES: &[Entry] = &[
         "sandbox-report",
         Setting::SandboxReport,
         "Print the privileges that each process has left, before COMMAND starts",
+    ),
+    optional(
+        "strict-sandbox",
+        "abi:N",
+        |v| value::strictness(v).map(Setting::StrictSandbox),
+        "Start only if no measure of the sandbox is missing; abi:N asks for Landlock ABI N (default: 6)",
+    ),
+    optional(
+        "audit",
+        "json",
+        |v| value::audit_form(v).map(Setting::Audit),
+        "Print what the processes of the pasta that is process PID have, as the kernel shows it",
     ),
 ];

@@ -31,6 +31,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         |v| value::mapped(v).map(Setting::MapHostLoopback),
         "Address that is mapped to the host's loopback (default: the gateway's)",
     ),
+    flag(
+        None,
+        "no-host-loopback",
+        Setting::NoHostLoopback,
+        "Nothing leads to the host's loopback: --no-map-gw, -T none and -U none",
+    ),
     value(
         None,
         "map-guest-addr",

@@ -155,3 +155,14 @@ fn no_known_caller_is_refused() {
         assert_eq!(refusal(line), None, "{line}");
     }
 }
+
+#[test]
+fn no_way_to_the_hosts_loopback_excludes_each() {
+    for option in ["--map-host-loopback 192.0.2.9", "-T 80", "-U auto", "-T all"] {
+        assert_excluded("--no-host-loopback", option, "");
+    }
+    for option in ["--map-host-loopback none", "-T none", "-U none", "--no-map-gw", "-t 80"] {
+        assert_eq!(refusal(&format!("--no-host-loopback {option}")), None, "{option}");
+        assert_eq!(refusal(&format!("{option} --no-host-loopback")), None, "{option}");
+    }
+}
