@@ -289,3 +289,19 @@ fn error_that_the_host_reports_from_an_address_of_the_namespace_comes_from_the_g
     let (from, kind, _) = error(&rig);
     assert_eq!((from, kind), (IpAddr::from([192, 0, 2, 1]), (3, 1)));
 }
+
+#[test]
+fn echo_request_of_the_size_of_ethernet_is_not_fragmented_and_a_larger_one_is() {
+    for ([here, remote, _], header) in FAMILIES.into_iter().zip([20, 40]) {
+        let mut key = key(Protocol::Echo, here, remote);
+        key.remote.set_port(0);
+        let mut rig = Rig::<Socket>::new();
+        for (size, expected) in [(1500, Oversize::Refused), (1501, Oversize::Fragmented)] {
+            // Behind the identifier.
+            let request = echo_request(&key, &vec![0; size - header - 6]);
+            rig.frames(&[handled(request, Handling::DEFAULT)]);
+            let expected = [SendOption::Oversize(expected)];
+            assert_eq!(options(&opened(&mut rig, 0)), expected, "{remote} {size}");
+        }
+    }
+}

@@ -149,6 +149,18 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(link), NLM_F_REQUEST | NLM_F_ACK).map(drop)
     }
 
+    /// Gives link `index` an MTU.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused.
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_REQUEST | NLM_F_ACK).map(drop)
+    }
+
     /// Waits until link `index` can carry packets. The kernel finds out some time after both ends
     /// were brought up, and until then whoever looks sees a link without a carrier.
     ///

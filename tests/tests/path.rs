@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         case!(families, each_router_is_shown_once_by_datagrams),
         case!(families, each_router_is_shown_once_by_echo_requests),
         case!(families, each_router_is_shown_once_by_connections),
+        case!(families, mtu_of_the_path_is_learned_and_what_is_larger_arrives),
         case!(families, packet_that_arrives_is_answered_however_few_hops_it_had),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
@@ -22,8 +23,8 @@ fn main() -> ExitCode {
 /// Type and code of "time exceeded", and of "port unreachable".
 const fn codes(family: Family) -> (&'static str, &'static str) {
     match family {
-        Family::V4 => ("11 0", "3 3"),
-        Family::V6 => ("3 0", "1 4"),
+        Family::V4 => ("11 0 0", "3 3 0"),
+        Family::V6 => ("3 0 0", "1 4 0"),
     }
 }
 
@@ -54,7 +55,7 @@ fn each_router_is_shown_once_by_datagrams(lab: &Lab, family: Family) -> Outcome 
         let [first, second] = routers(family);
         let last = format!("{} {}", family.far(), codes(family).1);
         assert_eq!(
-            walk(&mut inside, &["udp", "6060"], &target, 3)?,
+            walk(&mut inside, &["udp", "56", "6060"], &target, 3)?,
             [first, second, last],
             "{options:?}"
         );
@@ -79,6 +80,35 @@ fn each_router_is_shown_once_by_connections(lab: &Lab, family: Family) -> Outcom
     let [first, second] = routers(family);
     let shown = walk(&mut inside, &["tcp"], &service.endpoint(), 3)?;
     assert_eq!(shown, [first, second, "answered".to_owned()]);
+    Ok(())
+}
+
+/// A router says what the last link carries; then the namespace cuts what is larger, and it arrives.
+fn mtu_of_the_path_is_learned_and_what_is_larger_arrives(lab: &Lab, family: Family) -> Outcome {
+    let path = Path::build(lab)?;
+    path.limit_last_link(1400)?;
+    let echo = path.far.udp_echo(family.far())?;
+    let (router, us) = (family.between_routers().1, family.gateway());
+    let expected = match family {
+        Family::V4 => "3 4 1400",
+        Family::V6 => "2 0 1400",
+    };
+    // As large as the first link carries, also where the tap carries more.
+    let size = (1500 - family.udp_overhead()).to_string();
+    let mut learned = false;
+    for options in [["--mtu", "1500", "-u", "none"], ["--mtu", "65520", "-u", "6060"]] {
+        for (kind, target) in [("udp", echo.endpoint()), ("ping", family.far().to_string())] {
+            let mut inside = lab.pasta().configured().with(options).session()?;
+            let question = ["path", kind, &target, "64", &size];
+            // The host learns it, too: from then on the namespace is told by us.
+            let said = inside.must(question)?;
+            let says = |who: IpAddr| said == [format!("{who} {expected}")];
+            assert!(says(router) || says(us) && learned, "{options:?} {kind}: {said:?}");
+            learned = true;
+            assert_eq!(inside.must(question)?, ["answered"], "{options:?} {kind}");
+            inside.end(0)?;
+        }
+    }
     Ok(())
 }
 

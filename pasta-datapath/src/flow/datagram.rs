@@ -41,8 +41,9 @@ use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId
 use crate::sockets::Sockets;
 use crate::time::Instant;
 
-use crate::wire::icmp::{echo_reply_body, echo_reply_head, echo_request_head};
+use crate::wire::icmp::{ECHO_HEAD, echo_reply_body, echo_reply_head, echo_request_head};
 use crate::wire::ip::Handling;
+use crate::wire::udp;
 use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
 use lifetime::Lifetime;
 use local::{Gone, LocalEnd, Place};
@@ -452,7 +453,9 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         host.source_check.sent(cx.now);
         path.set_mac(mac);
         let (remote, key) = (path.source().ip(), key_of(*protocol, path));
-        host.options.apply(&host.socket, host.target.address.ip(), handling, largest(group));
+        let octets =
+            largest(group) + if *protocol == Protocol::Echo { ECHO_HEAD } else { udp::LEN };
+        host.options.apply(&host.socket, host.target.address.ip(), handling, octets);
         let mut doubtful = false;
         let failed = |datagram: &Datagram<'_>, why| {
             let errno = match why {

@@ -417,8 +417,8 @@ impl<K> Listeners<K> {
         self.get(id).map(|listener| &listener.socket)
     }
 
-    /// Has the socket of the listener `id` send a datagram with `octets` of payload to `peer` as `handling` says about
-    /// fragments; the rest of that goes with the datagram.
+    /// Has the socket of the listener `id` send a packet with `octets` behind its network header to `peer` as `handling`
+    /// says about fragments; the rest of that goes with the datagram.
     pub fn prepare_to_send(&self, id: ListenerId, peer: IpAddr, handling: Handling, octets: usize)
     where
         K: DatagramSocket,

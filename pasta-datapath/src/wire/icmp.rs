@@ -171,8 +171,11 @@ pub fn echo_request_sequence(header: &[u8; LEN]) -> Option<&[u8; 2]> {
     rest.first_chunk().filter(|_| matches!(kind, ECHO_REQUEST | ECHO_REQUEST_V6))
 }
 
+/// Length of an echo request's or reply's head, identifier included.
+pub const ECHO_HEAD: usize = 6;
+
 /// The head of an echo request for a ping socket; the kernel fills in identifier and checksum.
-pub fn echo_request_head(destination: IpAddr) -> [u8; 6] {
+pub fn echo_request_head(destination: IpAddr) -> [u8; ECHO_HEAD] {
     let kind = if destination.is_ipv4() { ECHO_REQUEST } else { ECHO_REQUEST_V6 };
     [kind, 0, 0, 0, 0, 0]
 }

@@ -2,7 +2,7 @@
 //!
 //! | question | does |
 //! | --- | --- |
-//! | `path udp ENDPOINT HOPS PORT`, `path ping ADDRESS HOPS`, `path tcp ENDPOINT HOPS` | sends one packet that may make so many hops, of UDP from PORT; the fact is who says what by ICMP, `ROUTER TYPE CODE`, or `answered` |
+//! | `path udp ENDPOINT HOPS [SIZE [PORT]]`, `path ping ADDRESS HOPS [SIZE]`, `path tcp ENDPOINT HOPS` | sends one packet that may make so many hops and has SIZE octets of payload, of UDP from PORT; the fact is who says what by ICMP, `ROUTER TYPE CODE VALUE`, or `answered` |
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -37,6 +37,7 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         (other, _) => return Err(format!("no packet of kind {other}").into()),
     };
     let socket = probe(target, kind, protocol, arguments.value("number of hops")?)?;
+    let size = arguments.optional("number of octets")?.unwrap_or(56);
     if let Some(port) = arguments.optional::<u16>("source port")? {
         let any: IpAddr = match target {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -44,10 +45,12 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
         };
         bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, port)))?;
     }
-    let fact = match exchange(&socket, target, protocol) {
+    let fact = match exchange(&socket, target, protocol, size) {
         Ok(()) => "answered".to_owned(),
         Err(error) => match icmp_error(&socket)? {
-            Some((reporter, kind, code)) => format!("{reporter} {kind} {code}"),
+            Some(IcmpError { reporter, kind, code, value }) => {
+                format!("{reporter} {kind} {code} {value}")
+            }
             None => return Err(error.into()),
         },
     };
@@ -77,15 +80,20 @@ fn probe(
 }
 
 /// Sends one packet and waits for the answer.
-fn exchange(socket: &OwnedFd, target: SocketAddr, protocol: SockProtocol) -> io::Result<()> {
+fn exchange(
+    socket: &OwnedFd,
+    target: SocketAddr,
+    protocol: SockProtocol,
+    size: usize,
+) -> io::Result<()> {
     let fd = socket.as_raw_fd();
     connect(fd, &SockaddrStorage::from(target))?;
     match protocol {
         SockProtocol::Tcp => return Ok(()),
-        SockProtocol::Udp => send(fd, b"anybody?", MsgFlags::empty())?,
+        SockProtocol::Udp => send(fd, &vec![7; size], MsgFlags::empty())?,
         _ => {
             let identifier = (std::process::id() & 0xffff) as u16;
-            let request = ping::echo_request(target, identifier, 1, 56);
+            let request = ping::echo_request(target, identifier, 1, size);
             send(fd, &request, MsgFlags::empty())?
         }
     };
@@ -93,12 +101,25 @@ fn exchange(socket: &OwnedFd, target: SocketAddr, protocol: SockProtocol) -> io:
     Ok(())
 }
 
-/// Who has reported an error by ICMP, with its type and code, if anybody has.
+/// An error by ICMP.
+#[derive(Clone, Copy, Debug)]
+pub struct IcmpError {
+    /// Who says so.
+    pub reporter: IpAddr,
+    /// Its type.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// The MTU, if it is about that.
+    pub value: u32,
+}
+
+/// The error that was reported by ICMP, if any was.
 ///
 /// # Errors
 ///
 /// What the socket reports.
-pub fn icmp_error(socket: &impl AsRawFd) -> Outcome<Option<(IpAddr, u8, u8)>> {
+pub fn icmp_error(socket: &impl AsRawFd) -> Outcome<Option<IcmpError>> {
     let mut control = [0; 256];
     let mut octets = [0; 64];
     let mut slices = [std::io::IoSliceMut::new(&mut octets)];
@@ -116,5 +137,10 @@ pub fn icmp_error(socket: &impl AsRawFd) -> Outcome<Option<(IpAddr, u8, u8)>> {
         }
         _ => None,
     });
-    Ok(error.map(|(error, from)| (from, error.ee_type, error.ee_code)))
+    Ok(error.map(|(error, reporter)| IcmpError {
+        reporter,
+        kind: error.ee_type,
+        code: error.ee_code,
+        value: error.ee_info,
+    }))
 }

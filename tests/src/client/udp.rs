@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::path::icmp_error;
+use super::path::{IcmpError, icmp_error};
 use super::{Arguments, Facts, TIME_LIMIT};
 use crate::Outcome;
 use crate::pattern::Pattern;
@@ -117,7 +117,8 @@ fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
             socket.send(b"anybody?")?;
             // An error ends the wait, and is the queue's too.
             let Err(_) = socket.recv(&mut [0; 64]) else { return Err("an answer".into()) };
-            let (_, kind, code) = icmp_error(&socket)?.ok_or("no error in the queue")?;
+            let IcmpError { kind, code, .. } =
+                icmp_error(&socket)?.ok_or("no error in the queue")?;
             Ok(vec![format!("{kind} {code}")])
         }
         "silence" => {

@@ -69,6 +69,21 @@ const fn length(family: Family) -> u8 {
 }
 
 impl Path {
+    /// Gives both ends of the last link an MTU.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused.
+    pub fn limit_last_link(&self, mtu: u32) -> Outcome {
+        for (machine, name) in [(&self.second, LAST.0), (&self.far, LAST.1)] {
+            machine.run(|| {
+                let netlink = Netlink::open()?;
+                Ok(netlink.set_mtu(netlink.link(name)?.index, mtu)?)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Adds the machines to `lab`.
     ///
     /// # Errors

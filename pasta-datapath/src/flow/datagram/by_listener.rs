@@ -11,6 +11,7 @@ use crate::counters::DropReason;
 use crate::link::icmp_error::{self, Unreachable};
 use crate::port_forward::listeners::{ListenSocket, Way};
 use crate::sockets::Sockets;
+use crate::wire::udp;
 use nix::errno::Errno;
 use std::io::IoSlice;
 
@@ -50,7 +51,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
         path.set_mac(mac);
         let peer = listener.addresses.peer.ip();
-        cx.listeners.prepare_to_send(listener.id, peer, handling, largest(group));
+        cx.listeners.prepare_to_send(listener.id, peer, handling, udp::LEN + largest(group));
         let way = Way { addresses: listener.addresses, interface, handling };
         let send = |slices: &[IoSlice<'_>], size| socket.send_from(&way, slices, size);
         let mut next = Next::Wait;

@@ -11,7 +11,6 @@
 
 use super::DatagramSocket;
 use crate::wire::ip::{Fragmentation, Handling, IPV4_LEN, IPV6_LEN};
-use crate::wire::udp;
 use std::net::IpAddr;
 
 /// The largest packet that links in front of the host are taken to carry whole (RFC 894).
@@ -61,7 +60,7 @@ impl Default for SendOptions {
 }
 
 impl SendOptions {
-    /// Has `socket` send a datagram with `octets` of payload to `remote` as `handling` says.
+    /// Has `socket` send a packet with `octets` behind its network header to `remote` as `handling` says.
     #[inline]
     pub fn apply<K: DatagramSocket>(
         &mut self,
@@ -94,7 +93,7 @@ impl SendOptions {
     }
 }
 
-/// What a socket that has `set` is to do with a datagram to `remote` with `octets` of payload.
+/// What a socket that has `set` is to do with a packet to `remote` with `octets` behind its network header.
 pub fn wanted(
     set: Oversize,
     fragmentation: Fragmentation,
@@ -102,7 +101,7 @@ pub fn wanted(
     octets: usize,
 ) -> Oversize {
     let header = if remote.is_ipv4() { IPV4_LEN } else { IPV6_LEN };
-    let packet = header + udp::LEN + octets;
+    let packet = header + octets;
     match fragmentation {
         Fragmentation::Allowed if remote.is_ipv4() => Oversize::Allowed,
         // Routers never do; its sender has, and so does the host.
@@ -124,19 +123,19 @@ mod tests {
         let (v4, v6) =
             (IpAddr::from([198, 51, 100, 1]), IpAddr::from([1, 2, 3, 4, 5, 6, 7, 8_u16]));
         for (set, fragmentation, remote, octets, expected) in [
-            (Oversize::Fragmented, Forbidden, v4, 100, Oversize::Fragmented),
-            (Oversize::Refused, Forbidden, v4, 100, Oversize::Refused),
-            (Oversize::Allowed, Forbidden, v4, 100, Oversize::Fragmented),
-            (Oversize::Fragmented, Forbidden, v4, 1252, Oversize::Fragmented),
-            (Oversize::Fragmented, Forbidden, v4, 1253, Oversize::Refused),
-            (Oversize::Fragmented, Forbidden, v4, 1472, Oversize::Refused),
-            (Oversize::Refused, Forbidden, v4, 1473, Oversize::Fragmented),
-            (Oversize::Fragmented, Forbidden, v6, 1233, Oversize::Refused),
-            (Oversize::Fragmented, Forbidden, v6, 1452, Oversize::Refused),
-            (Oversize::Refused, Forbidden, v6, 1453, Oversize::Fragmented),
-            (Oversize::Refused, Allowed, v4, 100, Oversize::Allowed),
-            (Oversize::Refused, Allowed, v4, 8000, Oversize::Allowed),
-            (Oversize::Refused, Allowed, v6, 8000, Oversize::Fragmented),
+            (Oversize::Fragmented, Forbidden, v4, 108, Oversize::Fragmented),
+            (Oversize::Refused, Forbidden, v4, 108, Oversize::Refused),
+            (Oversize::Allowed, Forbidden, v4, 108, Oversize::Fragmented),
+            (Oversize::Fragmented, Forbidden, v4, 1260, Oversize::Fragmented),
+            (Oversize::Fragmented, Forbidden, v4, 1261, Oversize::Refused),
+            (Oversize::Fragmented, Forbidden, v4, 1480, Oversize::Refused),
+            (Oversize::Refused, Forbidden, v4, 1481, Oversize::Fragmented),
+            (Oversize::Fragmented, Forbidden, v6, 1241, Oversize::Refused),
+            (Oversize::Fragmented, Forbidden, v6, 1460, Oversize::Refused),
+            (Oversize::Refused, Forbidden, v6, 1461, Oversize::Fragmented),
+            (Oversize::Refused, Allowed, v4, 108, Oversize::Allowed),
+            (Oversize::Refused, Allowed, v4, 8008, Oversize::Allowed),
+            (Oversize::Refused, Allowed, v6, 8008, Oversize::Fragmented),
         ] {
             let wanted = wanted(set, fragmentation, remote, octets);
             assert_eq!(wanted, expected, "{set:?} {fragmentation:?} {remote} {octets}");
