@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(families, echo_of_every_size_is_answered_unchanged),
         case!(families, echo_larger_than_the_namespaces_mtu_is_answered_unchanged),
+        case!(families, without_ping_sockets_one_line_says_what_to_change),
         case!(families, gateway_answers_an_echo),
         case!(families, silent_host_does_not_answer_an_echo),
     ];
@@ -32,6 +33,22 @@ fn echo_larger_than_the_namespaces_mtu_is_answered_unchanged(lab: &Lab, family: 
     for size in ["1472", "1473", "8000", "60000"] {
         inside.must(["ping", &family.internet().to_string(), "3", size])?;
     }
+    Ok(())
+}
+
+fn without_ping_sockets_one_line_says_what_to_change(lab: &Lab, family: Family) -> Outcome {
+    lab.host().run(|| Ok(std::fs::write("/proc/sys/net/ipv4/ping_group_range", "1 0")?))?;
+    let echo = lab.remote().udp_echo(family.internet())?;
+    let mut inside = lab.session()?;
+
+    for _ in 0..2 {
+        let pinged = inside.ask(["ping", &family.internet().to_string(), "1", "56", "500"])?;
+        assert!(pinged.result.is_err(), "{pinged:?}");
+    }
+    inside.must(["udp", "echo", &echo.endpoint(), "1000"])?;
+    let errors = inside.end(0)?.errors;
+    let lines = errors.lines().filter(|line| line.contains("net.ipv4.ping_group_range")).count();
+    assert_eq!(lines, 1, "{errors}");
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use crate::wire::ip::Handling;
 use crate::wire::seq::Seq;
 use nix::errno::Errno;
 use pasta_ipc::types::{Family, LogLevel, MacAddr, Transport};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What is logged when there can be no more flows.
 pub(super) const NO_MORE: &str = "new flows are refused";
@@ -330,7 +330,7 @@ impl<S: Sockets> Parts<S> {
             });
         }
         opened.map_err(|errno| {
-            if key.protocol == Protocol::Echo && errno == Errno::EACCES {
+            if key.protocol == Protocol::Echo && errno == Errno::EACCES && !self.may_ping(key) {
                 self.log.no_ping();
             }
             let why = NoSocket::from(errno);
@@ -340,6 +340,18 @@ impl<S: Sockets> Parts<S> {
             }
             why
         })
+    }
+
+    /// Whether we may have a ping socket at all, of the family of `key`: a route may forbid what it leads to, too.
+    fn may_ping(&mut self, key: &FlowKey) -> bool {
+        let localhost = match key.remote {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
+        };
+        let address = SocketAddr::new(localhost, 0);
+        let target = Target { address, source: None, interface: None };
+        let opened = self.sockets.open(Protocol::Echo, &target, None, Handling::DEFAULT);
+        !matches!(opened, Err(Errno::EACCES))
     }
 
     /// The key of a flow into the namespace. Where the source is of our making and its port is taken by
