@@ -1,4 +1,4 @@
-# Builds and installs the three programs for packages. Cargo alone is enough to work on them.
+# Builds and installs the programs for packages. Cargo alone is enough to work on them.
 #
 #   make                              release build, the same octets from any directory
 #   make install DESTDIR= PREFIX=     what packaging/files lists

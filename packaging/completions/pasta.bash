@@ -10,6 +10,7 @@ _pasta_options='
     --no-die-with-parent
     -f --foreground
     -P --pid
+    -c --conf-path
     --runas
     --chroot-fallback
     -F --fd
@@ -89,7 +90,7 @@ _pasta_value()
         -t|--tcp-ports|-u|--udp-ports|-T|--tcp-ns|-U|--udp-ns) kind='auto all none' ;;
         --rename) kind='auto never' ;;
         --tunnels) kind='avoid allow never' ;;
-        --userns|-P|--pid|-l|--log-file|-p|--pcap) kind='file' ;;
+        --userns|-P|--pid|-c|--conf-path|-l|--log-file|-p|--pcap) kind='file' ;;
         --hold) kind='inf' ;;
         -i|--interface|--outbound-if4|--outbound-if6) kind='interface' ;;
         --netns) kind='namespace' ;;

@@ -10,6 +10,7 @@ set -g __pasta_options \
     no-die-with-parent \
     f/foreground \
     P/pid= \
+    c/conf-path= \
     runas= \
     chroot-fallback \
     F/fd= \
@@ -111,6 +112,7 @@ complete -c pasta -n __pasta_has_no_command -l no-pidns -d 'Run COMMAND in the c
 complete -c pasta -n __pasta_has_no_command -l no-die-with-parent -d 'Do not end COMMAND when pasta is killed: it goes on without a network'
 complete -c pasta -n __pasta_has_no_command -s f -l foreground -d 'Stay in the foreground when attached (always so with COMMAND)'
 complete -c pasta -n __pasta_has_no_command -s P -l pid -d 'Write the process id of pasta to this file once all is ready' -r -F
+complete -c pasta -n __pasta_has_no_command -s c -l conf-path -d 'Make a control socket at this path, for pesto: status, changes of forwarded ports' -r -F
 complete -c pasta -n __pasta_has_no_command -l runas -d 'User to change to when started by root, by name or number (default: nobody)' -x -a '(__fish_complete_users)'
 complete -c pasta -n __pasta_has_no_command -l chroot-fallback -d 'Where pivot_root(2) is refused (initramfs), move the root and use chroot(2)'
 complete -c pasta -n __pasta_has_no_command -s F -l fd -d 'Use the tap open at this descriptor instead of creating one; it is not configured' -x

@@ -3,10 +3,13 @@
 use crate::time::Instant;
 use pasta_ipc::channel::expect_hello;
 use pasta_ipc::message::Hello;
-use pasta_ipc::port_forward::{Direction, ForwardTable, PortSide, PortSnapshot};
+use pasta_ipc::port_forward::{
+    Direction, ForwardTable, ForwardsChange, ForwardsChanged, PortSide, PortSnapshot,
+};
 use pasta_ipc::rate::TokenBucket;
 use pasta_ipc::socket::{ListenerAddress, Refusal, RequestId};
 use pasta_ipc::start::DatapathStart;
+use pasta_ipc::status::DatapathStatus;
 use pasta_ipc::types::{
     AddressLosses, AuditReport, Generation, LogLevel, LogRecord, NeighbourSnapshot,
     NetworkSnapshot, ResolverSnapshot, Text, Transport,
@@ -47,6 +50,10 @@ pub enum PeerMessage<K = OwnedFd> {
     Resolvers(ResolverSnapshot),
     /// What is to be forwarded.
     Forwards(Box<ForwardTable>),
+    /// What is to be forwarded from now on, all or nothing.
+    Change(Box<ForwardsChange>),
+    /// How things stand is asked for, with so many flows.
+    StatusWanted(usize),
     /// Listeners that were made for us.
     Listeners(Vec<(ListenerAddress, K)>),
     /// Who listens.
@@ -72,6 +79,29 @@ pub struct Supervisor {
     ports: [Generation; 2],
     level: LogLevel,
     withheld: u64,
+    change: Answer,
+    status: Answer,
+    /// Answers that the channel had no room for: one of each kind at most.
+    unsent: Vec<DatapathToSupervisor>,
+}
+
+/// Whether an answer is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It is not: it may be asked for.
+    Given,
+    /// It is: nobody may ask again.
+    Owed,
+}
+
+impl Answer {
+    /// Notes a request.
+    fn owe(&mut self, what: &str) -> Result<(), ReceiveError> {
+        match std::mem::replace(self, Self::Owed) {
+            Self::Given => Ok(()),
+            Self::Owed => Err(violation(what)),
+        }
+    }
 }
 
 /// The monitor's channel.
@@ -104,6 +134,9 @@ impl Supervisor {
             ports: <[Generation; 2]>::default(),
             level: LogLevel::Info,
             withheld: 0,
+            change: Answer::Given,
+            status: Answer::Given,
+            unsent: Vec::new(),
         })
     }
 
@@ -130,6 +163,32 @@ impl Supervisor {
     /// waits in vain, for a moment.
     pub fn ports_open(&self) {
         let _ = self.channel.send(&DatapathToSupervisor::PortsOpen);
+    }
+
+    /// Says what became of a change of rules.
+    pub fn changed(&mut self, result: ForwardsChanged) {
+        self.change = Answer::Given;
+        self.unsent.push(DatapathToSupervisor::Changed(Box::new(result)));
+        self.send_unsent();
+    }
+
+    /// Says how things stand.
+    pub fn status(&mut self, status: DatapathStatus) {
+        self.status = Answer::Given;
+        self.unsent.push(DatapathToSupervisor::Status(Box::new(status)));
+        self.send_unsent();
+    }
+
+    /// Sends what the channel had no room for; gives whether all is sent.
+    pub fn send_unsent(&mut self) -> bool {
+        while let Some(message) = self.unsent.first() {
+            if matches!(self.channel.send(message), Err(SendError::WouldBlock)) {
+                return false;
+            }
+            // That the supervisor has gone shows on the next receive.
+            self.unsent.remove(0);
+        }
+        true
     }
 
     /// Ends the talk: the supervisor sees the end of the channel.
@@ -225,6 +284,17 @@ impl Supervisor {
                 };
                 newer(last, table.generation)?;
                 Ok(Some(PeerMessage::Forwards(table)))
+            }
+            (Phase::Started, SupervisorToDatapath::Change(change)) => {
+                self.change.owe("a change of rules while one is under way")?;
+                for last in &mut self.ports {
+                    newer(last, change.generation)?;
+                }
+                Ok(Some(PeerMessage::Change(change)))
+            }
+            (Phase::Started, SupervisorToDatapath::StatusWanted { flows }) => {
+                self.status.owe("a second request for the status")?;
+                Ok(Some(PeerMessage::StatusWanted(flows.into())))
             }
             (Phase::Started, SupervisorToDatapath::Shutdown) => Ok(Some(PeerMessage::Shutdown)),
             (phase, message) => Err(untimely(phase, &message)),

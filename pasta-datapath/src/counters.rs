@@ -115,6 +115,19 @@ impl Counters {
         }
     }
 
+    /// The counts by name, without the drops.
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        let Self { from_tap, to_tap, octets_to_tap, flows, evicted, left, .. } = self;
+        [
+            ("frames from tap", *from_tap),
+            ("frames to tap", *to_tap),
+            ("octets to tap", *octets_to_tap),
+            ("flows", *flows),
+            ("flows evicted", *evicted),
+            ("flows reset with their address", *left),
+        ]
+    }
+
     /// How many were dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops.get(reason as usize).copied().unwrap_or(0)

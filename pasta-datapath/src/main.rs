@@ -11,7 +11,7 @@ use pasta_datapath::link::responder::Responder;
 use pasta_datapath::log::Log;
 use pasta_datapath::nat::Nat;
 use pasta_datapath::nat::inbound::LocalPolicy;
-use pasta_datapath::port_forward::Ports;
+use pasta_datapath::port_forward;
 use pasta_datapath::reactor::{self, Ended, Reactor, RunError, Stack};
 use pasta_datapath::stack::Limits;
 use pasta_datapath::sys;
@@ -22,9 +22,9 @@ use pasta_datapath::sys::tap::Tap;
 use pasta_ipc::ReceiveError;
 use pasta_ipc::port_forward::Direction;
 use pasta_ipc::socket::SocketFamily;
-use pasta_ipc::start::{Captured, DatapathStart, Services};
+use pasta_ipc::start::{Captured, DatapathStart, RuleChanges, Services};
 use pasta_ipc::types::LogLevel;
-use seccomp::ports::BindPorts;
+use seccomp::ports::{BindPorts, Ports};
 use seccomp::{Confinement, Isolated, Keep, Role};
 use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
@@ -147,7 +147,8 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     let ports = start.ephemeral_ports.count() / 2;
     let ports = usize::try_from(ports).unwrap_or(usize::MAX).max(1);
     let limits = Limits { fd_budget, flows, ports, send_buffer: probe_send_buffer() };
-    let (mut link, ports) = (Link::new(tap, start.our_mac, mac), Ports::new(local, families));
+    let (mut link, ports) =
+        (Link::new(tap, start.our_mac, mac), port_forward::Ports::new(local, families));
     let Services { responders, clients, .. } = start.services;
     link.responder = Responder::new(responders, clients, RandomState::new().hash_one(0));
     let log = Log::new(start.log_level);
@@ -157,7 +158,11 @@ fn serve(mut supervisor: Supervisor, begin: Begin) -> ExitCode {
     if let Some(seconds) = start.stats {
         reactor.show_counters(seconds);
     }
-    let bind = inbound_ports(&before);
+    let bind = match start.changes {
+        // Which ports will be named is not known.
+        RuleChanges::Possible => BindPorts { tcp: Ports::Any, udp: Ports::Any },
+        RuleChanges::Never => inbound_ports(&before),
+    };
     for message in before {
         if let Err(error) = reactor.handle_message(message) {
             return give_up(reactor.supervisor(), &error);

@@ -5,6 +5,7 @@
 //! Listeners are opened and closed by difference ([`listeners`]): one that is wanted before and after a change of
 //! rules is never touched.
 
+pub mod change;
 pub mod listeners;
 pub mod mappings;
 pub mod report;
@@ -21,12 +22,13 @@ use crate::sockets::{Interest, Sockets};
 use crate::sys::fd_budget::FdBudget;
 use crate::time::Instant;
 use crate::token::Token;
+use change::PendingChange;
 use listeners::{ListenerId, ListenerSpec, Listeners, Role};
 use mappings::Mappings;
 use nix::errno::Errno;
-use pasta_ipc::port_forward::{Direction, ForwardTable, PortSide, PortSnapshot};
+use pasta_ipc::port_forward::{Direction, ForwardTable, ForwardsChanged, PortSide, PortSnapshot};
 use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
-use pasta_ipc::types::{IfName, LogLevel, Transport};
+use pasta_ipc::types::{Generation, IfName, LogLevel, Transport};
 use report::{Counts, Report};
 use requests::{Limit, Requests};
 use rules::{ForwardTarget, Rules};
@@ -73,6 +75,12 @@ pub struct Ports<K> {
     interfaces_due: Option<Instant>,
     /// The first look at the host's ports.
     first_look: FirstLook,
+    /// The generation of the rules.
+    generation: Generation,
+    /// The change that is under way.
+    pending: Option<PendingChange>,
+    /// What became of the last one, until it is reported.
+    changed: Option<ForwardsChanged>,
 }
 
 /// What of the first look at the host's ports has been received and served.
@@ -98,7 +106,20 @@ impl<K> Ports<K> {
             families,
             interfaces_due: None,
             first_look: FirstLook::default(),
+            generation: Generation::default(),
+            pending: None,
+            changed: None,
         }
+    }
+
+    /// The generation of the rules that hold.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Listeners that are wanted and could not be opened.
+    pub fn report(&self) -> &Report {
+        &self.report
     }
 
     /// The rules.
@@ -123,7 +144,9 @@ impl<K> Ports<K> {
 
     /// When there is something to do again.
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.turns.deadline(), self.requests.deadline(), self.interfaces_due];
+        let change = self.pending.as_ref().map(PendingChange::deadline);
+        let deadlines =
+            [self.turns.deadline(), self.requests.deadline(), self.interfaces_due, change];
         deadlines.into_iter().flatten().min()
     }
 
@@ -152,6 +175,7 @@ impl<K> Ports<K> {
         cx: &mut Context<'_, S>,
         table: &ForwardTable,
     ) {
+        self.generation = self.generation.max(table.generation);
         self.rules.update(table);
         self.reconcile(cx, table.direction);
     }
@@ -186,16 +210,16 @@ impl<K> Ports<K> {
     }
 
     /// The listeners of one direction that are wanted.
-    fn wanted(&self, direction: Direction) -> BTreeMap<ListenerSpec, ForwardTarget> {
+    fn wanted(&self, rules: &Rules, direction: Direction) -> BTreeMap<ListenerSpec, ForwardTarget> {
         match direction {
             Direction::Inbound => {
                 let ours = self.listeners.ours(Direction::Outbound);
-                let wanted = self.rules.on_host(self.families, ours);
+                let wanted = rules.on_host(self.families, ours);
                 wanted.into_iter().map(|(at, target)| (ListenerSpec::Host(at), target)).collect()
             }
             Direction::Outbound => {
                 let ours = self.listeners.ours(Direction::Inbound);
-                let wanted = self.rules.in_namespace(self.families, ours);
+                let wanted = rules.in_namespace(self.families, ours);
                 let spec = |(at, target)| (ListenerSpec::Namespace(at), target);
                 wanted.into_iter().map(spec).collect()
             }
@@ -204,11 +228,17 @@ impl<K> Ports<K> {
 
     /// Closes the listeners that nobody wants and opens those that are missing.
     fn reconcile<S: Sockets<Socket = K>>(&mut self, cx: &mut Context<'_, S>, direction: Direction) {
-        let wanted = self.wanted(direction);
+        let wanted = self.wanted(&self.rules, direction);
         self.report.keep(direction, &wanted);
         if direction == Direction::Outbound {
+            let awaited = self.pending.as_ref().map(PendingChange::awaited);
+            let is_awaited = |at: &NamespaceListener| awaited.is_some_and(|it| it.contains_key(at));
             // What comes for those that nobody wants any more is closed as it comes.
-            self.requests.keep(|at| wanted.contains_key(&ListenerSpec::Namespace(*at)));
+            self.requests
+                .keep(|at| wanted.contains_key(&ListenerSpec::Namespace(*at)) || is_awaited(at));
+            for (at, target) in awaited.into_iter().flatten() {
+                self.requests.want(*at, *target, Limit::NotReached);
+            }
         }
         let difference = self.listeners.compare(direction, wanted);
         for id in difference.surplus {
@@ -225,6 +255,11 @@ impl<K> Ports<K> {
                     .open_on_host(cx, at)
                     .and_then(|socket| self.listen(cx, spec.clone(), target, socket)),
                 ListenerSpec::Namespace(at) => {
+                    if let Some(socket) = self.listeners.take_inside(at) {
+                        let opened = self.listen(cx, spec.clone(), target, socket);
+                        self.report.opened(cx.log, spec, target, opened);
+                        continue;
+                    }
                     let limit = match cx.fd_budget.allows_listener(self.listener_count()) {
                         true => Limit::NotReached,
                         false => Limit::Reached,
@@ -307,6 +342,9 @@ impl<K> Ports<K> {
         answer: Result<K, Errno>,
     ) -> Result<(), Errno> {
         let Some(target) = self.requests.take_asked(&at) else { return Ok(()) };
+        if self.pending.as_ref().is_some_and(|it| it.awaited().contains_key(&at)) {
+            return self.change_answered(cx, at, answer);
+        }
         let spec = ListenerSpec::Namespace(at);
         let was_given = answer.is_ok();
         let opened = answer.and_then(|socket| self.listen(cx, spec.clone(), target, socket));
@@ -341,6 +379,7 @@ impl<K> Ports<K> {
     pub fn tick<S: Sockets<Socket = K>>(&mut self, cx: &mut Context<'_, S>) {
         self.turns.tick(cx.now);
         self.requests.tick(cx.now);
+        self.go_on_with_change(cx);
         self.renew_on_interfaces(cx);
     }
 

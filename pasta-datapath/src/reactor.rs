@@ -34,6 +34,9 @@ pub type Stack = crate::stack::Stack<HostSockets>;
 /// Less than this for the namespace is little; chosen: what an exchange of messages may have.
 const LITTLE: u64 = 16 * 1024;
 
+/// When an answer that the supervisor's channel had no room for is tried again; chosen: it reads within this time.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
 /// Why the loop ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -75,6 +78,8 @@ pub struct Reactor {
     busy_poll: BusyPoll,
     events: Vec<Event>,
     statistics: Option<Statistics>,
+    /// Whether answers to the supervisor wait for room in its channel.
+    unsent: bool,
     started: std::time::Instant,
 }
 
@@ -108,6 +113,7 @@ impl Reactor {
             busy_poll: BusyPoll::new(),
             events: Vec::new(),
             statistics: None,
+            unsent: false,
             started: std::time::Instant::now(),
         }
     }
@@ -210,6 +216,13 @@ impl Reactor {
         if self.stack.has_served_first_look() {
             self.supervisor.ports_open();
         }
+        if let Some(changed) = self.stack.take_changed() {
+            self.supervisor.changed(changed);
+        }
+        if let Some(status) = self.stack.take_status() {
+            self.supervisor.status(status);
+        }
+        self.unsent = !self.supervisor.send_unsent();
         self.send_log();
         self.send_statistics(now);
         let little = self.stack.counters().octets_to_tap - before < LITTLE;
@@ -230,7 +243,8 @@ impl Reactor {
         } else {
             self.flush_capture();
             let statistics = self.statistics.as_ref().and_then(Statistics::deadline);
-            let deadlines = [self.stack.deadline(), statistics];
+            let again = self.unsent.then_some(now + TRY_AGAIN);
+            let deadlines = [self.stack.deadline(), statistics, again];
             deadlines.into_iter().flatten().min().map(|due| due.since(now))
         };
         if !busy && self.busy_poll.looks() {

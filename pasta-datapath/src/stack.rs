@@ -16,6 +16,7 @@ mod new_flows;
 mod open;
 mod parts;
 mod share;
+mod survey;
 
 use crate::control::PeerMessage;
 use crate::counters::{Counters, DropReason};
@@ -46,11 +47,14 @@ use nix::errno::Errno;
 use open::Opener;
 pub use parts::Limits;
 use parts::Parts;
+use pasta_ipc::port_forward::ForwardsChanged;
 use pasta_ipc::socket::{Refusal, RequestId};
+use pasta_ipc::status::DatapathStatus;
 use pasta_ipc::types::{LogLevel, MacAddr, NetworkSnapshot, Transport};
 use pasta_ipc::{DatapathToMonitor, ReceiveError};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use survey::Survey;
 
 /// Frames read before sockets have a turn, while few flows send; datagrams sent at once.
 const BATCH: usize = MAX_GROUP;
@@ -75,6 +79,8 @@ pub struct Stack<S: Sockets> {
     batch: Batch,
     /// What the namespace wants to open.
     new_flows: NewFlows,
+    /// The status that is being put together.
+    survey: Option<Survey>,
 }
 
 impl<S: Sockets> Stack<S> {
@@ -92,7 +98,8 @@ impl<S: Sockets> Stack<S> {
         let leaving = Leaving::default();
         let parts =
             Parts { link, flows, nat, ports, counters, log, sockets, limits, scratch, leaving };
-        Self { parts, batch: Batch::default(), new_flows: NewFlows::default() }
+        let new_flows = NewFlows::default();
+        Self { parts, batch: Batch::default(), new_flows, survey: None }
     }
 
     /// The host's kernel.
@@ -128,7 +135,11 @@ impl<S: Sockets> Stack<S> {
     /// Whether there is something to do at once.
     pub fn is_busy(&self) -> bool {
         let Parts { flows, ports, .. } = &self.parts;
-        flows.schedule.is_busy() || ports.turns.is_busy() || self.new_flows() > 0
+        flows.schedule.is_busy()
+            || ports.turns.is_busy()
+            || self.new_flows() > 0
+            || ports.is_changing()
+            || self.survey.as_ref().is_some_and(|it| !it.is_over())
     }
 
     /// How many flows of the namespace are yet to be opened.
@@ -446,6 +457,22 @@ impl<S: Sockets> Stack<S> {
         self.open_new_flows(now);
         self.serve_run_queue(now);
         self.serve_waiting(now);
+        if let Some(survey) = &mut self.survey {
+            survey.go_on(&mut self.parts);
+        }
+    }
+
+    /// The status that was asked for, once it is complete; once.
+    #[inline]
+    pub fn take_status(&mut self) -> Option<DatapathStatus> {
+        let survey = self.survey.take_if(|survey| survey.is_over())?;
+        Some(survey.finish(&mut self.parts))
+    }
+
+    /// What became of a change of rules; once.
+    #[inline]
+    pub fn take_changed(&mut self) -> Option<ForwardsChanged> {
+        self.parts.ports.take_changed()
     }
 
     /// Serves the run queue in round robin: only flows that were in it at the start, and only so many that
@@ -515,6 +542,13 @@ impl<S: Sockets> Stack<S> {
             PeerMessage::Forwards(table) => {
                 let (ports, mut cx) = self.parts.ports(now);
                 ports.rules_changed(&mut cx, &table);
+            }
+            PeerMessage::Change(change) => {
+                let (ports, mut cx) = self.parts.ports(now);
+                ports.begin_change(&mut cx, &change);
+            }
+            PeerMessage::StatusWanted(flows) => {
+                self.survey = Some(Survey::new(&self.parts, flows));
             }
             PeerMessage::Listeners(listeners) => self.parts.ports.hand_over(listeners),
             PeerMessage::Ports(snapshot) => {
@@ -632,6 +666,8 @@ impl<S: Sockets> Stack<S> {
     pub fn monitor_gone(&mut self, now: Instant) {
         let waiting = self.parts.ports.requests.give_up_all();
         waiting.into_iter().for_each(|id| self.parts.end_waiting(now, id));
+        let (ports, mut cx) = self.parts.ports(now);
+        ports.change_without_monitor(&mut cx);
     }
 }
 

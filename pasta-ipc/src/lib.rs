@@ -8,6 +8,8 @@
 //!   to know to start with, [`port_forward`] the rules of forwarded ports, [`socket`] the sockets that one
 //!   process opens for another. All check themselves while they are decoded: a value that is out of range
 //!   cannot be held, so a receiver never has to clamp one.
+//! - [`control`] has the messages of the control socket and its clients, [`status`] what each process says of its
+//!   state.
 //! - [`channel`] sends and receives; a [`Channel`] can send only what its own side may say.
 //! - [`codec`] turns messages into octets and back, and is the only caller of the encoding library.
 //!
@@ -17,16 +19,19 @@
 
 pub mod channel;
 pub mod codec;
+pub mod control;
 pub mod message;
 pub mod port_forward;
 pub mod rate;
 pub mod socket;
 pub mod start;
+pub mod status;
 pub mod types;
 
 mod sys;
 
 pub use channel::{Channel, ReceiveError, Received, SendError};
+pub use control::{ClientToSupervisor, SupervisorToClient};
 pub use message::{
     CallerToSupervisor, DatapathToMonitor, DatapathToSupervisor, InitToSupervisor,
     IsolationToSupervisor, Message, MonitorToDatapath, MonitorToSupervisor, PROTOCOL_VERSION,

@@ -3,12 +3,15 @@
 //! Facts carry the whole state with a generation and replace what was said before; there are no
 //! deltas. Nothing the datapath can say names a link, an address, a route, a path or a program.
 
-use crate::port_forward::{ForwardTable, PortSnapshot, Watched};
+use crate::port_forward::{
+    ForwardTable, ForwardsChange, ForwardsChanged, NamespaceForwards, PortSnapshot,
+};
 use crate::socket::{
     ListenerAddress, MAX_LISTENERS, MAX_SOCKETS, NamespaceListener, Refusal, RequestId,
     SocketCount, SocketKind,
 };
 use crate::start::{Captured, DatapathStart, MonitorStart, RootFallback, UserId};
+use crate::status::{DatapathStatus, MonitorStatus};
 use crate::types::{
     AuditReport, Bounded, Explanation, Generation, LogRecord, NeighbourSnapshot, NetworkSnapshot,
     ResolverSnapshot, TapInfo, Text,
@@ -18,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Raised by any change to the messages below or their types; both ends must agree exactly.
-pub const PROTOCOL_VERSION: u16 = 14;
+pub const PROTOCOL_VERSION: u16 = 15;
 
 /// One direction of a channel.
 pub trait Message: Serialize + DeserializeOwned {
@@ -53,7 +56,7 @@ pub enum SupervisorToMonitor {
     Hello(Hello),
     /// Everything to start with. Once, after `Hello`. Descriptors: the target's user namespace, its
     /// network namespace, the host rtnetlink socket for events, the one for dumps; where the host's
-    /// ports are watched, the host sock_diag socket.
+    /// ports are watched or may be later, the host sock_diag socket.
     Start(Box<MonitorStart>),
     /// Asks for an orderly end. At any time after `Start`; the process ends.
     Shutdown,
@@ -65,6 +68,9 @@ pub enum SupervisorToMonitor {
     /// Asks what `Start` would lead to. Once, after `Hello`, instead of `Start`; the process ends.
     /// Descriptor: the host rtnetlink socket for dumps.
     Explain(Box<MonitorStart>),
+    /// What the datapath may listen on inside the namespace from now on, and whose ports are watched. At any time
+    /// after `Start` that says that this may change.
+    Forwards(Box<NamespaceForwards>),
 }
 
 /// What the monitor may say to the supervisor.
@@ -81,8 +87,8 @@ pub enum MonitorToSupervisor {
     Log(LogRecord),
     /// Why the process is about to end. Once, last.
     Failed(Text<1024>),
-    /// How things stand, in lines for the log. Once for each `StatusWanted`.
-    Status(Box<Bounded<Text<240>, 64>>),
+    /// How things stand. Once for each `StatusWanted`.
+    Status(Box<MonitorStatus>),
     /// What would be done. Once, after `Explain`; the process ends.
     Explained(Box<Explanation>),
     /// The tap was removed, or moved to another namespace. Once, after `TapReady`.
@@ -90,6 +96,11 @@ pub enum MonitorToSupervisor {
     /// What the kernel tells others about this process. Once, after `Start` and before any other namespace
     /// is entered. Descriptor: its `/proc/self/status`, open.
     StatusFile,
+    /// What `Forwards` of this generation allows is allowed. Once for each.
+    ForwardsTaken {
+        /// Which one.
+        generation: Generation,
+    },
 }
 
 /// What the supervisor may say to the datapath.
@@ -110,6 +121,13 @@ pub enum SupervisorToDatapath {
     Listeners(Bounded<ListenerAddress, MAX_LISTENERS>),
     /// Asks for an orderly end. At any time after `Start`; the process ends.
     Shutdown,
+    /// The rules of both directions, all or none of them. After `Start`, while no other change is under way.
+    Change(Box<ForwardsChange>),
+    /// Asks for `Status`. After `Start`, while no other status is asked for.
+    StatusWanted {
+        /// How many flows are to be listed.
+        flows: u8,
+    },
 }
 
 /// What the datapath may say to the supervisor. Treated as hostile on arrival.
@@ -129,6 +147,10 @@ pub enum DatapathToSupervisor {
     /// The listeners in the namespace that follow from the first look at the host's ports are open, as far
     /// as they can be. Once, after `Ready`, where the host's ports are watched.
     PortsOpen,
+    /// What became of `Change`. Once for each.
+    Changed(Box<ForwardsChanged>),
+    /// How things stand. Once for each `StatusWanted`.
+    Status(Box<DatapathStatus>),
 }
 
 /// What the monitor may say to the datapath.
@@ -315,20 +337,24 @@ impl From<ProcessId> for i32 {
 pub const MAX_REQUESTS: usize = 64;
 
 impl Message for SupervisorToMonitor {
-    const LIMIT: usize = 32 * 1024;
+    const LIMIT: usize = 64 * 1024;
     const MAX_FDS: usize = 5;
 
     fn descriptors(&self) -> usize {
         match self {
-            Self::Start(start) => 4 + usize::from(start.ports.watch.host == Watched::Yes),
+            Self::Start(start) => 4 + usize::from(start.ports.looks_at_host()),
             Self::Explain(_) => 1,
-            Self::Hello(_) | Self::Shutdown | Self::StatusWanted | Self::ResyncWanted => 0,
+            Self::Hello(_)
+            | Self::Shutdown
+            | Self::StatusWanted
+            | Self::ResyncWanted
+            | Self::Forwards(_) => 0,
         }
     }
 }
 
 impl Message for MonitorToSupervisor {
-    const LIMIT: usize = 32 * 1024;
+    const LIMIT: usize = 64 * 1024;
     const MAX_FDS: usize = 1;
 
     fn descriptors(&self) -> usize {
@@ -337,7 +363,7 @@ impl Message for MonitorToSupervisor {
 }
 
 impl Message for SupervisorToDatapath {
-    const LIMIT: usize = 32 * 1024;
+    const LIMIT: usize = 64 * 1024;
     const MAX_FDS: usize = MAX_LISTENERS;
 
     fn descriptors(&self) -> usize {
@@ -346,13 +372,18 @@ impl Message for SupervisorToDatapath {
                 usize::from(start.tap.is_some()) + usize::from(start.capture == Captured::Yes)
             }
             Self::Listeners(listeners) => listeners.as_slice().len(),
-            Self::Hello(_) | Self::Resolvers(_) | Self::Forwards(_) | Self::Shutdown => 0,
+            Self::Hello(_)
+            | Self::Resolvers(_)
+            | Self::Forwards(_)
+            | Self::Shutdown
+            | Self::Change(_)
+            | Self::StatusWanted { .. } => 0,
         }
     }
 }
 
 impl Message for DatapathToSupervisor {
-    const LIMIT: usize = 32 * 1024;
+    const LIMIT: usize = 64 * 1024;
     const MAX_FDS: usize = 0;
 
     fn descriptors(&self) -> usize {

@@ -168,6 +168,50 @@ pub struct ForwardTable {
     pub rules: Bounded<ForwardRule, MAX_RULES>,
 }
 
+/// The rules of both directions, which hold all or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardsChange {
+    /// Strictly greater than that of any table or change before.
+    pub generation: Generation,
+    /// Into the namespace.
+    pub inbound: Bounded<ForwardRule, MAX_RULES>,
+    /// Out of it.
+    pub outbound: Bounded<ForwardRule, MAX_RULES>,
+}
+
+/// A port of an explicit rule that cannot be listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenFailure {
+    /// Which table of the change the rule is in.
+    pub direction: Direction,
+    /// Its place there.
+    pub rule: u16,
+    /// The first of its ports that failed.
+    pub port: u16,
+    /// Why, as the kernel has it.
+    pub errno: i32,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardsChanged {
+    /// Which one.
+    pub generation: Generation,
+    /// None: it holds. Otherwise the rules before hold, and these were why; each rule once.
+    pub failures: Bounded<ListenFailure, 64>,
+}
+
+/// What may be opened in the namespace, and whose listening ports are watched; replaces what was said before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceForwards {
+    /// Strictly greater than that of the one before.
+    pub generation: Generation,
+    /// What the datapath may listen on inside the namespace.
+    pub outbound: Bounded<ForwardRule, { 2 * MAX_RULES }>,
+    /// Whose listening ports are published.
+    pub watch: PortWatch,
+}
+
 /// Where local connections that come in on a forwarded port go in the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoopbackTarget {

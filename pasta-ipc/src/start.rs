@@ -6,7 +6,7 @@ pub use services::{
     ClientOptions, DnsList, Lifetimes, Protocol, Protocols, Responder, Responders, SearchList,
 };
 
-use crate::port_forward::{ForwardRule, LoopbackTarget, MAX_RULES, PortWatch, Splice};
+use crate::port_forward::{ForwardRule, LoopbackTarget, MAX_RULES, PortWatch, Splice, Watched};
 use crate::socket::FreeBind;
 use crate::types::{
     Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, PortRange, Service, TapInfo,
@@ -95,6 +95,30 @@ pub struct PortsStart {
     /// Whether services on the namespace's loopback count among its listening ports: they do where
     /// local connections are led there.
     pub loopback: LoopbackTarget,
+    /// Whether the rules may change.
+    pub changes: RuleChanges,
+}
+
+impl PortsStart {
+    /// Whether the host's listening ports are looked at, now or later.
+    pub fn looks_at_host(&self) -> bool {
+        self.watch.host == Watched::Yes || self.changes == RuleChanges::Possible
+    }
+
+    /// As [`PortsStart::looks_at_host`], of the namespace's.
+    pub fn looks_at_namespace(&self) -> bool {
+        self.watch.namespace == Watched::Yes || self.changes == RuleChanges::Possible
+    }
+}
+
+/// Whether the rules for ports may change after the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RuleChanges {
+    /// They may: there is a control socket.
+    Possible,
+    /// They are those of the start for good.
+    #[default]
+    Never,
 }
 
 /// A user and its group, by number.
@@ -262,6 +286,8 @@ pub struct DatapathStart {
     /// Shortest time between two lines of counters in the log (`--stats`), in seconds; none: at the end
     /// only.
     pub stats: Option<NonZeroU32>,
+    /// Whether the rules for ports may change: which ports will be bound is not known beforehand then.
+    pub changes: RuleChanges,
 }
 
 /// Whether frames are captured.

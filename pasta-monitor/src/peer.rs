@@ -85,7 +85,9 @@ impl SupervisorPhase {
             (Self::Handshake, M::Hello(hello)) => checked_hello(*hello, Self::Starting),
             (Self::Starting, M::Start(_)) => Ok(Self::Serving),
             (Self::Serving, M::Shutdown) | (Self::Starting, M::Explain(_)) => Ok(Self::Ending),
-            (Self::Serving, M::StatusWanted | M::ResyncWanted) => Ok(Self::Serving),
+            (Self::Serving, M::StatusWanted | M::ResyncWanted | M::Forwards(_)) => {
+                Ok(Self::Serving)
+            }
             (phase, message) => Err(Unexpected::Untimely {
                 message: match message {
                     M::Hello(_) => "Hello",
@@ -94,6 +96,7 @@ impl SupervisorPhase {
                     M::StatusWanted => "StatusWanted",
                     M::ResyncWanted => "ResyncWanted",
                     M::Explain(_) => "Explain",
+                    M::Forwards(_) => "Forwards",
                 },
                 phase: match phase {
                     Self::Handshake => "waiting for Hello",
@@ -178,6 +181,7 @@ pub(crate) mod testing {
                 outbound: Bounded::default(),
                 watch: PortWatch::default(),
                 loopback: LoopbackTarget::Address,
+                changes: pasta_ipc::start::RuleChanges::Never,
             },
             log_level: LogLevel::Info,
             run_as: None,

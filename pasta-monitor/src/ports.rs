@@ -263,6 +263,12 @@ impl Look {
         Some(PortSnapshot { generation: published.generation, side: self.side, transport, ports })
     }
 
+    /// What the last look found of TCP and of UDP; none before the first, or where the kernel does not say.
+    pub fn said(&self) -> Option<(&FamilyPorts, &FamilyPorts)> {
+        let [tcp, udp] = &self.published;
+        Some((tcp.said.as_ref()?, udp.said.as_ref()?))
+    }
+
     /// Whether a snapshot is still to be sent.
     pub fn is_behind(&self) -> bool {
         self.published.iter().any(|published| published.behind)

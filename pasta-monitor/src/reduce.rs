@@ -82,6 +82,8 @@ pub struct State {
     policy: Policy,
     host: HostView,
     families: PerFamily<FamilyState>,
+    /// How often a family's binding has changed.
+    transitions: u64,
     /// The namespace as we left it.
     left: Option<NamespaceView>,
     /// Prefixes of the addresses that its users have put on the tap.
@@ -143,6 +145,7 @@ impl State {
             users_prefixes: Vec::new(),
             mtu: None,
             began_local: false,
+            transitions: 0,
             losses: AddressLosses::default(),
             mtu_is_of_template: false,
             parting: Parting::default(),
@@ -186,6 +189,11 @@ impl State {
     /// Since when the binding of `family` is of its kind and to its template.
     pub fn since(&self, family: Family) -> Instant {
         self.families.get(family).since
+    }
+
+    /// How often the binding of a family has changed.
+    pub fn transitions(&self) -> u64 {
+        self.transitions
     }
 
     /// What the namespace is configured to use of `family`.
@@ -273,6 +281,7 @@ impl State {
             let moved = self.families.get_mut(family).tracker.advance(at);
             if !before.tracker.binding().is_like(self.families.get(family).tracker.binding()) {
                 self.families.get_mut(family).since = now;
+                self.transitions += 1;
             }
             self.want(now, family, moved);
             let after = self.families.get(family);

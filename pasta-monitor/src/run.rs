@@ -15,9 +15,10 @@ use nix::sys::stat::{fstat, stat};
 use nix::unistd::{Gid, Uid};
 use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Message};
-use pasta_ipc::port_forward::Watched;
+use pasta_ipc::port_forward::{NamespaceForwards, PortSide};
 use pasta_ipc::rate::TokenBucket;
-use pasta_ipc::start::{Configure, MonitorStart, Rename, TapUse, UserId};
+use pasta_ipc::start::{Configure, MonitorStart, Rename, RuleChanges, TapUse, UserId};
+use pasta_ipc::status::MonitorStatus;
 use pasta_ipc::types::{Bounded, Family, Generation, IfName, MacAddr, Text};
 use pasta_ipc::{
     DatapathToMonitor, MonitorToDatapath, MonitorToSupervisor, ReceiveError, SendError,
@@ -35,7 +36,7 @@ use pasta_monitor::reduce::{Readiness, State};
 use pasta_monitor::tap::TunDevice;
 use pasta_monitor::watch::{self, Events};
 use pasta_monitor::{read, sys};
-use seccomp::ports::BindPorts;
+use seccomp::ports::{BindPorts, Ports};
 use seccomp::{Confined, Confinement, Keep, Role};
 use std::collections::BTreeSet;
 use std::io;
@@ -108,8 +109,8 @@ pub(crate) fn run(
     let socket = netlink::open_here().map_err(RunError::Netlink)?;
     let namespace_events = netlink::open_here().map_err(RunError::Netlink)?;
     let far = netlink::open_strict().map_err(RunError::Netlink)?;
-    let watched = start.what.ports.watch.namespace == Watched::Yes;
-    let sockets = watched.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
+    let looks = start.what.ports.looks_at_namespace();
+    let sockets = looks.then(ports::open_here).transpose().map_err(RunError::SockDiag)?;
     let renames = policy.changes_namespace()
         && policy.tap_name.is_none()
         && policy.following.rename == Rename::Auto;
@@ -132,9 +133,14 @@ pub(crate) fn run(
             net_bind_service: seccomp::ports::name_low_port(rules),
             capture: false,
         };
-        let bind = BindPorts::of(rules);
+        let bind = match start.what.ports.changes {
+            // Which ports will be named is not known.
+            RuleChanges::Possible => BindPorts { tcp: Ports::Any, udp: Ports::Any },
+            RuleChanges::Never => BindPorts::of(rules),
+        };
         let socket_server = SocketServer::new(&start.what);
-        let watcher = Watcher::new(start.what.ports.loopback, sockets, start.host_sockets);
+        let ports = &start.what.ports;
+        let watcher = Watcher::new(ports.loopback, ports.watch, sockets, start.host_sockets);
         let follower = match tun {
             None => None,
             Some(tun) => {
@@ -153,7 +159,8 @@ pub(crate) fn run(
                 Some(follower)
             }
         };
-        let work = Work { follower, socket_server, watcher };
+        let (changes, forwards) = (start.what.ports.changes, Generation::default());
+        let work = Work { follower, socket_server, watcher, changes, forwards };
         let what = Confinement { role: Role::Monitor, isolated, keep, bind };
         let (confined, report) = seccomp::confine(what, Some(supervisor.channel.as_fd()))?;
         let ready = MonitorToSupervisor::Ready(Box::new(report));
@@ -185,7 +192,7 @@ fn wait_for_start(supervisor: &ToSupervisor) -> Result<Option<Request>, RunError
             return Ok(Some(Request::Explain(what, host_dumps)));
         }
         if let SupervisorToMonitor::Start(what) = received.message {
-            // The channel has checked that there are four, or five where the host's ports are watched.
+            // The channel has checked that there are four, or five where the host's ports are looked at.
             let mut fds = received.fds.drain(..);
             let (Some(user_namespace), Some(net_namespace), Some(host_events), Some(host_dumps)) =
                 (fds.next(), fds.next(), fds.next(), fds.next())
@@ -361,6 +368,9 @@ struct Work {
     follower: Option<Follower>,
     socket_server: SocketServer,
     watcher: Watcher,
+    /// Whether the rules for ports may change, and their generation.
+    changes: RuleChanges,
+    forwards: Generation,
 }
 
 impl Work {
@@ -371,12 +381,19 @@ impl Work {
         follower || self.socket_server.is_behind() || self.watcher.is_behind()
     }
 
-    /// How things stand, for the log.
-    fn status(&self) -> Bounded<Text<240>, 64> {
-        match &self.follower {
-            Some(follower) => follower.status(),
-            None => Bounded::truncated([Text::truncated("tap     none, nothing is followed")]).0,
-        }
+    /// How things stand, for the log and for programs.
+    fn status(&mut self, log: &Log) -> MonitorStatus {
+        let none = || Bounded::truncated([Text::truncated("tap     none, nothing is followed")]).0;
+        let (lines, network) = match &self.follower {
+            Some(follower) => {
+                let (lines, network) = follower.status();
+                (lines, Some(network))
+            }
+            None => (none(), None),
+        };
+        let namespace = self.watcher.listening(PortSide::Namespace, log).map(Box::new);
+        let host = self.watcher.listening(PortSide::Host, log).map(Box::new);
+        MonitorStatus { lines, network, namespace, host }
     }
 
     /// Tells it, as far as there is room; answers first, somebody waits for them.
@@ -436,7 +453,7 @@ async fn serve(
                     supervisor_phase = supervisor_phase.after(&message)?;
                     match message {
                         SupervisorToMonitor::StatusWanted => {
-                            let status = MonitorToSupervisor::Status(Box::new(work.status()));
+                            let status = MonitorToSupervisor::Status(Box::new(work.status(log)));
                             match supervisor.tell(&status, &[]).await {
                                 Ok(true) => {}
                                 Ok(false) => return Ok(()),
@@ -450,6 +467,20 @@ async fn serve(
                         SupervisorToMonitor::ResyncWanted => {
                             if let Some(follower) = &mut work.follower {
                                 follower.resync_wanted(log);
+                            }
+                        }
+                        SupervisorToMonitor::Forwards(forwards) => {
+                            let NamespaceForwards { generation, outbound, watch } = *forwards;
+                            if work.changes == RuleChanges::Never || generation <= work.forwards {
+                                let why = "rules that may not change, or are not newer";
+                                return Err(RunError::Violation(why.into()));
+                            }
+                            work.forwards = generation;
+                            work.socket_server.allow(outbound.as_slice());
+                            work.watcher.watch(watch);
+                            let taken = MonitorToSupervisor::ForwardsTaken { generation };
+                            if !supervisor.tell(&taken, &[]).await? {
+                                return Ok(());
                             }
                         }
                         // The phase has it.

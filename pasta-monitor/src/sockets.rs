@@ -2,7 +2,7 @@
 //! Which sockets inside the namespace the datapath gets: the decision, without the sockets.
 //!
 //! The datapath counts as hostile here. It gets sockets that connect, of the families that are served;
-//! and listeners on the ports that the rules of the command line name, on loopback, nowhere else. How
+//! and listeners on the ports that the rules name which the supervisor has sent, on loopback, nowhere else. How
 //! often it may ask is limited, so that it cannot keep the monitor from its other work.
 
 use crate::time::Instant;
@@ -61,6 +61,11 @@ impl Gate {
             rules,
             bucket: Bucket::default(),
         }
+    }
+
+    /// From now on listeners are allowed on the ports of `rules`.
+    pub fn allow(&mut self, rules: &[ForwardRule]) {
+        self.rules = rules.to_vec();
     }
 
     /// Decides about `message`; none if it asks for nothing.

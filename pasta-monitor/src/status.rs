@@ -21,40 +21,14 @@ use crate::record::{Link, LinkKind};
 use crate::reduce::State;
 use crate::time::Instant;
 use pasta_ipc::start::{Follow, Tunnels};
-use pasta_ipc::types::Family;
-use std::fmt;
+use pasta_ipc::status::{EventCounts, FamilyStatus, NetworkStatus, TapStatus};
+use pasta_ipc::types::{Bounded, Family, FamilyState, Generation, Text};
 use std::time::Duration;
 
 /// Links that are listed of each family; what is beyond is counted.
 const LISTED: usize = 12;
 
-/// How the host is watched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    /// By events.
-    #[default]
-    Live,
-    /// Events were lost, and all is to be read again.
-    Resync,
-    /// By reading it every few seconds: there are no events.
-    Poll,
-    /// Not at all: it cannot be read.
-    Blind,
-    /// Not at all, as was asked for.
-    Off,
-}
-
-impl fmt::Display for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Live => "live",
-            Self::Resync => "resync",
-            Self::Poll => "poll",
-            Self::Blind => "blind",
-            Self::Off => "off",
-        })
-    }
-}
+pub use pasta_ipc::status::Health;
 
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,20 +95,65 @@ fn row<T: AsRef<str>>(fields: [T; 7]) -> String {
     format!("{family:<7} {name:<6} {template:<12} {since:<7} {primary:<24} {gateway:<16} {source}")
 }
 
-fn of_family(state: &State, now: Instant, family: Family) -> String {
+/// How things stand, for programs.
+pub fn network(state: &State, facts: &Facts) -> NetworkStatus {
+    let Counters { used, ignored, bad, overruns, resyncs, looks, last_apply, max_apply } =
+        facts.counters;
+    let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    NetworkStatus {
+        generation: Generation(facts.generation),
+        health: facts.health,
+        ipv4: family_status(state, facts.now, Family::V4),
+        ipv6: family_status(state, facts.now, Family::V6),
+        tap: state.left().map(|view| TapStatus {
+            name: Text::truncated(&view.tap.name.to_string()),
+            up: view.tap.up,
+            mtu: view.tap.mtu,
+        }),
+        events: EventCounts {
+            used,
+            ignored,
+            bad,
+            overruns,
+            resyncs,
+            looks,
+            transitions: state.transitions(),
+            last_apply_us: us(last_apply),
+            max_apply_us: us(max_apply),
+        },
+    }
+}
+
+fn family_status(state: &State, now: Instant, family: Family) -> FamilyStatus {
+    let (of_family, template, source) = state_of(state, now, family);
+    let assigned = state.assigned(family);
+    let addresses = assigned.into_iter().flat_map(|it| &it.addresses);
+    let addresses = addresses.map(|it| Text::truncated(&it.prefix.to_string()));
+    FamilyStatus {
+        state: of_family,
+        template: template.map(|it| Text::truncated(&it)),
+        since_s: now.since(state.since(family)).as_secs(),
+        addresses: Bounded::truncated(addresses).0,
+        gateway: assigned.and_then(|it| it.gateway),
+        source: Text::truncated(&source),
+    }
+}
+
+/// The binding of a family, its template's name and number, and where that comes from.
+fn state_of(state: &State, now: Instant, family: Family) -> (FamilyState, Option<String>, String) {
     let bindings = state.bindings();
     let policy = state.policy().families.get(family);
-    let (name, template, mut source) = match bindings.get(family) {
-        Binding::Off => ("off", None, String::new()),
-        Binding::Local => ("local", None, "local mode".to_owned()),
-        Binding::Bound(template) => ("bound", Some(template), "host".to_owned()),
+    let (of_family, template, mut source) = match bindings.get(family) {
+        Binding::Off => (FamilyState::Off, None, String::new()),
+        Binding::Local => (FamilyState::Local, None, "local mode".to_owned()),
+        Binding::Bound(template) => (FamilyState::Bound, Some(template), "host".to_owned()),
         Binding::Held(template, why, since) => {
             let left = |hold: Duration| (*since + hold).since(now).as_secs();
             let until = state
                 .policy()
                 .hold()
                 .map_or("kept".to_owned(), |hold| format!("local in {} s", left(hold)));
-            ("held", Some(template), format!("host ({until}: {why})"))
+            (FamilyState::Held, Some(template), format!("host ({until}: {why})"))
         }
     };
     if !policy.addresses.is_empty() || policy.gateway.is_some() {
@@ -143,6 +162,18 @@ fn of_family(state: &State, now: Instant, family: Family) -> String {
     if state.users_have_default(family) {
         source = format!("{source}, default route is the namespace's own");
     }
+    let template = template.map(|it| format!("{}({})", it.name, it.index));
+    (of_family, template, source)
+}
+
+fn of_family(state: &State, now: Instant, family: Family) -> String {
+    let (of_family, template, source) = state_of(state, now, family);
+    let name = match of_family {
+        FamilyState::Off => "off",
+        FamilyState::Local => "local",
+        FamilyState::Bound => "bound",
+        FamilyState::Held => "held",
+    };
     let assigned = state.assigned(family);
     let primary = assigned.and_then(|it| it.addresses.first()).map(|it| it.prefix.to_string());
     let gateway = assigned.and_then(|it| it.gateway).map(|it| it.to_string());
@@ -150,7 +181,7 @@ fn of_family(state: &State, now: Instant, family: Family) -> String {
     row([
         family.to_string(),
         name.to_owned(),
-        template.map_or_else(none, |it| format!("{}({})", it.name, it.index)),
+        template.unwrap_or_else(none),
         format!("{} s", now.since(state.since(family)).as_secs()),
         primary.unwrap_or_else(none),
         gateway.unwrap_or_else(none),
@@ -181,6 +212,13 @@ fn of_monitor(facts: &Facts) -> String {
     let Facts { health, counters, generation, .. } = facts;
     let Counters { used, ignored, bad, overruns, resyncs, looks, last_apply, max_apply } = counters;
     let (last, max) = (last_apply.as_millis(), max_apply.as_millis());
+    let health = match health {
+        Health::Live => "live",
+        Health::Resync => "resync",
+        Health::Poll => "poll",
+        Health::Blind => "blind",
+        Health::Off => "off",
+    };
     format!(
         "monitor {health}, gen {generation}, events: used {used} ignored {ignored} bad {bad}, \
          overruns {overruns}, resyncs {resyncs}, looks {looks}, last apply {last} ms, max {max} ms"

@@ -4,12 +4,12 @@
 //! settings of the host as they are at this moment.
 
 use crate::cli;
-use crate::explain::value::Value;
 use crate::host;
 use crate::log::Helper;
 use crate::options::Options;
 use crate::value::DocumentForm;
 use nix::unistd::Pid;
+use pasta::document::Value;
 use seccomp::{AuditError, Observation, Role, observe};
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -3,6 +3,9 @@
 //! This module decides nothing: it turns what happens into [`Event`]s, and orders them so that the
 //! messages of a process come before its end.
 
+mod clients;
+mod reaping;
+
 use crate::background::Caller;
 use crate::bound_listeners::BoundListeners;
 use crate::helper_link::{Amount, Clock, HelperLink, Kind, Reception, receive};
@@ -19,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::Pid;
 use pasta_ipc::channel::{Channel, Received, SendError};
 use pasta_ipc::message::{Hello, TerminalGround};
@@ -29,6 +32,7 @@ use pasta_ipc::{
     DatapathToSupervisor, InitToSupervisor, IsolationToSupervisor, MonitorToSupervisor,
     SupervisorToDatapath, SupervisorToInit, SupervisorToIsolation, SupervisorToMonitor,
 };
+use reaping::{ended, reap, take_ended};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -78,6 +82,7 @@ enum Token {
     DatapathChannel,
     Isolation,
     Resolvers,
+    Control,
     Namespace,
     Init,
     Monitor,
@@ -86,7 +91,7 @@ enum Token {
 }
 
 impl Token {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Signals,
         Self::Caller,
         Self::InitChannel,
@@ -94,6 +99,7 @@ impl Token {
         Self::DatapathChannel,
         Self::Isolation,
         Self::Resolvers,
+        Self::Control,
         Self::Namespace,
         Self::Init,
         Self::Monitor,
@@ -486,8 +492,8 @@ impl Children {
             Token::MonitorChannel => self.receive_from_monitor(Amount::Turn, events)?,
             Token::DatapathChannel => self.receive_from_datapath(Amount::Turn, events)?,
             Token::Isolation => self.receive_successor(events),
-            // Their owner checks them after each wake-up.
-            Token::Resolvers => {}
+            // Their owners check them after each wake-up.
+            Token::Resolvers | Token::Control => {}
             Token::Namespace => {
                 // It is watched no more once it has ended: dropping closes what epoll knows of it.
                 if let Some(mut namespace) = self.namespace.take() {
@@ -553,7 +559,9 @@ impl Children {
             |handshake, message| handshake.monitor(message),
             |message| match message {
                 MonitorToSupervisor::Log(record) => Kind::Line(record.level),
-                MonitorToSupervisor::Status(_) => Kind::Answer,
+                MonitorToSupervisor::Status(_) | MonitorToSupervisor::ForwardsTaken { .. } => {
+                    Kind::Answer
+                }
                 _ => Kind::Other,
             },
         );
@@ -569,6 +577,7 @@ impl Children {
             |handshake, message| handshake.datapath(message),
             |message| match message {
                 DatapathToSupervisor::Log(record) => Kind::Line(record.level),
+                DatapathToSupervisor::Status(_) | DatapathToSupervisor::Changed(_) => Kind::Answer,
                 _ => Kind::Other,
             },
         );
@@ -683,30 +692,6 @@ impl Children {
         match &helper.channel {
             Some(open) => self.watch(open, channel),
             None => Ok(()),
-        }
-    }
-}
-
-/// Reaps `child` if it has ended.
-fn ended(child: &Child) -> Option<Termination> {
-    reap(child, WaitPidFlag::WNOHANG)
-}
-
-/// As [`ended`], and drops it: epoll forgets its pidfd.
-fn take_ended(child: &mut Option<Child>) -> Option<Termination> {
-    let termination = child.as_ref().and_then(ended)?;
-    *child = None;
-    Some(termination)
-}
-
-fn reap(child: &Child, flags: WaitPidFlag) -> Option<Termination> {
-    loop {
-        match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED | flags) {
-            Ok(WaitStatus::StillAlive) => return None,
-            Ok(status) => return Some(Termination::from(status)),
-            Err(Errno::EINTR) => {}
-            // Already reaped: its status is lost.
-            Err(_) => return Some(Termination::Unknown),
         }
     }
 }

@@ -7,7 +7,6 @@
 
 mod document;
 mod ports_in_use;
-pub(crate) mod value;
 
 use crate::helpers::{self, Executables};
 use crate::host::{self, RouteSockets};
@@ -185,7 +184,8 @@ fn receive(
             | MonitorToSupervisor::Ready(_)
             | MonitorToSupervisor::Status(_)
             | MonitorToSupervisor::StatusFile
-            | MonitorToSupervisor::TapGone => {
+            | MonitorToSupervisor::TapGone
+            | MonitorToSupervisor::ForwardsTaken { .. } => {
                 return Err(violation("a message that Explain does not lead to".into()));
             }
         }

@@ -22,6 +22,7 @@ mod progress;
 use crate::background::{self, Caller};
 use crate::bound_listeners::BoundListeners;
 use crate::children::{Children, StartedHelpers};
+use crate::control::{Control, ControlSocket, Served};
 use crate::existing::OpenNamespace;
 use crate::given_tap::GivenTap;
 use crate::helpers::{self, Executables};
@@ -40,12 +41,12 @@ use crate::tun::Access;
 use caps::CapSet;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::unistd::{ftruncate, getpid};
+use nix::unistd::{Gid, Uid, ftruncate, getpid};
 use pasta::ports::Forwards;
 use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Isolation, IsolationRights};
 use pasta_ipc::port_forward::{Direction, ForwardRule, ForwardTable, Watched};
-use pasta_ipc::start::{Captured, TapUse, UserId};
+use pasta_ipc::start::{Captured, RuleChanges, TapUse, UserId};
 use pasta_ipc::types::{Bounded, Generation, Service, Text};
 use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, IsolationToSupervisor, MonitorToDatapath,
@@ -109,6 +110,7 @@ pub(crate) struct Prepared {
 struct OpenFiles {
     pid: Option<PidFile>,
     capture: Option<OwnedFd>,
+    control: Option<ControlSocket>,
 }
 
 impl Prepared {
@@ -149,7 +151,12 @@ impl Prepared {
         };
         let pid = options.files.pid.as_deref().map(PidFile::open).transpose();
         let capture = options.files.capture.as_deref().and_then(|path| open_capture(path, log));
-        let files = OpenFiles { pid: pid.map_err(LaunchError::PidFile)?, capture };
+        let pid = pid.map_err(LaunchError::PidFile)?;
+        let owner = identity.map(Identity::id);
+        let owner = owner.map(|UserId { uid, gid }| (Uid::from_raw(uid), Gid::from_raw(gid)));
+        let control = options.files.control.as_deref();
+        let control = control.map(|path| ControlSocket::open(path, owner)).transpose();
+        let files = OpenFiles { pid, capture, control: control.map_err(LaunchError::Control)? };
         let given = options.files.tap.filter(|_| options.tap() == TapUse::Given);
         let given = given.map(|number| GivenTap::new(number, tap)).transpose();
         let existing = match &options.target {
@@ -367,12 +374,10 @@ impl<'a> Starting<'a> {
         };
         let (progress, (resolvers, monitor_user)) = step(progress, |progress| {
             progress.received.ports_open = forwards.watched().host == Watched::No;
-            let ports = match forwards.watched().host {
-                Watched::Yes => {
-                    Some(host::open_port_socket().map_err(system("watch the host's ports"))?)
-                }
-                Watched::No => None,
-            };
+            let looks_at_host = forwards.watched().host == Watched::Yes
+                || options.rule_changes() == RuleChanges::Possible;
+            let ports = looks_at_host.then(host::open_port_socket).transpose();
+            let ports = ports.map_err(system("watch the host's ports"))?;
             let mode = if options.follows() { WatchMode::On } else { WatchMode::Off };
             let mut resolvers = Resolvers::open(mode);
             let namespaces = progress.wait_for(|received, _| received.namespaces.take())?;
@@ -440,6 +445,7 @@ impl<'a> Starting<'a> {
             progress,
             options,
             services,
+            forwards,
             resolvers,
             keep,
             monitor_user,
@@ -463,6 +469,7 @@ pub(crate) struct Connected<'a> {
     progress: Progress<'a>,
     options: &'a Options,
     services: Services,
+    forwards: Forwards,
     resolvers: Resolvers,
     /// What the helpers keep.
     keep: Keep,
@@ -484,6 +491,7 @@ impl<'a> Connected<'a> {
             progress,
             options,
             services,
+            forwards,
             resolvers,
             keep,
             monitor_user,
@@ -545,7 +553,14 @@ impl<'a> Connected<'a> {
                 .unwrap_or_default();
             emit(&report::exposure(&lines));
         }
-        Ok(Confirmed { progress, options, resolvers, files, lacking })
+        let served = Served {
+            ipv4: services.ipv4,
+            ipv6: services.ipv6,
+            protocols: options.protocols(),
+            to_host: options.ports_to_host(),
+            system: host::port_system(&options.target),
+        };
+        Ok(Confirmed { progress, options, served, forwards, resolvers, files, lacking })
     }
 }
 
@@ -554,6 +569,8 @@ impl<'a> Connected<'a> {
 pub(crate) struct Confirmed<'a> {
     progress: Progress<'a>,
     options: &'a Options,
+    served: Served,
+    forwards: Forwards,
     resolvers: Resolvers,
     files: OpenFiles,
     /// What the helpers lack, which is said.
@@ -567,8 +584,8 @@ impl<'a> Confirmed<'a> {
     ///
     /// As [`Starting::connect`].
     pub(crate) fn release(self, caller: Option<&Caller>) -> Result<Released<'a>, LaunchError> {
-        let Self { progress, options, resolvers, files, lacking } = self;
-        let (progress, confined) = step(progress, |progress| {
+        let Self { progress, options, served, forwards, resolvers, files, lacking } = self;
+        let (progress, (confined, control)) = step(progress, |progress| {
             for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(|error| {
                     LaunchError::System("give up capabilities", io::Error::other(error))
@@ -583,15 +600,25 @@ impl<'a> Confirmed<'a> {
                 progress.log.notice_at_terminal(notice);
             }
             let pid = getpid();
+            let target = options.target.to_string();
+            let pid_of = |helper| progress.children.pid(helper).map(|pid| pid.as_raw());
+            let pids = (pid_of(Helper::Monitor), pid_of(Helper::Datapath));
+            let control = files.control.map(|it| Control::new(it, served, forwards, &target, pids));
+            let control = control.transpose().map_err(system("serve the control socket"))?;
+            if let Some(control) = &control {
+                let watched = progress.children.watch_control(control.as_fd());
+                watched.map_err(system("serve the control socket"))?;
+            }
             let readable = resolvers.readable();
             let readable: Vec<_> = readable.iter().map(AsFd::as_fd).collect();
+            let removable = control.as_ref().map(Control::directory);
             if caller.is_some() {
                 // From here on errors go to the caller's process, which prints them.
                 progress.log.leave_standard_error();
                 background::leave_caller().map_err(system("leave what is the caller's"))?;
             }
-            let (confined, own) =
-                seccomp::confine_supervisor(Vec::new(), &readable).map_err(LaunchError::Confine)?;
+            let (confined, own) = seccomp::confine_supervisor(Vec::new(), &readable, removable)
+                .map_err(LaunchError::Confine)?;
             if options.reports.sandbox == SandboxReport::Print && caller.is_none() {
                 emit(&report::table("pasta", pid, &own));
             }
@@ -618,10 +645,10 @@ impl<'a> Confirmed<'a> {
                 children.forget_caller(caller).map_err(system("watch the helpers only"))?;
                 caller.ready().map_err(|_| LaunchError::CallerGone)?;
             }
-            Ok(confined)
+            Ok((confined, control))
         })?;
         let Progress { children, log, .. } = progress;
-        Ok(Released { confined, children, resolvers, log })
+        Ok(Released { confined, children, resolvers, control, log })
     }
 }
 
@@ -631,5 +658,6 @@ pub(crate) struct Released<'a> {
     pub(crate) confined: Confined,
     pub(crate) children: Children,
     pub(crate) resolvers: Resolvers,
+    pub(crate) control: Option<Control>,
     pub(crate) log: &'a mut Log,
 }

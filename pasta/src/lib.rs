@@ -1,3 +1,8 @@
-//! The parts of `pasta` that the fuzzers use: the grammar of port forwards.
+//! The parts of `pasta` that others use too: the grammar of port forwards (the fuzzers), and what a client of the
+//! control socket does (`pesto`, `pasta status`).
 
+pub mod client;
+pub mod document;
+pub mod pesto;
 pub mod ports;
+pub mod status_report;

@@ -12,6 +12,7 @@ mod background;
 mod bound_listeners;
 mod children;
 mod cli;
+mod control;
 mod deferred_close;
 mod existing;
 mod explain;
@@ -23,6 +24,7 @@ mod host;
 mod identity;
 mod inherited;
 mod init;
+mod instance_status;
 mod intake;
 mod launch;
 mod log;
@@ -82,6 +84,9 @@ fn not_hardened(error: &io::Error) -> i32 {
 }
 
 fn run_with(inherited: &InheritedState) -> i32 {
+    if let Some(pid) = instance_status::asked_for(std::env::args_os()) {
+        return instance_status::show(pid);
+    }
     let name = std::env::args_os().next().unwrap_or_else(|| "pasta".into());
     let name = name.to_string_lossy();
     let options = match cli::parse(std::env::args_os()) {
@@ -218,9 +223,10 @@ fn run(
     log.open(&options.log, &options.target, getpid()).map_err(LaunchError::LogFile)?;
     let starting =
         Prepared::new(options, tap, log)?.start(options, inherited, descriptors, caller, log)?;
-    let Released { confined, children, resolvers, log } =
+    let Released { confined, children, resolvers, control, log } =
         starting.connect()?.confirm()?.release(caller)?;
-    supervise::run(confined, children, resolvers, (attachment, terminal), log)
+    let follows = (resolvers, control);
+    supervise::run(confined, children, follows, (attachment, terminal), log)
         .map_err(|error| LaunchError::System("supervise", error))
 }
 

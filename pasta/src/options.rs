@@ -15,7 +15,8 @@ use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, Splice};
 use pasta_ipc::socket::FreeBind;
 use pasta_ipc::start::{
     Captured, Configure, CopyStart, DatapathStart, FamilyPolicy, FamilyStart, Follow, Following,
-    HostLoopback, LinkStart, MonitorStart, PortsStart, RootFallback, Services, TapUse, UserId,
+    HostLoopback, LinkStart, MonitorStart, PortsStart, Protocols, RootFallback, RuleChanges,
+    Services, TapUse, UserId,
 };
 use pasta_ipc::types::{
     Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, PortRange, Service, TapInfo,
@@ -164,6 +165,8 @@ pub(crate) enum Notices {
 pub(crate) struct Files {
     /// For our process id (`-P`).
     pub(crate) pid: Option<PathBuf>,
+    /// For clients that ask us for something (`-c`).
+    pub(crate) control: Option<PathBuf>,
     /// For frames (`-p`).
     pub(crate) capture: Option<PathBuf>,
     /// An open tap (`-F`).
@@ -205,6 +208,8 @@ struct Ports {
     specs: Vec<(PortOption, Spec)>,
     splice: Splice,
     loopback: LoopbackTarget,
+    /// Whether anything may lead to the host's loopback (`--no-host-loopback`).
+    to_host: Service,
 }
 
 /// Options that are valid one by one, but not together. The text is a whole line without the
@@ -422,6 +427,7 @@ impl Options {
                 outbound: Bounded::truncated(forwards.outbound.iter().cloned()).0,
                 watch: forwards.watched(),
                 loopback: self.ports.loopback,
+                changes: self.rule_changes(),
             },
             log_level: self.log.level,
             run_as,
@@ -467,7 +473,23 @@ impl Options {
             capture,
             ephemeral_ports,
             stats: self.log.stats,
+            changes: self.rule_changes(),
         }
+    }
+
+    /// Whether the rules for ports may change after the start.
+    pub(crate) fn rule_changes(&self) -> RuleChanges {
+        if self.files.control.is_some() { RuleChanges::Possible } else { RuleChanges::Never }
+    }
+
+    /// Whether ports may lead to the host's loopback.
+    pub(crate) fn ports_to_host(&self) -> Service {
+        self.ports.to_host
+    }
+
+    /// Which protocols are served.
+    pub(crate) fn protocols(&self) -> Protocols {
+        self.services.protocols
     }
 }
 

@@ -9,7 +9,8 @@
 //! | `Log`, `Failed` | any number, at any time after `Hello` |
 //! | `PortsOpen` (datapath) | once, after `Ready` |
 //! | `StatusFile` (monitor) | once, after `Start` |
-//! | `Status` (monitor) | once for each `StatusWanted` |
+//! | `Status` | once for each `StatusWanted` |
+//! | `ForwardsTaken` (monitor), `Changed` (datapath) | once for each `Forwards` (monitor), `Change` (datapath) |
 
 use pasta_ipc::channel::expect_hello;
 use pasta_ipc::message::Hello;
@@ -25,6 +26,8 @@ pub(crate) struct Handshake {
     start: Start,
     /// Status requests without an answer.
     status_requests: u32,
+    /// Changes of what is forwarded without an answer.
+    forwards: u32,
     /// Whether it has handed over its status file.
     status_file: bool,
     /// Whether its first listeners in the namespace are open.
@@ -56,6 +59,8 @@ enum Step {
     Text,
     /// A status without a request.
     Status,
+    /// An answer to a change of what is forwarded that was not sent.
+    Forwards,
     /// A second status file, or one too early.
     StatusFile,
     /// As that, of the first listeners.
@@ -70,9 +75,25 @@ impl Handshake {
         self.start = Start::Sent(tap);
     }
 
-    /// Records a status request to the monitor.
+    /// Records a status request.
     pub(crate) fn status_requested(&mut self) {
         self.status_requests = self.status_requests.saturating_add(1);
+    }
+
+    /// Records that a change of what is forwarded was sent.
+    pub(crate) fn forwards_sent(&mut self) {
+        self.forwards = self.forwards.saturating_add(1);
+    }
+
+    /// Takes an answer to one of `requests`.
+    fn answered(requests: &mut u32, else_: Step) -> Step {
+        match requests.checked_sub(1) {
+            Some(left) => {
+                *requests = left;
+                Step::Text
+            }
+            None => else_,
+        }
     }
 
     /// Checks a message of the monitor.
@@ -86,11 +107,12 @@ impl Handshake {
             MonitorToSupervisor::TapReady(_) => Step::Tap,
             MonitorToSupervisor::Ready(_) => Step::Ready,
             MonitorToSupervisor::Log(_) | MonitorToSupervisor::Failed(_) => Step::Text,
-            MonitorToSupervisor::Status(_) if self.status_requests > 0 => {
-                self.status_requests -= 1;
-                Step::Text
+            MonitorToSupervisor::Status(_) => {
+                Self::answered(&mut self.status_requests, Step::Status)
             }
-            MonitorToSupervisor::Status(_) => Step::Status,
+            MonitorToSupervisor::ForwardsTaken { .. } => {
+                Self::answered(&mut self.forwards, Step::Forwards)
+            }
             MonitorToSupervisor::Explained(_) => Step::Explanation,
             MonitorToSupervisor::TapGone => Step::Text,
             MonitorToSupervisor::StatusFile
@@ -125,6 +147,10 @@ impl Handshake {
                 Step::Text
             }
             DatapathToSupervisor::PortsOpen => Step::PortsOpen,
+            DatapathToSupervisor::Status(_) => {
+                Self::answered(&mut self.status_requests, Step::Status)
+            }
+            DatapathToSupervisor::Changed(_) => Self::answered(&mut self.forwards, Step::Forwards),
         };
         self.take(step, Phase::Hello)
     }
@@ -154,6 +180,7 @@ impl Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pasta_ipc::status::MonitorStatus;
     use pasta_ipc::types::{
         AuditReport, Bounded, Explanation, FamilyExplanation, FamilyState, LogLevel, LogRecord,
         MacAddr, TapInfo, TapOffloads, Text,
@@ -194,7 +221,9 @@ mod tests {
 
     #[test]
     fn status_comes_as_often_as_it_was_asked_for() {
-        let status = MonitorToSupervisor::Status(Box::default());
+        let none =
+            MonitorStatus { lines: Bounded::default(), network: None, namespace: None, host: None };
+        let status = MonitorToSupervisor::Status(Box::new(none));
         let mut handshake = Handshake::default();
         handshake.monitor(&HELLO).unwrap();
         assert!(handshake.monitor(&status).is_err());

@@ -21,9 +21,10 @@
 //! | the namespace ends, or its tap; TERM, INT, HUP, QUIT | the helpers are ended, status 0 |
 //! | a helper ends or breaks the protocol | one error line, the other one is ended, status 1 |
 //!
-//! It also follows the host's resolvers ([`crate::resolver`]).
+//! It also follows the host's resolvers ([`crate::resolver`]) and serves the control socket ([`crate::control`]).
 
 use crate::children::{Children, Event};
+use crate::control::{Control, ControlAction};
 use crate::log::{Helper, Log};
 use crate::resolver::{Resolvers, Update};
 use crate::signals::{ReceivedSignal, Sender};
@@ -34,8 +35,10 @@ use pasta_ipc::message::TerminalGround;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
 use pasta_ipc::{
     DatapathToSupervisor, InitToSupervisor, MonitorToSupervisor, SendError, SupervisorToDatapath,
+    SupervisorToMonitor,
 };
 use seccomp::Confined;
+use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
@@ -130,7 +133,7 @@ struct Supervision {
 pub(crate) fn run(
     _: Confined,
     mut children: Children,
-    mut resolvers: Resolvers,
+    (mut resolvers, mut control): (Resolvers, Option<Control>),
     (attachment, mut terminal): (Attachment, Option<Terminal>),
     log: &mut Log,
 ) -> io::Result<i32> {
@@ -138,10 +141,14 @@ pub(crate) fn run(
     let (monitor, datapath) = (HelperState::default(), HelperState::default());
     let mut supervision =
         Supervision { attachment, monitor, datapath, killed_by: None, continues: false };
+    let mut askers = VecDeque::new();
     loop {
         let now = Instant::now();
-        let limit = resolvers.next_deadline().map(|at| at.saturating_duration_since(now));
-        let events = match children.next(limit) {
+        let deadlines =
+            [resolvers.next_deadline(), control.as_ref().and_then(Control::next_deadline)];
+        let limit = deadlines.into_iter().flatten().min();
+        let limit = limit.map(|at| at.saturating_duration_since(now));
+        let mut events = match children.next(limit) {
             Ok(events) => events,
             Err(error) => {
                 children.tear_down();
@@ -149,6 +156,11 @@ pub(crate) fn run(
             }
         };
         follow(&mut resolvers, &children, log);
+        if let Some(control) = &mut control {
+            let status = || resolvers.status();
+            let (children, askers) = (&mut children, &mut askers);
+            serve(control, &mut events, status, children, askers, log);
+        }
         for action in events.into_iter().flat_map(|event| supervision.handle(event)) {
             match action {
                 Action::Pass(signal) => children.pass_on(signal),
@@ -162,9 +174,12 @@ pub(crate) fn run(
                 Action::KillHelpers => children.kill_helpers(),
                 Action::RequestStatus => {
                     // Without the monitor the status is shorter.
-                    if children.request_status().is_err() {
-                        log.status("cannot ask the monitor");
-                        log.status(&resolvers.status());
+                    match children.request_status() {
+                        Ok(()) => askers.push_back(Asker::Log),
+                        Err(_) => {
+                            log.status("cannot ask the monitor");
+                            log.status(&resolvers.status());
+                        }
                     }
                 }
                 Action::RequestRefresh => {
@@ -180,6 +195,9 @@ pub(crate) fn run(
                 Action::Statistics(line) => log.statistics(&line),
                 Action::Relay(helper, record) => log.relay(helper, &record),
                 Action::End(ending) => {
+                    if let Some(line) = control.as_ref().and_then(Control::remove_socket) {
+                        log.notice(&line);
+                    }
                     // We end even if this fails.
                     let last = children.shut_down_datapath().unwrap_or_default();
                     for event in last {
@@ -203,6 +221,68 @@ pub(crate) fn run(
                     });
                 }
             }
+        }
+    }
+}
+
+/// Who has asked the monitor for its status. It answers in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// SIGUSR1: the answer goes to the log.
+    Log,
+    /// A client of the control socket.
+    Control,
+}
+
+/// Serves the clients of the control socket, and has it take in `events`; statuses that it has asked for are taken
+/// out.
+fn serve(
+    control: &mut Control,
+    events: &mut Vec<Event>,
+    resolvers: impl Fn() -> String,
+    children: &mut Children,
+    askers: &mut VecDeque<Asker>,
+    log: &mut Log,
+) {
+    let now = Instant::now();
+    let mut actions = VecDeque::new();
+    let mut left = Vec::new();
+    for event in events.drain(..) {
+        match event {
+            Event::Monitor(MonitorToSupervisor::Status(status), fds) => {
+                match askers.pop_front() {
+                    Some(Asker::Control) => control.monitor_status(status),
+                    // That of the start too.
+                    Some(Asker::Log) | None => {
+                        left.push(Event::Monitor(MonitorToSupervisor::Status(status), fds));
+                    }
+                }
+            }
+            event => {
+                actions.extend(control.note(now, &event));
+                left.push(event);
+            }
+        }
+    }
+    *events = left;
+    actions.extend(control.serve(now, resolvers));
+    while let Some(action) = actions.pop_front() {
+        let sent = match &action {
+            ControlAction::ToMonitor(message) => {
+                let sent = children.ask_monitor(message);
+                if matches!(message, SupervisorToMonitor::StatusWanted) && sent.is_ok() {
+                    askers.push_back(Asker::Control);
+                }
+                sent
+            }
+            ControlAction::ToDatapath(message) => children.ask_datapath(message),
+            ControlAction::Log(level, line) => {
+                log.write(*level, line);
+                Ok(())
+            }
+        };
+        if sent.is_err() {
+            actions.extend(control.not_sent(now, &action));
         }
     }
 }
@@ -249,8 +329,8 @@ impl Supervision {
                 let text = "the namespace has ended".to_owned();
                 vec![Action::Log(LogLevel::Info, text), Action::End(Ending::Status(0))]
             }
-            Event::Monitor(MonitorToSupervisor::Status(lines), _) => {
-                let lines = lines.as_slice().iter().map(|line| line.as_str().to_owned());
+            Event::Monitor(MonitorToSupervisor::Status(status), _) => {
+                let lines = status.lines.as_slice().iter().map(|line| line.as_str().to_owned());
                 vec![Action::Status(lines.collect())]
             }
             Event::Init(InitToSupervisor::Killed(number), _) => {

@@ -11,6 +11,7 @@ use crate::options::InvalidOptions;
 use crate::value::DomainName;
 use nix::unistd::Pid;
 use std::ffi::{CString, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -21,6 +22,17 @@ pub(crate) enum Target {
     Command(Command),
     /// A network namespace that exists.
     Existing(Existing),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(command) => {
+                write!(f, "command {}", command.program.path.to_string_lossy())
+            }
+            Self::Existing(existing) => write!(f, "namespace {}", existing.net.display()),
+        }
+    }
 }
 
 /// A command and the namespaces made for it.

@@ -6,7 +6,7 @@
 //!
 //! | | files | TCP bind | TCP connect | scopes |
 //! | --- | --- | --- | --- | --- |
-//! | supervisor | read files below the given directories | none | none | abstract unix |
+//! | supervisor | read files below the given directories, remove files below that of the control socket | none | none | abstract unix |
 //! | monitor | none | port 0, and those of rules | none | abstract unix, signal |
 //! | datapath | none | port 0, and those of rules | any | abstract unix, signal |
 //!
@@ -47,6 +47,8 @@ pub(crate) struct Allowed<'a> {
     pub(crate) bind: &'a BindPorts,
     /// Directories below which files may be read; only the supervisor has any.
     pub(crate) readable: &'a [BorrowedFd<'a>],
+    /// The directory below which files may be removed; only the supervisor has one.
+    pub(crate) removable: Option<BorrowedFd<'a>>,
 }
 
 /// Restricts the calling process, which must have `no_new_privs`.
@@ -81,6 +83,9 @@ fn enforce(role: Role, allowed: Allowed<'_>) -> Result<RestrictionStatus, Rulese
     }
     for directory in allowed.readable {
         rules = rules.add_rule(PathBeneath::new(directory, AccessFs::ReadFile))?;
+    }
+    if let Some(directory) = allowed.removable {
+        rules = rules.add_rule(PathBeneath::new(directory, AccessFs::RemoveFile))?;
     }
     rules.restrict_self()
 }

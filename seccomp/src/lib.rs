@@ -197,7 +197,7 @@ pub fn confine(
     supervisor: Option<BorrowedFd<'_>>,
 ) -> Result<(Confined, AuditReport), ConfineError> {
     if what.role == Role::Supervisor {
-        return confine_supervisor(what.isolated.missing, &[]);
+        return confine_supervisor(what.isolated.missing, &[], None);
     }
     let keep = what.keep.of(what.role);
     let Isolated { mut missing, status } = what.isolated;
@@ -213,13 +213,15 @@ pub fn confine(
         return Err(ConfineError::SupervisorGone);
     }
     let status = status.map_err(|error| missing.push(format!("{NO_TRACER_CHECK}: {error}"))).ok();
-    finish(what.role, keep, missing, Allowed { bind: &what.bind, readable: &[] }, status)
+    let allowed = Allowed { bind: &what.bind, readable: &[], removable: None };
+    finish(what.role, keep, missing, allowed, status)
 }
 
 /// Confines the launcher once all is started: from here on it supervises.
 ///
 /// It keeps its namespaces, its bounding set and its limits on processes and files, and may open
-/// what lies under `readable`, directories opened beforehand, for reading.
+/// what lies under `readable`, directories opened beforehand, for reading. Files under `removable` it may remove: there
+/// is the socket that it serves.
 ///
 /// # Errors
 ///
@@ -227,10 +229,11 @@ pub fn confine(
 pub fn confine_supervisor(
     missing: Vec<String>,
     readable: &[BorrowedFd<'_>],
+    removable: Option<BorrowedFd<'_>>,
 ) -> Result<(Confined, AuditReport), ConfineError> {
     caps::drop_all_but(Keep::NOTHING)?;
     set_attribute("become non-dumpable", prctl::set_dumpable(false))?;
-    let allowed = Allowed { bind: &BindPorts::none(), readable };
+    let allowed = Allowed { bind: &BindPorts::none(), readable, removable };
     finish(Role::Supervisor, Keep::NOTHING, missing, allowed, None)
 }
 

@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 use std::os::fd::AsRawFd;
 use tests::harness::{self, Case};
 use tests::lab::admin::{Admin, Inside, index_of};
-use tests::lab::service::{self, ask, ask_within, send_pattern, verify_pattern};
+use tests::lab::service::{self, ask, ask_within, exchange, send_pattern, verify_pattern};
 use tests::lab::{Family, Lab, Machine, Session, UPLINK, process, wait};
 use tests::pattern::Pattern;
 use tests::{Outcome, case};
@@ -69,14 +69,6 @@ fn client(machine: &Machine, from: Option<IpAddr>, to: SocketAddr) -> Outcome<Tc
         stream.set_write_timeout(Some(wait::PATIENCE))?;
         Ok(stream)
     })
-}
-
-/// Sends a word and reads it back.
-fn exchange(stream: &mut TcpStream) -> Outcome {
-    stream.write_all(b"anybody?")?;
-    let mut answer = [0; 8];
-    stream.read_exact(&mut answer)?;
-    if &answer == b"anybody?" { Ok(()) } else { Err("other octets came back".into()) }
 }
 
 /// A whole conversation with an echo service, to the end.

@@ -262,6 +262,17 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         Self::new(now, Protocol::Udp, Ends::Local { listener, end })
     }
 
+    /// Octets of payload to the namespace and from it.
+    pub fn carried(&self) -> [u64; 2] {
+        let [opener, other] = self.lifetime.octets();
+        let is_of_namespace = match &self.ends {
+            Ends::Outbound { .. } | Ends::Mapped { .. } => true,
+            Ends::Inbound { .. } => false,
+            Ends::Local { end, .. } => end.place() == local::Place::Host,
+        };
+        if is_of_namespace { [other, opener] } else { [opener, other] }
+    }
+
     /// The end at a listener, if it begins there.
     pub fn listener(&self) -> Option<ListenerEnd> {
         match &self.ends {
@@ -532,6 +543,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 };
                 read_all((&host.socket, peer), ECHO_READS, 0, cx.scratch, |_, octets| {
                     if let Some(body) = echo_reply_body(octets) {
+                        lifetime.answer(body, None);
                         cx.tap.write_large_icmp(path, cx.mtu, &head(body), body);
                     }
                 })

@@ -60,6 +60,11 @@ pub trait StreamSocket {
 
     /// The address that it is bound to.
     fn local_address(&self) -> Option<SocketAddr>;
+
+    /// Octets that it has received, and that it has sent and its peer has acknowledged; none where nobody knows.
+    fn carried(&self) -> Option<[u64; 2]> {
+        None
+    }
 }
 
 /// What was read and could not be written.
@@ -143,6 +148,11 @@ impl<K: StreamSocket, P: Splicing<K>> SpliceFlow<K, P> {
     /// Who has opened it.
     pub fn opener(&self) -> Opener {
         self.opener
+    }
+
+    /// Whether the namespace has opened it.
+    pub fn is_of_namespace(&self) -> bool {
+        self.opener == Opener::Namespace
     }
 
     /// Whether the target's socket is connected.

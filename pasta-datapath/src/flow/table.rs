@@ -236,6 +236,17 @@ impl<F> FlowTable<F> {
         ids.collect()
     }
 
+    /// Flows from slot `from` on, of `most` slots.
+    pub fn slice(&self, from: usize, most: usize) -> impl Iterator<Item = (Option<FlowKey>, &F)> {
+        let slots = self.slots.iter().skip(from).take(most);
+        slots.filter_map(|slot| slot.flow.as_ref().map(|(key, flow)| (*key, flow)))
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// All flows, in no order of interest.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut F> {
         self.slots.iter_mut().filter_map(|slot| slot.flow.as_mut().map(|(_, flow)| flow))

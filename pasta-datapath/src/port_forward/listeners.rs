@@ -183,7 +183,20 @@ pub struct Listener<K> {
     flows: usize,
     /// What it does with datagrams of IPv4 that are too large, and with those of IPv6.
     oversize: Cell<(Oversize, Oversize)>,
+    /// Connections and UDP flows that came to it and were opened.
+    pub accepted: u64,
+    /// Those that could not be.
+    pub failed: u64,
     socket: K,
+}
+
+/// What became of a connection or UDP flow that came to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was opened.
+    Accepted,
+    /// It could not be.
+    Failed,
 }
 
 /// All listeners.
@@ -192,8 +205,10 @@ pub struct Listeners<K> {
     slots: Vec<(u32, Option<Listener<K>>)>,
     free: Vec<u32>,
     by_spec: BTreeMap<ListenerSpec, ListenerId>,
-    /// Bound by the launcher, and not asked for yet.
+    /// Bound by the launcher, or for a change of rules, and not wanted by a rule yet.
     spare: BTreeMap<ListenerAddress, K>,
+    /// As that, in the namespace.
+    spare_inside: BTreeMap<NamespaceListener, K>,
     ours: [Ports; 2],
     /// How many listeners a port of ours has, at different addresses.
     shared: HashMap<(Direction, Transport, Family, u16), u32>,
@@ -219,6 +234,7 @@ impl<K> Default for Listeners<K> {
             free: Vec::new(),
             by_spec: BTreeMap::new(),
             spare: BTreeMap::new(),
+            spare_inside: BTreeMap::new(),
             ours: Default::default(),
             shared: HashMap::new(),
             leading: HashMap::new(),
@@ -236,6 +252,53 @@ impl<K> Listeners<K> {
     /// The socket that the launcher bound to this address, if there is one.
     pub fn take_spare(&mut self, at: &ListenerAddress) -> Option<K> {
         self.spare.remove(at)
+    }
+
+    /// Keeps a listener of the namespace that a change of rules wants.
+    pub fn keep_inside(&mut self, at: NamespaceListener, socket: K) {
+        self.spare_inside.insert(at, socket);
+    }
+
+    /// The socket that was kept for this place in the namespace, if there is one.
+    pub fn take_inside(&mut self, at: &NamespaceListener) -> Option<K> {
+        self.spare_inside.remove(at)
+    }
+
+    /// The socket at `spec`, if there is one.
+    pub fn find(&self, spec: &ListenerSpec) -> Option<(ListenerId, &Listener<K>)> {
+        let id = *self.by_spec.get(spec)?;
+        Some((id, self.get(id)?))
+    }
+
+    /// Listeners of the host for `port` of `transport`, at any address.
+    pub fn at_port(&self, transport: Transport, port: u16) -> Vec<ListenerId> {
+        let of_port = self.by_spec.iter().filter(|(spec, _)| {
+            spec.direction() == Direction::Inbound
+                && spec.transport() == transport
+                && spec.port() == port
+        });
+        let listens = |id: &ListenerId| self.get(*id).is_some_and(|it| it.role == Role::Listener);
+        of_port.map(|(_, id)| *id).filter(listens).collect()
+    }
+
+    /// Listeners from slot `from` on, up to `most` slots; none is left after those.
+    pub fn slice(&self, from: usize, most: usize) -> impl Iterator<Item = &Listener<K>> {
+        let slots = self.slots.iter().skip(from).take(most);
+        slots.filter_map(|(_, listener)| listener.as_ref())
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Counts what came to a listener and what became of it.
+    pub fn count(&mut self, id: ListenerId, fate: Fate) {
+        let Some(listener) = self.get_mut(id) else { return };
+        match fate {
+            Fate::Accepted => listener.accepted += 1,
+            Fate::Failed => listener.failed += 1,
+        }
     }
 
     /// Compares what is there in one direction with what is wanted; where those that stay lead is
@@ -362,8 +425,17 @@ impl<K> Listeners<K> {
         }
         self.by_spec.insert(spec.clone(), id);
         self.mappings += usize::from(role == Role::Mapping);
-        let listener =
-            Some(Listener { spec, target, role, flows: 0, oversize: Cell::default(), socket });
+        let (flows, accepted, failed) = (0, 0, 0);
+        let listener = Some(Listener {
+            spec,
+            target,
+            role,
+            flows,
+            accepted,
+            failed,
+            oversize: Cell::default(),
+            socket,
+        });
         match self.free.pop().and_then(|index| self.slots.get_mut(index as usize)) {
             Some((_, slot)) => *slot = listener,
             None => self.slots.push((0, listener)),
@@ -471,7 +543,7 @@ impl<K> Listeners<K> {
 
     /// How many descriptors are held: with those that wait for a rule.
     pub fn held(&self) -> usize {
-        self.by_spec.len() + self.spare.len()
+        self.by_spec.len() + self.spare.len() + self.spare_inside.len()
     }
 
     /// How many there are.
@@ -492,6 +564,7 @@ fn is_udp_of_host(spec: &ListenerSpec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port_forward::rules::RuleIndex;
     use pasta_ipc::port_forward::{Effort, FamilyPorts};
 
     fn spec(port: u16) -> ListenerSpec {
@@ -505,7 +578,7 @@ mod tests {
     }
 
     fn target(port: u16) -> ForwardTarget {
-        ForwardTarget { target: None, port, effort: Effort::Explicit }
+        ForwardTarget { target: None, port, effort: Effort::Explicit, rule: RuleIndex(0) }
     }
 
     fn wanted(ports: &[u16]) -> BTreeMap<ListenerSpec, ForwardTarget> {

@@ -1,7 +1,7 @@
 //! What is logged of listeners: each that cannot be opened once, and one summary where ports are many.
 
 use super::listeners::ListenerSpec;
-use super::rules::ForwardTarget;
+use super::rules::{ForwardTarget, RuleIndex};
 use crate::log::Log;
 use nix::errno::Errno;
 use pasta_ipc::port_forward::{Direction, Effort};
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 /// What was logged.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Listeners that could not be opened, and why.
-    refused: BTreeMap<ListenerSpec, Errno>,
+    /// Listeners that could not be opened, and why, and for which rule.
+    refused: BTreeMap<ListenerSpec, (Errno, RuleIndex)>,
     /// The last summary of each direction, so that none is logged twice in a row.
     summaries: [String; 2],
 }
@@ -44,10 +44,15 @@ impl Report {
             Effort::Auto => LogLevel::Info,
             Effort::BestEffort => LogLevel::Debug,
         };
-        if self.refused.get(&spec) != Some(&errno) {
+        let before = self.refused.insert(spec.clone(), (errno, target.rule));
+        if before.map(|(before, _)| before) != Some(errno) {
             log.add(level, || format!("cannot listen on {spec}: {}", errno.desc()));
-            self.refused.insert(spec, errno);
         }
+    }
+
+    /// Listeners that are wanted and could not be opened, and why, and for which rule.
+    pub fn refused(&self) -> &BTreeMap<ListenerSpec, (Errno, RuleIndex)> {
+        &self.refused
     }
 
     /// Logs what became of ports of rules that are followed as far as possible, unless that was logged last.

@@ -178,6 +178,7 @@ impl<K> Requests<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port_forward::rules::RuleIndex;
     use pasta_ipc::port_forward::Effort;
     use pasta_ipc::socket::SocketFamily;
     use pasta_ipc::types::Transport;
@@ -187,7 +188,8 @@ mod tests {
         NamespaceListener { transport, family, port: port.try_into().unwrap() }
     }
 
-    const TARGET: ForwardTarget = ForwardTarget { target: None, port: 80, effort: Effort::Auto };
+    const TARGET: ForwardTarget =
+        ForwardTarget { target: None, port: 80, effort: Effort::Auto, rule: RuleIndex(0) };
 
     fn request_of(message: &DatapathToMonitor) -> RequestId {
         match message {

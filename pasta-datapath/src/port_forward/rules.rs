@@ -10,7 +10,8 @@
 //! bind it only then.
 
 use pasta_ipc::port_forward::{
-    Direction, Effort, FamilyPorts, ForwardRule, ForwardTable, PortSide, PortSnapshot,
+    Direction, Effort, FamilyPorts, ForwardRule, ForwardTable, ForwardsChange, PortSide,
+    PortSnapshot,
 };
 use pasta_ipc::socket::{ListenerAddress, NamespaceListener, SocketFamily};
 use pasta_ipc::types::{Family, Transport};
@@ -27,6 +28,22 @@ pub struct ForwardTarget {
     pub port: u16,
     /// How hard the rule is to be followed.
     pub effort: Effort,
+    /// Which rule of its direction it is.
+    pub rule: RuleIndex,
+}
+
+/// The place of a rule in the table of its direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleIndex(pub u16);
+
+impl RuleIndex {
+    /// Of what follows from no rule.
+    pub const NONE: Self = Self(u16::MAX);
+
+    /// Of the rule at this place.
+    pub fn at(place: usize) -> Self {
+        Self(u16::try_from(place).unwrap_or(u16::MAX))
+    }
 }
 
 /// One value for TCP and one for UDP.
@@ -80,6 +97,25 @@ impl Rules {
         }
     }
 
+    /// With the rules of `change`, and who listens as before.
+    #[must_use]
+    pub fn with(&self, change: &ForwardsChange) -> Self {
+        let (namespace, host) = (self.namespace.clone(), self.host.clone());
+        let [inbound, outbound] = [&change.inbound, &change.outbound];
+        let (inbound, outbound) = (inbound.as_slice().to_vec(), outbound.as_slice().to_vec());
+        Self { inbound, outbound, namespace, host }
+    }
+
+    /// Takes the rules of `other`, and keeps who listens.
+    pub fn replace(&mut self, other: Self) {
+        (self.inbound, self.outbound) = (other.inbound, other.outbound);
+    }
+
+    /// How many rules each direction has, inbound first.
+    pub fn counts(&self) -> [usize; 2] {
+        [self.inbound.len(), self.outbound.len()]
+    }
+
     /// Takes in who listens.
     pub fn update_ports(&mut self, snapshot: PortSnapshot) {
         let side = match snapshot.side {
@@ -130,13 +166,12 @@ impl Rules {
         family: Family,
         port: u16,
     ) -> impl Iterator<Item = (ListenerAddress, ForwardTarget)> {
-        self.inbound_udp().filter_map(move |rule| {
+        self.inbound_udp().filter_map(move |(index, rule)| {
             // `port` is that many behind the first one that the rule leads to, and so on the host.
             let first = rule.target_port(rule.ports().first())?;
             let place = rule.ports().first().checked_add(port.checked_sub(first)?)?;
             let target = rule.target_port(place).filter(|target| *target == port)?;
-            let target =
-                ForwardTarget { target: rule.target(), port: target, effort: rule.effort() };
+            let target = target_of(index, rule, target);
             let mut at = address_of(rule, NonZeroU16::new(place)?);
             if rule.effort() == Effort::Auto {
                 at.address = at.address.or(Some(any_of(family)));
@@ -147,11 +182,13 @@ impl Rules {
 
     /// Whether `place`, a UDP port of the host, is to lead to another port of the namespace.
     pub fn leads_elsewhere(&self, place: u16) -> bool {
-        self.inbound_udp().any(|it| it.target_port(place).is_some_and(|port| port != place))
+        self.inbound_udp().any(|(_, it)| it.target_port(place).is_some_and(|port| port != place))
     }
 
-    fn inbound_udp(&self) -> impl Iterator<Item = &ForwardRule> {
-        self.inbound.iter().filter(|rule| rule.transport() == Transport::Udp)
+    fn inbound_udp(&self) -> impl Iterator<Item = (RuleIndex, &ForwardRule)> {
+        let rules = self.inbound.iter().enumerate();
+        let rules = rules.map(|(place, rule)| (RuleIndex::at(place), rule));
+        rules.filter(|(_, rule)| rule.transport() == Transport::Udp)
     }
 
     /// The listeners in the namespace that are wanted, for connections of `families`; `ours` are the
@@ -187,6 +224,10 @@ impl Rules {
         }
         listeners
     }
+}
+
+fn target_of(index: RuleIndex, rule: &ForwardRule, port: u16) -> ForwardTarget {
+    ForwardTarget { target: rule.target(), port, effort: rule.effort(), rule: index }
 }
 
 /// Where on the host `port` of an inbound rule is listened on.
@@ -227,15 +268,15 @@ fn targets<'a>(
     listening: &'a Ports,
     ours: &'a Ports,
 ) -> impl Iterator<Item = Wanted<'a>> {
-    rules.iter().flat_map(move |rule| {
+    rules.iter().enumerate().flat_map(move |(place, rule)| {
+        let index = RuleIndex::at(place);
         let wanted = move |port, families| {
             let (number, target) = (NonZeroU16::new(port)?, rule.target_port(port)?);
             let is_wanted = match families {
                 Families::AsServed => true,
                 Families::One(family) => serves(rule.transport(), family, target, listening, ours),
             };
-            let target =
-                ForwardTarget { target: rule.target(), port: target, effort: rule.effort() };
+            let target = target_of(index, rule, target);
             is_wanted.then_some(Wanted { rule, port: number, target, families })
         };
         let families: &[Families] = match rule.effort() {

@@ -15,7 +15,7 @@ use crate::flow::{Flow, FlowEvent, FlowId, FlowKey, TargetSocket};
 use crate::nat::inbound::{Delivery, InboundFlow, other_localhost};
 use crate::nat::{Protocol, Target};
 use crate::port_forward::Ports;
-use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId, Role};
+use crate::port_forward::listeners::{DatagramAddresses, Fate, ListenSocket, ListenerId, Role};
 use crate::port_forward::rules::ForwardTarget;
 use crate::sockets::{Interest, Sockets};
 use crate::time::Instant;
@@ -32,6 +32,10 @@ const LISTENERS_A_TURN: usize = 8;
 
 /// Datagrams that one listener hands on in a turn; chosen: as many as one call can stand for.
 const DATAGRAMS_A_TURN: usize = MAX_GROUP;
+
+/// What came to a listener could not be opened; why is counted.
+#[derive(Clone, Copy, Debug)]
+struct NotOpened;
 
 /// Takes what has come to listeners.
 pub(super) struct Acceptor<'a, S: Sockets> {
@@ -85,7 +89,13 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
             Err(io::Error::from_raw_os_error(libc::EMFILE))
         };
         match accepted {
-            Ok((socket, peer)) => self.accepted(id, socket, peer),
+            Ok((socket, peer)) => {
+                let fate = match self.accepted(id, socket, peer) {
+                    Ok(()) => Fate::Accepted,
+                    Err(NotOpened) => Fate::Failed,
+                };
+                self.parts.ports.listeners.count(id, fate);
+            }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN) => return false,
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
@@ -107,8 +117,13 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         true
     }
 
-    fn accepted(&mut self, id: ListenerId, socket: S::Socket, peer: SocketAddr) {
-        let Some(listener) = self.parts.ports.listeners.get(id) else { return };
+    fn accepted(
+        &mut self,
+        id: ListenerId,
+        socket: S::Socket,
+        peer: SocketAddr,
+    ) -> Result<(), NotOpened> {
+        let listener = self.parts.ports.listeners.get(id).ok_or(NotOpened)?;
         let (direction, forward_target) = (listener.spec.direction(), listener.target);
         // Asked only where it matters: it is a call for each connection.
         let local = match (direction, peer.ip().to_canonical().is_loopback()) {
@@ -116,14 +131,18 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
             (Direction::Inbound, false) => Some(peer.ip()),
             (Direction::Outbound, false) => None,
         };
-        let Some(local) = local else { return StreamSocket::reset_on_close(&socket) };
+        let Some(local) = local else {
+            StreamSocket::reset_on_close(&socket);
+            return Err(NotOpened);
+        };
         match direction {
             Direction::Outbound => {
                 let local = local.to_canonical();
                 if !local.is_loopback() {
-                    return StreamSocket::reset_on_close(&socket);
+                    StreamSocket::reset_on_close(&socket);
+                    return Err(NotOpened);
                 }
-                self.splice_to_host(socket, SocketAddr::new(local, forward_target.port));
+                self.splice_to_host(socket, SocketAddr::new(local, forward_target.port))
             }
             Direction::Inbound => {
                 let (transport, ForwardTarget { target, port, .. }) =
@@ -131,11 +150,11 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
                 let arrival = InboundFlow { transport, peer, local, target, port };
                 match self.parts.nat.inbound(self.parts.ports.local(), &arrival) {
                     Ok(Delivery::Tap { source, translated, destination }) => {
-                        self.open_tcp(socket, (source, translated), destination);
+                        self.open_tcp(socket, (source, translated), destination)
                     }
                     Ok(Delivery::Splice { destination, otherwise }) => {
                         let flow = SpliceFlow::new(socket, destination, otherwise);
-                        self.open_splice(flow, FlowEvent::Opened);
+                        self.open_splice(flow, FlowEvent::Opened)
                     }
                     Err(_) => self.refuse(&socket, DropReason::NoAddress),
                 }
@@ -144,9 +163,14 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
     }
 
     /// Closes a connection with a reset: its peer learns at once that it leads nowhere.
-    fn refuse(&mut self, socket: &S::Socket, reason: DropReason) {
-        self.parts.counters.drop(reason);
+    fn refuse(&mut self, socket: &S::Socket, reason: DropReason) -> Result<(), NotOpened> {
         StreamSocket::reset_on_close(socket);
+        self.not_opened(reason)
+    }
+
+    fn not_opened(&mut self, reason: DropReason) -> Result<(), NotOpened> {
+        self.parts.counters.drop(reason);
+        Err(NotOpened)
     }
 
     /// Opens a connection to the namespace for an accepted one.
@@ -155,7 +179,7 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         socket: S::Socket,
         (source, translated): (SocketAddr, bool),
         destination: SocketAddr,
-    ) {
+    ) -> Result<(), NotOpened> {
         let Some(key) = self.parts.free_key(Protocol::Tcp, source, translated, destination) else {
             return self.refuse(&socket, DropReason::NoSocket);
         };
@@ -180,8 +204,11 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         let mut flow = TcpFlow::new(connection, socket, path, None);
         flow.connected();
         match parts.insert(*now, Some(key), Flow::Tcp(Box::new(flow))) {
-            Some(id) => parts.drive(*now, id, FlowEvent::Opened),
-            None => parts.counters.drop(DropReason::TableFull),
+            Some(id) => {
+                parts.drive(*now, id, FlowEvent::Opened);
+                Ok(())
+            }
+            None => self.not_opened(DropReason::TableFull),
         }
     }
 
@@ -196,12 +223,16 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
     }
 
     /// Joins a connection that was accepted inside the namespace to a service of the host's loopback.
-    fn splice_to_host(&mut self, socket: S::Socket, destination: SocketAddr) {
+    fn splice_to_host(
+        &mut self,
+        socket: S::Socket,
+        destination: SocketAddr,
+    ) -> Result<(), NotOpened> {
         let target = Target { address: destination, source: None, interface: None };
         match self.parts.sockets.open(Protocol::Tcp, &target, None, Handling::DEFAULT) {
             Ok(connecting) => {
                 let flow = SpliceFlow::new(socket, destination, None).of_namespace();
-                self.open_splice(flow, FlowEvent::Target(TargetSocket::Host(connecting)));
+                self.open_splice(flow, FlowEvent::Target(TargetSocket::Host(connecting)))
             }
             Err(_) => self.refuse(&socket, DropReason::Unreachable),
         }
@@ -211,13 +242,14 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         &mut self,
         flow: SpliceFlow<S::Socket, S::Pipe>,
         first: FlowEvent<'_, S::Socket>,
-    ) {
+    ) -> Result<(), NotOpened> {
         let watched = self.parts.watch_next(flow.initiating(), Interest::Stream);
         let Some(id) = self.parts.insert(self.now, None, Flow::Splice(Box::new(flow))) else {
-            return self.parts.counters.drop(DropReason::TableFull);
+            return self.not_opened(DropReason::TableFull);
         };
         let event = if watched.is_ok() { first } else { FlowEvent::Abort };
         self.parts.drive(self.now, id, event);
+        Ok(())
     }
 
     /// Hands on datagrams of a listener; whether there may be more.
@@ -253,7 +285,15 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         let Ports { arrivals, mappings, .. } = &self.parts.ports;
         let begun_here = arrivals.get(&listener).copied();
         let known = begun_here.or_else(|| mappings.shared(listener.id, listener.addresses.peer));
-        let id = known.map_or_else(|| self.open_datagram(listener), Ok);
+        let id = known.map_or_else(
+            || {
+                let opened = self.open_datagram(listener);
+                let fate = if opened.is_ok() { Fate::Accepted } else { Fate::Failed };
+                self.parts.ports.listeners.count(listener.id, fate);
+                opened
+            },
+            Ok,
+        );
         match id {
             Ok(id) => {
                 self.parts.flows.table.touch(self.now, id);

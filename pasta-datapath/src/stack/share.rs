@@ -11,7 +11,7 @@ use crate::flow::{Flow, FlowEvent, FlowId, FlowKey};
 use crate::nat::{Protocol, Target};
 use crate::port_forward::listeners::{DatagramAddresses, ListenerId, ListenerSpec};
 use crate::port_forward::mappings::{Source, carries, form, place_for, serves};
-use crate::port_forward::rules::ForwardTarget;
+use crate::port_forward::rules::{ForwardTarget, RuleIndex};
 use crate::sockets::Sockets;
 use pasta_ipc::port_forward::Effort;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily};
@@ -111,7 +111,8 @@ impl<S: Sockets> Opener<'_, S> {
             flow.share((end, interface));
         }
         self.parts.ports.mappings.forget_single(source, first);
-        let to = ForwardTarget { target: None, port: source.1, effort: Effort::Auto };
+        let (effort, rule) = (Effort::Auto, RuleIndex::NONE);
+        let to = ForwardTarget { target: None, port: source.1, effort, rule };
         if self.open_mapping(at, to).is_none() {
             // Its port went to somebody else: it begins anew with its next datagram.
             self.parts.remove(first);

@@ -178,6 +178,10 @@ impl DatagramSocket for OwnedFd {
 }
 
 impl StreamSocket for OwnedFd {
+    fn carried(&self) -> Option<[u64; 2]> {
+        Some(super::raw::carried(self))
+    }
+
     fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
         retry(|| recv(self.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT))
     }

@@ -193,6 +193,22 @@ pub fn send_buffer(socket: impl AsFd) -> SendBuffer {
     SendBuffer { size: values[SNDBUF], queued: values[WMEM_QUEUED] }
 }
 
+/// Octets that a TCP socket has received, and sent and seen acknowledged (`TCP_INFO`, tcp(7)); zero of what the
+/// kernel does not say.
+pub fn carried(socket: impl AsFd) -> [u64; 2] {
+    // Positions in 64 bits of `tcpi_bytes_received` and `tcpi_bytes_acked` (include/uapi/linux/tcp.h).
+    const RECEIVED: usize = 16;
+    const ACKNOWLEDGED: usize = 15;
+    let mut values = [0_u64; 17];
+    let mut len = size_of::<[u64; 17]>() as socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    let pointer = values.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `len` octets to `values`, which is that long, and the length to `len`; both
+    // live until we return and nobody else sees them. On failure the values stay 0.
+    unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, pointer, &raw mut len) };
+    [values[RECEIVED], values[ACKNOWLEDGED]]
+}
+
 /// The MTU of the way to a connected socket's peer (`IP_MTU`, ip(7); `IPV6_MTU`, ipv6(7)); 0 if the
 /// kernel does not know.
 pub fn path_mtu(socket: impl AsFd, peer: IpAddr) -> u32 {

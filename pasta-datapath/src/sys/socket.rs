@@ -91,6 +91,10 @@ pub fn take_error(fd: BorrowedFd<'_>) -> Option<Errno> {
 }
 
 impl HostSocket for TcpSocket {
+    fn carried(&self) -> Option<[u64; 2]> {
+        Some(super::raw::carried(&self.fd))
+    }
+
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         loop {

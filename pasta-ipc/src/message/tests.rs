@@ -1,8 +1,10 @@
 use super::*;
 use crate::codec::{decode, encode};
+use crate::control::*;
 use crate::port_forward::*;
 use crate::socket::*;
 use crate::start::*;
+use crate::status::*;
 use crate::types::*;
 use proptest::prelude::*;
 use std::fmt::Debug;
@@ -61,6 +63,7 @@ fn monitor_start() -> MonitorStart {
             outbound: vec![rule(8000)].try_into().unwrap(),
             watch: PortWatch { namespace: Watched::Yes, host: Watched::No },
             loopback: LoopbackTarget::Address,
+            changes: RuleChanges::Possible,
         },
         log_level: LogLevel::Info,
         run_as: None,
@@ -103,6 +106,7 @@ fn datapath_start() -> DatapathStart {
         capture: Captured::No,
         ephemeral_ports: PortRange::new(32_768, 60_999).unwrap(),
         stats: None,
+        changes: RuleChanges::Never,
     }
 }
 
@@ -222,6 +226,30 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(MonitorToDatapath::Neighbours(Box::new(full)));
     round_trip(SupervisorToMonitor::StatusWanted);
     round_trip(SupervisorToMonitor::ResyncWanted);
+    let outbound = Bounded::truncated((0..510).map(rule_of)).0;
+    let watch = PortWatch::default();
+    let forwards = NamespaceForwards { generation: Generation(u64::MAX), outbound, watch };
+    round_trip(SupervisorToMonitor::Forwards(Box::new(forwards)));
+    round_trip(MonitorToSupervisor::ForwardsTaken { generation: Generation(u64::MAX) });
+    round_trip(MonitorToSupervisor::Status(Box::new(full_monitor_status())));
+    let rules = || Bounded::truncated((0..255).map(rule_of)).0;
+    let (inbound, outbound) = (rules(), rules());
+    let change = ForwardsChange { generation: Generation(u64::MAX), inbound, outbound };
+    round_trip(SupervisorToDatapath::Change(Box::new(change)));
+    round_trip(SupervisorToDatapath::StatusWanted { flows: 64 });
+    round_trip(DatapathToSupervisor::Changed(Box::new(full_failures())));
+    round_trip(DatapathToSupervisor::Status(Box::new(full_datapath_status())));
+    round_trip(ClientToSupervisor::Hello(hello));
+    round_trip(ClientToSupervisor::ForwardsWanted);
+    round_trip(ClientToSupervisor::Change(Box::new(forward_change())));
+    round_trip(ClientToSupervisor::StatusWanted { flows: 64 });
+    round_trip(ClientToSupervisor::ResyncWanted);
+    round_trip(SupervisorToClient::Hello(hello));
+    round_trip(SupervisorToClient::Forwards(Box::new(forward_state())));
+    round_trip(SupervisorToClient::Monitor(Some(Box::new(full_monitor_status()))));
+    round_trip(SupervisorToClient::Datapath(Some(Box::new(full_datapath_status()))));
+    round_trip(SupervisorToClient::ResyncSent);
+    round_trip(SupervisorToClient::Refused(Text::truncated("why")));
     round_trip(SupervisorToMonitor::Explain(Box::new(monitor_start())));
     round_trip(MonitorToSupervisor::Explained(Box::new(full_explanation())));
     round_trip(MonitorToSupervisor::Hello(hello));
@@ -261,6 +289,88 @@ fn every_variant_survives_the_wire_and_no_sampled_prefix_of_it_does() {
     round_trip(SupervisorToInit::Continue(TerminalGround::Background));
     round_trip(IsolationToSupervisor::Successor(ProcessId::try_from(i32::MAX).unwrap()));
     round_trip(IsolationToSupervisor::StatusFile);
+}
+
+fn rule_of(number: u16) -> ForwardRule {
+    rule(1 + number)
+}
+
+fn requested(port: u16) -> RequestedForward {
+    let rule = RawRule::from(rule(port));
+    RequestedForward::new(Direction::Inbound, rule, RequestedPorts::Named).unwrap()
+}
+
+fn forward_change() -> ForwardChange {
+    let forwards = Bounded::truncated([requested(80)]).0;
+    ForwardChange { base: Generation(2), forwards, on_failure: OnFailure::KeepRest }
+}
+
+/// As large as it can be but for exclusions.
+fn forward_state() -> ForwardState {
+    let entry = |port| ForwardEntry {
+        forward: requested(port),
+        origin: Origin::Client { uid: u32::MAX, pid: i32::MAX },
+    };
+    let entries = Bounded::truncated((1..511).map(entry)).0;
+    let generation = Generation(u64::MAX);
+    ForwardState { generation, ipv4: Service::On, ipv6: Service::On, entries }
+}
+
+/// As large as it can be.
+fn full_monitor_status() -> MonitorStatus {
+    let lines = Bounded::truncated((0..64).map(|_| Text::truncated(&"x".repeat(240)))).0;
+    // Every other port: no two are one range.
+    let ports: PortSet = (0..65535).step_by(2).collect();
+    let ports = FamilyPorts { ipv4: ports.clone(), ipv6: ports };
+    let listening = || Some(Box::new(ListeningPorts::new(&ports, &ports)));
+    MonitorStatus { lines, network: None, namespace: listening(), host: listening() }
+}
+
+/// As large as it can be.
+fn full_failures() -> ForwardsChanged {
+    let failure = |rule| ListenFailure {
+        direction: Direction::Outbound,
+        rule,
+        port: u16::MAX,
+        errno: i32::MAX,
+    };
+    let failures = Bounded::truncated((0..64).map(failure)).0;
+    ForwardsChanged { generation: Generation(u64::MAX), failures }
+}
+
+/// As large as it can be.
+fn full_datapath_status() -> DatapathStatus {
+    let counter = |_| Counter { name: Text::truncated(&"x".repeat(40)), value: u64::MAX };
+    let counters = || Bounded::truncated((0..64).map(counter)).0;
+    let rule = |rule| RuleStatus {
+        direction: Direction::Inbound,
+        rule: u16::MAX - rule,
+        open: u32::MAX,
+        refused: u32::MAX,
+        first_refused: Some((u16::MAX, i32::MAX)),
+        accepted: u64::MAX,
+        failed: u64::MAX,
+    };
+    let end = Some((Ipv6Addr::from(u128::MAX), u16::MAX).into());
+    let flow = |_| FlowStatus {
+        kind: FlowKind::Echo,
+        namespace: end,
+        remote: end,
+        to_namespace: u64::MAX,
+        from_namespace: u64::MAX,
+    };
+    let usage = Usage { used: u64::MAX, limit: u64::MAX };
+    DatapathStatus {
+        forwards: Generation(u64::MAX),
+        counters: counters(),
+        drops: counters(),
+        flows: FlowCounts { tcp: u32::MAX, spliced: u32::MAX, datagram: u32::MAX, limit: u32::MAX },
+        descriptors: usage,
+        backlog: u64::MAX,
+        window_credit: usage,
+        rules: Bounded::truncated((0..510).map(rule)).0,
+        top: Bounded::truncated((0..64).map(flow)).0,
+    }
 }
 
 /// As large as it can be.
@@ -304,10 +414,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 14);
+    assert_eq!(PROTOCOL_VERSION, 15);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000e");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000e");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000f");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000f");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -315,7 +425,7 @@ fn encodings_are_frozen() {
         "010001c00002071801c0000201000100000000000001fbf0ff0102000000000101046574\
          6830000000fbe80301fb1027fb3075000000000101010120010db8000000000000000000\
          000001010f696e746572666163652d6e616d6530fb401ffb411f010120010db800000000\
-         0000000000000002fb60ea02000100030000"
+         0000000000000002fb60ea0200010000030000"
     );
     assert_eq!(
         hex(&octets_of(&MonitorToSupervisor::TapReady(tap()))),
@@ -337,8 +447,27 @@ fn encodings_are_frozen() {
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::StatusWanted)), "03");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::ResyncWanted)), "04");
     let (lines, _) = Bounded::truncated([Text::truncated("one"), Text::truncated("")]);
-    let status = MonitorToSupervisor::Status(Box::new(lines));
-    assert_eq!(hex(&octets_of(&status)), "0502036f6e6500");
+    let status = MonitorStatus { lines, network: None, namespace: None, host: None };
+    let status = MonitorToSupervisor::Status(Box::new(status));
+    assert_eq!(hex(&octets_of(&status)), "0502036f6e6500000000");
+    let taken = MonitorToSupervisor::ForwardsTaken { generation: Generation(3) };
+    assert_eq!(hex(&octets_of(&taken)), "0903");
+    let wanted = SupervisorToDatapath::StatusWanted { flows: 64 };
+    assert_eq!(hex(&octets_of(&wanted)), "0740");
+    assert_eq!(hex(&octets_of(&ClientToSupervisor::Hello(hello))), "000f");
+    assert_eq!(hex(&octets_of(&ClientToSupervisor::ForwardsWanted)), "01");
+    assert_eq!(hex(&octets_of(&ClientToSupervisor::StatusWanted { flows: 2 })), "0302");
+    assert_eq!(hex(&octets_of(&ClientToSupervisor::ResyncWanted)), "04");
+    let change = ClientToSupervisor::Change(Box::new(forward_change()));
+    assert_eq!(
+        hex(&octets_of(&change)),
+        "0202010001010120010db8000000000000000000000001010f696e746572666163652d6e616d65305051010120010db8000000000000000000000002fb60ea020001"
+    );
+    assert_eq!(hex(&octets_of(&SupervisorToClient::ResyncSent)), "06");
+    let refused = SupervisorToClient::Refused(Text::truncated("no"));
+    assert_eq!(hex(&octets_of(&refused)), "07026e6f");
+    let stale = SupervisorToClient::Changed(Box::new(ChangeResult::Stale(Generation(3))));
+    assert_eq!(hex(&octets_of(&stale)), "020303");
     let explain = octets_of(&SupervisorToMonitor::Explain(Box::new(monitor_start())));
     let start = octets_of(&SupervisorToMonitor::Start(Box::new(monitor_start())));
     assert_eq!((explain[0], &explain[1..]), (5, &start[1..]));
@@ -403,6 +532,11 @@ fn full_messages_stay_below_their_limits() {
     assert!(rules.len() < SupervisorToDatapath::LIMIT * 3 / 4);
     assert!(round_trip(SupervisorToDatapath::Listeners(listeners())).len() < 8 * 1024);
     assert!(round_trip(MonitorToDatapath::Ports(Box::new(ports()))).len() < 17 * 1024);
+    let limit = MonitorToSupervisor::LIMIT * 3 / 4;
+    let status = MonitorToSupervisor::Status(Box::new(full_monitor_status()));
+    assert!(round_trip(status).len() < limit);
+    let status = DatapathToSupervisor::Status(Box::new(full_datapath_status()));
+    assert!(round_trip(status).len() < limit);
     let outbound = table().rules;
     let mut start = monitor_start();
     start.ports.outbound = outbound;
@@ -458,6 +592,8 @@ proptest! {
         check::<MonitorToDatapath>(&octets);
         check::<DatapathToMonitor>(&octets);
         check::<InitToSupervisor>(&octets);
+        check::<ClientToSupervisor>(&octets);
+        check::<SupervisorToClient>(&octets);
         check::<SupervisorToInit>(&octets);
         check::<IsolationToSupervisor>(&octets);
         check::<SupervisorToIsolation>(&octets);

@@ -6,6 +6,7 @@
 use crate::run::RunError;
 use crate::run::clock::{self, Clock, ClockChanges, processor_time};
 use crate::run::publisher::Publisher;
+use pasta_ipc::status::NetworkStatus;
 use pasta_ipc::types::{Bounded, Generation, LogLevel, MacAddr, Text};
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::desired::Desired;
@@ -20,7 +21,7 @@ use pasta_monitor::read;
 use pasta_monitor::reconcile::{End, Input, Naming, Reconciler, Step};
 use pasta_monitor::reduce::{Event, Readiness, State};
 use pasta_monitor::refresh::{HostOutcome, HostReading, Refresh, Source};
-use pasta_monitor::status::{Facts, lines};
+use pasta_monitor::status::{Facts, lines, network};
 use pasta_monitor::time::earliest;
 use pasta_monitor::unbound;
 use pasta_monitor::watch::Events;
@@ -149,8 +150,8 @@ impl Follower {
         }
     }
 
-    /// How things stand, for the log.
-    pub(super) fn status(&self) -> Bounded<Text<240>, 64> {
+    /// How things stand, for the log and for programs.
+    pub(super) fn status(&self) -> (Bounded<Text<240>, 64>, NetworkStatus) {
         let facts = Facts {
             now: self.clock.now(),
             health: self.refresh.health(),
@@ -158,10 +159,13 @@ impl Follower {
             generation: self.publisher.generation(),
         };
         let mut lines = lines(&self.state, &facts);
+        let mut network = network(&self.state, &facts);
         if self.refresh.tap_is_gone() {
             lines.push("tap     gone".to_owned());
+            network.tap = None;
         }
-        Bounded::truncated(lines.iter().map(|line| Text::truncated(line))).0
+        let lines = Bounded::truncated(lines.iter().map(|line| Text::truncated(line))).0;
+        (lines, network)
     }
 
     /// Reads everything again and puts right what is not as it should be, at the next turn.

@@ -5,7 +5,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
-use pasta_ipc::port_forward::{LoopbackTarget, PortSide};
+use pasta_ipc::port_forward::{LoopbackTarget, PortSide, PortWatch, Watched};
+use pasta_ipc::status::ListeningPorts;
 use pasta_ipc::{MonitorToDatapath, SendError};
 use pasta_monitor::log::Log;
 use pasta_monitor::peer::ToDatapath;
@@ -24,6 +25,9 @@ const ROOM: usize = 64 * 1024;
 /// hundreds of sockets, less than half a millisecond.
 const TURN: usize = 64 * 1024;
 
+/// Octets of answers after which a look at a side that is not watched is given up; chosen: some ten thousand sockets.
+const WHOLE_LOOK: usize = 4 * 1024 * 1024;
+
 /// Opens a socket that lists the sockets of the network namespace we are in.
 ///
 /// # Errors
@@ -41,6 +45,8 @@ pub(super) struct Watcher {
     sides: Vec<Side>,
     /// Which of them is looked at now.
     current: Option<usize>,
+    /// Whether [`Watcher::begin`] was called.
+    begun_once: bool,
     pace: Pace,
     clock: Clock,
     /// When the look began, and what of a processor's time it has taken.
@@ -52,8 +58,11 @@ pub(super) struct Watcher {
 #[derive(Debug)]
 struct Side {
     name: &'static str,
+    side: PortSide,
     socket: OwnedFd,
     look: Look,
+    /// Whether it is looked at now and then, and snapshots of it are sent.
+    watched: Watched,
     /// A failure was logged, and there was no success since.
     failed: bool,
 }
@@ -75,21 +84,24 @@ impl fmt::Display for Failure {
 }
 
 impl Watcher {
-    /// Watches the sides that there is a socket for, once [`Watcher::begin`] is called.
+    /// Watches the sides of `watch`, once [`Watcher::begin`] is called; there is a socket for each that is looked at,
+    /// now or later.
     pub(super) fn new(
         loopback: LoopbackTarget,
+        watch: PortWatch,
         namespace: Option<OwnedFd>,
         host: Option<OwnedFd>,
     ) -> Self {
-        let side = |name, side, socket: Option<OwnedFd>| {
+        let side = |name, side, watched, socket: Option<OwnedFd>| {
             let look = Look::new(side, loopback);
-            socket.map(|socket| Side { name, socket, look, failed: false })
+            socket.map(|socket| Side { name, side, socket, look, watched, failed: false })
         };
-        let namespace = side("namespace", PortSide::Namespace, namespace);
-        let host = side("host", PortSide::Host, host);
+        let namespace = side("namespace", PortSide::Namespace, watch.namespace, namespace);
+        let host = side("host", PortSide::Host, watch.host, host);
         Self {
             sides: namespace.into_iter().chain(host).collect(),
             current: None,
+            begun_once: false,
             pace: Pace::default(),
             clock: Clock::default(),
             begun: Instant::START,
@@ -100,16 +112,61 @@ impl Watcher {
 
     /// From now on it looks.
     pub(super) fn begin(&mut self) {
-        if !self.sides.is_empty() {
+        self.begun_once = true;
+        self.pace.begin(self.clock.now());
+    }
+
+    /// From now on these sides are watched, and looked at at once if they were not.
+    pub(super) fn watch(&mut self, watch: PortWatch) {
+        let mut is_new = false;
+        for side in &mut self.sides {
+            let wanted = match side.side {
+                PortSide::Namespace => watch.namespace,
+                PortSide::Host => watch.host,
+            };
+            is_new |= wanted == Watched::Yes && side.watched == Watched::No;
+            side.watched = wanted;
+        }
+        if is_new && self.begun_once {
             self.pace.begin(self.clock.now());
         }
+    }
+
+    /// Who listens on `side`: what is known of a side that is watched, and otherwise what a look at it gives, which
+    /// takes some milliseconds where there are thousands of sockets.
+    pub(super) fn listening(&mut self, side: PortSide, log: &Log) -> Option<ListeningPorts> {
+        let busy = self.current.and_then(|n| self.sides.get(n)).map(|it| it.side);
+        let side = self.sides.iter_mut().find(|it| it.side == side)?;
+        if side.watched == Watched::No && busy != Some(side.side) {
+            side.look.begin();
+            let mut progress = side.ask();
+            let mut octets = 0;
+            while octets < WHOLE_LOOK {
+                match progress {
+                    Ok(Progress::Over) => break,
+                    Ok(_) => {
+                        progress = side.go_on(&mut self.buffer).map(|(len, progress)| {
+                            octets += len;
+                            progress
+                        });
+                    }
+                    Err(failure) => {
+                        side.complain(&failure, log);
+                        break;
+                    }
+                }
+            }
+        }
+        let (tcp, udp) = side.look.said()?;
+        Some(ListeningPorts::new(tcp, udp))
     }
 
     /// Waits until there is something to do.
     pub(super) async fn wait(&self) {
         // The kernel answers while it is asked, so within a look there is nothing to wait for.
         if self.current.is_none() {
-            self.clock.wait_until(self.pace.due()).await;
+            let is_watched = self.sides.iter().any(|it| it.watched == Watched::Yes);
+            self.clock.wait_until(self.pace.due().filter(|_| is_watched)).await;
         }
     }
 
@@ -157,11 +214,13 @@ impl Watcher {
                 self.current = None;
                 return;
             };
-            side.look.begin();
-            match side.ask() {
-                Ok(Progress::Over) => {}
-                Ok(_) => return,
-                Err(failure) => side.complain(&failure, log),
+            if side.watched == Watched::Yes {
+                side.look.begin();
+                match side.ask() {
+                    Ok(Progress::Over) => {}
+                    Ok(_) => return,
+                    Err(failure) => side.complain(&failure, log),
+                }
             }
             self.current = Some(n + 1);
         }
@@ -169,12 +228,13 @@ impl Watcher {
 
     /// Whether a snapshot is still to be sent.
     pub(super) fn is_behind(&self) -> bool {
-        self.sides.iter().any(|side| side.look.is_behind())
+        let mut watched = self.sides.iter().filter(|it| it.watched == Watched::Yes);
+        watched.any(|side| side.look.is_behind())
     }
 
     /// Sends pending snapshots until the channel is full. Then only the newest is kept.
     pub(super) fn catch_up(&mut self, datapath: &ToDatapath) {
-        for side in &mut self.sides {
+        for side in self.sides.iter_mut().filter(|it| it.watched == Watched::Yes) {
             while let Some(snapshot) = side.look.pending() {
                 let transport = snapshot.transport;
                 let message = MonitorToDatapath::Ports(Box::new(snapshot));

@@ -3,6 +3,7 @@
 use crate::run::RunError;
 use crate::run::clock::Clock;
 use nix::errno::Errno;
+use pasta_ipc::port_forward::ForwardRule;
 use pasta_ipc::socket::{
     ListenerAddress, NamespaceListener, Refusal, RequestId, SocketCount, SocketFamily, SocketKind,
     new_socket,
@@ -36,6 +37,11 @@ impl SocketServer {
     /// Serves what `start` allows.
     pub(super) fn new(start: &MonitorStart) -> Self {
         Self { gate: Gate::new(start), clock: Clock::default(), waiting: None }
+    }
+
+    /// From now on the datapath may listen in the namespace on the ports of `rules`.
+    pub(super) fn allow(&mut self, rules: &[ForwardRule]) {
+        self.gate.allow(rules);
     }
 
     /// Whether an answer is still to be sent. Until it is, nothing may be asked.

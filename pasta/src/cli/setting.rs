@@ -96,6 +96,8 @@ pub(crate) enum Setting {
     OutliveUs,
     /// `-P`
     PidFile(PathBuf),
+    /// `-c`
+    ControlSocket(PathBuf),
     /// `-l`
     LogFile(PathBuf),
     /// `--log-size`

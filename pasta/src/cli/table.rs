@@ -58,8 +58,6 @@ pub(super) enum Arity {
 /// Why an option is refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refusal {
-    /// Not implemented in this version.
-    NotYet,
     /// Only for the passt mode of the C program.
     PasstOnly,
 }
@@ -67,7 +65,6 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn refusal(self, long: &str) -> InvalidValue {
         InvalidValue(match self {
-            Self::NotYet => format!("option '--{long}' is not supported by this version"),
             Self::PasstOnly => format!("option '--{long}' is for passt mode only"),
         })
     }
@@ -171,7 +168,6 @@ pub(super) fn entries() -> impl Iterator<Item = &'static Entry> {
 }
 
 const REFUSED: &[Entry] = &[
-    refused(Some('c'), "conf-path", Arity::Value, Refusal::NotYet),
     refused(Some('s'), "socket", Arity::Value, Refusal::PasstOnly),
     refused(None, "socket-path", Arity::Value, Refusal::PasstOnly),
     refused(Some('1'), "one-off", Arity::Flag, Refusal::PasstOnly),

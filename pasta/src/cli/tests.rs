@@ -160,15 +160,12 @@ fn slips_of_those_who_know_another_program_are_named() {
 }
 
 #[test]
-fn options_of_later_versions_are_known_by_name() {
-    let wanted = "pasta: option '--conf-path' is not supported by this version";
-    assert_eq!(refusal("pasta -c /run/x.sock"), wanted);
-}
-
-#[test]
 fn files_are_paths_of_any_octets_and_namespaces_have_short_names() {
     use std::os::unix::ffi::OsStringExt;
     let odd = OsString::from_vec(b"/tmp/\xff".to_vec());
+    let control = Setting::ControlSocket("/run/x.sock".into());
+    assert_eq!(settings("pasta -c /run/x.sock"), vec![control.clone()]);
+    assert_eq!(settings("pasta --conf-path=/run/x.sock"), [control]);
     let line = parse(["pasta".into(), "-P".into(), odd.clone()]).unwrap();
     assert_eq!(line.settings, [Setting::PidFile(odd.into())]);
     let named = |line| settings(line);

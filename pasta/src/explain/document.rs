@@ -1,9 +1,9 @@
 //! What `--explain` prints, made from the start messages and the monitor's answer.
 
 use super::ports_in_use::PortsInUse;
-use super::value::Value;
 use crate::identity::Identity;
 use crate::target::{CommandUser, Existing, ExistingUser, PidNamespace, Target};
+use pasta::document::Value;
 use pasta::ports::Forwards;
 use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, Splice};
 use pasta_ipc::start::{

@@ -1,6 +1,7 @@
 //! Why a start failed.
 
 use crate::bound_listeners::ListenError;
+use crate::control::ControlSocketError;
 use crate::existing::OpenError;
 use crate::given_tap::GivenTapError;
 use crate::helpers::FindError;
@@ -26,6 +27,8 @@ pub(crate) enum LaunchError {
     GivenTap(GivenTapError),
     /// The PID file cannot be written.
     PidFile(PidFileError),
+    /// The control socket cannot be made.
+    Control(ControlSocketError),
     /// The log file cannot be written.
     LogFile(LogFileError),
     /// The namespace to attach to ended during the start.
@@ -70,6 +73,7 @@ impl fmt::Display for LaunchError {
             Self::Open(error) => write!(f, "{error}"),
             Self::GivenTap(error) => write!(f, "{error}"),
             Self::PidFile(error) => write!(f, "{error}"),
+            Self::Control(error) => write!(f, "{error}"),
             Self::LogFile(error) => write!(f, "{error}"),
             Self::NamespaceEnded => f.write_str("the namespace has ended"),
             Self::CallerGone => f.write_str("interrupted"),

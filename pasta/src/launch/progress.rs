@@ -166,12 +166,15 @@ impl Progress<'_> {
                     self.received.status_files.monitor = fds.into_iter().next();
                 }
                 MonitorToSupervisor::Log(record) => self.log.relay(Helper::Monitor, &record),
-                MonitorToSupervisor::Status(lines) => {
-                    lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
+                MonitorToSupervisor::Status(status) => {
+                    status.lines.as_slice().iter().for_each(|line| self.log.status(line.as_str()));
                 }
                 // `children` refuses it: nobody asked.
                 // The datapath ends too, where the tap was removed.
-                MonitorToSupervisor::Explained(_) | MonitorToSupervisor::TapGone => {}
+                MonitorToSupervisor::Explained(_)
+                | MonitorToSupervisor::TapGone
+                // Nor for this.
+                | MonitorToSupervisor::ForwardsTaken { .. } => {}
                 MonitorToSupervisor::Failed(why) => {
                     return Err(LaunchError::Reported(why.to_string()));
                 }
@@ -182,6 +185,8 @@ impl Progress<'_> {
                 DatapathToSupervisor::Log(record) => self.log.relay(Helper::Datapath, &record),
                 DatapathToSupervisor::Statistics(line) => self.log.statistics(&line),
                 DatapathToSupervisor::PortsOpen => self.received.ports_open = true,
+                // As above.
+                DatapathToSupervisor::Changed(_) | DatapathToSupervisor::Status(_) => {}
                 DatapathToSupervisor::Failed(why) => {
                     return Err(LaunchError::Reported(why.to_string()));
                 }

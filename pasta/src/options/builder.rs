@@ -188,6 +188,7 @@ impl Builder {
             Setting::HostName(name) => self.target.host_name = Some(name),
             Setting::Foreground => self.target.ground = Ground::Foreground,
             Setting::PidFile(path) => self.files.pid = Some(path),
+            Setting::ControlSocket(path) => self.files.control = Some(path),
             Setting::Capture(path) => self.files.capture = Some(path),
             Setting::TapDescriptor(number) => self.files.tap = Some(number),
             Setting::ChrootFallback => self.files.root = RootFallback::Chroot,
@@ -538,6 +539,7 @@ impl PortsBuilder {
             specs: self.specs,
             splice: if self.no_splice { Splice::Off } else { Splice::On },
             loopback: if to_loopback { LoopbackTarget::Loopback } else { LoopbackTarget::Address },
+            to_host: if self.no_host_loopback { Service::Off } else { Service::On },
         })
     }
 }

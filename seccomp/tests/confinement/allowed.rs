@@ -332,7 +332,7 @@ pub(crate) fn supervisor_supervises_and_reads_where_it_may() {
         });
         let pidfd = sys::call(libc::SYS_pidfd_open, &[Int(child.as_raw().into()), Int(0)]).unwrap();
 
-        seccomp::confine_supervisor(Vec::new(), &[readable.as_fd()]).unwrap();
+        seccomp::confine_supervisor(Vec::new(), &[readable.as_fd()], None).unwrap();
         runtime_works();
         let open = |path: &std::path::Path| {
             let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;

@@ -344,10 +344,10 @@ const PROBES: &[Probe] = &[
         &[Int(0), int(libc::IPPROTO_IPV6), int(libc::IPV6_MTU_DISCOVER), Zeroes, Int(4)],
     ),
     (
-        "TCP_INFO",
+        "TCP_CONGESTION",
         ALL,
         libc::SYS_getsockopt,
-        &[Int(0), int(libc::IPPROTO_TCP), int(libc::TCP_INFO), Zeroes, Zeroes],
+        &[Int(0), int(libc::IPPROTO_TCP), int(libc::TCP_CONGESTION), Zeroes, Zeroes],
     ),
     ("readv", ALL, libc::SYS_readv, &[Int(0), Zeroes, Int(0)]),
     ("recvmmsg", ALL, libc::SYS_recvmmsg, &[Int(0), Zeroes, Int(0), Int(0), Int(0)]),

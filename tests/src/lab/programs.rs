@@ -14,8 +14,9 @@ use crate::Outcome;
 /// Names the program under test, when it is not the workspace's.
 pub const UNDER_TEST: &str = "PASTA_UNDER_TEST";
 
-/// What `pasta` may have beside itself: its helpers, or the C program's variant for newer processors.
-const COMPANIONS: [&str; 3] = ["pasta-monitor", "pasta-datapath", "pasta.avx2"];
+/// What `pasta` may have beside itself: its helpers, the client of its control socket, or the C program's variant for
+/// newer processors.
+const COMPANIONS: [&str; 4] = ["pasta-monitor", "pasta-datapath", "pesto", "pasta.avx2"];
 
 /// The executables a lab needs, as paths on the machine.
 #[derive(Clone, Debug)]

@@ -258,6 +258,18 @@ pub fn echo(stream: &mut TcpStream) -> Outcome<String> {
     Ok(peer.to_string())
 }
 
+/// Sends a word to an echo service and reads it back.
+///
+/// # Errors
+///
+/// What the socket reports, and when something else comes back.
+pub fn exchange(stream: &mut TcpStream) -> Outcome {
+    stream.write_all(b"anybody?")?;
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer)?;
+    if &answer == b"anybody?" { Ok(()) } else { Err("other octets came back".into()) }
+}
+
 /// A handler that sends `length` octets of `pattern`, finishes, and waits for the peer's end;
 /// reports the peer's address.
 pub fn source(

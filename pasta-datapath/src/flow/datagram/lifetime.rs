@@ -29,6 +29,8 @@ pub struct Lifetime {
     answered: bool,
     /// There is one as long as the flow looks like it.
     exchange: Option<Exchange>,
+    /// Octets of the side that opened it, and of the other one.
+    octets: [u64; 2],
 }
 
 impl Lifetime {
@@ -36,7 +38,7 @@ impl Lifetime {
     pub fn new(now: Instant, protocol: Protocol, port: u16) -> Self {
         let is_dns = protocol == Protocol::Udp && port == DNS_PORT;
         let exchange = is_dns.then(Exchange::default);
-        Self { protocol, last_active: now, answered: false, exchange }
+        Self { protocol, last_active: now, answered: false, exchange, octets: [0; 2] }
     }
 
     /// The side that opened it has sent something; [`Lifetime::query`] takes each datagram.
@@ -62,13 +64,22 @@ impl Lifetime {
     /// Takes in a datagram of the side that opened it, or several in one, each of this size.
     #[inline]
     pub fn query(&mut self, payload: &[u8], segment_size: Option<u16>) {
+        let [queries, _] = &mut self.octets;
+        *queries += payload.len() as u64;
         self.look_at(segment_size, |exchange| exchange.query(payload));
     }
 
     /// Takes in a datagram of the other side, or several in one, each of this size.
     #[inline]
     pub fn answer(&mut self, payload: &[u8], segment_size: Option<u16>) {
+        let [_, answers] = &mut self.octets;
+        *answers += payload.len() as u64;
         self.look_at(segment_size, |exchange| exchange.answer(payload));
+    }
+
+    /// Octets of the side that opened it, and of the other one.
+    pub fn octets(&self) -> [u64; 2] {
+        self.octets
     }
 
     /// `look` says whether the flow still looks like an exchange.

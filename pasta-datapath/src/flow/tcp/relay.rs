@@ -102,6 +102,11 @@ pub trait HostSocket {
 
     /// The address that it is bound to.
     fn local_address(&self) -> Option<SocketAddr>;
+
+    /// Octets that it has received, and that it has sent and its peer has acknowledged; none where nobody knows.
+    fn carried(&self) -> Option<[u64; 2]> {
+        None
+    }
 }
 
 /// Writes the segments of one flow to the tap.

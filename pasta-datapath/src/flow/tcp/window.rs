@@ -151,6 +151,11 @@ impl CreditPool {
         self.backlog -= octets;
     }
 
+    /// Octets of windows that are lent, and how many may be.
+    pub fn credit(&self) -> (u64, u64) {
+        (self.lent.iter().sum(), self.credit_limit)
+    }
+
     /// Whether window credit is left.
     pub fn has_credit(&self) -> bool {
         self.lent.iter().sum::<u64>() < self.credit_limit

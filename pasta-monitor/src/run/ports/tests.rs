@@ -20,12 +20,15 @@ struct Here {
     received_count: usize,
 }
 
+/// Both sides are watched.
+const BOTH: PortWatch = PortWatch { namespace: Watched::Yes, host: Watched::Yes };
+
 impl Here {
     fn new(loopback: LoopbackTarget) -> Self {
         let open = || Some(open_here().unwrap());
         let (ours, theirs) = ToDatapath::pair().unwrap();
         let (supervisor, _) = ToSupervisor::pair().unwrap();
-        let watcher = Watcher::new(loopback, open(), open());
+        let watcher = Watcher::new(loopback, BOTH, open(), open());
         let log = Log::new(Arc::new(supervisor));
         Self { watcher, ours, theirs, log, known: BTreeMap::new(), received_count: 0 }
     }

@@ -43,6 +43,7 @@ fn start(ports: PortRange) -> MonitorStart {
             outbound: Bounded::try_from(rules).unwrap(),
             watch: PortWatch::default(),
             loopback: LoopbackTarget::Address,
+            changes: pasta_ipc::start::RuleChanges::Never,
         },
         log_level: LogLevel::Info,
         run_as: None,

@@ -16,11 +16,9 @@ pub(super) fn render() -> String {
         let names = entries().filter(|entry| wanted(&entry.kind));
         names.map(|entry| bold(&format!("--{}", entry.long))).collect::<Vec<_>>().join(",\n")
     };
-    let not_yet = refused(|kind| matches!(kind, Kind::Refused(_, Refusal::NotYet)));
     let passt_only = refused(|kind| matches!(kind, Kind::Refused(_, Refusal::PasstOnly)));
     PAGE.replace("@VERSION@", env!("CARGO_PKG_VERSION"))
         .replace("@OPTIONS@\n", &options())
-        .replace("@NOT_YET@", &not_yet)
         // It is refused by its value.
         .replace("@PASST_ONLY@", &format!("{passt_only},\n{}", bold("--repair-path")))
 }

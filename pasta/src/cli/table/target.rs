@@ -48,6 +48,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         |v| Setting::PidFile(v.into()),
         "Write the process id of pasta to this file once all is ready",
     ),
+    path(
+        Some('c'),
+        "conf-path",
+        |v| Setting::ControlSocket(v.into()),
+        "Make a control socket at this path, for pesto: status, changes of forwarded ports",
+    ),
     value(
         None,
         "runas",

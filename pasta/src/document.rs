@@ -10,7 +10,7 @@ const VALUES: usize = 22;
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
+pub enum Value {
     /// There is none.
     None,
     /// Yes or no.
@@ -27,22 +27,22 @@ pub(crate) enum Value {
 
 impl Value {
     /// A text.
-    pub(crate) fn text(text: impl ToString) -> Self {
+    pub fn text(text: impl ToString) -> Self {
         Self::Text(text.to_string())
     }
 
     /// A text, or nothing.
-    pub(crate) fn optional(text: Option<impl ToString>) -> Self {
+    pub fn optional(text: Option<impl ToString>) -> Self {
         text.map_or(Self::None, Self::text)
     }
 
     /// A list of texts.
-    pub(crate) fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Self {
+    pub fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Self {
         Self::List(items.into_iter().map(Self::text).collect())
     }
 
     /// The document as JSON, in one line with its end.
-    pub(crate) fn to_json(&self) -> String {
+    pub fn to_json(&self) -> String {
         let mut out = String::new();
         self.write_json(&mut out);
         out.push('\n');
@@ -50,7 +50,7 @@ impl Value {
     }
 
     /// The document as text: a name and its value in each line, what belongs together indented.
-    pub(crate) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let mut out = String::new();
         self.write_text("", 0, &mut out);
         out
