@@ -16,9 +16,8 @@ use std::time::Duration;
 
 /// Between two looks, as long as they are cheap; chosen: a new port is to be reached within 200 ms.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// Between two looks at most.
-const LONGEST: Duration = Duration::from_secs(2);
-/// How many times as long as a look took, the next one is away: looking takes 1 % of a core.
+/// How many times as long as a look took, the next one is away: looking takes 1 % of a core, however many
+/// sockets there are.
 const SHARE: u32 = 100;
 
 /// The number of the link `lo` in every network namespace.
@@ -70,7 +69,7 @@ impl Pace {
 
     /// Notes a look that began at `begun` and took `cost` of a processor's time.
     pub fn looked(&mut self, begun: Instant, cost: Duration) {
-        self.next = Some(begun + (cost * SHARE).clamp(INTERVAL, LONGEST));
+        self.next = Some(begun + cost.saturating_mul(SHARE).max(INTERVAL));
     }
 }
 
