@@ -19,6 +19,7 @@ use crate::inherited::{InheritedState, handled_signals};
 use crate::log::emit;
 use crate::signals::{ReceivedSignal, Sender};
 use crate::sys::{self, CallersDescriptors, Child, Cloned, ForkedProcess};
+use crate::sysfs;
 use crate::target::{Command, CommandUser, Orphan, PidNamespace, Program};
 use crate::terminal;
 use crate::termination::Termination;
@@ -170,6 +171,13 @@ fn prepare(channel: &InitChannel, config: InitConfig<'_>) -> Result<[OwnedFd; 2]
         // If this fails, the launcher has ended, which is noticed later.
         let _ = channel.send(&InitToSupervisor::Warning(text));
     };
+    // Where the user namespace is not a new one, what is mounted here would appear outside too.
+    let private = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    if let Err(errno) = mount(None::<&str>, "/", None::<&str>, private, None::<&str>) {
+        return Err(format!("cannot keep mounts of the namespace to it: {}", errno.desc()));
+    }
+    // Without it COMMAND has what the caller has.
+    let _ = sysfs::mount_own();
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if config.command.pids == PidNamespace::Shared {
         // What COMMAND leaves behind becomes a child of this process, which ends it.

@@ -41,6 +41,7 @@ mod resolver;
 mod signals;
 mod supervise;
 mod sys;
+mod sysfs;
 mod syslog;
 mod target;
 mod terminal;

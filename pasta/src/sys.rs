@@ -8,8 +8,11 @@ use nix::sys::socket::UnixAddr;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stdin};
 use pasta_ipc::types::MacAddr;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The two returns of [`clone_process`].
 #[derive(Debug)]
@@ -125,6 +128,38 @@ pub(crate) fn pidfd_send_signal(pidfd: impl AsFd, signal: Signal) -> io::Result<
 /// What bind(2) reports; `ENOSPC` where a million names are taken.
 pub(crate) fn take_a_name(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?)
+}
+
+/// A copy of the mounts at and below `path`, mounted nowhere (`open_tree`, Linux 5.2).
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.2, `EPERM` without `CAP_SYS_ADMIN` over the mount namespace.
+pub(crate) fn clone_mounts(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as libc::c_uint;
+    // SAFETY: the kernel reads a string at the pointer, which `path` is, with its end; it lives until the call
+    // returns and no pointer is kept.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = RawFd::try_from(check(fd)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, and it has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Mounts what [`clone_mounts`] gave at `path` (`move_mount`, Linux 5.2).
+///
+/// # Errors
+///
+/// As [`clone_mounts`], `ENOENT` where there is no such path.
+pub(crate) fn attach_mounts(tree: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let (from, empty, to) = (tree.as_raw_fd(), c"".as_ptr(), path.as_ptr());
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH;
+    // SAFETY: the kernel reads strings at both pointers, which live until the call returns; it keeps none.
+    // `tree` is open.
+    let rc = unsafe { libc::syscall(libc::SYS_move_mount, from, empty, libc::AT_FDCWD, to, flags) };
+    check(rc).map(drop)
 }
 
 /// The kind of the namespace behind `fd`: its `CLONE_NEW` flag (`NS_GET_NSTYPE`, ioctl_ns(2)).

@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode};
 
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use tests::harness::{self, Case};
 use tests::lab::pasta::NO_PORTS;
 use tests::lab::process::{self, Process};
-use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, USER};
+use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, Skip, USER};
 use tests::{Outcome, case, sys};
 
 fn main() -> ExitCode {
@@ -26,6 +27,8 @@ fn main() -> ExitCode {
         case!(lab, helpers_have_sessions_of_their_own_and_an_empty_environment),
         case!(lab, no_process_can_be_traced_or_dumped_by_its_own_user),
         case!(lab, started_by_root_everything_runs_as_another_user),
+        case!(lab, sys_in_the_namespace_shows_its_own_interfaces),
+        case!(lab, mounts_for_a_command_of_the_callers_user_namespace_stay_with_it),
         case!(lab, command_that_root_starts_reaches_neither_roots_keys_nor_its_terminal),
         case!(plain, datapath_links_no_netlink_and_the_monitor_no_frame_parser),
     ];
@@ -260,6 +263,44 @@ fn started_by_root_everything_runs_as_another_user(lab: &Lab) -> Outcome {
         assert_eq!(process.status("Seccomp")?, "2", "{}", process.name);
         assert_eq!(process.status("NoNewPrivs")?, "1", "{}", process.name);
     }
+    Ok(())
+}
+
+fn sys_in_the_namespace_shows_its_own_interfaces(lab: &Lab) -> Outcome {
+    let names = |path| -> Outcome<Vec<String>> {
+        let names =
+            fs::read_dir(path)?.map(|it| Ok(it?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<Outcome<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    if !mounts.lines().any(|line| line.contains(" /sys ") && line.contains(" - sysfs ")) {
+        return Err(Skip::new("there is no /sys").into());
+    }
+    let mut inside = lab.session()?;
+    assert_eq!(inside.must(["list", "/sys/class/net"])?, ["eth0", "lo"]);
+    // What was mounted below is there.
+    let groups = names("/sys/fs/cgroup")?;
+    assert_eq!(inside.must(["list", "/sys/fs/cgroup"])?, groups);
+    inside.end(0)?.expect_code(0)?;
+    // The lab's own is as it was.
+    assert_eq!(names("/sys/fs/cgroup")?, groups);
+    Ok(())
+}
+
+fn mounts_for_a_command_of_the_callers_user_namespace_stay_with_it(lab: &Lab) -> Outcome {
+    lab.needs_root()?;
+    let mounts = || fs::read_to_string("/proc/self/mountinfo");
+    // As systemd has it: what is mounted in a copy of the mount namespace appears in the original.
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
+    let before = mounts()?.lines().count();
+    let pasta = lab.pasta().as_root().with(["--runas", "0", "--netns-only"]);
+    let mut inside = pasta.session()?;
+    inside.must(["identity"])?;
+    assert_eq!(mounts()?.lines().count(), before, "{}", mounts()?);
+    inside.end(0)?.expect_code(0)?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 //! | `clock` | the fact is the monotonic clock, in nanoseconds |
 //! | `keyring` | the fact is the number of its session keyring |
 //! | `type` | puts a character into the input of its standard input, as a terminal's |
+//! | `list PATH` | the names in this directory, in order |
 //! | `identity` | who it is, as the kernel says: fields of `/proc/self/status`, and the umask |
 
 use std::fs;
@@ -74,6 +75,13 @@ pub fn answer(question: &str, arguments: &mut Arguments<'_>) -> Outcome<Facts> {
             Ok(vec![std::env::var(name).map_err(|_| format!("{name} is not set"))?])
         }
         "clock" => Ok(vec![monotonic()?.to_string()]),
+        "list" => {
+            let entries = fs::read_dir(arguments.word("path")?)?;
+            let names = entries.map(|it| Ok(it?.file_name().to_string_lossy().into_owned()));
+            let mut names = names.collect::<Outcome<Facts>>()?;
+            names.sort();
+            Ok(names)
+        }
         "keyring" => Ok(vec![sys::session_keyring()?.to_string()]),
         "type" => {
             sys::type_into(io::stdin())?;
