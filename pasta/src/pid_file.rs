@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_new_file_is_for_its_owner_only() {
-        let path = path("new");
+        let path = path("owner");
         PidFile::open(&path).unwrap().write(Pid::from_raw(7)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         fs::remove_file(&path).unwrap();
