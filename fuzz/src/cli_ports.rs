@@ -34,7 +34,7 @@ pub fn check(octets: &[u8]) {
     }
 }
 
-fn listen_on_the_same(one: &ForwardRule, other: &ForwardRule) -> bool {
+pub(crate) fn listen_on_the_same(one: &ForwardRule, other: &ForwardRule) -> bool {
     one.transport() == other.transport()
         && one.listen() == other.listen()
         && one.interface() == other.interface()

@@ -38,7 +38,7 @@ pub fn supervisor(octets: &[u8]) {
 }
 
 /// A message is within its direction's limits, can be sent on, and arrives as the same message.
-fn check<M: Message + PartialEq + Debug>(octets: &[u8]) {
+pub(crate) fn check<M: Message + PartialEq + Debug>(octets: &[u8]) {
     let Ok(message) = decode::<M>(octets) else { return };
     assert!(octets.len() <= M::LIMIT, "{} octets", octets.len());
     assert!(message.descriptors() <= M::MAX_FDS);

@@ -5,6 +5,7 @@
 //! `cargo test` here over the committed corpus, and wherever else octets come from.
 
 pub mod cli_ports;
+pub mod control_socket;
 pub mod dhcpv4;
 pub mod dhcpv6;
 pub mod ethernet_frame;

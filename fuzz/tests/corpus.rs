@@ -5,8 +5,9 @@ use std::path::Path;
 /// A target, and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 19] = [
+const TARGETS: [Target; 20] = [
     ("cli_ports", pasta_fuzz::cli_ports::check),
+    ("control_socket", pasta_fuzz::control_socket::check),
     ("dhcpv4", pasta_fuzz::dhcpv4::check),
     ("dhcpv6", pasta_fuzz::dhcpv6::check),
     ("ethernet_frame", pasta_fuzz::ethernet_frame::check),

@@ -2,7 +2,7 @@
 //!
 //! The supervisor serves one request of a client at a time, and reads the next one only after the answer has left.
 //! A change of the forwarded ports names the state that it was made from, so that of two clients at the same time
-//! one is told that its state is old ([`ChangeResult::Stale`]), and nothing of the other's change is undone.
+//! one gets [`ChangeResult::Stale`], and nothing of the other's change is undone.
 
 use crate::message::{Hello, Message};
 use crate::port_forward::{Direction, Effort, ForwardRule, InvalidRule, MAX_RULES, RawRule};
@@ -162,9 +162,11 @@ impl fmt::Display for RequestedForward {
                 if rule.effort() == Effort::Auto { f.write_str(",auto") } else { Ok(()) }
             }
             RequestedPorts::AllBut(except) => {
-                f.write_str(if rule.effort() == Effort::Auto { "auto" } else { "all" })?;
-                if let Some(target) = rule.target() {
-                    write!(f, ":{target}")?;
+                match (rule.target(), rule.effort()) {
+                    (Some(target), Effort::Auto) => write!(f, "all:{target},auto")?,
+                    (Some(target), _) => write!(f, "all:{target}")?,
+                    (None, Effort::Auto) => f.write_str("auto")?,
+                    (None, _) => f.write_str("all")?,
                 }
                 except.as_slice().iter().try_for_each(|ports| write!(f, ",~{ports}"))
             }
