@@ -4,16 +4,20 @@
 
 mod fake;
 
-use fake::rig::{Rig, came};
+use fake::rig::{HERE, Rig, came, key, policy, segment};
 use fake::{Shared, Socket, State};
 use nix::errno::Errno;
 use pasta_datapath::control::PeerMessage;
+use pasta_datapath::nat::{Nat, Protocol};
+use pasta_datapath::wire::seq::Seq;
+use pasta_datapath::wire::tcp::{Flags, SackBlocks, ToSend};
+use pasta_datapath::wire::window::WireWindow;
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::port_forward::{
     Direction, Effort, ForwardRule, ForwardsChange, ForwardsChanged, RawRule,
 };
 use pasta_ipc::socket::{ListenerAddress, Refusal};
-use pasta_ipc::types::{Bounded, Generation, PortRange, Transport};
+use pasta_ipc::types::{Bounded, Generation, PortRange, Service, Transport};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -258,4 +262,40 @@ fn flow_of_a_listener_that_stays_lives_on() {
     let status = world.rig.stack.take_status().unwrap();
     assert_eq!((status.flows.datagram, status.rules.as_slice()[0].accepted), (1, 1), "one flow");
     assert_eq!(status.top.as_slice()[0].to_namespace, 11);
+}
+
+#[test]
+fn status_of_many_flows_is_made_in_slices() {
+    const FLOWS: u16 = 5000;
+    let mut rig = Rig::with(Nat::new(policy(Service::On), policy(Service::On)), 8192);
+    rig.has(&[HERE], &[]);
+    for port in 0..FLOWS {
+        let key = key(Protocol::Tcp, &format!("192.0.2.7:{}", 10_000 + port), "198.51.100.1:80");
+        let syn = ToSend {
+            seq: Seq::from(1000),
+            ack: Seq::default(),
+            flags: Flags::SYN,
+            window: WireWindow::from(60_000),
+            syn: None,
+            sack: SackBlocks::NONE,
+        };
+        rig.frames(&[segment(&key, &syn, &[])]);
+    }
+    let status = |rig: &mut Rig, listed: usize| {
+        rig.message(PeerMessage::StatusWanted(listed));
+        let mut turns = 0;
+        loop {
+            rig.stack.serve(rig.now);
+            turns += 1;
+            if let Some(status) = rig.stack.take_status() {
+                return (status, turns);
+            }
+        }
+    };
+    let (counted, turns) = status(&mut rig, 0);
+    assert_eq!((counted.flows.tcp, counted.top.as_slice().len()), (u32::from(FLOWS), 0));
+    assert!(turns >= FLOWS / 1024, "{turns} turns");
+    let (listed, turns) = status(&mut rig, 1000);
+    assert_eq!(listed.top.as_slice().len(), pasta_ipc::status::MAX_TOP);
+    assert!(turns >= FLOWS / 128, "{turns} turns, with a system call for each flow");
 }
