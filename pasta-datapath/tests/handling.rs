@@ -13,7 +13,7 @@ use pasta_datapath::nat::Protocol;
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::sockets::Progress;
 use pasta_datapath::token::Token;
-use pasta_datapath::wire::ip::{Fragmentation, Handling};
+use pasta_datapath::wire::ip::{Fragmentation, Handling, read_ipv4, read_ipv6};
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, SackBlocks, ToSend};
 use pasta_datapath::wire::{ethernet, vnet};
@@ -302,6 +302,47 @@ fn echo_request_of_the_size_of_ethernet_is_not_fragmented_and_a_larger_one_is() 
             rig.frames(&[handled(request, Handling::DEFAULT)]);
             let expected = [SendOption::Oversize(expected)];
             assert_eq!(options(&opened(&mut rig, 0)), expected, "{remote} {size}");
+        }
+    }
+}
+
+#[test]
+fn marks_of_the_network_reach_the_namespace_and_hops_of_echo_replies() {
+    let marks = [(61, EXPEDITED | 3), (255, 0), (17, 1)].map(|(hops, class)| Handling {
+        fragmentation: Fragmentation::Allowed,
+        ..with(hops, class)
+    });
+    for ([here, remote, _], carrier) in
+        FAMILIES.iter().flat_map(|it| [(it, "own"), (it, "shared"), (it, "echo")])
+    {
+        let mut rig = Rig::<Socket>::new();
+        let shared = (carrier == "shared").then(|| listener(&mut rig));
+        let mut key = key(Protocol::Udp, here, remote);
+        if carrier == "echo" {
+            (key.protocol, key.remote) = (Protocol::Echo, (key.remote.ip(), 0).into());
+        }
+        rig.frames(&[frame(&key)]);
+        let socket = shared.clone().unwrap_or_else(|| opened(&mut rig, 0));
+        for (marks, size) in marks.into_iter().zip([100, 100, 4000]) {
+            socket.borrow_mut().carried = marks;
+            let octets = vec![0; size];
+            if let Some(listener) = &shared {
+                listener.borrow_mut().arrivals.push_back((ends(remote), octets));
+                came(&mut rig, listener);
+            } else {
+                let kind = if key.remote.is_ipv4() { 0 } else { 129 };
+                let reply = [&[kind, 0, 0, 0, 9, 9, 0, 9], &octets[..]].concat();
+                let is_echo = key.protocol == Protocol::Echo;
+                socket.borrow_mut().datagrams.push_back(if is_echo { reply } else { octets });
+                rig.event(&socket, Readiness::READABLE);
+            }
+            let frames = rig.received();
+            let [frame] = &frames[..] else { panic!("{} frames", frames.len()) };
+            let network = &frame[vnet::LEN + ethernet::LEN..];
+            let read = if key.remote.is_ipv4() { read_ipv4(network) } else { read_ipv6(network) };
+            let Ok((packet, _)) = read else { panic!("{read:?}") };
+            let Handling { hop_limit, traffic_class, .. } = packet.handling;
+            assert_eq!((hop_limit, traffic_class), (marks.hop_limit, marks.traffic_class));
         }
     }
 }

@@ -123,6 +123,8 @@ pub struct ReadDatagrams {
     pub segment_size: Option<u16>,
     /// Whether the buffer was too small and the rest is gone.
     pub truncated: bool,
+    /// How they were carried, as far as that is known.
+    pub handling: Handling,
 }
 
 /// Who sends datagrams of the namespace, and how they are to be carried.
@@ -541,10 +543,11 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                     let (from, to) = (path.source().ip(), namespace.ip());
                     echo_reply_head(from, to, namespace.port(), body)
                 };
-                read_all((&host.socket, peer), ECHO_READS, 0, cx.scratch, |_, octets| {
+                read_all((&host.socket, peer), ECHO_READS, 0, cx.scratch, |read, octets| {
                     if let Some(body) = echo_reply_body(octets) {
                         lifetime.answer(body, None);
-                        cx.tap.write_large_icmp(path, cx.mtu, &head(body), body);
+                        let path = path.carried(read.handling);
+                        cx.tap.write_large_icmp(&path, cx.mtu, &head(body), body);
                     }
                 })
             }

@@ -6,7 +6,7 @@
 
 use crate::counters::{Counters, DropReason};
 use crate::link::classify::Framing;
-use crate::part::part;
+use crate::part::{part, part_mut};
 use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::ip::{
     FRAGMENT_LEN, Fragmentation, HOP_LIMIT, Handling, IPV4_LEN, IPV6_LEN, MORE_FRAGMENTS,
@@ -115,6 +115,26 @@ impl Path {
         Self { headers, ip_sum, pseudo_sum, mac, source, destination, fragmentation }
     }
 
+    /// As it is, for a packet whose hop limit and traffic class are these.
+    #[must_use]
+    pub fn carried(&self, handling: Handling) -> Self {
+        let Handling { hop_limit, traffic_class, .. } = handling;
+        let mut carried = *self;
+        let network = part_mut(&mut carried.headers, ethernet::LEN..);
+        if self.is_ipv6() {
+            let fields = [(0, 0x60 | traffic_class >> 4), (1, traffic_class << 4), (7, hop_limit)];
+            for (at, value) in fields {
+                network.iter_mut().skip(at).take(1).for_each(|octet| *octet = value);
+            }
+        } else {
+            for (at, value) in [(1, traffic_class), (8, hop_limit)] {
+                network.iter_mut().skip(at).take(1).for_each(|octet| *octet = value);
+            }
+            carried.ip_sum = Sum::default().octets(part(network, ..IPV4_LEN));
+        }
+        carried
+    }
+
     /// The address the namespace sees.
     pub fn source(&self) -> SocketAddr {
         self.source
@@ -199,12 +219,12 @@ fn fragment_header(path: &Path, len: usize, piece: Piece) -> Head {
     let (len, offset) = (len as u16, piece.offset as u16);
     if path.is_ipv6() {
         head.put(4, FRAGMENT_LEN as u16 + len);
-        let [protocol] =
-            part(&path.headers, ethernet::LEN + 6..).first_chunk().copied().unwrap_or([0]);
+        let fields = part(&path.headers, ethernet::LEN + 6..).first_chunk().copied();
+        let [protocol, hop_limit] = fields.unwrap_or([PROTOCOL_UDP, HOP_LIMIT]);
         let [o0, o1] = (offset | u16::from(piece.more)).to_be_bytes();
         let [i0, i1, i2, i3] = piece.identification.to_be_bytes();
         // The next header, beside the hop limit.
-        head.put(6, u16::from_be_bytes([PROTOCOL_FRAGMENT, HOP_LIMIT]));
+        head.put(6, u16::from_be_bytes([PROTOCOL_FRAGMENT, hop_limit]));
         head.push(&[protocol, 0, o0, o1, i0, i1, i2, i3]);
         return head;
     }

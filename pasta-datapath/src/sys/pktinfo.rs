@@ -33,6 +33,7 @@ pub fn receive_from(
             Err(errno) => return Err(errno),
             Ok(message) => {
                 let (mut segment_size, mut local) = (None, None);
+                let mut handling = Handling::TO_NAMESPACE;
                 for record in message.cmsgs()? {
                     match record {
                         ControlMessageOwned::UdpGroSegments(size) => {
@@ -46,19 +47,33 @@ pub fn receive_from(
                         ControlMessageOwned::Ipv6PacketInfo(info) => {
                             local = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
                         }
-                        _ => {}
+                        record => note_handling(&mut handling, &record),
                     }
                 }
                 let peer = message.address.as_ref().and_then(ip_address);
                 let len = message.bytes;
                 let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
                 let segment_size = segment_size.filter(|size| usize::from(*size) < len);
-                break (ReadDatagrams { len, segment_size, truncated }, peer, local);
+                let read = ReadDatagrams { len, segment_size, truncated, handling };
+                break (read, peer, local);
             }
         }
     };
     let (read, Some(peer), Some(local)) = message else { return Err(Errno::EPROTO) };
     Ok((read, DatagramAddresses { peer, local }))
+}
+
+/// Notes what a control message says of how a datagram was carried, if it is about that.
+pub fn note_handling(handling: &mut Handling, record: &ControlMessageOwned) {
+    // They are octets of the header, whatever their type here.
+    match *record {
+        ControlMessageOwned::Ipv4Tos(class) => handling.traffic_class = class,
+        ControlMessageOwned::Ipv6TClass(class) => handling.traffic_class = class as u8,
+        ControlMessageOwned::Ipv4Ttl(hops) | ControlMessageOwned::Ipv6HopLimit(hops) => {
+            handling.hop_limit = hops as u8;
+        }
+        _ => {}
+    }
 }
 
 /// An IP address of the library's as one of ours.

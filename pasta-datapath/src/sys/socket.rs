@@ -6,7 +6,7 @@ use crate::flow::splice::StreamSocket;
 use crate::flow::tcp::relay::HostSocket;
 use crate::nat::{Protocol, Target};
 use crate::sockets::{Connecting, Progress};
-use crate::sys::pktinfo::ip_address;
+use crate::sys::pktinfo::{ip_address, note_handling};
 use crate::sys::send_buffer::SendBuffer;
 use crate::sys::{self, send_option};
 use crate::wire::ip::Handling;
@@ -313,14 +313,33 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
             // Without these, replies come one by one and errors less precise: nothing is lost.
             let _ = sys::set_udp_gro(&fd);
             let _ = enable_errors(&fd, family);
+            let _ = receive_traffic_class(&fd, v4);
             Ok(fd)
         }
         Protocol::Echo => {
             let kind = if v4 { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
             let fd = socket(family, SockType::Datagram, flags, kind)?;
+            // Without these, replies seem to come from next door.
             let _ = enable_errors(&fd, family);
+            let _ = receive_traffic_class(&fd, v4);
+            let _ = match v4 {
+                true => setsockopt(&fd, sockopt::Ipv4RecvTtl, &true),
+                false => setsockopt(&fd, sockopt::Ipv6RecvHopLimit, &true),
+            };
             Ok(fd)
         }
+    }
+}
+
+/// Has a socket of datagrams say how each was marked: DSCP, and of a path that is congested ECN.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn receive_traffic_class(fd: &OwnedFd, v4: bool) -> Result<(), Errno> {
+    match v4 {
+        true => setsockopt(fd, sockopt::IpRecvTos, &true),
+        false => setsockopt(fd, sockopt::Ipv6RecvTClass, &true),
     }
 }
 
@@ -397,7 +416,7 @@ pub fn receive_datagrams(
     peer: SocketAddr,
     buffer: &mut [u8],
 ) -> Result<ReadDatagrams, Errno> {
-    let mut control = [0_u8; 64];
+    let mut control = [0_u8; 128];
     loop {
         let mut slices = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_DONTWAIT;
@@ -411,16 +430,19 @@ pub fn receive_datagrams(
                 if !from.is_some_and(|it| it.ip() == peer.ip() && is_port(it.port())) {
                     return Err(Errno::EPROTO);
                 }
-                let mut segment_size = None;
+                let (mut segment_size, mut handling) = (None, Handling::TO_NAMESPACE);
                 for record in message.cmsgs()? {
-                    if let ControlMessageOwned::UdpGroSegments(size) = record {
-                        segment_size = u16::try_from(size).ok().filter(|size| *size > 0);
+                    match record {
+                        ControlMessageOwned::UdpGroSegments(size) => {
+                            segment_size = u16::try_from(size).ok().filter(|size| *size > 0);
+                        }
+                        record => note_handling(&mut handling, &record),
                     }
                 }
                 let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
                 let len = message.bytes;
                 let segment_size = segment_size.filter(|size| usize::from(*size) < len);
-                return Ok(ReadDatagrams { len, segment_size, truncated });
+                return Ok(ReadDatagrams { len, segment_size, truncated, handling });
             }
         }
     }

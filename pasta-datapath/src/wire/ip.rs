@@ -59,6 +59,10 @@ impl Handling {
     /// include/uapi/linux/ip.h; `IPV6_DEFAULT_HOPLIMIT`, include/linux/ipv6.h), best effort, path MTU discovery.
     pub const DEFAULT: Self =
         Self { hop_limit: 64, traffic_class: 0, fragmentation: Fragmentation::Forbidden };
+
+    /// How what comes from the host's side is carried on where nothing else is known of it.
+    pub const TO_NAMESPACE: Self =
+        Self { hop_limit: HOP_LIMIT, traffic_class: 0, fragmentation: Fragmentation::Allowed };
 }
 
 /// A packet, read: addresses, protocol, and the transport's octets.

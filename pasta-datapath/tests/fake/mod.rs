@@ -63,6 +63,8 @@ pub struct State {
     pub connections: VecDeque<(Socket, SocketAddr)>,
     pub arrivals: VecDeque<(DatagramAddresses, Vec<u8>)>,
     pub answers: Vec<(DatagramAddresses, Vec<u8>)>,
+    /// How datagrams that come are carried.
+    pub carried: Handling,
     /// Hop limit and traffic class of each answer, and options that were set, for which peer.
     pub handled: Vec<Handling>,
     pub options: Vec<(IpAddr, SendOption)>,
@@ -96,6 +98,7 @@ impl Default for State {
             connections: VecDeque::new(),
             arrivals: VecDeque::new(),
             answers: Vec::new(),
+            carried: Handling::TO_NAMESPACE,
             handled: Vec::new(),
             options: Vec::new(),
             interface: None,
@@ -182,7 +185,8 @@ impl DatagramSocket for Socket {
         if self.0.borrow().peer != Some(peer) {
             return Err(Errno::EPROTO);
         }
-        Ok(copy(&octets, buffer))
+        let handling = self.0.borrow().carried;
+        Ok(ReadDatagrams { handling, ..copy(&octets, buffer) })
     }
 
     fn discard_early(&self) -> Result<u64, Errno> {
@@ -217,7 +221,8 @@ impl DatagramSocket for Socket {
 fn copy(octets: &[u8], buffer: &mut [u8]) -> ReadDatagrams {
     let len = octets.len().min(buffer.len());
     buffer[..len].copy_from_slice(&octets[..len]);
-    ReadDatagrams { len, segment_size: None, truncated: len < octets.len() }
+    let (truncated, handling) = (len < octets.len(), Handling::TO_NAMESPACE);
+    ReadDatagrams { len, segment_size: None, truncated, handling }
 }
 
 impl StreamSocket for Socket {
@@ -261,7 +266,8 @@ impl ListenSocket for Socket {
 
     fn receive_from(&self, buffer: &mut [u8]) -> Result<(ReadDatagrams, DatagramAddresses), Errno> {
         let (addresses, octets) = self.0.borrow_mut().arrivals.pop_front().ok_or(Errno::EAGAIN)?;
-        Ok((copy(&octets, buffer), addresses))
+        let handling = self.0.borrow().carried;
+        Ok((ReadDatagrams { handling, ..copy(&octets, buffer) }, addresses))
     }
 
     fn send_from(

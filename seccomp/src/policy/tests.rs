@@ -108,7 +108,7 @@ fn sources(directory: &std::path::Path, text: &mut String) {
 }
 
 /// What the library that wraps a call or an option calls it, where that is another name.
-const WRAPPED: [(&str, &[&str]); 23] = [
+const WRAPPED: [(&str, &[&str]); 27] = [
     ("epoll_pwait2", &["SYS_epoll_pwait2"]),
     ("getsockopt", &["getsockopt("]),
     ("setsockopt", &["setsockopt("]),
@@ -129,6 +129,10 @@ const WRAPPED: [(&str, &[&str]); 23] = [
     ("IPV6_RECVPKTINFO", &["sockopt::Ipv6RecvPacketInfo"]),
     ("IPV6_RECVERR", &["sockopt::Ipv6RecvErr"]),
     ("IPV6_V6ONLY", &["sockopt::Ipv6V6Only"]),
+    ("IP_RECVTTL", &["sockopt::Ipv4RecvTtl"]),
+    ("IP_RECVTOS", &["sockopt::IpRecvTos"]),
+    ("IPV6_RECVHOPLIMIT", &["sockopt::Ipv6RecvHopLimit"]),
+    ("IPV6_RECVTCLASS", &["sockopt::Ipv6RecvTClass"]),
     ("F_SETPIPE_SZ", &["F_SETPIPE_SZ(PIPE_OCTETS"]),
     ("SO_ATTACH_FILTER", &["attach_filter", "AttachFilter"]),
     ("recvmsg", &["recvmsg"]),

@@ -126,6 +126,8 @@ fn every_option_is_let_through(tcp: &OwnedFd) {
     ];
     let tcp_level = [libc::TCP_NODELAY, libc::TCP_NOTSENT_LOWAT];
     let ipv4_level = [
+        libc::IP_RECVTTL,
+        libc::IP_RECVTOS,
         libc::IP_TTL,
         libc::IP_TOS,
         libc::IP_MTU_DISCOVER,
@@ -134,6 +136,8 @@ fn every_option_is_let_through(tcp: &OwnedFd) {
         libc::IP_FREEBIND,
     ];
     let ipv6_level = [
+        libc::IPV6_RECVHOPLIMIT,
+        libc::IPV6_RECVTCLASS,
         libc::IPV6_UNICAST_HOPS,
         libc::IPV6_TCLASS,
         libc::IPV6_MTU_DISCOVER,

@@ -285,13 +285,13 @@ const PROBES: &[Probe] = &[
     ),
     (
         "IP_RECVTTL",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IP), int(libc::IP_RECVTTL), Zeroes, Int(4)],
     ),
     (
         "IP_RECVTOS",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IP), int(libc::IP_RECVTOS), Zeroes, Int(4)],
     ),
@@ -321,13 +321,13 @@ const PROBES: &[Probe] = &[
     ),
     (
         "IPV6_RECVHOPLIMIT",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IPV6), int(libc::IPV6_RECVHOPLIMIT), Zeroes, Int(4)],
     ),
     (
         "IPV6_RECVTCLASS",
-        ALL,
+        NOT_DATAPATH,
         libc::SYS_setsockopt,
         &[Int(0), int(libc::IPPROTO_IPV6), int(libc::IPV6_RECVTCLASS), Zeroes, Int(4)],
     ),

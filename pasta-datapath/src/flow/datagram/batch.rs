@@ -9,6 +9,7 @@ use crate::counters::DropReason;
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::Protocol;
 use crate::part::{part, part_mut};
+use crate::wire::ip::Handling;
 use crate::wire::udp;
 use nix::errno::Errno;
 use pasta_ipc::types::Mtu;
@@ -146,12 +147,15 @@ pub struct ReadBatch<K> {
     count: usize,
     /// Datagrams larger than this are by themselves.
     most: usize,
+    /// How they were carried, all alike.
+    handling: Handling,
 }
 
 impl<K: Copy + PartialEq> ReadBatch<K> {
     /// Nothing is read; only datagrams of at most `most` octets are joined.
     pub fn new(most: usize) -> Self {
-        Self { of: None, size: 0, len: 0, count: 0, most }
+        let handling = Handling::TO_NAMESPACE;
+        Self { of: None, size: 0, len: 0, count: 0, most, handling }
     }
 
     /// Where the next datagram is read: behind those that are there.
@@ -172,6 +176,7 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
         let alone = read.segment_size.is_some() || read.truncated || read.len == 0 || too_large;
         let joins = !alone
             && self.of == Some(of)
+            && self.handling == read.handling
             && read.len <= self.size
             && self.len + read.len <= MAX_GROUP_OCTETS;
         if !joins {
@@ -181,7 +186,7 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
                 return hand_on(of, read, part(buffer, start..start + read.len));
             }
             buffer.copy_within(start..start + read.len, 0);
-            (self.of, self.size) = (Some(of), read.len);
+            (self.of, self.size, self.handling) = (Some(of), read.len, read.handling);
         }
         self.len += read.len;
         self.count += 1;
@@ -194,10 +199,11 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
 
     /// Hands on what is there.
     pub fn flush(&mut self, buffer: &[u8], hand_on: impl FnOnce(K, ReadDatagrams, &[u8])) {
-        let Self { of, size, len, count, .. } = std::mem::replace(self, Self::new(self.most));
+        let Self { of, size, len, count, handling, .. } =
+            std::mem::replace(self, Self::new(self.most));
         let Some(of) = of else { return };
         let segment_size = if count > 1 { u16::try_from(size).ok() } else { None };
-        let read = ReadDatagrams { len, segment_size, truncated: false };
+        let read = ReadDatagrams { len, segment_size, truncated: false, handling };
         hand_on(of, read, part(buffer, ..len));
     }
 }
@@ -211,6 +217,14 @@ pub fn write_to_tap<D: FrameDevice>(
     octets: &[u8],
 ) {
     let size = read.segment_size.map_or(octets.len(), usize::from);
+    let carried;
+    let path = match read.handling {
+        Handling::TO_NAMESPACE => path,
+        handling => {
+            carried = path.carried(handling);
+            &carried
+        }
+    };
     if read.truncated {
         tap.counters.drop(DropReason::TooLarge);
         return;
@@ -257,7 +271,12 @@ mod tests {
     use super::*;
 
     fn datagram(len: usize) -> ReadDatagrams {
-        ReadDatagrams { len, segment_size: None, truncated: false }
+        ReadDatagrams {
+            len,
+            segment_size: None,
+            truncated: false,
+            handling: Handling::TO_NAMESPACE,
+        }
     }
 
     /// What is handed on of datagrams that are read one after the other, each of an origin.
@@ -285,7 +304,7 @@ mod tests {
     }
 
     fn joined(len: usize, size: u16) -> ReadDatagrams {
-        ReadDatagrams { len, segment_size: Some(size), truncated: false }
+        ReadDatagrams { segment_size: Some(size), ..datagram(len) }
     }
 
     #[test]
@@ -300,6 +319,18 @@ mod tests {
         let reads = [('a', 100), ('b', 100), ('b', 101), ('b', 0), ('b', 100)]
             .map(|(of, len)| (of, datagram(len)));
         assert_eq!(handed_on(usize::MAX, &reads), reads);
+    }
+
+    #[test]
+    fn datagrams_that_were_carried_otherwise_do_not_join() {
+        let marked = ReadDatagrams {
+            handling: Handling { traffic_class: 1, ..Handling::TO_NAMESPACE },
+            ..datagram(100)
+        };
+        let reads = [('a', datagram(100)), ('a', marked), ('a', datagram(100))];
+        assert_eq!(handed_on(usize::MAX, &reads), reads);
+        let both = ReadDatagrams { handling: marked.handling, ..joined(200, 100) };
+        assert_eq!(handed_on(usize::MAX, &[('a', marked); 2]), [('a', both)]);
     }
 
     #[test]
