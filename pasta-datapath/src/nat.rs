@@ -237,6 +237,15 @@ impl Nat {
         }
     }
 
+    /// Whether `address` is one of several that the namespace has from the host, and not the first: that is what the
+    /// host's kernel sends from as a rule, and to bind to it would cost each flow some calls, and TCP its choice of ports.
+    pub fn is_chosen(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(a) => self.ipv4.assigned.iter().skip(1).any(|it| *it == a),
+            IpAddr::V6(a) => self.ipv6.assigned.iter().skip(1).any(|it| *it == a),
+        }
+    }
+
     /// Whether the namespace has `address`.
     pub fn is_of_namespace(&self, address: IpAddr) -> bool {
         match address {

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use pasta_ipc::socket::{ListenerAddress, SocketFamily, SocketKind};
 use pasta_ipc::types::{IfName, Transport};
 use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 /// A socket that has begun to connect.
@@ -90,6 +90,9 @@ pub trait Sockets: Debug {
         destination: SocketAddr,
         port: u16,
     ) -> Result<Progress, Errno>;
+
+    /// Whether the host has `address`, so that sockets can send from it.
+    fn has_address(&mut self, address: IpAddr) -> bool;
 
     /// The number that the host gives an interface; none if there is no such interface.
     fn interface_index(&mut self, interface: &IfName) -> Option<NonZeroU32>;

@@ -3,13 +3,13 @@
 
 mod fake;
 
-use fake::rig::{Rig, came, datagram, echo_request, handled, key, opened, rule, segment};
+use fake::rig::{Rig, came, datagram, echo_request, handled, key, opened, policy, rule, segment};
 use fake::{Shared, Socket, State};
 use nix::errno::Errno;
 use pasta_datapath::flow::datagram::QueuedError;
 use pasta_datapath::flow::datagram::send_options::{Oversize, SendOption};
 use pasta_datapath::flow::{FlowKey, Readiness};
-use pasta_datapath::nat::Protocol;
+use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::sockets::Progress;
 use pasta_datapath::token::Token;
@@ -18,7 +18,8 @@ use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, SackBlocks, ToSend};
 use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::port_forward::{Direction, Effort};
-use pasta_ipc::types::Transport;
+use pasta_ipc::start::FamilyPolicy;
+use pasta_ipc::types::{Service, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -171,6 +172,17 @@ fn error(rig: &Rig) -> (IpAddr, (u8, u8), Vec<u8>) {
     (from, (message[0], message[1]), message[8 + header..].to_vec())
 }
 
+fn syn() -> ToSend {
+    ToSend {
+        seq: Seq::from(0x0102_0304),
+        ack: Seq::from(0),
+        flags: Flags::SYN,
+        window: 1000.into(),
+        syn: None,
+        sack: SackBlocks::default(),
+    }
+}
+
 fn exceeded(router: &str, quoted: [u8; 8]) -> (QueuedError, IpAddr, (u8, u8)) {
     let Ok(router) = router.parse::<IpAddr>() else { panic!("no address") };
     let icmp = if router.is_ipv4() { (11, 0) } else { (3, 0) };
@@ -256,15 +268,7 @@ fn router_is_shown_for_a_connection_that_ended_there() {
         let mut rig = Rig::<Socket>::new();
         rig.stack.sockets().answers.push_back(Ok(Progress::Connecting));
         let key = key(Protocol::Tcp, here, remote);
-        let syn = ToSend {
-            seq: Seq::from(0x0102_0304),
-            ack: Seq::from(0),
-            flags: Flags::SYN,
-            window: 1000.into(),
-            syn: None,
-            sack: SackBlocks::default(),
-        };
-        rig.frames(&[handled(segment(&key, &syn, &[]), with(2, EXPEDITED))]);
+        rig.frames(&[handled(segment(&key, &syn(), &[]), with(2, EXPEDITED))]);
         assert_eq!(rig.stack.sockets().opened[0].handling, with(2, EXPEDITED));
         let socket = opened(&mut rig, 0);
         let (queued, router, icmp) = exceeded(router, [0; 8]);
@@ -344,5 +348,68 @@ fn marks_of_the_network_reach_the_namespace_and_hops_of_echo_replies() {
             let Handling { hop_limit, traffic_class, .. } = packet.handling;
             assert_eq!((hop_limit, traffic_class), (marks.hop_limit, marks.traffic_class));
         }
+    }
+}
+
+/// The address that the host would send from itself, one that it has beside that, and one of the namespace's alone.
+const SOURCES: [[&str; 3]; 2] =
+    [["192.0.2.7", "192.0.2.22", "192.0.2.33"], ["2001:db8::7", "2001:db8::22", "2001:db8::33"]];
+
+#[test]
+fn address_that_a_program_has_picked_is_what_the_host_sends_from_where_it_has_it() {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Echo];
+    for (([_, remote, _], sources), protocol) in
+        FAMILIES.iter().zip(SOURCES).flat_map(|it| protocols.map(|protocol| (it, protocol)))
+    {
+        let mut rig = Rig::<Socket>::new();
+        let [ipv4, ipv6] = SOURCES;
+        rig.has(&ipv4, &ipv6);
+        let addresses = sources.map(|it| it.parse::<IpAddr>());
+        let [Ok(first), Ok(second), Ok(third)] = addresses else { panic!("no address") };
+        rig.stack.sockets().addresses = vec![first, second];
+        rig.received();
+        for (n, (address, expected)) in
+            [(first, None), (second, Some(second)), (third, None)].into_iter().enumerate()
+        {
+            let mut key = key(protocol, "192.0.2.7:1024", remote);
+            key.namespace = (address, 1024 + n as u16).into();
+            if protocol == Protocol::Echo {
+                key.remote.set_port(0);
+            }
+            let frame = match protocol {
+                Protocol::Tcp => segment(&key, &syn(), &[]),
+                _ => frame(&key),
+            };
+            rig.frames(&[frame]);
+            let opened = &rig.stack.sockets().opened[n];
+            assert_eq!(opened.target.source, expected, "{protocol:?} from {address}");
+        }
+        if protocol != Protocol::Udp {
+            continue;
+        }
+        // It loses the address; the flow goes on by another one, through a socket of its own or one that it shares.
+        rig.stack.sockets().addresses = vec![first];
+        opened(&mut rig, 1).borrow_mut().has_its_address = false;
+        let mut key = key(protocol, "192.0.2.7:1024", remote);
+        key.namespace = (second, 1025).into();
+        rig.has(&ipv4, &ipv6);
+        rig.frames(&[frame(&key)]);
+        let listeners = &rig.stack.sockets().listeners;
+        let (_, socket) = listeners.last().unwrap_or_else(|| panic!("no socket"));
+        let answers = &socket.borrow().answers;
+        let [(ends, _)] = &answers[..] else { panic!("{answers:?}") };
+        assert!(ends.local.is_unspecified(), "{ends:?}");
+    }
+}
+
+#[test]
+fn address_that_was_asked_for_goes_before_the_one_of_the_program() {
+    let outbound = FamilyPolicy { outbound: Some([192, 0, 2, 22].into()), ..policy(Service::On) };
+    let mut rig = Rig::<Socket>::with(Nat::new(outbound, policy(Service::On)), 64);
+    rig.has(&["192.0.2.7", "192.0.2.33", "192.0.2.22"], &[]);
+    for (n, here) in ["192.0.2.33:1", "192.0.2.22:2"].into_iter().enumerate() {
+        rig.frames(&[frame(&key(Protocol::Udp, here, "198.51.100.1:7"))]);
+        let source = rig.stack.sockets().opened[n].target.source;
+        assert_eq!(source, Some([192, 0, 2, 22].into()), "{here}");
     }
 }

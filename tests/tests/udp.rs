@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         case!(families, datagrams_of_a_forwarded_port_leave_from_it),
         case!(families, automatic_port_that_sends_first_is_left_from_and_reached),
         case!(families, listening_address_is_what_a_forwarded_port_sends_from),
+        case!(families, address_that_a_program_has_picked_is_what_the_host_sends_from),
         case!(families, local_datagram_reaches_a_service_of_the_other_family_alone),
         case!(families, datagram_of_the_namespaces_loopback_reaches_a_service_of_the_other_family),
         case!(lab, without_ipv6_on_the_host_localhost_reaches_the_namespace),
@@ -219,6 +220,33 @@ fn listening_address_is_what_a_forwarded_port_sends_from(lab: &Lab, family: Fami
     inside.must(["udp", "send", "program", &server.endpoint()])?;
     assert_eq!(server.next_peer()?, SocketAddr::new(second, 5060));
     inside.must(["udp", "next", "program"])?;
+    Ok(())
+}
+
+/// Of those that the namespace has from the host.
+fn address_that_a_program_has_picked_is_what_the_host_sends_from(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let (second, prefix) = (family.host_second(), address::prefix_length(family));
+    lab.on_host(|netlink| {
+        let uplink = netlink.link(UPLINK)?.index;
+        Ok(netlink.add_address(uplink, second, prefix)?)
+    })?;
+    let server = lab.remote().udp_echo(family.internet())?;
+    // A socket for each flow, and one that flows share.
+    for options in [["-u", "none"], ["-u", "6060"]] {
+        let mut inside = lab.pasta().configured().with(options).session()?;
+        for (n, address) in [family.host(), second].into_iter().enumerate() {
+            let (name, source) = (n.to_string(), SocketAddr::new(address, 6060).to_string());
+            inside.must(["udp", "hold", &name, &source])?;
+            inside.must(["udp", "send", &name, &server.endpoint()])?;
+            assert_eq!(server.next_peer()?.ip(), address, "{options:?}");
+            inside.must(["udp", "next", &name])?;
+            assert_eq!(server.next_peer()?.ip(), address, "{options:?}");
+        }
+        inside.end(0)?;
+    }
     Ok(())
 }
 

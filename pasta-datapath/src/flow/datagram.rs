@@ -299,6 +299,14 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
     }
 
+    /// The other end, as the namespace has it, if that has opened it.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        match &self.ends {
+            Ends::Outbound { path, .. } | Ends::Mapped { path, .. } => Some(path.source()),
+            Ends::Inbound { .. } | Ends::Local { .. } => None,
+        }
+    }
+
     /// Its host socket and what that was opened for, if it has one of its own.
     pub fn own_socket(&self) -> Option<(&K, &Target)> {
         match &self.ends {

@@ -145,6 +145,7 @@ impl<'a, S: Sockets> Opener<'a, S> {
             return Ok(());
         }
         let port = self.own_port(&key, shares);
+        let target = self.parts.with_source(&key, target);
         let (socket, target) = self.host_socket(&key, Ok(target), port, payload)?;
         let Parts { flows, sockets, log, .. } = &mut *self.parts;
         let token = Token::Flow(id, Side::Initiating);

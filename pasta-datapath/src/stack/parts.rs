@@ -295,7 +295,21 @@ impl<S: Sockets> Parts<S> {
             self.log.exhausted(now, NO_MORE, &"there are as many as descriptors allow");
             return Err(NoSocket::Exhausted);
         }
-        Ok(self.nat.outbound(key.protocol, key.remote)?)
+        let target = self.nat.outbound(key.protocol, key.remote)?;
+        Ok(self.with_source(key, target))
+    }
+
+    /// `target`, left by the address that the program of the namespace has picked among several, where the host has
+    /// it and nothing else was asked for.
+    pub(super) fn with_source(&mut self, key: &FlowKey, target: Target) -> Target {
+        let (source, unchanged) = (key.namespace.ip(), target.address.ip() == key.remote.ip());
+        let asked_for = self.nat.outbound(key.protocol, key.remote);
+        let is_free = asked_for.is_ok_and(|target| target.source.is_none());
+        if !unchanged || !is_free || !self.nat.is_chosen(source) {
+            return target;
+        }
+        let source = Some(source).filter(|source| self.sockets.has_address(*source));
+        Target { source, ..target }
     }
 
     /// Opens a socket to `target`, whose first packet is handled so if it is one of TCP; another flow may have to go

@@ -103,6 +103,10 @@ impl<S: Sockets> Opener<'_, S> {
         let (socket, target) = flow.own_socket()?;
         let port = NonZeroU16::new(StreamSocket::local_address(socket)?.port())?;
         let (at, target) = (place_for(source.0, port), target.clone());
+        let namespace = flow.opened_from()?;
+        let remote = flow.remote()?;
+        let key = FlowKey { protocol: Protocol::Udp, namespace, remote };
+        let target = self.parts.with_source(&key, target);
         let id = self.parts.ports.listeners.next_id();
         let families = self.parts.ports.families();
         let interface = self.parts.interface_of(&target)?;

@@ -103,6 +103,10 @@ impl Sockets for HostSockets {
         }
     }
 
+    fn has_address(&mut self, address: IpAddr) -> bool {
+        socket::has_address(SocketAddr::new(address, 0))
+    }
+
     fn interface_index(&mut self, interface: &IfName) -> Option<NonZeroU32> {
         socket::interface_index(interface)
     }

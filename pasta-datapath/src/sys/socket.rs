@@ -274,14 +274,18 @@ pub fn interface_index(interface: &IfName) -> Option<NonZeroU32> {
 /// another socket can be bound to it. Where that cannot be found out, it has.
 pub fn has_its_address(fd: BorrowedFd<'_>) -> bool {
     let Ok(ours) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return true };
-    let (family, any_port) = match (ours.as_sockaddr_in(), ours.as_sockaddr_in6()) {
-        (Some(v4), _) => (AddressFamily::Inet, SocketAddr::new(v4.ip().into(), 0)),
-        (_, Some(v6)) => {
-            let v6 = SocketAddrV6::new(v6.ip(), 0, 0, v6.scope_id());
-            (AddressFamily::Inet6, v6.into())
-        }
+    let any_port = match (ours.as_sockaddr_in(), ours.as_sockaddr_in6()) {
+        (Some(v4), _) => SocketAddr::new(v4.ip().into(), 0),
+        (_, Some(v6)) => SocketAddrV6::new(v6.ip(), 0, 0, v6.scope_id()).into(),
         _ => return true,
     };
+    has_address(any_port)
+}
+
+/// Whether the host has an address: whether a socket can be bound to it. Where that cannot be found out, it has.
+pub fn has_address(any_port: SocketAddr) -> bool {
+    let v4 = any_port.is_ipv4();
+    let family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let bound = socket(family, SockType::Datagram, flags, SockProtocol::Udp)
         .and_then(|probe| bind(probe.as_raw_fd(), &SockaddrStorage::from(any_port)));

@@ -462,6 +462,8 @@ pub struct Kernel<T = Socket> {
     pub answers: VecDeque<Result<Progress, Errno>>,
     /// What comes to the next sockets of datagrams before they are connected.
     pub early: Vec<Vec<u8>>,
+    /// The host's own addresses, where that matters.
+    pub addresses: Vec<IpAddr>,
     /// Where nobody takes datagrams.
     pub closed_ports: Vec<SocketAddr>,
     /// What opening a listener fails with.
@@ -482,6 +484,7 @@ impl<T> Default for Kernel<T> {
             connected: Vec::new(),
             answers: VecDeque::new(),
             early: Vec::new(),
+            addresses: Vec::new(),
             closed_ports: Vec::new(),
             listen_error: None,
             isn: 0,
@@ -555,6 +558,10 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         socket.0.borrow_mut().datagrams.extend(self.early.iter().cloned());
         self.connected.push((destination, Rc::clone(&socket.0)));
         Ok(progress)
+    }
+
+    fn has_address(&mut self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
     }
 
     fn interface_index(&mut self, interface: &IfName) -> Option<NonZeroU32> {

@@ -72,7 +72,7 @@ pub fn family<A: Address + std::str::FromStr>(
     let addresses: Vec<A> = addresses.iter().map(|it| address(it)).collect();
     FamilySnapshot {
         state: FamilyState::Bound,
-        assigned: Bounded::truncated(addresses.first().map(|it| Prefix::host(*it).into())).0,
+        assigned: Bounded::truncated(addresses.iter().map(|it| Prefix::host(*it).into())).0,
         default_route: true,
         present: Bounded::truncated(addresses).0,
         gateway: Some(address(router)),
