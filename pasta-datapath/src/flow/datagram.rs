@@ -44,7 +44,7 @@ use crate::time::Instant;
 use crate::wire::icmp::{ECHO_HEAD, echo_reply_body, echo_reply_head, echo_request_head};
 use crate::wire::ip::Handling;
 use crate::wire::udp;
-use batch::{Gso, ReadBatch, largest_payload, send_one, write_to_tap};
+use batch::{Gso, largest_payload, read_all, send_one, write_to_tap};
 use lifetime::Lifetime;
 use local::{Gone, LocalEnd, Place};
 use nix::errno::Errno;
@@ -663,41 +663,6 @@ impl<K: DatagramSocket> HostEnd<K> {
         }
         self.previous = None;
     }
-}
-
-/// Reads `socket` until it is empty, `reads` times at most, and hands on what comes, datagrams of one size and no
-/// more than `most` octets together; gives whether there may be more, whether anything came, and how many others than
-/// `peer` have sent something.
-fn read_all<K: DatagramSocket>(
-    (socket, peer): (&K, SocketAddr),
-    reads: usize,
-    most: usize,
-    buffer: &mut [u8],
-    mut hand_on: impl FnMut(ReadDatagrams, &[u8]),
-) -> (Next, bool, u64) {
-    let mut batch = ReadBatch::new(most);
-    let (mut next, mut received) = (Next::More, false);
-    let mut strangers = 0;
-    for _ in 0..reads {
-        let read = match socket.receive(peer, batch.free(buffer)) {
-            Ok(read) => read,
-            Err(Errno::EAGAIN) => {
-                next = Next::Wait;
-                break;
-            }
-            Err(Errno::EPROTO) => {
-                strangers += 1;
-                continue;
-            }
-            // An error that an earlier datagram earned, or that was queued with more detail; reading has
-            // cleared it.
-            Err(_) => continue,
-        };
-        received = true;
-        batch.add((), read, buffer, |(), read, octets| hand_on(read, octets));
-    }
-    batch.flush(buffer, |(), read, octets| hand_on(read, octets));
-    (next, received, strangers)
 }
 
 /// Octets of the largest datagram of a group.

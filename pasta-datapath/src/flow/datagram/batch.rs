@@ -4,8 +4,9 @@
 //! (`UDP_SEGMENT`, [`Gso`]). From a socket, what the kernel has not joined itself (`UDP_GRO`) is joined here
 //! ([`ReadBatch`]), for one super-frame or one call.
 
-use super::{Datagram, MAX_GROUP, MAX_GROUP_OCTETS, NotSent, ReadDatagrams};
+use super::{Datagram, DatagramSocket, MAX_GROUP, MAX_GROUP_OCTETS, NotSent, ReadDatagrams};
 use crate::counters::DropReason;
+use crate::flow::Next;
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::Protocol;
 use crate::part::{part, part_mut};
@@ -14,6 +15,7 @@ use crate::wire::udp;
 use nix::errno::Errno;
 use pasta_ipc::types::Mtu;
 use std::io::IoSlice;
+use std::net::SocketAddr;
 
 /// Whether groups of datagrams can be sent in one call on a path, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +208,41 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
         let read = ReadDatagrams { len, segment_size, truncated: false, handling };
         hand_on(of, read, part(buffer, ..len));
     }
+}
+
+/// Reads `socket` until it is empty, `reads` times at most, and hands on what comes, datagrams of one size and no
+/// more than `most` octets together; gives whether there may be more, whether anything came, and how many others than
+/// `peer` have sent something.
+pub fn read_all<K: DatagramSocket>(
+    (socket, peer): (&K, SocketAddr),
+    reads: usize,
+    most: usize,
+    buffer: &mut [u8],
+    mut hand_on: impl FnMut(ReadDatagrams, &[u8]),
+) -> (Next, bool, u64) {
+    let mut batch = ReadBatch::new(most);
+    let (mut next, mut received) = (Next::More, false);
+    let mut strangers = 0;
+    for _ in 0..reads {
+        let read = match socket.receive(peer, batch.free(buffer)) {
+            Ok(read) => read,
+            Err(Errno::EAGAIN) => {
+                next = Next::Wait;
+                break;
+            }
+            Err(Errno::EPROTO) => {
+                strangers += 1;
+                continue;
+            }
+            // An error that an earlier datagram earned, or that was queued with more detail; reading has
+            // cleared it.
+            Err(_) => continue,
+        };
+        received = true;
+        batch.add((), read, buffer, |(), read, octets| hand_on(read, octets));
+    }
+    batch.flush(buffer, |(), read, octets| hand_on(read, octets));
+    (next, received, strangers)
 }
 
 /// Moves what was read from a host socket to the tap; what is larger than its MTU in fragments.
