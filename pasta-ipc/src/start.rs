@@ -97,18 +97,31 @@ pub struct PortsStart {
     pub loopback: LoopbackTarget,
     /// Whether the rules may change.
     pub changes: RuleChanges,
+    /// Whether there is a socket that lists the host's sockets.
+    pub host: HostSockets,
 }
 
 impl PortsStart {
     /// Whether the host's listening ports are looked at, now or later.
     pub fn looks_at_host(&self) -> bool {
-        self.watch.host == Watched::Yes || self.changes == RuleChanges::Possible
+        let is_wanted = self.watch.host == Watched::Yes || self.changes == RuleChanges::Possible;
+        is_wanted && self.host == HostSockets::InReach
     }
 
     /// As [`PortsStart::looks_at_host`], of the namespace's.
     pub fn looks_at_namespace(&self) -> bool {
         self.watch.namespace == Watched::Yes || self.changes == RuleChanges::Possible
     }
+}
+
+/// Whether the monitor may list the host's sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostSockets {
+    /// It gets a socket for that where one is needed.
+    #[default]
+    InReach,
+    /// It gets none: with its capability it could end connections of the host over it.
+    OutOfReach,
 }
 
 /// Whether the rules for ports may change after the start.

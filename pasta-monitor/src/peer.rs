@@ -182,6 +182,7 @@ pub(crate) mod testing {
                 watch: PortWatch::default(),
                 loopback: LoopbackTarget::Address,
                 changes: pasta_ipc::start::RuleChanges::Never,
+                host: pasta_ipc::start::HostSockets::InReach,
             },
             log_level: LogLevel::Info,
             run_as: None,

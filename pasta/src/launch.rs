@@ -46,7 +46,7 @@ use pasta::ports::Forwards;
 use pasta_ipc::channel::Channel;
 use pasta_ipc::message::{Hello, Isolation, IsolationRights};
 use pasta_ipc::port_forward::{Direction, ForwardRule, ForwardTable, Watched};
-use pasta_ipc::start::{Captured, RuleChanges, TapUse, UserId};
+use pasta_ipc::start::{Captured, HostSockets, TapUse, UserId};
 use pasta_ipc::types::{Bounded, Generation, Service, Text};
 use pasta_ipc::{
     DatapathToMonitor, DatapathToSupervisor, IsolationToSupervisor, MonitorToDatapath,
@@ -85,6 +85,11 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// What is missing where user namespaces are switched off and the host is followed.
 const NO_USER_NAMESPACE: &str = "own user namespace: switched off, and the monitor keeps cap_net_admin (--follow off gives that up)";
+
+/// Where the monitor's capability counts over the host's network too.
+const HOST_PORTS_NOT_WATCHED: &str = "automatic rules of -T and -U are off: the namespace belongs to the same user \
+     namespace as the host's network, where the process that would look for the host's ports could end \
+     connections; name the ports, or give --follow off";
 
 type Services = PerFamily<Service, Service>;
 
@@ -373,11 +378,6 @@ impl<'a> Starting<'a> {
             capture: files.capture.is_some(),
         };
         let (progress, (resolvers, monitor_user)) = step(progress, |progress| {
-            progress.received.ports_open = forwards.watched().host == Watched::No;
-            let looks_at_host = forwards.watched().host == Watched::Yes
-                || options.rule_changes() == RuleChanges::Possible;
-            let ports = looks_at_host.then(host::open_port_socket).transpose();
-            let ports = ports.map_err(system("watch the host's ports"))?;
             let mode = if options.follows() { WatchMode::On } else { WatchMode::Off };
             let mut resolvers = Resolvers::open(mode);
             let namespaces = progress.wait_for(|received, _| received.namespaces.take())?;
@@ -386,7 +386,17 @@ impl<'a> Starting<'a> {
                 false => UserNamespace::Other,
             };
             let given_info = given.as_ref().map(|it| &it.info);
-            let start = options.monitor_start(&services, &forwards, run_as, given_info);
+            let mut start = options.monitor_start(&services, &forwards, run_as, given_info);
+            if start.ports.looks_at_host() && keep.net_admin && namespaces.governs_our_network() {
+                // Whoever may list sockets can then end them too: the kernel looks at the capability of
+                // who asks, not of who has opened the socket.
+                progress.log.notice(HOST_PORTS_NOT_WATCHED);
+                start.ports.host = HostSockets::OutOfReach;
+                start.ports.watch.host = Watched::No;
+            }
+            progress.received.ports_open = start.ports.watch.host == Watched::No;
+            let ports = start.ports.looks_at_host().then(host::open_port_socket).transpose();
+            let ports = ports.map_err(system("watch the host's ports"))?;
             let start = SupervisorToMonitor::Start(Box::new(start));
             progress.wait_until_hardened(Helper::Monitor)?;
             let fds = [&namespaces.user, &namespaces.net, &routes.events, &routes.dumps];

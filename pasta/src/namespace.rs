@@ -135,6 +135,17 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
+    /// Whether a capability in this user namespace counts over the network that we are in ourselves.
+    pub(crate) fn governs_our_network(&self) -> bool {
+        let network = open("/proc/self/ns/net", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let Ok(network) = network else { return true };
+        match sys::owning_user_namespace(network) {
+            // It is of one above ours.
+            Err(_) => false,
+            Ok(owner) => self.user_is_ours() || !same_file(&owner, "/proc/self/ns/user"),
+        }
+    }
+
     /// Whether the user namespace is the one we are in.
     pub(crate) fn user_is_ours(&self) -> bool {
         same_file(&self.user, "/proc/self/ns/user")

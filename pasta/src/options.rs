@@ -15,8 +15,8 @@ use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, Splice};
 use pasta_ipc::socket::FreeBind;
 use pasta_ipc::start::{
     Captured, Configure, CopyStart, DatapathStart, FamilyPolicy, FamilyStart, Follow, Following,
-    HostLoopback, LinkStart, MonitorStart, PortsStart, Protocols, RootFallback, RuleChanges,
-    Services, TapUse, UserId,
+    HostLoopback, HostSockets, LinkStart, MonitorStart, PortsStart, Protocols, RootFallback,
+    RuleChanges, Services, TapUse, UserId,
 };
 use pasta_ipc::types::{
     Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, PortRange, Service, TapInfo,
@@ -428,6 +428,7 @@ impl Options {
                 watch: forwards.watched(),
                 loopback: self.ports.loopback,
                 changes: self.rule_changes(),
+                host: HostSockets::InReach,
             },
             log_level: self.log.level,
             run_as,

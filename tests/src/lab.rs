@@ -4,6 +4,8 @@ pub mod address;
 pub mod admin;
 pub mod enter;
 mod files;
+#[cfg(target_arch = "x86_64")]
+pub mod injector;
 pub mod machine;
 pub mod network;
 pub mod pasta;

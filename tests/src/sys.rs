@@ -318,3 +318,39 @@ pub fn type_into(terminal: impl AsFd) -> io::Result<()> {
         unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSTI, &raw const character) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// The network namespace of a socket (`SIOCGSKNS`, Linux 4.9).
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN` over it.
+pub fn namespace_of_socket(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    /// `SIOCGSKNS` (`linux/sockios.h`).
+    const REQUEST: libc::Ioctl = 0x894c;
+    // SAFETY: the request takes no argument; `socket` is open.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), REQUEST, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned it as a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The address family and the protocol of a socket (`SO_DOMAIN`, `SO_PROTOCOL`, socket(7)).
+///
+/// # Errors
+///
+/// `ENOTSOCK` for another file.
+pub fn kind_of_socket(socket: &OwnedFd) -> io::Result<(libc::c_int, libc::c_int)> {
+    let get = |name| {
+        let mut value: libc::c_int = 0;
+        let mut length = size_of_val(&value) as libc::socklen_t;
+        let (level, pointer) = (libc::SOL_SOCKET, (&raw mut value).cast());
+        // SAFETY: the kernel writes at most `length` octets to `value`, which is exactly that long, and
+        // updates `length`; both live until the call returns and no pointer is kept. `socket` is open.
+        let rc =
+            unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, pointer, &raw mut length) };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+    };
+    Ok((get(libc::SO_DOMAIN)?, get(libc::SO_PROTOCOL)?))
+}

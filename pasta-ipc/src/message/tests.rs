@@ -64,6 +64,7 @@ fn monitor_start() -> MonitorStart {
             watch: PortWatch { namespace: Watched::Yes, host: Watched::No },
             loopback: LoopbackTarget::Address,
             changes: RuleChanges::Possible,
+            host: HostSockets::InReach,
         },
         log_level: LogLevel::Info,
         run_as: None,
@@ -414,10 +415,10 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 15);
+    assert_eq!(PROTOCOL_VERSION, 16);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "000f");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "000f");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0010");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0010");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
@@ -425,7 +426,7 @@ fn encodings_are_frozen() {
         "010001c00002071801c0000201000100000000000001fbf0ff0102000000000101046574\
          6830000000fbe80301fb1027fb3075000000000101010120010db8000000000000000000\
          000001010f696e746572666163652d6e616d6530fb401ffb411f010120010db800000000\
-         0000000000000002fb60ea0200010000030000"
+         0000000000000002fb60ea020001000000030000"
     );
     assert_eq!(
         hex(&octets_of(&MonitorToSupervisor::TapReady(tap()))),
@@ -454,7 +455,7 @@ fn encodings_are_frozen() {
     assert_eq!(hex(&octets_of(&taken)), "0903");
     let wanted = SupervisorToDatapath::StatusWanted { flows: 64 };
     assert_eq!(hex(&octets_of(&wanted)), "0740");
-    assert_eq!(hex(&octets_of(&ClientToSupervisor::Hello(hello))), "000f");
+    assert_eq!(hex(&octets_of(&ClientToSupervisor::Hello(hello))), "0010");
     assert_eq!(hex(&octets_of(&ClientToSupervisor::ForwardsWanted)), "01");
     assert_eq!(hex(&octets_of(&ClientToSupervisor::StatusWanted { flows: 2 })), "0302");
     assert_eq!(hex(&octets_of(&ClientToSupervisor::ResyncWanted)), "04");

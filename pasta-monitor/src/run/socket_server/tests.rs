@@ -44,6 +44,7 @@ fn start(ports: PortRange) -> MonitorStart {
             watch: PortWatch::default(),
             loopback: LoopbackTarget::Address,
             changes: pasta_ipc::start::RuleChanges::Never,
+            host: pasta_ipc::start::HostSockets::InReach,
         },
         log_level: LogLevel::Info,
         run_as: None,

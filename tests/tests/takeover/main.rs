@@ -1,10 +1,18 @@
 //! What a helper achieves that somebody has taken over: nothing outside its own part.
 
+#[cfg(target_arch = "x86_64")]
+mod netlink;
+
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use netlink::{
+    monitor_of_the_machines_user_namespace_changes_nothing_of_the_host,
+    monitor_with_other_code_in_it_changes_nothing_of_the_host,
+};
 use nix::sys::socket::{UnixAddr, bind};
 use pasta_ipc::channel::{Channel, SendError};
 use pasta_ipc::message::Message;
@@ -25,6 +33,10 @@ fn main() -> ExitCode {
         case!(lab, lines_that_nobody_asked_for_end_both_helpers),
         case!(lab, channels_of_the_helpers_take_no_name_of_the_host),
         case!(lab, memory_of_the_helpers_has_a_limit),
+        #[cfg(target_arch = "x86_64")]
+        case!(lab, monitor_with_other_code_in_it_changes_nothing_of_the_host),
+        #[cfg(target_arch = "x86_64")]
+        case!(lab, monitor_of_the_machines_user_namespace_changes_nothing_of_the_host),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
