@@ -80,10 +80,10 @@ impl World {
     }
 
     /// Another program has this port of the host.
-    fn taken_by_others(&mut self, port: u16) -> Shared<State> {
+    fn taken_by_others(&mut self, address: Option<&str>, port: u16) -> Shared<State> {
         let at = ListenerAddress {
             transport: Transport::Udp,
-            address: None,
+            address: address.map(|it| it.parse().unwrap()),
             interface: None,
             port: port.try_into().unwrap(),
         };
@@ -164,7 +164,7 @@ proptest! {
         let others: Vec<_> = taken
             .iter()
             .filter(|port| !now.host.contains_key(port))
-            .map(|port| world.taken_by_others(*port))
+            .map(|port| world.taken_by_others(None, *port))
             .collect();
         world.refused_inside = refused;
         for next in &states[1..] {
@@ -197,8 +197,8 @@ proptest! {
 #[test]
 fn failures_name_each_rule_once_with_its_first_port() {
     let mut world = World::new();
-    world.taken_by_others(8001);
-    world.taken_by_others(8003);
+    world.taken_by_others(None, 8001);
+    world.taken_by_others(None, 8003);
     world.refused_inside.insert(9000);
     let host = BTreeMap::from([(8000, (0, 80)), (8001, (0, 80)), (8003, (1, 80))]);
     let changed = world.change(&Ports { host, inside: BTreeSet::from([9000, 9001]) });
@@ -213,6 +213,20 @@ fn failures_name_each_rule_once_with_its_first_port() {
     ];
     assert_eq!(seen, wanted);
     assert!(world.open_inside().is_empty(), "what was opened for it is closed");
+}
+
+#[test]
+fn listener_that_was_closed_for_another_is_opened_again_if_that_fails() {
+    let mut world = World::new();
+    let at = |place| Ports { host: BTreeMap::from([(8000, (place, 80))]), ..Ports::default() };
+    assert!(world.change(&at(1)).failures.as_slice().is_empty());
+    let others = [world.taken_by_others(Some("::"), 8000)];
+    // Of both families: ours is in its way, and behind that the other program's.
+    let changed = world.change(&at(0));
+    assert_eq!(changed.failures.as_slice()[0].errno, Errno::EADDRINUSE as i32);
+    assert_eq!(world.open(&others).into_keys().collect::<BTreeSet<_>>(), at(1).listeners());
+    others[0].borrow_mut().closed = true;
+    assert!(world.change(&at(0)).failures.as_slice().is_empty(), "once it is free");
 }
 
 #[test]
