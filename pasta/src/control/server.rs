@@ -11,6 +11,7 @@
 //! bounds, and the datapath nothing.
 
 use super::socket::ControlSocket;
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
@@ -30,6 +31,8 @@ const CLIENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests of a client in a second, and at once; chosen: more than a program makes that waits for each answer.
 const REQUESTS: (u32, u32) = (2000, 64);
+/// How long nobody is accepted after descriptors have run out; chosen.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The token of the listener; clients count from 1.
 const LISTENER: u64 = 0;
 
@@ -64,6 +67,8 @@ pub(crate) struct Server {
     uid: u32,
     clients: BTreeMap<ClientId, Client>,
     last: ClientId,
+    /// Until when nobody is accepted: descriptors have run out.
+    paused_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -112,7 +117,7 @@ impl Server {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(socket.listener(), EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         let (uid, clients, last) = (geteuid().as_raw(), BTreeMap::new(), ClientId(LISTENER));
-        Ok(Self { socket, epoll, uid, clients, last })
+        Ok(Self { socket, epoll, uid, clients, last, paused_until: None })
     }
 
     /// Readable when there is something to do.
@@ -127,12 +132,16 @@ impl Server {
 
     /// When a client is to be looked at although nothing comes.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.clients.values().filter_map(Client::deadline).min()
+        let clients = self.clients.values().filter_map(Client::deadline);
+        clients.chain(self.paused_until).min()
     }
 
     /// Takes what has come; of each client one request at most.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<Incoming> {
         let mut incoming = Vec::new();
+        if self.paused_until.take_if(|until| *until <= now).is_some() {
+            self.watch_listener(EpollFlags::EPOLLIN);
+        }
         let mut woken = [EpollEvent::empty(); CLIENTS + 1];
         // With a signal it is tried again at once.
         let count = self.epoll.wait(&mut woken, EpollTimeout::ZERO).unwrap_or_default();
@@ -155,6 +164,12 @@ impl Server {
         incoming
     }
 
+    fn watch_listener(&self, flags: EpollFlags) {
+        let mut event = EpollEvent::new(flags, LISTENER);
+        // It was added; this fails only where memory has run out.
+        let _ = self.epoll.modify(self.socket.listener(), &mut event);
+    }
+
     fn accept(&mut self, now: Instant, incoming: &mut Vec<Incoming>) {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // One at a time: epoll tells again.
@@ -162,7 +177,13 @@ impl Server {
             #[expect(unsafe_code, reason = "accept4 gives a number")]
             // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
             Ok(number) => unsafe { OwnedFd::from_raw_fd(number) },
-            // It has gone, or descriptors have run out: then it waits, and with it the others.
+            // It would wake us without end: it waits, and with it the others.
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                self.watch_listener(EpollFlags::empty());
+                self.paused_until = Some(now + PAUSE);
+                return;
+            }
+            // It has gone.
             Err(_) => return,
         };
         let peer = match getsockopt(&accepted, PeerCredentials) {

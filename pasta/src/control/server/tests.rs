@@ -179,6 +179,21 @@ fn idle_clients_make_room_and_those_that_wait_do_not() {
 }
 
 #[test]
+fn pause_after_descriptors_have_run_out_ends() {
+    let mut world = World::new("pause");
+    world.server.watch_listener(EpollFlags::empty());
+    world.server.paused_until = Some(world.now + PAUSE);
+    let client: Theirs = world.connect().into();
+    assert!(world.settle().is_empty() && world.server.clients.is_empty());
+    let mut fds = [nix::poll::PollFd::new(world.server.as_fd(), nix::poll::PollFlags::POLLIN)];
+    assert_eq!(nix::poll::poll(&mut fds, 0_u8), Ok(0), "nothing wakes us");
+    world.now = world.server.next_deadline().unwrap();
+    world.settle();
+    assert!(matches!(client.receive().unwrap().message, SupervisorToClient::Hello(_)));
+    assert_eq!(world.server.next_deadline(), None);
+}
+
+#[test]
 fn client_that_goes_while_it_waits_is_noticed() {
     let mut world = World::new("gone");
     let client = world.client();
