@@ -13,6 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::Outcome;
+use crate::lab::wait;
 
 /// Room below the stack that is used for messages. Chosen: within the pages that are there.
 const ROOM: u64 = 2048;
@@ -44,23 +45,28 @@ pub enum Called {
 }
 
 impl Injector {
-    /// Stops process `pid`, which must wait in a system call.
+    /// Stops process `pid` as soon as it waits in a system call.
     ///
     /// # Errors
     ///
-    /// `EPERM` for who may not trace it.
+    /// `EPERM` for who may not trace it; when it is never in a system call.
     pub fn stop(pid: i32) -> Outcome<Self> {
+        wait::until("a process in a system call", || Self::stop_in_call(pid).transpose())?
+    }
+
+    /// None if it was in no system call; then it goes on.
+    fn stop_in_call(pid: i32) -> Outcome<Option<Self>> {
         let pid = Pid::from_raw(pid);
         ptrace::attach(pid)?;
         waitpid(pid, Some(WaitPidFlag::__WALL))?;
         let before = ptrace::getregs(pid)?;
         let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
-        let stopped = Self { pid, before, memory, ended: false };
         let instruction = ptrace::read(pid, (before.rip - 2) as ptrace::AddressType)?;
         if instruction & 0xffff != SYSCALL {
-            return Err("it waits in no system call".into());
+            ptrace::detach(pid, None)?;
+            return Ok(None);
         }
-        Ok(stopped)
+        Ok(Some(Self { pid, before, memory, ended: false }))
     }
 
     /// Puts `octets` where a call can find them; their address there.
