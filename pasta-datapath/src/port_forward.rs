@@ -330,6 +330,24 @@ impl<K> Ports<K> {
         Ok(self.listeners.insert(ListenerSpec::Host(at), target, Role::Mapping, socket))
     }
 
+    /// Makes `socket`, which is connected and has the port of `at`, one for flows of the namespace that share it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sockets::unconnect`]; the socket is closed then.
+    pub fn adopt_mapping<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        socket: K,
+        at: ListenerAddress,
+        target: ForwardTarget,
+    ) -> Result<ListenerId, Errno> {
+        cx.sockets.prepare_listener(&socket, Transport::Udp)?;
+        let token = Token::Listener(self.listeners.next_id().index());
+        cx.sockets.unconnect(&socket, token)?;
+        Ok(self.listeners.insert(ListenerSpec::Host(at), target, Role::Mapping, socket))
+    }
+
     /// Takes the listener in the namespace that was asked for, or why there is none.
     ///
     /// # Errors

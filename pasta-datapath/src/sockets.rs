@@ -94,6 +94,14 @@ pub trait Sockets: Debug {
     /// Whether the host has `address`, so that sockets can send from it.
     fn has_address(&mut self, address: IpAddr) -> bool;
 
+    /// Has a connected socket of IPv4 datagrams take what anybody sends to its port, and report it under `token`. What comes
+    /// meanwhile is not lost.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2), bind(2) and epoll_ctl(2); the socket is of no use then.
+    fn unconnect(&mut self, socket: &Self::Socket, token: Token) -> Result<(), Errno>;
+
     /// The number that the host gives an interface; none if there is no such interface.
     fn interface_index(&mut self, interface: &IfName) -> Option<NonZeroU32>;
 

@@ -295,6 +295,30 @@ fn second_peer_of_a_source_port_sees_the_port_that_the_first_one_sees() {
     }
 }
 
+/// Nothing that comes meanwhile is lost, where the kernel can.
+#[test]
+fn socket_of_the_first_peer_becomes_the_one_that_the_second_shares() {
+    for family in &FAMILIES {
+        let mut rig = Rig::new();
+        rig.stack.sockets().unconnects = true;
+        rig.frames(&[datagram(&family.flow(1024, 0), b"one")]);
+        let first = opened(&mut rig, 0);
+        rig.frames(&[datagram(&family.flow(1024, 1), b"two")]);
+        assert_eq!(first.borrow().closed, !family.is_v4(), "one of IPv6 keeps its peer");
+        if !family.is_v4() {
+            continue;
+        }
+        assert_eq!(rig.stack.sockets().listeners.len(), 0);
+        let local = IpAddr::from([0, 0, 0, 0]);
+        for remote in 0..2 {
+            let peer = family.remotes[remote].parse().unwrap();
+            first.borrow_mut().arrivals.push_back((DatagramAddresses { peer, local }, vec![7]));
+            came(&mut rig, &first);
+            assert_eq!(received(&rig).len(), 1, "{remote}");
+        }
+    }
+}
+
 #[test]
 fn flow_to_a_resolver_keeps_out_of_the_way_of_a_listener() {
     let mut rig = Rig::<Socket>::with_resolvers(&[1]);

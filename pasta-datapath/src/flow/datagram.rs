@@ -219,6 +219,17 @@ impl<K> HostEnd<K> {
     }
 }
 
+impl<K: DatagramSocket> HostEnd<K> {
+    /// The socket, if it can go on as one of many: it is bound to no address and to no interface. One of IPv6 cannot:
+    /// the kernel goes on to take what comes from its peer alone (`sk_v6_daddr` outlives `__udp_disconnect()`,
+    /// net/ipv4/udp.c, in Linux 6.18).
+    pub fn into_shared(mut self) -> Option<K> {
+        let Target { source: None, interface: None, address } = self.target else { return None };
+        self.options.reset(&self.socket, address.ip());
+        address.is_ipv4().then_some(self.socket)
+    }
+}
+
 /// The end of a flow at a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerEnd {
@@ -348,10 +359,16 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     }
 
     /// Goes on through a socket that it shares; its own one is closed.
-    pub fn share(&mut self, (listener, interface): (ListenerEnd, Option<NonZeroU32>)) {
-        if let Ends::Outbound { path, .. } = &self.ends {
-            self.ends = Ends::Mapped { path: *path, listener, interface };
-            self.gso = Gso::new(self.protocol);
+    pub fn share(
+        &mut self,
+        (listener, interface): (ListenerEnd, Option<NonZeroU32>),
+    ) -> Option<HostEnd<K>> {
+        let Ends::Outbound { path, .. } = &self.ends else { return None };
+        let mapped = Ends::Mapped { path: *path, listener, interface };
+        self.gso = Gso::new(self.protocol);
+        match std::mem::replace(&mut self.ends, mapped) {
+            Ends::Outbound { host, .. } => Some(host),
+            Ends::Mapped { .. } | Ends::Inbound { .. } | Ends::Local { .. } => None,
         }
     }
 

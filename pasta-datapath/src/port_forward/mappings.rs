@@ -9,7 +9,8 @@
 //! A shared socket takes datagrams from everybody. Those of a peer that the namespace has sent nothing to are
 //! counted drops, unless the socket is a listener. No socket is ever shared with another program of the host
 //! (`SO_REUSEADDR`, `SO_REUSEPORT`), which could take what is meant for us: where one of ours is in the way of
-//! another of ours it is closed first, and datagrams that come in between are lost.
+//! another of ours it becomes that other one. One of IPv6, or bound to an address or an interface, is closed first, and
+//! datagrams that come in between are lost.
 
 use super::listeners::{Listener, ListenerId, ListenerSpec};
 use crate::flow::FlowId;

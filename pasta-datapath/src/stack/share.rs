@@ -4,7 +4,7 @@
 use super::open::Opener;
 use super::parts::{Parts, source_of};
 use crate::counters::DropReason;
-use crate::flow::datagram::{DatagramFlow, ListenerEnd};
+use crate::flow::datagram::{DatagramFlow, HostEnd, ListenerEnd};
 use crate::flow::evict::Takes;
 use crate::flow::splice::StreamSocket;
 use crate::flow::{Flow, FlowEvent, FlowId, FlowKey};
@@ -93,8 +93,8 @@ impl<S: Sockets> Opener<'_, S> {
         self.share_single(source, first)
     }
 
-    /// Closes the socket of its own that flow `first` of a source port has; the flow goes on through one at the same
-    /// port of the host that others can use too.
+    /// Makes the socket of its own that flow `first` of a source port has one that others can use too, or replaces it
+    /// by one at the same port of the host; the flow goes on through that.
     pub(super) fn share_single(&mut self, source: Source, first: FlowId) -> Option<ListenerId> {
         // What it has received is not lost.
         self.parts.drive(self.now, first, FlowEvent::Turn);
@@ -111,13 +111,18 @@ impl<S: Sockets> Opener<'_, S> {
         let families = self.parts.ports.families();
         let interface = self.parts.interface_of(&target)?;
         let end = end_at(id, &at, families, &target);
-        if let Flow::Datagram(flow) = &mut self.parts.flows.table.get_mut(first)?.flow {
-            flow.share((end, interface));
-        }
+        let Flow::Datagram(flow) = &mut self.parts.flows.table.get_mut(first)?.flow else {
+            return None;
+        };
+        let socket = flow.share((end, interface)).and_then(HostEnd::into_shared);
         self.parts.ports.mappings.forget_single(source, first);
         let (effort, rule) = (Effort::Auto, RuleIndex::NONE);
         let to = ForwardTarget { target: None, port: source.1, effort, rule };
-        if self.open_mapping(at, to).is_none() {
+        let adopted = socket.and_then(|socket| {
+            let (ports, mut cx) = self.parts.ports(self.now);
+            ports.adopt_mapping(&mut cx, socket, at.clone(), to).ok()
+        });
+        if adopted.or_else(|| self.open_mapping(at, to)).is_none() {
             // Its port went to somebody else: it begins anew with its next datagram.
             self.parts.remove(first);
             return None;

@@ -66,6 +66,16 @@ impl Poller {
         Ok(self.epoll.add(fd, EpollEvent::new(flags, token))?)
     }
 
+    /// Has `fd`, which was added for reading, reported under another token, and at once if it can be read.
+    ///
+    /// # Errors
+    ///
+    /// As epoll_ctl(2).
+    pub fn watch_reading(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token))?)
+    }
+
     /// Adds `fd` for reading only, reported for as long as there is something to read.
     ///
     /// # Errors

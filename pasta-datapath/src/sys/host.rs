@@ -103,6 +103,12 @@ impl Sockets for HostSockets {
         }
     }
 
+    fn unconnect(&mut self, socket: &OwnedFd, token: Token) -> Result<(), Errno> {
+        socket::unconnect(socket)?;
+        let watched = self.poller.watch_reading(socket.as_fd(), token.into());
+        watched.map_err(|error| to_errno(&error))
+    }
+
     fn has_address(&mut self, address: IpAddr) -> bool {
         socket::has_address(SocketAddr::new(address, 0))
     }

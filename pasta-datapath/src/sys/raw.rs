@@ -40,6 +40,20 @@ pub(super) fn set_option(
     check(result as libc::ssize_t).map(drop)
 }
 
+/// Takes its peer from a connected socket of datagrams (`AF_UNSPEC`, connect(2)).
+///
+/// # Errors
+///
+/// As connect(2).
+pub fn unconnect(socket: BorrowedFd<'_>) -> Result<(), nix::errno::Errno> {
+    let none = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let len = size_of::<libc::sockaddr>() as socklen_t;
+    // SAFETY: the kernel reads `len` octets of `none`, which has that many and is alive until we return. It keeps no
+    // pointer. The descriptor is borrowed, hence open.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const none, len) };
+    nix::errno::Errno::result(result).map(drop)
+}
+
 /// Makes `MSG_PEEK` reads on `socket` start `offset` octets into its queue and move along as they
 /// read (`SO_PEEK_OFF`, see socket(7)); reading without it moves the offset back.
 ///

@@ -13,8 +13,8 @@ use crate::wire::ip::Handling;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockProtocol,
-    SockType, SockaddrStorage, bind, connect, getsockname, recv, recvmsg, sendmsg, setsockopt,
-    shutdown, socket, sockopt,
+    SockType, SockaddrIn, SockaddrStorage, bind, connect, getsockname, recv, recvmsg, sendmsg,
+    setsockopt, shutdown, socket, sockopt,
 };
 use pasta_ipc::socket::{FreeBind, allow_free_bind};
 use pasta_ipc::types::IfName;
@@ -239,6 +239,23 @@ pub fn open(
         Err(errno) => return Err(errno),
     };
     Ok(Connecting { socket: fd, progress })
+}
+
+/// Has a connected socket of IPv4 datagrams that is bound to no address take what anybody sends to its port.
+///
+/// # Errors
+///
+/// As connect(2); as bind(2), where the kernel had chosen the port and somebody else has got it now.
+pub fn unconnect(fd: &OwnedFd) -> Result<(), Errno> {
+    let port = || getsockname::<SockaddrIn>(fd.as_raw_fd()).map(|local| local.port());
+    let wanted = port()?;
+    sys::unconnect(fd.as_fd())?;
+    // A port that was asked for stays, one that the kernel has chosen goes (`__udp_disconnect()`, net/ipv4/udp.c).
+    if port()? != wanted {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted));
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(any))?;
+    }
+    Ok(())
 }
 
 /// Has the packet that opens a TCP connection carried as `handling` says. One of few hops looks for routers: what they

@@ -466,6 +466,8 @@ pub struct Kernel<T = Socket> {
     pub addresses: Vec<IpAddr>,
     /// Where nobody takes datagrams.
     pub closed_ports: Vec<SocketAddr>,
+    /// Whether connected sockets can be unconnected; as in a kernel that cannot, they are replaced.
+    pub unconnects: bool,
     /// What opening a listener fails with.
     pub listen_error: Option<Errno>,
     /// What initial sequence numbers are counted from.
@@ -486,6 +488,7 @@ impl<T> Default for Kernel<T> {
             early: Vec::new(),
             addresses: Vec::new(),
             closed_ports: Vec::new(),
+            unconnects: false,
             listen_error: None,
             isn: 0,
             tcp: VecDeque::new(),
@@ -596,6 +599,15 @@ impl<T: TcpModel> Sockets for Kernel<T> {
 
     fn watch(&mut self, socket: &Socket, token: Token, _: Interest) -> Result<(), Errno> {
         socket.0.borrow_mut().token = Some(token);
+        Ok(())
+    }
+
+    fn unconnect(&mut self, socket: &Socket, token: Token) -> Result<(), Errno> {
+        if !self.unconnects {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut state = socket.0.borrow_mut();
+        (state.peer, state.token) = (None, Some(token));
         Ok(())
     }
 

@@ -77,6 +77,11 @@ impl SendOptions {
         }
     }
 
+    /// Has `socket` send as one that nothing was set for.
+    pub fn reset<K: DatagramSocket>(&mut self, socket: &K, remote: IpAddr) {
+        self.change(socket, remote, Self::default());
+    }
+
     #[cold]
     fn change<K: DatagramSocket>(&mut self, socket: &K, remote: IpAddr, wanted: Self) {
         let Self { hop_limit, traffic_class, oversize } = wanted;
