@@ -392,6 +392,7 @@ impl<'a> Starting<'a> {
                 // who asks, not of who has opened the socket.
                 progress.log.notice(HOST_PORTS_NOT_WATCHED);
                 start.ports.host = HostSockets::OutOfReach;
+                progress.received.host_sockets = HostSockets::OutOfReach;
                 start.ports.watch.host = Watched::No;
             }
             progress.received.ports_open = start.ports.watch.host == Watched::No;
@@ -568,6 +569,7 @@ impl<'a> Connected<'a> {
             ipv6: services.ipv6,
             protocols: options.protocols(),
             to_host: options.ports_to_host(),
+            host_sockets: progress.received.host_sockets,
             system: host::port_system(&options.target),
         };
         Ok(Confirmed { progress, options, served, forwards, resolvers, files, lacking })

@@ -17,9 +17,9 @@ use pasta_ipc::control::{
     ChangeResult, ForwardChange, ForwardEntry, ForwardFailure, ForwardState, OnFailure, Origin,
 };
 use pasta_ipc::port_forward::{
-    Direction, ForwardRule, ForwardsChange, ForwardsChanged, NamespaceForwards, PortWatch,
+    Direction, Effort, ForwardRule, ForwardsChange, ForwardsChanged, NamespaceForwards, PortWatch,
 };
-use pasta_ipc::start::Protocols;
+use pasta_ipc::start::{HostSockets, Protocols};
 use pasta_ipc::types::{Bounded, Generation, Service, Text, Transport};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -50,6 +50,8 @@ pub(crate) struct Served {
     pub(crate) protocols: Protocols,
     /// Whether ports may lead to the host's loopback (`--no-host-loopback`).
     pub(crate) to_host: Service,
+    /// Whether anybody may look for the ports of the host, which `auto` out of the namespace follows.
+    pub(crate) host_sockets: HostSockets,
     pub(crate) system: System,
 }
 
@@ -214,6 +216,20 @@ impl Transactions {
             && let Some(entry) = entries.iter().find(to_host)
         {
             let why = format!("'{}' leads to what --no-host-loopback closes", entry.forward);
+            return answer(refused(&why)).into_iter().collect();
+        }
+        let cannot_follow = |entry: &&ForwardEntry| {
+            let is_new = matches!(entry.origin, Origin::Client { .. });
+            is_new && to_host(entry) && entry.forward.rule().effort() == Effort::Auto
+        };
+        if self.served.host_sockets == HostSockets::OutOfReach
+            && let Some(entry) = entries.iter().find(cannot_follow)
+        {
+            let why = format!(
+                "'{}': the host's ports cannot be looked for where the namespace belongs to the \
+                 same user namespace as the host's network; name the ports",
+                entry.forward
+            );
             return answer(refused(&why)).into_iter().collect();
         }
         let Served { ipv4, ipv6, system, .. } = self.served;

@@ -7,6 +7,7 @@ use crate::namespace::Namespaces;
 use crate::signals::ReceivedSignal;
 use nix::sys::signal::Signal;
 use pasta_ipc::channel::SendError;
+use pasta_ipc::start::HostSockets;
 use pasta_ipc::types::{AuditReport, TapInfo};
 use pasta_ipc::{DatapathToSupervisor, InitToSupervisor, MonitorToSupervisor};
 use std::os::fd::OwnedFd;
@@ -27,6 +28,8 @@ pub(super) struct Received {
     pub(super) hardened: Hardened,
     /// Whether the first listeners in the namespace are open.
     pub(super) ports_open: bool,
+    /// Whether the monitor may list the host's sockets.
+    pub(super) host_sockets: HostSockets,
     /// The status files that the helpers have handed over.
     pub(super) status_files: StatusFiles,
 }

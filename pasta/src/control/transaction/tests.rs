@@ -3,6 +3,7 @@ use pasta::ports::spec::Spec;
 use pasta::ports::{PortOption, build_rules, requested};
 use pasta_ipc::control::RequestedForward;
 use pasta_ipc::port_forward::{ListenFailure, Watched};
+use pasta_ipc::start::HostSockets;
 use proptest::prelude::*;
 
 const PEER: Peer = Peer { uid: 1000, pid: 77 };
@@ -32,6 +33,7 @@ fn transactions() -> Transactions {
         ipv6: Service::On,
         protocols: Protocols::default(),
         to_host: Service::On,
+        host_sockets: HostSockets::InReach,
         system,
     };
     Transactions::new(served, forwards)
@@ -166,6 +168,11 @@ fn conflicts_and_what_is_switched_off_are_refused_with_the_reason() {
     let orders = it.request(now(), ClientId(1), PEER, change(1, OnFailure::RollBack, udp));
     let [Order::Answer(_, ChangeResult::Refused(why))] = &orders[..] else { panic!("{orders:?}") };
     assert!(why.as_str().contains("UDP is switched off"), "{why}");
+    it.served.host_sockets = HostSockets::OutOfReach;
+    let auto = asked(PortOption::TcpOut, "auto");
+    let orders = it.request(now(), ClientId(1), PEER, change(1, OnFailure::RollBack, auto));
+    let [Order::Answer(_, ChangeResult::Refused(why))] = &orders[..] else { panic!("{orders:?}") };
+    assert!(why.as_str().contains("name the ports"), "{why}");
     it.served.to_host = Service::Off;
     let out = asked(PortOption::TcpOut, "53");
     let orders = it.request(now(), ClientId(1), PEER, change(1, OnFailure::RollBack, out));
