@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use tests::harness::{self, Case};
 use tests::lab::process::{self, Process};
 use tests::lab::tracer::Tracer;
-use tests::lab::{DATAPATH, Lab, MONITOR, USER};
+use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, USER};
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -36,18 +36,26 @@ fn helper_that_is_traced_does_not_start(lab: &Lab) -> Outcome {
 fn helper_whose_file_is_not_readable_is_out_of_reach_from_exec_on(lab: &Lab) -> Outcome {
     lab.needs_helpers()?;
     lab.needs_root()?;
+    // Copies: the lab shows the build's own files.
+    let directory = "/tmp/copies";
+    fs::create_dir(directory)?;
+    for name in ["pasta", MONITOR, DATAPATH] {
+        fs::copy(lab.program(name), format!("{directory}/{name}"))?;
+    }
+    let pasta = || Pasta::new(lab, format!("{directory}/pasta").into()).configured();
     // What belongs to a process that may be traced by its user belongs to that user, else to root.
     for (mode, owner) in [(0o755, USER), (0o711, 0)] {
         for helper in [MONITOR, DATAPATH] {
-            fs::set_permissions(lab.program(helper), Permissions::from_mode(mode))?;
-            let pasta = lab.pasta().configured().command(["lab-client", "exit", "0"]);
-            let mut tracer = Tracer::start(pasta, Some(helper))?;
+            let copy = format!("{directory}/{helper}");
+            fs::set_permissions(copy, Permissions::from_mode(mode))?;
+            let mut tracer =
+                Tracer::start(pasta().command(["lab-client", "exit", "0"]), Some(helper))?;
             let held = tracer.wait_for_held()?;
             assert_eq!(fs::metadata(format!("/proc/{held}/fd"))?.uid(), owner, "{mode:o} {helper}");
         }
     }
     process::wait_until_none_left()?;
-    let mut inside = lab.session()?;
+    let mut inside = pasta().session()?;
     inside.must(["show"])?;
     inside.end(0)?.expect_code(0)?;
     Ok(())
