@@ -449,18 +449,23 @@ impl<'lab> Bench<'lab> {
             let words = ["traffic", "beside-new", &endpoint(self.talker), &milliseconds, &closed];
             return counted(&self.session(contender)?.must(words)?);
         }
-        let here = SocketAddr::new(self.family.any(), INSIDE.parse()?);
         // Both stay until the end.
-        let (_session, _service) = match contender {
-            Contender::Bare => (None, Some(self.lab.host().tcp_at(here, service::talker)?)),
+        let (_session, _service, port) = match contender {
+            Contender::Bare => {
+                let any_port = SocketAddr::new(self.family.any(), 0);
+                let service = self.lab.host().tcp_at(any_port, service::talker)?;
+                let port = service.port();
+                (None, Some(service), port)
+            }
             _ => {
+                let here = SocketAddr::new(self.family.any(), INSIDE.parse()?);
                 let pasta = self.with_mtu(self.with_ports(contender, FORWARDED).with(["-q"]));
                 let mut session = self.begin(pasta)?;
                 session.must(["serve", "tcp", "talker", &here.to_string(), "talker"])?;
-                (Some(session), None)
+                (Some(session), None, here.port())
             }
         };
-        let to = SocketAddr::new(self.family.host(), here.port());
+        let to = SocketAddr::new(self.family.host(), port);
         let time = self.time;
         let beside = || traffic::exchanges_beside(to, time, 1, || traffic::open_and_drop(to, time));
         let (count, slow) = self.lab.remote().run(beside)?;
