@@ -168,3 +168,15 @@ fn octets_that_wait_are_bounded() {
     read(&mut rig, &frames);
     assert_eq!((rig.stack.new_flows(), rig.dropped(DropReason::NewFlowsFull)), (17, 23));
 }
+
+/// One flow does not have all the others wait while its frames are handled.
+#[test]
+fn frames_of_one_flow_that_wait_are_bounded() {
+    let mut rig = rig();
+    let frames: Vec<_> = (0..100).map(|n| datagram(&sender(0), &[n])).collect();
+    read(&mut rig, &frames);
+    rig.stack.serve(rig.now);
+    let sent: Vec<u8> = (0..64).collect();
+    assert_eq!(opened(&mut rig, 0).borrow().sent.concat(), sent);
+    assert_eq!(rig.dropped(DropReason::NewFlowsFull), 36);
+}

@@ -12,12 +12,13 @@
 
 use super::Stack;
 use crate::counters::DropReason;
-use crate::flow::datagram::Sender;
+use crate::flow::datagram::{MAX_GROUP, Sender};
 use crate::flow::{FlowId, FlowKey};
 use crate::nat::Protocol;
 use crate::sockets::Sockets;
 use crate::time::Instant;
 use crate::wire::tcp::Header;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 /// How many connections and flows of datagrams each are opened, and how many connections accepted, before tap and
@@ -29,6 +30,9 @@ pub(super) const NEW_A_TURN: usize = 1;
 const MAX_FLOWS: usize = 4096;
 /// Octets of their frames; chosen: the first frames of that many flows, or some dozen of the largest.
 const MAX_OCTETS: usize = 1024 * 1024;
+
+/// Frames of one flow; chosen: as many as are handled before others have a turn.
+const MAX_FRAMES: usize = MAX_GROUP;
 
 /// What becomes of a frame that asks for a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,13 +107,17 @@ impl NewFlows {
         if queue.octets + frame.len() > MAX_OCTETS {
             return Err(Full);
         }
-        if !queue.frames.contains_key(&key) {
-            if queue.order.len() >= MAX_FLOWS {
-                return Err(Full);
+        let frames = match queue.frames.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(_) if queue.order.len() >= MAX_FLOWS => return Err(Full),
+            Entry::Vacant(entry) => {
+                queue.order.push_back(key);
+                entry.insert(Frames::default())
             }
-            queue.order.push_back(key);
+        };
+        if frames.places.len() >= MAX_FRAMES {
+            return Err(Full);
         }
-        let frames = queue.frames.entry(key).or_default();
         let start = frames.octets.len();
         frames.octets.extend_from_slice(frame);
         frames.places.push((start, frames.octets.len()));
