@@ -59,7 +59,7 @@ fn log_names_the_range_of_groups_where_that_forbids_ping_and_not_where_a_route_d
             let named =
                 lines.filter(|(_, line)| line.contains("net.ipv4.ping_group_range")).count();
             assert_eq!(named, expected, "{remote}");
-            assert_eq!(rig.received().len(), 2, "the namespace is told each time");
+            assert_eq!(rig.received().len(), 2, "the namespace learns it each time");
         }
     }
 }

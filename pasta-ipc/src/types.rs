@@ -121,6 +121,18 @@ pub enum FamilyState {
     Held,
 }
 
+impl FamilyState {
+    /// Its name in the log, in the status and in what is for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Local => "local",
+            Self::Bound => "bound",
+            Self::Held => "held",
+        }
+    }
+}
+
 /// An address that the namespace was assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(

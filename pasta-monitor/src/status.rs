@@ -168,19 +168,13 @@ fn state_of(state: &State, now: Instant, family: Family) -> (FamilyState, Option
 
 fn of_family(state: &State, now: Instant, family: Family) -> String {
     let (of_family, template, source) = state_of(state, now, family);
-    let name = match of_family {
-        FamilyState::Off => "off",
-        FamilyState::Local => "local",
-        FamilyState::Bound => "bound",
-        FamilyState::Held => "held",
-    };
     let assigned = state.assigned(family);
     let primary = assigned.and_then(|it| it.addresses.first()).map(|it| it.prefix.to_string());
     let gateway = assigned.and_then(|it| it.gateway).map(|it| it.to_string());
     let none = || "-".to_owned();
     row([
         family.to_string(),
-        name.to_owned(),
+        of_family.name().to_owned(),
         template.unwrap_or_else(none),
         format!("{} s", now.since(state.since(family)).as_secs()),
         primary.unwrap_or_else(none),

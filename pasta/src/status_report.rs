@@ -292,17 +292,8 @@ fn health_text(health: Health) -> &'static str {
     }
 }
 
-fn state_name(state: FamilyState) -> &'static str {
-    match state {
-        FamilyState::Off => "off",
-        FamilyState::Local => "local",
-        FamilyState::Bound => "bound",
-        FamilyState::Held => "held",
-    }
-}
-
 fn family_text(family: &FamilyStatus) -> String {
-    let mut text = state_name(family.state).to_owned();
+    let mut text = family.state.name().to_owned();
     match family.state {
         FamilyState::Off => return text,
         FamilyState::Local => text.push_str(" (the host has no network of this family)"),
@@ -447,7 +438,7 @@ fn network_value(network: &NetworkStatus) -> Value {
         let gateway = family.gateway;
         let addresses = family.addresses.as_slice().iter();
         Value::Fields(vec![
-            ("state", Value::text(state_name(family.state))),
+            ("state", Value::text(family.state.name())),
             ("template", Value::optional(family.template.as_ref())),
             ("since_s", Value::Number(family.since_s)),
             ("addresses", Value::texts(addresses.map(|it| it.as_str()))),

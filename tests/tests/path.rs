@@ -100,7 +100,7 @@ fn mtu_of_the_path_is_learned_and_what_is_larger_arrives(lab: &Lab, family: Fami
         for (kind, target) in [("udp", echo.endpoint()), ("ping", family.far().to_string())] {
             let mut inside = lab.pasta().configured().with(options).session()?;
             let question = ["path", kind, &target, "64", &size];
-            // The host learns it, too: from then on the namespace is told by us.
+            // The host learns it, too: from then on the namespace learns it from us.
             let said = inside.must(question)?;
             let says = |who: IpAddr| said == [format!("{who} {expected}")];
             assert!(says(router) || says(us) && learned, "{options:?} {kind}: {said:?}");

@@ -87,7 +87,7 @@ fn helper_gets_nothing_before_it_has_hardened_itself(lab: &Lab) -> Outcome {
         // All that waits for it is the version of the protocol, three octets at most, and no descriptor.
         let mut octets = [0; 4096];
         let len = recv(channel.as_raw_fd(), &mut octets, MsgFlags::MSG_DONTWAIT)?;
-        assert!(len <= 4, "{helper} is told {:?}", &octets[..len]);
+        assert!(len <= 4, "{helper} was sent {:?}", &octets[..len]);
         let next = recv(channel.as_raw_fd(), &mut octets, MsgFlags::MSG_DONTWAIT);
         assert_eq!(next, Err(nix::Error::EAGAIN), "{helper}");
     }

@@ -50,7 +50,7 @@ pub struct Handling {
 pub enum Fragmentation {
     /// By whoever needs to: of IPv6, by its sender.
     Allowed,
-    /// By nobody: the sender is told of the MTU that it exceeds.
+    /// By nobody: the sender learns the MTU that it exceeds.
     Forbidden,
 }
 

@@ -118,12 +118,10 @@ fn family<A: Copy + Into<IpAddr>>(
     family: &FamilyExplanation,
     policy: &FamilyPolicy<A>,
 ) -> Value {
-    let state = match family.state {
-        FamilyState::Off => return Value::Fields(vec![("state", Value::text("off"))]),
-        FamilyState::Local => "local",
-        FamilyState::Bound => "bound",
-        FamilyState::Held => "held",
-    };
+    let state = family.state.name();
+    if family.state == FamilyState::Off {
+        return Value::Fields(vec![("state", Value::text(state))]);
+    }
     let template = family.template.as_ref().map(|it| {
         Value::Fields(vec![
             ("name", Value::text(&it.name)),

@@ -5,7 +5,7 @@ use crate::ports::option_of;
 use pasta_ipc::types::FamilyState;
 use std::fmt::Write as _;
 
-use super::{followed, state_name};
+use super::followed;
 
 /// All metrics; `memory` gives the resident memory of a process in octets, where that can be found out.
 pub fn to_metrics(status: &Status, memory: impl Fn(i32) -> Option<u64>) -> String {
@@ -136,7 +136,7 @@ pub fn to_metrics(status: &Status, memory: impl Fn(i32) -> Option<u64>) -> Strin
             for each in
                 [FamilyState::Off, FamilyState::Local, FamilyState::Bound, FamilyState::Held]
             {
-                let labels = [("family", family), ("pasta_network_state", state_name(each))];
+                let labels = [("family", family), ("pasta_network_state", each.name())];
                 out.sample("pasta_network_state", &labels, u64::from(each == state));
             }
         }
