@@ -7,9 +7,15 @@ client_namespace() {
     "${AS_USER[@]}" unshare --user --map-root-user --net sleep inf &
     NAMESPACE=$!
     within 2 namespace_is_apart
-    mkdir -p /etc/netns/client
-    : >/etc/netns/client/resolv.conf
-    ip netns attach client "$NAMESPACE"
+    # Clients write /etc/resolv.conf, which is replaced on the host at the same time: mounting over that one
+    # file would not last. Where /sys can be written to, systemd-networkd waits for udev, which is not there.
+    cp -a /etc /tmp/client-etc
+    : >/tmp/client-etc/resolv.conf
+    nsenter "--net=/proc/$NAMESPACE/ns/net" unshare --mount sh -c \
+        'mount --bind /tmp/client-etc /etc && mount -t sysfs -o ro sysfs /sys && exec sleep inf' &
+    MOUNTS=$!
+    INSIDE=(nsenter --mount --net --target "$MOUNTS" --)
+    within 2 client_inside test /etc -ef /tmp/client-etc
     user pasta -I eth0 --dhcp-dns --dhcp-search "$@" "$NAMESPACE"
 }
 
@@ -17,8 +23,7 @@ namespace_is_apart() {
     [ "$(readlink "/proc/$NAMESPACE/ns/net")" != "$(readlink /proc/self/ns/net)" ]
 }
 
-# The array is for one that is put in the background: $! is then its own.
-INSIDE=(ip netns exec client)
+# INSIDE is an array for one that is put in the background: $! is then its own.
 client_inside() {
     "${INSIDE[@]}" "$@"
 }
@@ -33,9 +38,9 @@ client_stop() {
         kill "$CLIENT"
         wait "$CLIENT" || true
     fi
-    ip netns delete client
-    kill "$NAMESPACE"
-    wait "$NAMESPACE" || true
+    kill "$MOUNTS" "$NAMESPACE"
+    wait "$MOUNTS" "$NAMESPACE" || true
+    rm -rf /tmp/client-etc
     nothing_left
 }
 
@@ -46,7 +51,12 @@ client_configured() {
     within "$1" has "inet6 ${HOST6%::2}:[0-9a-f:]+/(64|128) scope global" -- client_inside ip addr show dev eth0
     within "$1" has "default via $GATEWAY4 dev eth0" -- client_inside ip route
     within "$1" has 'default (proto ra |nhid [0-9]+ )?via fe80:.* dev eth0' -- client_inside ip -6 route
-    network_works client "$1" || fail "$(client_inside cat /etc/resolv.conf)"
+    within "$1" has "^nameserver $GATEWAY4\$" -- client_resolvers
+    network_works client "$1"
+}
+
+client_resolvers() {
+    client_inside cat /etc/resolv.conf
 }
 
 # What the old network had is not used for anything new: client_has_moved SECONDS
@@ -103,22 +113,22 @@ dhcpcd_renew() {
 # systemd-networkd, for both families; without systemd it says nothing of resolvers to anybody, so they are
 # read where it keeps them.
 networkd_start() {
-    mkdir -p /etc/systemd/network /run/systemd/netif
+    mkdir -p /tmp/client-etc/systemd/network /run/systemd/netif
     printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\nIPv6AcceptRA=yes\n[DHCPv4]\nUseMTU=yes\n' \
-        >/etc/systemd/network/eth0.network
+        >/tmp/client-etc/systemd/network/eth0.network
     chown -R systemd-network:systemd-network /run/systemd/netif
     # Identifiers of clients are made of it.
-    echo 0123456789abcdef0123456789abcdef >/etc/machine-id
-    # Where /sys can be written to it waits for udev, which is not there.
-    "${INSIDE[@]}" sh -c 'mount -o remount,ro /sys && exec /usr/lib/systemd/systemd-networkd' &
+    echo 0123456789abcdef0123456789abcdef >/tmp/client-etc/machine-id
+    "${INSIDE[@]}" /usr/lib/systemd/systemd-networkd &
     CLIENT=$!
     within 20 networkd_resolvers
+    client_resolvers() { networkd_resolvers && cat /tmp/client-etc/resolv.conf; }
 }
 networkd_resolvers() {
     local servers
     servers=$(sed -n 's/^DNS=//p' /run/systemd/netif/state)
     [ -n "$servers" ] || return 1
-    printf 'nameserver %s\n' $servers >/etc/netns/client/resolv.conf
+    printf 'nameserver %s\n' $servers >/tmp/client-etc/resolv.conf
 }
 # It has no way to be asked without systemd: a new start confirms what it has.
 networkd_renew() {
@@ -136,9 +146,22 @@ client_follows() {
     host_online second
     # The present address works until the client asks again.
     within 10 echoes client_inside -- "TCP4:$FAR4:$REMOTE_PORT"
-    "$1_renew"
+    client_renew "$1"
     client_has_moved 20
     client_stop
+}
+
+# Asks again until the answer has the new address: while the host's network is yet to be known, the answer is
+# the old one for a minute. Not by `within`: what is started in it would not be ours.
+client_renew() {
+    local attempt
+    for attempt in 1 2 3; do
+        "$1_renew"
+        if within 8 has "inet $HOST4/24 " -- client_inside ip addr show dev eth0; then
+            return
+        fi
+    done
+    fail "asked $attempt times"
 }
 
 # A lease of local mode is short: the client finds the host's network by itself.
