@@ -66,6 +66,9 @@ fn check_frame(octets: &[u8], frame: &Frame<'_>, framing: Framing) {
             check_inside(octets, body);
             assert!(body.len() >= 2, "no room for the sequence number");
         }
+        Content::Error(report) => {
+            assert_eq!(report.remote.is_ipv4(), report.namespace.is_ipv4(), "of two families");
+        }
         Content::Tcp { source, destination, header, payload } => {
             check_ends(source, destination);
             check_inside(octets, payload);

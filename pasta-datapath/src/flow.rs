@@ -14,6 +14,7 @@ pub mod splice;
 pub mod table;
 pub mod tcp;
 
+use crate::link::classify::ErrorReport;
 use crate::link::writer::{FrameWriter, Path};
 use crate::nat::{Nat, Protocol};
 use crate::port_forward::listeners::Listeners;
@@ -123,6 +124,8 @@ pub enum FlowEvent<'a, K> {
     Arrived(ReadDatagrams, &'a [u8]),
     /// An error came back for a datagram that it has sent through its listener.
     Error(QueuedError),
+    /// An error of the namespace came back for a packet of it.
+    Reported(&'a ErrorReport),
     /// Something happened to the socket of a side.
     Socket(Side, Readiness),
     /// The socket that it wanted for its target.

@@ -58,8 +58,7 @@ impl<D> Link<D> {
 
     /// The largest segment that fits the tap, for the family of `peer`.
     pub fn mss(&self, peer: IpAddr) -> Mss {
-        let headers = if peer.is_ipv4() { 40 } else { 60 };
-        Mss::new(self.mtu.get().saturating_sub(headers))
+        Mss::fitting(self.mtu.get(), peer)
     }
 
     /// The link-layer address that the namespace learns for `address`: ours for what a mapping leads

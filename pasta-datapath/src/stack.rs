@@ -10,6 +10,7 @@
 mod accept;
 mod batch;
 mod capacity;
+mod error_reports;
 mod fragments;
 mod leaving;
 mod new_flows;
@@ -267,6 +268,7 @@ impl<S: Sockets> Stack<S> {
             Content::Fragment(packet, piece) => {
                 return self.handle_fragment(origin, (&packet, piece), batch);
             }
+            Content::Error(report) => return self.note_error_report(&report, batch),
             Content::Arp(request) => return link.answer_arp(nat, counters, &request),
             Content::NeighbourSolicitation { source, target } => {
                 return link.answer_solicitation(nat, counters, (mac, source), target);
@@ -404,6 +406,9 @@ impl<S: Sockets> Stack<S> {
             let Some(first) = group.first() else { continue };
             let datagrams = part(&datagrams, ..group.len());
             self.parts.drive(now, first.flow, FlowEvent::Datagrams(first.sender, datagrams));
+        }
+        for (flow, report) in batch.error_reports() {
+            self.parts.drive(now, *flow, FlowEvent::Reported(report));
         }
     }
 

@@ -18,6 +18,7 @@ pub mod domain;
 pub mod ethernet;
 pub mod icmp;
 pub mod ip;
+pub mod quoted;
 pub mod router_advertisement;
 pub mod seq;
 pub mod tcp;

@@ -1,12 +1,15 @@
 //! The path to a server behind two routers, as programs of the namespace see it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tests::harness::{self, Case};
-use tests::lab::path::Path;
-use tests::lab::service::echo;
-use tests::lab::{Family, Lab, Session};
+use tests::lab::admin::Inside;
+use tests::lab::path::{Path, container_behind};
+use tests::lab::service::{echo, source, verify_pattern};
+use tests::lab::{Family, Lab, Session, wait};
+use tests::pattern::Pattern;
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
@@ -15,6 +18,7 @@ fn main() -> ExitCode {
         case!(families, each_router_is_shown_once_by_echo_requests),
         case!(families, each_router_is_shown_once_by_connections),
         case!(families, mtu_of_the_path_is_learned_and_what_is_larger_arrives),
+        case!(families, container_behind_a_smaller_mtu_gets_what_is_larger),
         case!(families, packet_that_arrives_is_answered_however_few_hops_it_had),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
@@ -109,6 +113,39 @@ fn mtu_of_the_path_is_learned_and_what_is_larger_arrives(lab: &Lab, family: Fami
             inside.end(0)?;
         }
     }
+    Ok(())
+}
+
+/// The namespace's own router says what its link to the container carries, and what comes from outside fits it.
+fn container_behind_a_smaller_mtu_gets_what_is_larger(lab: &Lab, family: Family) -> Outcome {
+    const OCTETS: u64 = 1 << 20;
+    let pattern = Pattern::new(OCTETS);
+    let stream = lab.remote().tcp(family.internet(), source(pattern, OCTETS))?;
+    let answer = |socket: &UdpSocket, peer: SocketAddr, _: &[u8]| -> Outcome<String> {
+        socket.send_to(&[7; 4000], peer)?;
+        Ok(peer.to_string())
+    };
+    let datagrams = lab.remote().udp_at(SocketAddr::new(family.internet(), 0), answer)?;
+    let (stream, datagrams): (SocketAddr, SocketAddr) =
+        (stream.endpoint().parse()?, datagrams.endpoint().parse()?);
+    let mut session = lab.session()?;
+    let container = container_behind(&Inside::of(&mut session)?, 1300)?;
+    container.run(|| {
+        let mut connection = TcpStream::connect(stream)?;
+        assert_eq!(verify_pattern(&mut connection, pattern)?, OCTETS);
+        let socket = UdpSocket::bind((family.any(), 0))?;
+        socket.connect(datagrams)?;
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        // The first one is what the router learns us by, where it may not cut it.
+        let octets = wait::until("an answer", || {
+            let mut octets = [0; 5000];
+            socket.send(b"anybody?").ok()?;
+            socket.recv(&mut octets).ok()
+        })?;
+        assert_eq!(octets, 4000);
+        Ok(())
+    })?;
+    session.end(0)?;
     Ok(())
 }
 

@@ -466,6 +466,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             }
             FlowEvent::Turn => self.receive(cx),
             FlowEvent::Error(error) => self.report_error(cx, error),
+            FlowEvent::Reported(report) => self.reported(report),
             FlowEvent::Target(socket) => {
                 self.at_local_end(|end, gso| end.set_socket(cx, gso, &mut facts, socket))
             }

@@ -204,6 +204,7 @@ impl<K: StreamSocket, P: Splicing<K>> SpliceFlow<K, P> {
             | FlowEvent::Datagrams(..)
             | FlowEvent::Arrived(..)
             | FlowEvent::Error(_)
+            | FlowEvent::Reported(_)
             | FlowEvent::Deadline
             | FlowEvent::CreditFree => Outcome::of(Next::Wait),
         }

@@ -1,14 +1,16 @@
 //! Octets from the tap → what they are. Made once; nothing behind this looks at raw octets again.
 
 use crate::counters::DropReason;
+use crate::link::icmp_error::Unreachable;
 use crate::wire::checksum::pseudo_header;
 use crate::wire::ip::{
     self, Fragmentation, Handling, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
     Packet, PacketError, Piece,
 };
+use crate::wire::seq::Seq;
 use crate::wire::vnet::{self, ChecksumState, Segmentation};
-use crate::wire::{Malformed, arp, dhcpv4, dhcpv6, ethernet, icmp, tcp, udp};
-use pasta_ipc::types::{MacAddr, TapOffloads};
+use crate::wire::{Malformed, arp, dhcpv4, dhcpv6, ethernet, icmp, quoted, tcp, udp};
+use pasta_ipc::types::{Family, MacAddr, TapOffloads};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 /// How frames on the tap begin.
@@ -94,6 +96,8 @@ pub enum Content<'a> {
         /// Sequence number and payload.
         body: &'a [u8],
     },
+    /// A packet of ours did not arrive.
+    Error(ErrorReport),
     /// A TCP segment, or several that the kernel left in one.
     Tcp {
         /// Sender.
@@ -116,6 +120,21 @@ pub enum Content<'a> {
         /// If it stands for several: the size of each but the last.
         segment_size: Option<u16>,
     },
+}
+
+/// An error that came for a packet of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorReport {
+    /// What is wrong with the way.
+    pub why: Unreachable,
+    /// What the packet carried.
+    pub protocol: u8,
+    /// Where it came from: an address that is not the namespace's.
+    pub remote: SocketAddr,
+    /// Where it went.
+    pub namespace: SocketAddr,
+    /// Its sequence number, if it was of TCP.
+    pub seq: Seq,
 }
 
 /// Says what the frame `octets` is.
@@ -171,7 +190,9 @@ fn content<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>,
         // advertisement that nobody asked for goes to a group.
         let is_whole = handling.fragmentation == Fragmentation::Forbidden;
         match message {
-            icmp::Message::EchoRequest { .. } | icmp::Message::Other => {}
+            icmp::Message::EchoRequest { .. }
+            | icmp::Message::Error { .. }
+            | icmp::Message::Other => {}
             // Neighbour discovery is not fragmented (RFC 6980, section 5).
             _ if !is_whole => return Err(DropReason::Malformed),
             icmp::Message::NeighbourSolicitation { target } => {
@@ -233,8 +254,36 @@ fn content<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>,
         icmp::Message::EchoRequest { id, body } => {
             Ok(Content::Echo { source, destination, id, body })
         }
+        icmp::Message::Error { error, quote } => {
+            Ok(Content::Error(error_report(destination, error, quote)?))
+        }
         _ => Err(DropReason::Unsupported),
     }
+}
+
+/// The `error` that was sent to `destination` for what it quotes.
+fn error_report(
+    destination: IpAddr,
+    error: icmp::Error,
+    quote: &[u8],
+) -> Result<ErrorReport, DropReason> {
+    let family = Family::of(destination);
+    let icmp::Error { kind, code, value } = error;
+    let why = Unreachable::from_icmp(family, (kind, code), value).ok_or(DropReason::Unsupported)?;
+    let quoted = quoted::parse(family, quote)?;
+    // It goes to who has sent the packet.
+    if quoted.source != destination {
+        return Err(DropReason::Malformed);
+    }
+    let [from, to] = quoted.ports();
+    let [.., s0, s1, s2, s3] = quoted.transport;
+    Ok(ErrorReport {
+        why,
+        protocol: quoted.protocol,
+        remote: SocketAddr::new(quoted.source, from),
+        namespace: SocketAddr::new(quoted.destination, to),
+        seq: Seq::from(u32::from_be_bytes([s0, s1, s2, s3])),
+    })
 }
 
 fn segment<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>, DropReason> {

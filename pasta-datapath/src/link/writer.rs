@@ -71,7 +71,14 @@ pub struct Path {
     destination: SocketAddr,
     /// Whether routers in the namespace may fragment what goes there. Not TCP: its sender learns of the MTU.
     fragmentation: Fragmentation,
+    /// Largest packet of the way in the namespace, as far as known.
+    mtu: u16,
 }
+
+/// Smallest MTUs that a router is believed: what every IPv6 link has (RFC 8200, section 5); of IPv4, what Linux
+/// believes (`ip_rt_min_pmtu`, net/ipv4/route.c).
+const MIN_PATH_MTU_V4: u16 = 552;
+const MIN_PATH_MTU_V6: u16 = 1280;
 
 impl Path {
     /// From `source`, as the namespace sees it, to `destination` in the namespace at `mac`. The
@@ -112,7 +119,8 @@ impl Path {
         };
         link.copy_from_slice(&ethernet::header(mac.octets(), our_mac, ether_type));
         let pseudo_sum = pseudo_header(source.ip(), destination.ip(), protocol, 0);
-        Self { headers, ip_sum, pseudo_sum, mac, source, destination, fragmentation }
+        let mtu = u16::MAX;
+        Self { headers, ip_sum, pseudo_sum, mac, source, destination, fragmentation, mtu }
     }
 
     /// As it is, for a packet whose hop limit and traffic class are these.
@@ -157,6 +165,17 @@ impl Path {
             self.mac = mac;
             self.headers.iter_mut().zip(mac.octets()).for_each(|(to, from)| *to = from);
         }
+    }
+
+    /// A router in the namespace says that it carries no larger packets than this; believed for the rest of the flow.
+    pub fn learn_mtu(&mut self, mtu: u32) {
+        let least = if self.is_ipv6() { MIN_PATH_MTU_V6 } else { MIN_PATH_MTU_V4 };
+        self.mtu = self.mtu.min(u16::try_from(mtu).unwrap_or(u16::MAX).max(least));
+    }
+
+    /// The largest packet that can go all the way, over a link of this MTU.
+    pub fn mtu(&self, link: Mtu) -> u16 {
+        self.mtu.min(link.get())
     }
 
     fn is_ipv6(&self) -> bool {
@@ -281,7 +300,7 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
 
     /// As [`FrameWriter::write_icmp`], in fragments if the link's `mtu` is too small.
     pub fn write_large_icmp(&mut self, path: &Path, mtu: Mtu, head: &[u8], body: &[u8]) -> bool {
-        if path.network_len() + head.len() + body.len() <= usize::from(mtu.get()) {
+        if path.network_len() + head.len() + body.len() <= usize::from(path.mtu(mtu)) {
             return self.write_icmp(path, head, body);
         }
         self.write_fragments(path, mtu, head, body)
@@ -314,7 +333,7 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
     fn write_fragments(&mut self, path: &Path, mtu: Mtu, header: &[u8], payload: &[u8]) -> bool {
         let fixed = path.network_len() + if path.is_ipv6() { FRAGMENT_LEN } else { 0 };
         // In units of 8 octets; a link of IP carries at least one.
-        let room = (usize::from(mtu.get()).saturating_sub(fixed) & !7).max(8);
+        let room = (usize::from(path.mtu(mtu)).saturating_sub(fixed) & !7).max(8);
         let identification = self.next_identification(1);
         let total = header.len() + payload.len();
         let split = |from: usize, to: usize| {

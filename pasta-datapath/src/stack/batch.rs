@@ -3,6 +3,7 @@
 
 use crate::flow::FlowId;
 use crate::flow::datagram::Sender;
+use crate::link::classify::ErrorReport;
 use std::ops::Range;
 
 /// The part of a frame that is for a flow: from here to there in the buffer of frames.
@@ -31,6 +32,7 @@ pub(super) struct Datagrams {
 pub(super) struct Batch {
     segments: Vec<Segment>,
     datagrams: Vec<Datagrams>,
+    error_reports: Vec<(FlowId, ErrorReport)>,
 }
 
 impl Batch {
@@ -38,6 +40,7 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         self.segments.clear();
         self.datagrams.clear();
+        self.error_reports.clear();
     }
 
     #[inline]
@@ -48,6 +51,10 @@ impl Batch {
 
     pub(super) fn add_datagrams(&mut self, datagrams: Datagrams) {
         self.datagrams.push(datagrams);
+    }
+
+    pub(super) fn add_error_report(&mut self, flow: FlowId, report: ErrorReport) {
+        self.error_reports.push((flow, report));
     }
 
     /// The segments of each flow, in order, `most` at a time.
@@ -63,6 +70,11 @@ impl Batch {
             one.flow == other.flow && one.sender == other.sender
         };
         self.datagrams.chunk_by(alike).flat_map(move |datagrams| datagrams.chunks(most))
+    }
+
+    /// Errors for packets of ours, in order.
+    pub(super) fn error_reports(&self) -> &[(FlowId, ErrorReport)] {
+        &self.error_reports
     }
 }
 

@@ -10,6 +10,17 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Length of the part that every message has: type, code, checksum and four octets more.
 pub const LEN: usize = 8;
 
+const UNREACHABLE: u8 = 3;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+const UNREACHABLE_V6: u8 = 1;
+const TOO_BIG_V6: u8 = 2;
+const TIME_EXCEEDED_V6: u8 = 3;
+const PARAMETER_PROBLEM_V6: u8 = 4;
+
+/// Code of [`UNREACHABLE`]: the packet does not fit, and may not be fragmented.
+const FRAGMENTATION_NEEDED: u8 = 4;
+
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST_V6: u8 = 128;
@@ -49,6 +60,13 @@ pub enum Message<'a> {
         /// Where it is, if that is said.
         mac: Option<MacAddr>,
     },
+    /// A packet did not arrive.
+    Error {
+        /// Why.
+        error: Error,
+        /// Its front.
+        quote: &'a [u8],
+    },
     /// Anything else.
     Other,
 }
@@ -65,6 +83,9 @@ pub fn parse_v4(octets: &[u8]) -> Result<Message<'_>, Malformed> {
     let (&[kind, code, _, _], rest) = octets.split_first_chunk::<4>().ok_or(Malformed)?;
     match (kind, code) {
         (ECHO_REQUEST, 0) => echo_request(rest),
+        // The next hop's MTU is in the lower half (RFC 1191, section 4).
+        (UNREACHABLE, FRAGMENTATION_NEEDED) => error((kind, code), 0xffff, rest),
+        (UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM, _) => error((kind, code), 0, rest),
         _ => Ok(Message::Other),
     }
 }
@@ -88,6 +109,10 @@ pub fn parse_v6(
     let (&[kind, code, _, _], rest) = octets.split_first_chunk::<4>().ok_or(Malformed)?;
     match (kind, code) {
         (ECHO_REQUEST_V6, 0) => echo_request(rest),
+        (TOO_BIG_V6, _) => error((kind, code), u32::MAX, rest),
+        (UNREACHABLE_V6 | TIME_EXCEEDED_V6 | PARAMETER_PROBLEM_V6, _) => {
+            error((kind, code), 0, rest)
+        }
         (NEIGHBOUR_SOLICITATION, 0) if hop_limit == 255 => {
             let Discovery { target, .. } = discovery(rest)?;
             Ok(Message::NeighbourSolicitation { target })
@@ -157,6 +182,13 @@ fn split_option(octets: &[u8]) -> Result<Option<Split<'_>>, Malformed> {
 fn echo_request(rest: &[u8]) -> Result<Message<'_>, Malformed> {
     let (id, body) = take_u16(rest).ok_or(Malformed)?;
     if body.len() < 2 { Err(Malformed) } else { Ok(Message::EchoRequest { id, body }) }
+}
+
+/// An error, of whose value these bits are an MTU.
+fn error((kind, code): (u8, u8), mtu: u32, rest: &[u8]) -> Result<Message<'_>, Malformed> {
+    let (value, quote) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+    let value = u32::from_be_bytes(*value) & mtu;
+    Ok(Message::Error { error: Error { kind, code, value }, quote })
 }
 
 /// Whether `octets` are an echo reply as a ping socket delivers it; gives all after the identifier.
@@ -246,7 +278,7 @@ pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
-/// What an error of ours says, for both families.
+/// What an error says, for both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
     /// Type.

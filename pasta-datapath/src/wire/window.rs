@@ -2,6 +2,7 @@
 //! section 2).
 
 use super::seq::Seq;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::{Add, Shl, Shr};
 
@@ -122,6 +123,12 @@ impl Mss {
             Some(octets) => Self(octets),
             None => Self(NonZeroU16::MIN),
         }
+    }
+
+    /// What fits packets of `mtu` octets, without options, for the family of `peer`.
+    pub fn fitting(mtu: u16, peer: IpAddr) -> Self {
+        let headers = if peer.is_ipv4() { 40 } else { 60 };
+        Self::new(mtu.saturating_sub(headers))
     }
 
     /// The size in octets.

@@ -16,7 +16,11 @@ use pasta_datapath::sys::fd_budget::FdBudget;
 use pasta_datapath::time::Instant;
 use pasta_datapath::token::Token;
 use pasta_datapath::wire::checksum::{Sum, pseudo_header};
-use pasta_datapath::wire::ip::{Fragmentation, Handling, IPV4_LEN, PROTOCOL_ICMPV6};
+use pasta_datapath::wire::icmp::{Error, error_head};
+use pasta_datapath::wire::ip::{
+    FRAGMENT_LEN, Fragmentation, Handling, IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, PROTOCOL_ICMPV6,
+    read_ipv4, read_ipv6,
+};
 use pasta_datapath::wire::tcp::{Header, ToSend};
 use pasta_datapath::wire::window::Mss;
 use pasta_datapath::wire::{ethernet, vnet};
@@ -315,6 +319,40 @@ pub fn handled(mut frame: Vec<u8>, handling: Handling) -> Vec<u8> {
     let checksum = Sum::default().octets(&network[..IPV4_LEN]).checksum();
     network[10..12].copy_from_slice(&checksum.to_be_bytes());
     frame
+}
+
+/// The error that `router` of the namespace sends for `frame`, which we wrote: its network header is quoted, and
+/// eight octets behind it.
+pub fn icmp_error(router: IpAddr, kind: (u8, u8), value: u32, frame: &[u8]) -> Vec<u8> {
+    icmp_error_to(None, router, kind, value, frame)
+}
+
+/// As [`icmp_error`], sent to another host than it quotes, if there is one.
+pub fn icmp_error_to(
+    other: Option<IpAddr>,
+    router: IpAddr,
+    (kind, code): (u8, u8),
+    value: u32,
+    frame: &[u8],
+) -> Vec<u8> {
+    let octets = &frame[vnet::LEN + ethernet::LEN..];
+    let (read, header) = match (octets[0] >> 4, octets[6]) {
+        (6, PROTOCOL_FRAGMENT) => (read_ipv6(octets), IPV6_LEN + FRAGMENT_LEN),
+        (6, _) => (read_ipv6(octets), IPV6_LEN),
+        _ => (read_ipv4(octets), IPV4_LEN),
+    };
+    let (packet, _) = read.unwrap_or_else(|error| panic!("{error:?}"));
+    let quote = &octets[..header + 8];
+    let to = other.unwrap_or(packet.source);
+    let head = error_head(router, to, Error { kind, code, value }, quote);
+    let key = FlowKey {
+        protocol: Protocol::Echo,
+        namespace: SocketAddr::new(router, 0),
+        remote: SocketAddr::new(to, 0),
+    };
+    frame_of(&key, |writer, path| {
+        writer.write_icmp(path, &head, quote);
+    })
 }
 
 /// An echo request of the namespace; `body` begins with the sequence number.

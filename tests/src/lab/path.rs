@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use super::address::{FAMILIES, Family, prefix_length};
+use super::admin::Inside;
 use super::machine::Machine;
 use super::network::configure_kernel;
 use super::{Lab, UPLINK};
@@ -20,6 +21,7 @@ type Ends = (&'static str, &'static str);
 
 const ROUTERS: Ends = ("onward", "back");
 const LAST: Ends = ("access", UPLINK);
+const CONTAINER: Ends = ("container", UPLINK);
 
 /// The machines behind the first router.
 #[derive(Debug)]
@@ -39,6 +41,19 @@ impl Family {
     /// The second router's address on the last link, and that of the server.
     pub const fn last_link(self) -> (IpAddr, IpAddr) {
         self.ends(192, 0xc)
+    }
+
+    /// The ends of the link between the namespace and a container behind it.
+    pub const fn to_container(self) -> (IpAddr, IpAddr) {
+        match self {
+            Self::V4 => {
+                (IpAddr::V4(Ipv4Addr::new(10, 66, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 66, 0, 2)))
+            }
+            Self::V6 => (
+                IpAddr::V6(Ipv6Addr::new(0xfd66, 0, 0, 0, 0, 0, 0, 1)),
+                IpAddr::V6(Ipv6Addr::new(0xfd66, 0, 0, 0, 0, 0, 0, 2)),
+            ),
+        }
     }
 
     const fn ends(self, v4: u8, v6: u16) -> (IpAddr, IpAddr) {
@@ -99,8 +114,7 @@ impl Path {
         let second_access = each(|family| family.last_link().0);
         lab.remote().run(|| configure(&[(ROUTERS.0, first)], Some((ROUTERS.0, second_back))))?;
         second.run(|| {
-            fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+            forward()?;
             configure(
                 &[(ROUTERS.1, second_back), (LAST.0, second_access)],
                 Some((ROUTERS.1, first)),
@@ -109,6 +123,37 @@ impl Path {
         far.run(|| configure(&[(LAST.1, each(Family::far))], Some((LAST.1, second_access))))?;
         Ok(Self { second, far })
     }
+}
+
+/// A container behind the namespace, which forwards for it, by a link that carries packets of `mtu` octets towards it;
+/// what the container believes of the link is that it carries 9000.
+///
+/// # Errors
+///
+/// What the kernel refused.
+pub fn container_behind(inside: &Inside, mtu: u32) -> Outcome<Machine> {
+    let each = |pick: fn(Family) -> IpAddr| FAMILIES.map(|family| (family, pick(family)));
+    let [near, far] = [each(|it| it.to_container().0), each(|it| it.to_container().1)];
+    inside.run(|| {
+        let container = Machine::new()?;
+        let netlink = Netlink::open()?;
+        netlink.add_veth(CONTAINER.0, CONTAINER.1, container.as_fd())?;
+        forward()?;
+        configure(&[(CONTAINER.0, near)], None)?;
+        netlink.set_mtu(netlink.link(CONTAINER.0)?.index, mtu)?;
+        container.run(|| {
+            let netlink = Netlink::open()?;
+            netlink.set_mtu(netlink.link(CONTAINER.1)?.index, 9000)?;
+            configure(&[(CONTAINER.1, far)], Some((CONTAINER.1, near)))
+        })?;
+        Ok(container)
+    })
+}
+
+/// Forwards in both families from now on.
+fn forward() -> Outcome {
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
 }
 
 /// An address of each family.

@@ -300,7 +300,7 @@ pub fn write_to_tap<D: FrameDevice>(
 /// Most octets of a datagram that fit a packet of the tap.
 pub fn largest_payload(path: &Path, mtu: Mtu) -> usize {
     let headers = if path.source().is_ipv4() { 28 } else { 48 };
-    usize::from(mtu.get()).saturating_sub(headers)
+    usize::from(path.mtu(mtu)).saturating_sub(headers)
 }
 
 #[cfg(test)]

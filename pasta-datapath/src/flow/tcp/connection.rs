@@ -5,6 +5,7 @@ use super::WINDOW_SCALE;
 use super::handshake::{Passed, Unconfirmed};
 use super::receiver::{Fin, Receiver, Taken};
 use super::sender::{Acknowledged, Expired, Numbers, Sender};
+use crate::link::icmp_error::Unreachable;
 use crate::time::Instant;
 use crate::wire::seq::Seq;
 use crate::wire::tcp::{Flags, Header, SackBlocks, SynOptions, ToSend};
@@ -419,6 +420,25 @@ impl Connection {
     /// Sends no segments larger than `mss` from now on: what fits the tap has changed.
     pub fn limit_mss(&mut self, mss: Mss) {
         self.their_mss = self.their_mss.min(mss.max(MIN_MSS));
+    }
+
+    /// Whether an error for our segment at `seq` refuses the connection: of errors for our SYN, as Linux has it
+    /// (`tcp_v4_err()`, net/ipv4/tcp_ipv4.c). Later the way may come back (RFC 5927, section 6.4).
+    pub fn is_refused(&self, why: Unreachable, seq: Seq) -> bool {
+        let opens = self.seen.syn_sent && !self.seen.syn_from_tap;
+        let is_hop = matches!(why, Unreachable::TooBig(_) | Unreachable::TimeExceeded(_));
+        opens && !is_hop && self.sender.has_in_flight(seq)
+    }
+
+    /// Our segment at `seq` was too large, and one of `mss` is not: what is in flight is sent again in smaller ones.
+    /// Gives whether that is news, of something that is in flight (RFC 5927, section 4.1).
+    pub fn too_large(&mut self, seq: Seq, mss: Mss) -> bool {
+        if !self.seen.established || !self.sender.has_in_flight(seq) || mss >= self.send_mss() {
+            return false;
+        }
+        self.limit_mss(mss);
+        self.sender.resend();
+        true
     }
 
     /// The socket has accepted `octets` of the stream's payload.

@@ -6,7 +6,8 @@ use super::window::CreditPool;
 use crate::counters::DropReason;
 use crate::flow::refuse::{NoSocket, refuse_syn};
 use crate::flow::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness};
-use crate::link::classify::Framing;
+use crate::link::classify::{ErrorReport, Framing};
+use crate::link::icmp_error::Unreachable;
 use crate::link::tx_window::{Active, Counted};
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::Protocol;
@@ -14,7 +15,7 @@ use crate::sockets::Sockets;
 use crate::time::Instant;
 use crate::wire::tcp::{Header, LEN, ToSend};
 use crate::wire::window::Mss;
-use pasta_ipc::types::MacAddr;
+use pasta_ipc::types::{MacAddr, Mtu};
 use std::io::IoSlice;
 
 /// A TCP connection of the namespace with its socket.
@@ -136,6 +137,10 @@ impl<K: HostSocket> TcpFlow<K> {
                 self.relay.grow_window();
                 &[]
             }
+            FlowEvent::Reported(report) => {
+                self.reported(cx.mtu, report);
+                &[]
+            }
             FlowEvent::Abort | FlowEvent::Evicted => {
                 self.relay.abort();
                 &[]
@@ -151,6 +156,19 @@ impl<K: HostSocket> TcpFlow<K> {
         outcome.facts.retransmitted =
             matches!(timeout, TimeoutAction::Retransmit | TimeoutAction::RetransmitSyn);
         outcome
+    }
+
+    /// Notes an error of the namespace for a segment of ours.
+    fn reported(&mut self, link: Mtu, report: &ErrorReport) {
+        let Unreachable::TooBig(mtu) = report.why else {
+            return self.relay.unreachable(report.why, report.seq);
+        };
+        let mut path = self.path;
+        path.learn_mtu(mtu);
+        let mss = Mss::fitting(path.mtu(link), path.source().ip());
+        if self.relay.too_large(report.seq, mss) {
+            self.path = path;
+        }
     }
 
     fn note(&mut self, readiness: Readiness) {

@@ -16,9 +16,11 @@ use super::sender::Consume;
 use super::window::CreditPool;
 use crate::flow::Next;
 use crate::flow::datagram::QueuedError;
+use crate::link::icmp_error::Unreachable;
 use crate::part::part;
 use crate::sys::send_buffer::SendBuffer;
 use crate::time::Instant;
+use crate::wire::seq::Seq;
 use crate::wire::tcp::{Header, ToSend};
 use crate::wire::window::Mss;
 use nix::errno::Errno;
@@ -346,6 +348,21 @@ impl Relay {
             SegmentAction::Unacceptable => self.pending = Pending::Abort,
         }
         Noted::Take(0..0)
+    }
+
+    /// Notes that a segment of ours at `seq` did not arrive because of `why`.
+    pub fn unreachable(&mut self, why: Unreachable, seq: Seq) {
+        if self.connection.is_refused(why, seq) {
+            self.pending = Pending::ResetReceived;
+        }
+    }
+
+    /// Notes that a segment of ours at `seq` was too large for the way, and one of `mss` is not; gives whether that
+    /// is believed.
+    pub fn too_large(&mut self, seq: Seq, mss: Mss) -> bool {
+        let is_news = self.connection.too_large(seq, mss);
+        self.to_tap.readable |= is_news;
+        is_news
     }
 
     /// Sends no segments larger than `mss` from now on.

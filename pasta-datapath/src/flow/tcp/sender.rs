@@ -375,6 +375,17 @@ impl Sender {
         self.timed = None;
     }
 
+    /// Whether something at `seq` was sent and is not acknowledged.
+    pub fn has_in_flight(&self, seq: Seq) -> bool {
+        !seq.before(self.unacknowledged) && seq.before(self.highest)
+    }
+
+    /// Sends again all that is in flight, which is no sign that the namespace is gone.
+    pub fn resend(&mut self) {
+        self.recovery_point = Some(self.highest);
+        self.go_back_n();
+    }
+
     /// The tap did not take a frame at `from` and those after it.
     pub fn not_sent(&mut self, from: Seq) {
         self.next = from;
