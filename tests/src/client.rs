@@ -5,6 +5,7 @@
 //! Sockets have a time limit, so that a question is always answered.
 
 pub mod configuration;
+pub mod leaks;
 pub mod life;
 pub mod link;
 pub mod packet;

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         case!(lab, malformed_frames_end_no_process_and_stop_no_traffic),
         case!(lab, malformed_super_frames_end_no_process_and_stop_no_traffic),
         case!(lab, malformed_frames_do_not_disturb_an_open_connection),
+        case!(lab, answers_show_nothing_of_other_frames),
     ];
     harness::main(env!("CARGO_BIN_EXE_lab-client"), cases)
 }
@@ -256,6 +257,21 @@ fn malformed_frames_do_not_disturb_an_open_connection(lab: &Lab) -> Outcome {
     inside.must(["link", "frames", UPLINK, "6", FRAMES])?;
 
     inside.must(["tcp", "exchange", "old", "2", "100000"])?;
+    Ok(())
+}
+
+fn answers_show_nothing_of_other_frames(lab: &Lab) -> Outcome {
+    // Larger frames take another way through the buffers.
+    for mtu in ["1500", "65520"] {
+        // Not configured: what is advertised and leased is answered too then.
+        let mut inside = lab.pasta().with(["--mtu", mtu]).session()?;
+        inside.must(["link", "set", UPLINK, "up"])?;
+        let before = process::all()?;
+        let facts = inside.must(["link", "leaks", UPLINK])?;
+        assert_eq!(facts[0], "answered 11", "{facts:?}");
+        assert_eq!(process::all()?, before, "other processes than before");
+        inside.end(0)?.expect_code(0)?;
+    }
     Ok(())
 }
 

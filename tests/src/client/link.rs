@@ -24,9 +24,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::configuration;
 use super::packet::{self, Ends, MacAddress, Random};
 use super::{Arguments, Facts};
+use super::{configuration, leaks};
 use crate::netlink::{Link, Mac, Netlink};
 use crate::{Outcome, sys};
 
@@ -80,6 +80,19 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
                 "frames" => send_frames(&link, random, count, &ends),
                 _ => send_super_frames(&link, random, count, &ends),
             }
+        }
+        "leaks" => leaks::answer(&link, &ends(&netlink, &link)?),
+        "carry" => {
+            let protocol = arguments.word("protocol")?;
+            let ends = (arguments.value("source")?, arguments.value("destination")?);
+            let own = mac_of(&link)?;
+            let frame = match protocol {
+                "tcp" => packet::syn(own, packet::BROADCAST, ends),
+                _ => packet::datagram(own, packet::BROADCAST, ends, b"anybody?"),
+            };
+            let frame = frame.ok_or("addresses of two families")?;
+            send_one(&sys::packet_socket(link.index)?, &frame)?;
+            Ok(Facts::new())
         }
         "set" => {
             netlink.set_up(link.index, arguments.word("state")? == "up")?;
@@ -173,7 +186,7 @@ fn ask(link: &Link, request: &[u8], read: impl Fn(&[u8]) -> Option<Facts>) -> Ou
 }
 
 /// Sends one frame, waiting while the link's queue is full. Gives whether the kernel took it.
-fn send_one(socket: &OwnedFd, octets: &[u8]) -> Outcome<bool> {
+pub(super) fn send_one(socket: &OwnedFd, octets: &[u8]) -> Outcome<bool> {
     loop {
         match send(socket.as_raw_fd(), octets, MsgFlags::empty()) {
             Ok(_) => return Ok(true),

@@ -1,6 +1,6 @@
 //! Frames put together by hand: right ones to ask with, and broken ones to annoy with.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An Ethernet address.
 pub type MacAddress = [u8; 6];
@@ -152,6 +152,86 @@ pub fn datagram_v6(
     let udp = udp_header(source.1, destination.1, payload.len(), sum);
     let packet = ipv6(source.0, destination.0, 17, 255, &[&udp[..], payload].concat());
     frame(to, from, ETHERTYPE_IPV6, &packet)
+}
+
+/// A datagram of UDP with some octets in it, of the family of `source`.
+pub fn datagram(
+    from: MacAddress,
+    to: MacAddress,
+    (source, destination): (SocketAddr, SocketAddr),
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let ports = (source.port(), destination.port());
+    Some(match (source.ip(), destination.ip()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            datagram_v4(from, to, ((a, ports.0), (b, ports.1)), payload)
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            datagram_v6(from, to, ((a, ports.0), (b, ports.1)), payload)
+        }
+        _ => return None,
+    })
+}
+
+/// The first segment of a TCP connection (RFC 9293 section 3.1).
+pub fn syn(
+    from: MacAddress,
+    to: MacAddress,
+    (source, destination): (SocketAddr, SocketAddr),
+) -> Option<Vec<u8>> {
+    let mut segment = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
+    // Sequence number, no acknowledgement, five words of header, SYN, a window.
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    Some(match (source.ip(), destination.ip()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let pseudo = [&a.octets()[..], &b.octets(), &[0, 6, 0, 20]].concat();
+            let sum = internet_checksum(&[&pseudo, &segment]);
+            segment[16..18].copy_from_slice(&sum.to_be_bytes());
+            frame(to, from, ETHERTYPE_IPV4, &ipv4(a, b, 6, &segment))
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            let pseudo = [&a.octets()[..], &b.octets(), &[0, 0, 0, 20, 0, 0, 0, 6]].concat();
+            let sum = internet_checksum(&[&pseudo, &segment]);
+            segment[16..18].copy_from_slice(&sum.to_be_bytes());
+            frame(to, from, ETHERTYPE_IPV6, &ipv6(a, b, 6, 64, &segment))
+        }
+        _ => return None,
+    })
+}
+
+/// An echo request without a payload (RFC 792, RFC 4443 section 4.1), of the family of `source`.
+pub fn echo_request(
+    from: MacAddress,
+    to: MacAddress,
+    (source, destination): (IpAddr, IpAddr),
+) -> Option<Vec<u8>> {
+    let mut message = vec![8, 0, 0, 0, 0, 7, 0, 1];
+    Some(match (source, destination) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let sum = internet_checksum(&[&message]);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            frame(to, from, ETHERTYPE_IPV4, &ipv4(a, b, 1, &message))
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            message[0] = 128;
+            frame(to, from, ETHERTYPE_IPV6, &ipv6(a, b, 58, 64, &icmpv6(a, b, message)))
+        }
+        _ => return None,
+    })
+}
+
+/// Where the packet in `frame` ends, as its own header says; the end of `frame` for another one.
+pub fn end_of_packet(frame: &[u8]) -> usize {
+    let length =
+        |at: usize| Some(usize::from(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?])));
+    let end = match frame.get(12..14) {
+        Some([0x08, 0x00]) => length(16).map(|it| 14 + it),
+        Some([0x86, 0xdd]) => length(18).map(|it| 54 + it),
+        // Of Ethernet and IPv4.
+        Some([0x08, 0x06]) => Some(14 + 28),
+        _ => None,
+    };
+    end.unwrap_or(frame.len())
 }
 
 fn udp_header(source: u16, destination: u16, payload: usize, sum: u16) -> Vec<u8> {
