@@ -20,7 +20,6 @@ use pasta_datapath::wire::ip::{IPV4_LEN, IPV6_LEN};
 use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::port_forward::{Direction, Effort};
 use pasta_ipc::types::{Mtu, TapOffloads, Transport};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -117,7 +116,8 @@ fn large_datagram_of_the_host_comes_in_fragments_and_is_whole() {
                     Effort::Explicit,
                 ));
                 let listener = Rc::clone(&rig.stack.sockets().listeners[0].1);
-                let addresses = DatagramAddresses { peer: key.remote, local: IpAddr::from([0; 4]) };
+                let local = if key.remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+                let addresses = DatagramAddresses { peer: key.remote, local };
                 listener.borrow_mut().arrivals.push_back((addresses, pattern(len)));
                 came(&mut rig, &listener);
             } else {

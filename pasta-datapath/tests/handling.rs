@@ -103,10 +103,12 @@ fn ends(remote: &str) -> DatagramAddresses {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
         v6 => v6,
     };
-    let (Ok(peer), Ok(local)) = (remote.parse::<SocketAddr>(), "2001:db8::9".parse()) else {
-        panic!("no address")
-    };
-    DatagramAddresses { peer: SocketAddr::new(mapped(peer.ip()), peer.port()), local }
+    let Ok(peer) = remote.parse::<SocketAddr>() else { panic!("no address") };
+    let local = if peer.is_ipv4() { [203, 0, 113, 9].into() } else { [9; 16].into() };
+    DatagramAddresses {
+        peer: SocketAddr::new(mapped(peer.ip()), peer.port()),
+        local: mapped(local),
+    }
 }
 
 #[test]

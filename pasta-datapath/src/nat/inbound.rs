@@ -47,6 +47,15 @@ pub struct InboundFlow {
     pub port: u16,
 }
 
+/// Whether what came to a listener at `local` can be from `peer`. The kernel takes datagrams of IPv6 from `::` and
+/// from IPv4 addresses mapped into IPv6, from anybody on its links (TCP, since Linux 5.4, not). Nobody is to be taken
+/// for 127.0.0.1, or for a host of IPv4, by them: on a socket of both families IPv4 comes to a mapped address too.
+pub fn is_possible(peer: IpAddr, local: IpAddr) -> bool {
+    let (peer, local) = (peer.to_canonical(), local.to_canonical());
+    let is_group = matches!(peer, IpAddr::V4(a) if a.is_broadcast()) || peer.is_multicast();
+    peer.is_ipv4() == local.is_ipv4() && !peer.is_unspecified() && !is_group
+}
+
 /// How it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -222,6 +231,26 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn source_that_only_looks_like_ipv4_is_impossible() {
+        for (peer, local, one) in [
+            ("192.0.2.1", "192.0.2.7", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.7", true),
+            ("2001:db8::1", "2001:db8::7", true),
+            ("::1", "::1", true),
+            ("::ffff:127.0.0.1", "2001:db8::7", false),
+            ("::ffff:192.0.2.1", "2001:db8::7", false),
+            ("::ffff:127.0.0.1", "::1", false),
+            ("2001:db8::1", "::ffff:192.0.2.7", false),
+            ("::", "2001:db8::7", false),
+            ("ff02::1", "2001:db8::7", false),
+            ("0.0.0.0", "192.0.2.7", false),
+            ("::ffff:255.255.255.255", "::ffff:192.0.2.7", false),
+        ] {
+            assert_eq!(is_possible(ip(peer), ip(local)), one, "{peer} to {local}");
+        }
     }
 
     fn policy<A>(change: impl FnOnce(&mut FamilyPolicy<A>)) -> FamilyPolicy<A> {

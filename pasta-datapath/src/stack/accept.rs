@@ -12,7 +12,7 @@ use crate::flow::tcp::connection::Connection;
 use crate::flow::tcp::flow::TcpFlow;
 use crate::flow::tcp::relay::HostSocket;
 use crate::flow::{Flow, FlowEvent, FlowId, FlowKey, TargetSocket};
-use crate::nat::inbound::{Delivery, InboundFlow, other_localhost};
+use crate::nat::inbound::{Delivery, InboundFlow, is_possible, other_localhost};
 use crate::nat::{Protocol, Target};
 use crate::port_forward::Ports;
 use crate::port_forward::listeners::{DatagramAddresses, Fate, ListenSocket, ListenerId, Role};
@@ -127,7 +127,9 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         let (direction, forward_target) = (listener.spec.direction(), listener.target);
         // Asked only where it matters: it is a call for each connection.
         let local = match (direction, peer.ip().to_canonical().is_loopback()) {
-            (_, true) => StreamSocket::local_address(&socket).map(|local| local.ip()),
+            (_, true) => StreamSocket::local_address(&socket)
+                .map(|local| local.ip())
+                .filter(|local| is_possible(peer.ip(), *local)),
             (Direction::Inbound, false) => Some(peer.ip()),
             (Direction::Outbound, false) => None,
         };
@@ -282,6 +284,11 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
     }
 
     fn arrived(&mut self, listener: ListenerEnd, read: ReadDatagrams, octets: &[u8]) {
+        let DatagramAddresses { peer, local } = listener.addresses;
+        if !is_possible(peer.ip(), local) {
+            self.parts.counters.drop(DropReason::ImpossibleSource);
+            return;
+        }
         let Ports { arrivals, mappings, .. } = &self.parts.ports;
         let begun_here = arrivals.get(&listener).copied();
         let known = begun_here.or_else(|| mappings.shared(listener.id, listener.addresses.peer));
