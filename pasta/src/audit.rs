@@ -6,14 +6,17 @@
 use crate::cli;
 use crate::host;
 use crate::log::Helper;
+use crate::namespace::same_file;
 use crate::options::Options;
+use crate::sys;
 use crate::value::DocumentForm;
 use nix::unistd::Pid;
 use pasta::document::Value;
+use pasta_ipc::start::HostSockets;
 use seccomp::{AuditError, Observation, Role, observe};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -86,7 +89,7 @@ pub(crate) fn run(pid: Pid, form: DocumentForm) -> Result<(String, Verdict), Fai
         }
         fields.push((title, described(pid, seen)));
     }
-    fields.push(("exposure", Value::texts(exposure(supervisor))));
+    fields.push(("exposure", Value::texts(exposure(supervisor, monitor))));
     let clean = Value::text(if verdict == Verdict::Clean { "clean" } else { "differs" });
     fields.push(("verdict", clean));
     let document = Value::Fields(fields);
@@ -141,7 +144,7 @@ fn helpers(supervisor: Pid) -> Result<(Pid, Pid), Failure> {
 }
 
 /// What leads from the namespace to the host's loopback and into the namespace, by the command line.
-fn exposure(supervisor: Pid) -> Vec<String> {
+fn exposure(supervisor: Pid, monitor: Pid) -> Vec<String> {
     let Ok(words) = fs::read(format!("/proc/{supervisor}/cmdline")) else { return Vec::new() };
     let words = words.strip_suffix(&[0]).unwrap_or(&words).split(|octet| *octet == 0);
     let words = words.map(|word| OsStr::from_bytes(word).to_owned());
@@ -149,7 +152,23 @@ fn exposure(supervisor: Pid) -> Vec<String> {
     let Ok(options) = Options::from_line(line, None) else { return Vec::new() };
     let lines = options.services(host::kernel_families()).ok().and_then(|(services, _)| {
         let forwards = options.forwards(&services, host::port_system(&options.target)).ok()?;
-        Some(options.exposure(&services, &forwards))
+        let reach = match options.changes_namespace() {
+            true => host_sockets(supervisor, monitor),
+            false => Some(HostSockets::InReach),
+        };
+        Some(options.exposure(&services, &forwards, reach))
     });
     lines.unwrap_or_default()
+}
+
+/// Whether a monitor that keeps `CAP_NET_ADMIN` was given a socket that lists the host's sockets: not where the
+/// capability counts over the host's network. Unknown where the kernel does not show us its namespaces.
+fn host_sockets(supervisor: Pid, monitor: Pid) -> Option<HostSockets> {
+    let network = File::open(format!("/proc/{supervisor}/ns/net")).ok()?;
+    let of_monitor = format!("/proc/{monitor}/ns/user");
+    fs::metadata(&of_monitor).ok()?;
+    // One that we may not see is above ours, and the monitor's is not.
+    let governs =
+        sys::owning_user_namespace(network).is_ok_and(|owner| same_file(&owner, &of_monitor));
+    Some(if governs { HostSockets::OutOfReach } else { HostSockets::InReach })
 }

@@ -557,12 +557,8 @@ impl<'a> Connected<'a> {
             Ok(lacking)
         })?;
         if options.reports.sandbox == SandboxReport::Print {
-            let system = host::port_system(&options.target);
-            let lines = options
-                .forwards(&services, system)
-                .map(|forwards| options.exposure(&services, &forwards))
-                .unwrap_or_default();
-            emit(&report::exposure(&lines));
+            let reach = Some(progress.received.host_sockets);
+            emit(&report::exposure(&options.exposure(&services, &forwards, reach)));
         }
         let served = Served {
             ipv4: services.ipv4,

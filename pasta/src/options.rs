@@ -291,11 +291,13 @@ impl Options {
     }
 
     /// What leads from the namespace to the host's loopback, and from the host into the namespace: the
-    /// addresses that are mapped, for each family that is served, and the rules of ports.
+    /// addresses that are mapped, for each family that is served, and the rules of ports. Of the host's sockets it
+    /// may be unknown whether they are in reach.
     pub(crate) fn exposure(
         &self,
         services: &PerFamily<Service, Service>,
         forwards: &Forwards,
+        host_sockets: Option<HostSockets>,
     ) -> Vec<String> {
         let loopback = &self.nat.host_loopback;
         let mapped = [
@@ -305,11 +307,27 @@ impl Options {
         let mapped = mapped.into_iter().filter(|(_, service, _)| *service == Service::On);
         let mut lines: Vec<_> =
             mapped.map(|(name, _, how)| format!("{name} of the host: {how}")).collect();
-        let sides = [
-            (&forwards.outbound, "ports of the host's loopback, from the namespace's loopback"),
-            (&forwards.inbound, "ports of the namespace, from the host and whoever reaches it"),
-        ];
-        lines.extend(sides.map(|(rules, name)| format!("{name}: {}", describe_rules(rules))));
+        let is_auto = |rule: &&ForwardRule| rule.effort() == Effort::Auto;
+        let outbound = &forwards.outbound;
+        let (outbound, note) = match host_sockets {
+            _ if !outbound.iter().any(|rule| is_auto(&rule)) => (describe_rules(outbound), ""),
+            Some(HostSockets::InReach) => (describe_rules(outbound), ""),
+            Some(HostSockets::OutOfReach) => (
+                describe_rules(outbound.iter().filter(|rule| !is_auto(rule))),
+                "; automatic rules are off: the host's sockets are out of reach",
+            ),
+            None => (
+                describe_rules(outbound),
+                "; automatic rules may be off: whether the host's sockets are in reach is not shown to you",
+            ),
+        };
+        let inbound = describe_rules(&forwards.inbound);
+        lines.push(format!(
+            "ports of the host's loopback, from the namespace's loopback: {outbound}{note}"
+        ));
+        lines.push(format!(
+            "ports of the namespace, from the host and whoever reaches it: {inbound}"
+        ));
         lines
     }
 
@@ -503,7 +521,7 @@ fn describe_loopback<A: fmt::Display>(loopback: HostLoopback<A>) -> String {
 }
 
 /// The rules of one direction, as the report has them.
-fn describe_rules(rules: &[ForwardRule]) -> String {
+fn describe_rules<'a>(rules: impl IntoIterator<Item = &'a ForwardRule>) -> String {
     let describe = |rule: &ForwardRule| {
         let at = rule.listen().map_or_else(String::new, |address| format!(" at {address}"));
         let condition = match rule.effort() {
@@ -512,10 +530,8 @@ fn describe_rules(rules: &[ForwardRule]) -> String {
         };
         format!("{} {}{at}{condition}", rule.transport(), rule.ports())
     };
-    match rules {
-        [] => "none".to_owned(),
-        rules => rules.iter().map(describe).collect::<Vec<_>>().join(", "),
-    }
+    let rules: Vec<_> = rules.into_iter().map(describe).collect();
+    if rules.is_empty() { "none".to_owned() } else { rules.join(", ") }
 }
 
 #[cfg(test)]

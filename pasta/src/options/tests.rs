@@ -180,7 +180,7 @@ fn exposure_names_what_leads_to_the_hosts_loopback_and_into_the_namespace() {
     let exposure = |line: &str| {
         let options = options(line).unwrap();
         let forwards = options.forwards(&SERVED, System::fallback()).unwrap();
-        options.exposure(&SERVED, &forwards)
+        options.exposure(&SERVED, &forwards, Some(HostSockets::InReach))
     };
     let closed = "pasta -t none -u none -T none -U none --no-map-gw";
     let wanted = [
@@ -201,6 +201,27 @@ fn exposure_names_what_leads_to_the_hosts_loopback_and_into_the_namespace() {
     assert!(named[3].ends_with(": TCP 8080 at 127.0.0.1"), "{named:?}");
     let one = exposure("pasta -t none -u none --no-host-loopback");
     assert_eq!(one, wanted);
+}
+
+#[test]
+fn automatic_rules_that_are_off_are_no_exposure() {
+    let exposure = |line: &str, reach| {
+        let options = options(line).unwrap();
+        let forwards = options.forwards(&SERVED, System::fallback()).unwrap();
+        options.exposure(&SERVED, &forwards, reach)[2].clone()
+    };
+    let out_of_reach = Some(HostSockets::OutOfReach);
+    let off = exposure("pasta", out_of_reach);
+    assert!(off.contains("loopback: none; automatic rules are off"), "{off}");
+    let named = exposure("pasta -T 8080 -U auto", out_of_reach);
+    assert!(named.contains("loopback: TCP 8080; automatic rules are off"), "{named}");
+    // Where there are none, they are not off.
+    let without = exposure("pasta -T 8080 -U none", out_of_reach);
+    assert!(without.ends_with("loopback: TCP 8080"), "{without}");
+    let unknown = exposure("pasta", None);
+    assert!(unknown.contains("TCP 1-49151") && unknown.contains("may be off"), "{unknown}");
+    let without = exposure("pasta -T none -U none", None);
+    assert!(without.ends_with("loopback: none"), "{without}");
 }
 
 #[test]
