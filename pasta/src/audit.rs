@@ -13,7 +13,7 @@ use crate::value::DocumentForm;
 use nix::unistd::Pid;
 use pasta::document::Value;
 use pasta_ipc::start::HostSockets;
-use seccomp::{AuditError, Observation, Role, observe};
+use seccomp::{AuditError, Instance, Observation, Role, observe};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
@@ -82,7 +82,7 @@ pub(crate) fn run(pid: Pid, form: DocumentForm) -> Result<(String, Verdict), Fai
         ("monitor", monitor, Role::Monitor),
         ("datapath", datapath, Role::Datapath),
     ] {
-        let seen = observe(pid, role, supervisor);
+        let seen = observe(pid, role, Instance { supervisor, monitor });
         let seen = seen.map_err(|error| Failure::Unreadable(title, error))?;
         if !seen.disagreements.is_empty() {
             verdict = Verdict::Differs;

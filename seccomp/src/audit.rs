@@ -9,6 +9,7 @@
 
 mod descriptors;
 mod running;
+mod sockets;
 mod status;
 
 use crate::Role;
@@ -21,7 +22,7 @@ use nix::sys::prctl;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, Uid, getgroups};
 use pasta_ipc::types::{AuditReport, Bounded, FdEntry, Text};
-pub use running::{Observation, observe};
+pub use running::{Instance, Observation, observe};
 pub use status::MalformedField;
 use status::Status;
 use std::fmt;

@@ -33,11 +33,16 @@ pub fn allowed_calls(role: Role) -> usize {
     REACH.lines().filter(|line| line.split(' ').next() == Some(role.as_str())).count()
 }
 
-/// A hash of the program of `role` (FNV-1a, 64 bits), to tell builds apart.
+/// A hash of the program of `role`.
 pub(crate) fn hash(role: Role) -> u64 {
+    hash_of(program(role))
+}
+
+/// A hash of a program (FNV-1a, 64 bits), to tell builds apart.
+pub(crate) fn hash_of(program: &[sock_filter]) -> u64 {
     const START: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
-    let octets = program(role).iter().flat_map(|op| {
+    let octets = program.iter().flat_map(|op| {
         let [code, k] = [u64::from(op.code), u64::from(op.k)].map(u64::to_le_bytes);
         code.into_iter().chain([op.jt, op.jf]).chain(k)
     });

@@ -48,7 +48,8 @@ mod sys;
 mod terminal;
 
 pub use audit::{
-    AuditError, Observation, Observed, UserNamespace, audit_from_outside, observe, refuse_tracer,
+    AuditError, Instance, Observation, Observed, UserNamespace, audit_from_outside, observe,
+    refuse_tracer,
 };
 pub use caps::{DropError, Keep, become_user, become_user_to_enter};
 pub use filter::allowed_calls;

@@ -2,8 +2,11 @@
 //! System calls that no dependency wraps.
 
 use nix::errno::Errno;
+use nix::sys::ptrace;
 use nix::sys::stat::{FileStat, fstat};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use seccompiler::sock_filter;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -48,6 +51,52 @@ fn prctl2(
     // SAFETY: every option that this module uses takes integers, so the kernel reads and writes no
     // memory of ours; unused arguments are zero, as those options demand.
     check(unsafe { libc::prctl(option, arg2, arg3, ZERO, ZERO) })
+}
+
+/// The system call filters of process `pid` as they were installed, the oldest first. It stands still meanwhile, for
+/// some microseconds.
+///
+/// # Errors
+///
+/// `EPERM` unless we may trace it and have `CAP_SYS_ADMIN` and no filter; `EIO` where the kernel keeps none
+/// (`CONFIG_CHECKPOINT_RESTORE`, ptrace(2)).
+pub(crate) fn installed_filters(pid: Pid) -> io::Result<Vec<Vec<sock_filter>>> {
+    ptrace::seize(pid, ptrace::Options::empty())?;
+    ptrace::interrupt(pid)?;
+    let stopped = waitpid(pid, Some(WaitPidFlag::__WALL))?;
+    let mut filters = Vec::new();
+    let read = loop {
+        match installed_filter(pid, filters.len()) {
+            Ok(filter) => filters.push(filter),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break Ok(filters),
+            Err(error) => break Err(error),
+        }
+    };
+    // A signal that it was about to receive it receives. If this fails, it goes on when we end.
+    let signal = match stopped {
+        WaitStatus::Stopped(_, signal) => Some(signal),
+        _ => None,
+    };
+    let _ = ptrace::detach(pid, signal);
+    read
+}
+
+/// Filter number `number` of a process that we trace and that is stopped.
+fn installed_filter(pid: Pid, number: usize) -> io::Result<Vec<sock_filter>> {
+    /// `PTRACE_SECCOMP_GET_FILTER` (`linux/ptrace.h`)
+    const GET_FILTER: u32 = 0x420c;
+    let get = |program: *mut sock_filter| {
+        let number = number as *mut libc::c_void;
+        // SAFETY: with a null pointer the kernel gives the number of instructions and writes nothing; otherwise it
+        // writes as many as that, which is what there is room for: the filters of a process do not change while it
+        // is stopped. It keeps no pointer. `number` is an integer for this request.
+        let rc = unsafe { libc::ptrace(GET_FILTER as _, pid.as_raw(), number, program) };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc as usize) }
+    };
+    let len = get(std::ptr::null_mut())?;
+    let mut program = vec![sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; len];
+    get(program.as_mut_ptr())?;
+    Ok(program)
 }
 
 /// Forks like fork(2), but the new process is a child of our parent (`CLONE_PARENT`).

@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use tests::harness::{self, Case};
-use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, process};
+use tests::lab::pasta::{contained_session, unshared_session};
+use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, process, wait};
 use tests::sys::Refusal;
 use tests::{Outcome, case};
 
 fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(lab, whole_sandbox_starts_strictly_and_says_nothing),
+        case!(lab, each_kind_of_start_is_reported_clean_and_is_clean_from_outside),
         case!(lab, measure_that_is_missing_is_named_once_and_refused_strictly),
         case!(lab, landlock_that_is_older_than_asked_for_is_refused),
         case!(lab, running_instances_are_audited_each_by_its_number),
@@ -91,6 +93,73 @@ fn audit(pasta: Pasta<'_>, option: &str, pid: i32) -> Outcome<String> {
     let finished = pasta.attach([option, &pid.to_string()])?.expect_code(0)?;
     assert_eq!(finished.errors, "", "{finished:?}");
     Ok(finished.output.join("\n"))
+}
+
+/// Lines of a report or an audit that begin so, without their columns.
+fn lines(text: &str, wanted: &str) -> Vec<String> {
+    let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    words.filter(|line| line.starts_with(wanted)).collect()
+}
+
+/// A clean start has nothing missing, in the report or from outside.
+fn assert_clean(lab: &Lab, report: &str, pid: i32, automatic: bool) -> Outcome {
+    for process in [MONITOR, DATAPATH] {
+        assert_eq!(lines(report, process).len(), 1, "{report}");
+    }
+    assert_eq!(lines(report, "missing"), [""; 0], "{report}");
+    assert_eq!(lines(report, "not confirmed"), [""; 0], "{report}");
+    let mut texts = vec![report.to_owned(), audit(lab.pasta(), "--audit", pid)?];
+    if lab.needs_root().is_ok() {
+        let text = audit(lab.pasta().as_root(), "--audit", pid)?;
+        // The kernel shows root everything, the filters too.
+        assert_eq!(lines(&text, "not shown"), ["not shown none"; 3], "{text}");
+        assert_eq!(lines(&text, "policy in force").len(), 3, "{text}");
+        assert_eq!(lines(&text, "missing"), ["missing none"; 3], "{text}");
+        texts.push(text);
+    }
+    for text in texts {
+        let off = text.contains("; automatic rules are off") || text.contains("may be off");
+        let listed = text.contains("while somebody listens there");
+        assert!(listed && (automatic || off), "{text}");
+    }
+    Ok(())
+}
+
+fn each_kind_of_start_is_reported_clean_and_is_clean_from_outside(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let strict = ["--strict-sandbox", "--sandbox-report"];
+    let users = [lab.pasta(), lab.pasta().as_root()];
+    for pasta in &users {
+        let mut inside = pasta.clone().configured().with(strict).session()?;
+        let pid = process::only(MONITOR)?.parent;
+        let report = wait::until("the report", || {
+            let said = inside.running().errors();
+            said.contains("exposure").then_some(said)
+        })?;
+        assert_clean(lab, &report, pid, true)?;
+        inside.end(0)?.expect_code(0)?;
+        process::wait_until_none_left()?;
+    }
+    type Target = fn(&Lab) -> Outcome<Session>;
+    let targets: [(Target, bool); 2] = [(contained_session, true), (unshared_session, false)];
+    for (pasta, (target, automatic)) in
+        users.iter().flat_map(|user| targets.map(|target| (user, target)))
+    {
+        // Only root enters a namespace of its own.
+        let can_enter = automatic || (pasta.is_root() && lab.needs_root().is_ok());
+        if !can_enter {
+            continue;
+        }
+        let mut inside = target(lab)?;
+        let id = inside.running().pid().to_string();
+        let words = ["-P", "/tmp/kind.pid", &id];
+        let finished = pasta.clone().configured().with(strict).attach(words)?.expect_code(0)?;
+        let pid = std::fs::read_to_string("/tmp/kind.pid")?.trim().parse()?;
+        assert_clean(lab, &finished.errors, pid, automatic)?;
+        inside.end(0)?;
+        process::wait_until_none_left()?;
+    }
+    Ok(())
 }
 
 fn running_instances_are_audited_each_by_its_number(lab: &Lab) -> Outcome {

@@ -1,15 +1,20 @@
 //! A process of an instance that runs already, as the kernel shows it to others.
 //!
 //! Nothing is asked of the process itself. What of a non-dumpable process only root may read is left out for
-//! others, and named. The kernel shows neither securebits nor Landlock rules to anybody.
+//! others, and named. The kernel shows neither securebits nor Landlock rules to anybody. The filter is read back by
+//! whoever has `CAP_SYS_ADMIN`, which takes tracing the process for some microseconds.
 
+use super::sockets::{self, Side, Sockets};
 use super::status::Status;
 use super::{AuditError, NOBODY, Observed, SECCOMP_MODE_FILTER, traced_by};
-use crate::{Keep, Role, filter};
+use crate::{Keep, Role, filter, sys};
+use nix::sys::stat::{FileStat, major, minor, stat};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 /// Limits that are looked at: as `/proc/PID/limits` names them, and which are 0 for all and for the helpers.
 const LIMITS: [(&str, Zero); 7] = [
@@ -43,20 +48,42 @@ pub struct Observation {
     pub unread: Vec<&'static str>,
 }
 
-/// Looks at process `pid`, which is to be the `role` of the instance whose supervisor is `supervisor`.
+/// The processes whose networks are the host's and the namespace's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// The supervisor.
+    pub supervisor: Pid,
+    /// The monitor.
+    pub monitor: Pid,
+}
+
+/// Looks at process `pid`, which is to be the `role` of `instance`.
 ///
 /// # Errors
 ///
 /// [`AuditError`] if its status file cannot be read or understood.
-pub fn observe(pid: Pid, role: Role, supervisor: Pid) -> Result<Observation, AuditError> {
+pub fn observe(pid: Pid, role: Role, instance: Instance) -> Result<Observation, AuditError> {
     let (status, _) = Observed::from(pid).read_status()?;
     let mut seen = Observation::default();
     seen.take_status(role, &status);
-    seen.take_files(pid, role, supervisor);
+    seen.take_files(pid, role, instance);
     let policy = format!("{:016x}, {} calls", filter::hash(role), filter::allowed_calls(role));
     seen.facts.push(("policy_of_this_build", policy));
+    match sys::installed_filters(pid) {
+        Ok(filters) => {
+            let hashes: Vec<_> = filters.iter().map(|it| filter::hash_of(it)).collect();
+            seen.take_filters(role, &hashes);
+        }
+        Err(_) => seen.unread.push("policy_in_force"),
+    }
+    let only = SEEN_AT_START_ONLY.join(", ");
+    seen.facts.push(("seen_at_start_only", only));
     Ok(seen)
 }
+
+/// What the kernel shows to nobody but the process itself: here only that each has read it back before its filter
+/// counts.
+const SEEN_AT_START_ONLY: [&str; 2] = ["securebits", "landlock rights"];
 
 impl Observation {
     fn take_status(&mut self, role: Role, status: &Status) {
@@ -114,7 +141,8 @@ impl Observation {
     }
 
     /// Takes what stands in other files than the status.
-    fn take_files(&mut self, pid: Pid, role: Role, supervisor: Pid) {
+    fn take_files(&mut self, pid: Pid, role: Role, instance: Instance) {
+        let Instance { supervisor, monitor } = instance;
         let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
         match read("limits") {
             Ok(text) => self.take_limits(role, &text),
@@ -148,11 +176,8 @@ impl Observation {
             }
             self.facts.push((name, theirs.to_string_lossy().into_owned()));
         }
-        match descriptors(pid) {
-            Ok(kinds) => {
-                let kinds: Vec<_> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-                self.facts.push(("descriptors", kinds.join(", ")));
-            }
+        match descriptors(pid, &Sockets::of(supervisor, monitor)) {
+            Ok(kinds) => self.take_descriptors(role, &kinds),
             Err(_) => self.unread.push("descriptors"),
         }
         match read("mountinfo") {
@@ -164,6 +189,23 @@ impl Observation {
             }
             Ok(_) => {}
             Err(_) => self.unread.push("mounts"),
+        }
+    }
+
+    fn take_descriptors(&mut self, role: Role, kinds: &BTreeMap<Kind, usize>) {
+        let shown: Vec<_> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        self.facts.push(("descriptors", shown.join(", ")));
+        let refused = kinds.iter().filter(|(kind, count)| !kind.is_listed(role, **count));
+        self.disagreements.extend(refused.map(|(kind, n)| format!("holds {n} {kind}")));
+    }
+
+    /// Takes the hashes of the filters that are in force.
+    fn take_filters(&mut self, role: Role, hashes: &[u64]) {
+        let shown: Vec<_> = hashes.iter().map(|hash| format!("{hash:016x}")).collect();
+        self.facts.push(("policy_in_force", shown.join(" ")));
+        // Who has started us may have had one.
+        if !hashes.contains(&filter::hash(role)) {
+            self.disagreements.push("policy in force is not that of this build".into());
         }
     }
 
@@ -190,19 +232,84 @@ impl Observation {
     }
 }
 
+/// What a descriptor is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// A socket of this network; of none if it is neither bound nor connected.
+    Socket(Option<(Side, &'static str)>),
+    /// A pipe, or an object of the kernel's that has no file.
+    Anonymous(String),
+    /// `/dev/null`
+    Null,
+    /// `/dev/net/tun`
+    Tun,
+    /// A file, and what kind of.
+    File(String),
+}
+
+impl Kind {
+    /// Of the descriptor that the link `path` stands for and leads to `target`.
+    fn of(path: &Path, target: &str, sockets: &Sockets) -> Self {
+        match target.split_once(':') {
+            Some(("socket", inode)) => {
+                let inode = inode.trim_matches(['[', ']']).parse();
+                Self::Socket(inode.ok().and_then(|inode| sockets.get(inode)))
+            }
+            Some(("pipe", _)) => Self::Anonymous("pipe".into()),
+            Some(("anon_inode", kind)) => Self::Anonymous(kind.trim_matches(['[', ']']).into()),
+            // Paths are of another mount namespace; what they lead to is not.
+            _ => match stat(path) {
+                Ok(found) if is_device(&found, 1, 3) => Self::Null,
+                Ok(found) if is_device(&found, 10, 200) => Self::Tun,
+                _ => Self::File(target.to_owned()),
+            },
+        }
+    }
+
+    /// Whether a process of `role` may hold so many of it. The supervisor holds what the user gave it.
+    fn is_listed(&self, role: Role, count: usize) -> bool {
+        match (role, self) {
+            (Role::Supervisor, _) | (_, Self::Anonymous(_) | Self::Null | Self::Socket(None)) => {
+                true
+            }
+            (_, Self::Socket(Some((_, sockets::PACKET | sockets::RAW)))) => false,
+            (Role::Datapath, Self::Socket(Some((_, kind)))) => *kind != sockets::NETLINK,
+            (Role::Monitor, Self::Socket(Some(kind))) => *kind != (Side::Host, sockets::INET),
+            (Role::Datapath, Self::Tun) => true,
+            // The capture.
+            (Role::Datapath, Self::File(_)) => count == 1,
+            (Role::Monitor, Self::Tun | Self::File(_)) => false,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(Some((Side::Host, kind))) => write!(f, "{kind} of the host"),
+            Self::Socket(Some((Side::Namespace, kind))) => write!(f, "{kind} of the namespace"),
+            Self::Socket(None) => f.write_str("unbound socket"),
+            Self::Anonymous(kind) => f.write_str(kind),
+            Self::Null => f.write_str("/dev/null"),
+            Self::Tun => f.write_str("/dev/net/tun"),
+            Self::File(path) => f.write_str(path),
+        }
+    }
+}
+
+fn is_device(found: &FileStat, of_major: u64, of_minor: u64) -> bool {
+    let is_character = found.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    is_character && (major(found.st_rdev), minor(found.st_rdev)) == (of_major, of_minor)
+}
+
 /// The open descriptors of a process by kind, and how many of each.
-fn descriptors(pid: Pid) -> io::Result<BTreeMap<String, usize>> {
+fn descriptors(pid: Pid, sockets: &Sockets) -> io::Result<BTreeMap<Kind, usize>> {
     let mut kinds = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
         // One that was closed meanwhile is none.
-        let Ok(target) = fs::read_link(entry?.path()) else { continue };
-        let target = target.to_string_lossy().into_owned();
-        let kind = match target.split_once(':') {
-            Some((kind @ ("socket" | "pipe"), _)) => kind.to_owned(),
-            Some(("anon_inode", kind)) => kind.trim_matches(['[', ']']).to_owned(),
-            _ => target,
-        };
-        *kinds.entry(kind).or_insert(0) += 1;
+        let Ok(target) = fs::read_link(&path) else { continue };
+        *kinds.entry(Kind::of(&path, &target.to_string_lossy(), sockets)).or_insert(0) += 1;
     }
     Ok(kinds)
 }
@@ -256,6 +363,69 @@ mod tests {
         assert_eq!(seen(Role::Monitor, &bounding).missing, ["empty bounding set"]);
         let pids = [("NSpid:\t4242\t1", "NSpid:\t4242")];
         assert_eq!(seen(Role::Datapath, &pids).missing, ["own pid namespace"]);
+    }
+
+    #[test]
+    fn descriptors_that_the_table_does_not_list_are_lines() {
+        use sockets::{INET, NETLINK, PACKET, RAW};
+        let refused = |role, kind: &Kind, count| {
+            let mut seen = Observation::default();
+            seen.take_descriptors(role, &BTreeMap::from([(kind.clone(), count)]));
+            assert_eq!(seen.disagreements.is_empty(), kind.is_listed(role, count));
+            !seen.disagreements.is_empty()
+        };
+        let socket = |side, kind| Kind::Socket(Some((side, kind)));
+        let file = Kind::File("/tmp/capture".into());
+        // Of the monitor, of the datapath.
+        for (kind, count, wanted) in [
+            (socket(Side::Host, PACKET), 1, [true, true]),
+            (socket(Side::Namespace, PACKET), 1, [true, true]),
+            (socket(Side::Namespace, RAW), 1, [true, true]),
+            (socket(Side::Host, NETLINK), 1, [false, true]),
+            (socket(Side::Namespace, NETLINK), 1, [false, true]),
+            (socket(Side::Host, INET), 1, [true, false]),
+            (socket(Side::Namespace, INET), 1, [false, false]),
+            (socket(Side::Host, "unix socket"), 2, [false, false]),
+            (Kind::Socket(None), 9, [false, false]),
+            (Kind::Anonymous("eventpoll".into()), 2, [false, false]),
+            (Kind::Null, 3, [false, false]),
+            (Kind::Tun, 1, [true, false]),
+            (file.clone(), 1, [true, false]),
+            (file, 2, [true, true]),
+        ] {
+            let found = [Role::Monitor, Role::Datapath].map(|role| refused(role, &kind, count));
+            assert_eq!(found, wanted, "{kind}");
+            assert!(!refused(Role::Supervisor, &kind, count));
+        }
+    }
+
+    #[test]
+    fn own_descriptors_are_told_apart() {
+        let sockets = Sockets::of(Pid::this(), Pid::this());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let null = fs::File::open("/dev/null").unwrap();
+        let file = fs::File::open("/proc/self/status").unwrap();
+        let kind = |fd: &dyn std::os::fd::AsRawFd| {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let target = fs::read_link(&path).unwrap();
+            let sockets = Sockets::of(Pid::this(), Pid::this());
+            Kind::of(Path::new(&path), &target.to_string_lossy(), &sockets)
+        };
+        assert_eq!(kind(&listener), Kind::Socket(Some((Side::Host, sockets::INET))));
+        assert_eq!(kind(&null), Kind::Null);
+        assert!(matches!(kind(&file), Kind::File(path) if path.ends_with("/status")));
+        assert!(descriptors(Pid::this(), &sockets).unwrap().contains_key(&Kind::Null));
+    }
+
+    #[test]
+    fn filter_of_another_build_is_a_line_and_one_more_is_none() {
+        let of = |hashes: &[u64]| {
+            let mut seen = Observation::default();
+            seen.take_filters(Role::Monitor, hashes);
+            seen.disagreements.len()
+        };
+        let (ours, other) = (filter::hash(Role::Monitor), filter::hash(Role::Datapath));
+        assert_eq!([of(&[ours]), of(&[other, ours]), of(&[other]), of(&[])], [0, 0, 1, 1]);
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl<'lab> Pasta<'lab> {
         self
     }
 
+    /// Whether it is started as whoever the lab is.
+    pub const fn is_root(&self) -> bool {
+        self.as_root
+    }
+
     /// Starts it with no more than `count` descriptors to be had (`RLIMIT_NOFILE`, soft and hard).
     #[must_use]
     pub const fn limited_to(mut self, count: u64) -> Self {
