@@ -179,5 +179,5 @@ complete -c pasta -n __pasta_has_no_command -s e -l stderr -d 'Deprecated, witho
 complete -c pasta -n __pasta_has_no_command -l explain -d 'Print what would be done with these options on this host, and do nothing'
 complete -c pasta -n __pasta_has_no_command -l json -d 'With --explain: print it as JSON'
 complete -c pasta -n __pasta_has_no_command -l sandbox-report -d 'Print the privileges that each process has left, before COMMAND starts'
-complete -c pasta -n __pasta_has_no_command -l strict-sandbox -d 'Start only if no measure of the sandbox is missing; abi:N asks for Landlock ABI N (default: 6)'
+complete -c pasta -n __pasta_has_no_command -l strict-sandbox -d 'Start only if no measure of the sandbox is missing, and end with the monitor; abi:N asks for Landlock ABI N (default: 6)'
 complete -c pasta -n __pasta_has_no_command -l audit -d 'Print what the processes of the pasta that is process PID have, as the kernel shows it'

@@ -55,12 +55,12 @@ use inherited::InheritedState;
 use launch::{LaunchError, Prepared, Released};
 use log::{Log, emit};
 use nix::unistd::{getpid, getsid};
-use options::Options;
+use options::{Options, Strictness};
 use pid_file::NewFile;
 use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use supervise::{Attachment, Session};
+use supervise::{Attachment, MonitorLoss, Session};
 use sys::CallersDescriptors;
 use target::{Ground, Target};
 use terminal::Terminal;
@@ -227,7 +227,11 @@ fn run(
     let Released { confined, children, resolvers, control, log } =
         starting.connect()?.confirm()?.release(caller)?;
     let follows = (resolvers, control);
-    supervise::run(confined, children, follows, (attachment, terminal), log)
+    let monitor_loss = match options.reports.strictness {
+        Strictness::Warn => MonitorLoss::Tolerated,
+        Strictness::Refuse(_) => MonitorLoss::Fatal,
+    };
+    supervise::run(confined, children, follows, (attachment, monitor_loss, terminal), log)
         .map_err(|error| LaunchError::System("supervise", error))
 }
 

@@ -9,7 +9,7 @@
 //! | USR1 | the status is written to the log |
 //! | USR2 | host and namespace are read again and reconciled |
 //! | datapath ends | one error line, the monitor is stopped; COMMAND continues without network |
-//! | monitor ends | one error line; traffic continues with the last snapshot |
+//! | monitor ends | one error line; traffic continues with the last snapshot; with `--strict-sandbox` all is ended, status 1 |
 //! | a helper breaks the protocol | one error line, both helpers are killed; COMMAND continues without network |
 //! | process 1 ends, and COMMAND with it | the helpers are killed, its status becomes ours |
 //!
@@ -61,6 +61,15 @@ pub(crate) enum Attachment {
     Command(Session),
     /// A namespace that exists.
     Existing,
+}
+
+/// What follows where COMMAND has lost the monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MonitorLoss {
+    /// Traffic continues as it is.
+    Tolerated,
+    /// Everything is ended (`--strict-sandbox`): nobody looks any more at what is forwarded where.
+    Fatal,
 }
 
 /// How we are to end.
@@ -117,6 +126,7 @@ enum HelperState {
 #[derive(Debug)]
 struct Supervision {
     attachment: Attachment,
+    monitor_loss: MonitorLoss,
     monitor: HelperState,
     datapath: HelperState,
     /// The signal of which COMMAND has died.
@@ -134,13 +144,14 @@ pub(crate) fn run(
     _: Confined,
     mut children: Children,
     (mut resolvers, mut control): (Resolvers, Option<Control>),
-    (attachment, mut terminal): (Attachment, Option<Terminal>),
+    (attachment, monitor_loss, mut terminal): (Attachment, MonitorLoss, Option<Terminal>),
     log: &mut Log,
 ) -> io::Result<i32> {
     let own = children.own_process();
     let (monitor, datapath) = (HelperState::default(), HelperState::default());
+    let (killed_by, continues) = (None, false);
     let mut supervision =
-        Supervision { attachment, monitor, datapath, killed_by: None, continues: false };
+        Supervision { attachment, monitor_loss, monitor, datapath, killed_by, continues };
     let mut askers = VecDeque::new();
     loop {
         let now = Instant::now();
@@ -421,6 +432,9 @@ impl Supervision {
     fn ended(&mut self, helper: Helper, termination: Termination) -> Vec<Action> {
         let consequence = match helper {
             _ if self.attachment == Attachment::Existing => "the namespace has no network any more",
+            Helper::Monitor if self.monitor_loss == MonitorLoss::Fatal => {
+                "everything is ended (--strict-sandbox)"
+            }
             Helper::Monitor => "traffic continues, changes of the host's network are not followed",
             Helper::Datapath => "the namespace has no network",
         };
@@ -438,7 +452,10 @@ impl Supervision {
             };
         }
         if helper == Helper::Monitor {
-            return vec![line];
+            return match self.monitor_loss {
+                MonitorLoss::Tolerated => vec![line],
+                MonitorLoss::Fatal => vec![line, Action::End(Ending::Status(FAILED))],
+            };
         }
         self.monitor = HelperState::Dismissed;
         vec![line, Action::StopMonitor]
@@ -476,7 +493,8 @@ mod tests {
 
     fn of(attachment: Attachment) -> Supervision {
         let (monitor, datapath) = (HelperState::Working, HelperState::Working);
-        Supervision { attachment, monitor, datapath, killed_by: None, continues: false }
+        let (monitor_loss, killed_by, continues) = (MonitorLoss::Tolerated, None, false);
+        Supervision { attachment, monitor_loss, monitor, datapath, killed_by, continues }
     }
 
     #[test]
@@ -620,6 +638,25 @@ mod tests {
             panic!("{actions:?}")
         };
         assert!(text.starts_with("pasta-monitor ended with status 1: no more memory: traffic"));
+    }
+
+    #[test]
+    fn end_of_the_monitor_is_the_end_where_the_sandbox_is_strict() {
+        let ended = |termination| Event::HelperEnded(Helper::Monitor, termination);
+        let mut tolerant = supervision(Session::Inherited);
+        let actions = tolerant.handle(ended(Termination::Exited(3)));
+        assert_eq!((actions.len(), lines(&actions)), (1, 1));
+        let mut strict = supervision(Session::Inherited);
+        strict.monitor_loss = MonitorLoss::Fatal;
+        let actions = strict.handle(ended(Termination::Exited(3)));
+        let line = "pasta-monitor ended with status 3: everything is ended (--strict-sandbox)";
+        let line = Action::Log(LogLevel::Error, line.into());
+        assert_eq!(actions, [line, Action::End(Ending::Status(FAILED))]);
+        // One that we have stopped ourselves is no loss.
+        let mut strict = supervision(Session::Inherited);
+        strict.monitor_loss = MonitorLoss::Fatal;
+        strict.handle(Event::HelperEnded(Helper::Datapath, Termination::Exited(3)));
+        assert_eq!(strict.handle(ended(Termination::Exited(0))), []);
     }
 
     #[test]

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let cases: &[Case] = &[
         case!(lab, command_outlives_the_datapath_and_keeps_its_exit_code),
         case!(lab, traffic_outlives_the_monitor),
+        case!(lab, strict_sandbox_does_not_outlive_the_monitor),
         case!(lab, helpers_and_the_command_end_with_the_supervisor),
         case!(lab, command_outlives_the_supervisor_if_asked_to),
         case!(lab, helper_that_cannot_be_executed_is_named),
@@ -78,6 +79,20 @@ fn traffic_outlives_the_monitor(lab: &Lab) -> Outcome {
     let finished = inside.end(9)?.expect_code(9)?;
     assert!(finished.errors.contains("monitor"), "not in the log: {finished:?}");
     process::wait_until_none_left()
+}
+
+fn strict_sandbox_does_not_outlive_the_monitor(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    for pids in [None, Some("--no-pidns")] {
+        let pasta = lab.pasta().configured().with(["--strict-sandbox"]).with(pids);
+        let mut running = pasta.start(["lab-client", "hold"])?;
+        running.wait_for_line("holding")?;
+        process::only(MONITOR)?.signal(Signal::SIGKILL)?;
+        let finished = running.finish()?.expect_code(1)?;
+        assert!(finished.errors.contains("everything is ended (--strict-sandbox)"), "{finished:?}");
+        process::wait_until_none_left()?;
+    }
+    Ok(())
 }
 
 fn helpers_and_the_command_end_with_the_supervisor(lab: &Lab) -> Outcome {

@@ -51,7 +51,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         "strict-sandbox",
         "abi:N",
         |v| value::strictness(v).map(Setting::StrictSandbox),
-        "Start only if no measure of the sandbox is missing; abi:N asks for Landlock ABI N (default: 6)",
+        "Start only if no measure of the sandbox is missing, and end with the monitor; abi:N asks for Landlock ABI N (default: 6)",
     ),
     optional(
         "audit",
