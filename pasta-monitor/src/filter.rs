@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
-//! The kernel-side filter of the event socket: [`Interest`] → a program of the classic packet filter.
+//! The kernel-side filters of the event sockets: [`Interest`] of the host's → a program of the classic packet
+//! filter, and one for the namespace's.
 //!
 //! The kernel runs it for each message before it queues it, so what it drops does not wake us. It sees
 //! one netlink message: `struct nlmsghdr`, then the header of its kind, then attributes. Numbers in it
@@ -16,15 +17,19 @@
 //! | neighbour | of the templates |
 //! | other | none |
 //!
+//! In the namespace, of all that its users do, these pass: links: the tap; addresses: all; routes of table main: to
+//! everything, of several hops, through the tap or through none, or to where a route of ours leads.
+//!
 //! A program that lets too much through costs wake-ups, one that lets too little through costs truth:
 //! where in doubt, it lets through. A message that is too short for a load is dropped by the kernel.
 
 use crate::host;
-use crate::interest::{Interest, Wanted};
+use crate::interest::{Interest, MAX_LISTED, Wanted};
 use crate::net::PerFamily;
 use libc::sock_filter as Instruction;
-use pasta_ipc::types::Family;
+use pasta_ipc::types::{Family, Prefix};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 // linux/bpf_common.h.
 const LD_WORD: u16 = 0x20;
@@ -68,6 +73,7 @@ const NEXTHOP: u16 = 104;
 const TABLE_MAIN: u32 = 254;
 const IFLA_MASTER: u32 = 10;
 const IFLA_WIRELESS: u32 = 11;
+const RTA_DST: u32 = 1;
 const RTA_OIF: u32 = 4;
 const RTA_MULTIPATH: u32 = 9;
 const AF_INET: u32 = 2;
@@ -89,6 +95,42 @@ pub fn program(interest: &Interest) -> Vec<Instruction> {
     neighbours.push(plain(RETURN, DROP));
     section(&mut code, NEIGHBOUR, &neighbours);
     code.push(plain(RETURN, DROP));
+    code
+}
+
+/// The filter that lets through what of the namespace can matter: where the link `tap` is ours and routes of ours lead
+/// to `destinations`.
+pub fn namespace_program(tap: u32, destinations: &BTreeSet<Prefix>) -> Vec<Instruction> {
+    let tap = BTreeSet::from([tap]);
+    let mut code = vec![plain(LD_HALF, TYPE)];
+    let mut links = of_links(Some(&tap));
+    links.push(plain(RETURN, DROP));
+    section(&mut code, LINK, &links);
+    section(&mut code, ADDRESS, &pass_all());
+    let mut routes = of_table_main();
+    routes.extend(by_hops(Some(&tap)));
+    if destinations.len() > MAX_LISTED {
+        routes.push(plain(RETURN, PASS));
+    }
+    routes.extend(destinations.iter().flat_map(|it| leading_to(*it)));
+    routes.push(plain(RETURN, DROP));
+    section(&mut code, ROUTE, &routes);
+    code.push(plain(RETURN, DROP));
+    code
+}
+
+/// Lets routes pass that lead to `destination`, or to one that begins with the same word.
+fn leading_to(destination: Prefix) -> Vec<Instruction> {
+    let word = match destination.address() {
+        IpAddr::V4(a) => a.to_bits(),
+        IpAddr::V6(a) => u32::from(a.segments()[0]) << 16 | u32::from(a.segments()[1]),
+    };
+    let mut code = vec![plain(LD_OCTET, DESTINATION_LEN)];
+    code.push(when(JUMP_IF_EQUAL, destination.bits().into(), 0, 8));
+    code.extend(find(ROUTE_ATTRIBUTES, RTA_DST));
+    code.push(when(JUMP_IF_EQUAL, 0, 4, 0));
+    code.extend([plain(COPY_TO_X, 0), plain(LD_WORD_BEHIND_X, PAYLOAD)]);
+    code.extend([when(JUMP_IF_EQUAL, word, 0, 1), plain(RETURN, PASS)]);
     code
 }
 
@@ -128,21 +170,33 @@ fn routes(interest: &Interest) -> Vec<Instruction> {
         code.extend([when(JUMP_IF_GREATER, WIDE, 1, 0), plain(RETURN, PASS)]);
         code.push(plain(RETURN, DROP));
     } else {
-        code.extend([when(JUMP_IF_EQUAL, TABLE_MAIN, 1, 0), plain(RETURN, DROP)]);
+        code = of_table_main();
     }
     code.extend(by_family(interest.families));
-    code.push(plain(LD_OCTET, DESTINATION_LEN));
+    code.extend(by_hops(interest.links.as_ref()));
+    code.push(plain(RETURN, DROP));
+    code
+}
+
+/// Drops routes of other tables than main.
+fn of_table_main() -> Vec<Instruction> {
+    vec![plain(LD_OCTET, TABLE), when(JUMP_IF_EQUAL, TABLE_MAIN, 1, 0), plain(RETURN, DROP)]
+}
+
+/// Lets routes pass that lead to everything, have several hops, or lead through one of `links` or none of any; without
+/// a list, all of them. Goes on for the others.
+fn by_hops(links: Option<&BTreeSet<u32>>) -> Vec<Instruction> {
+    let mut code = vec![plain(LD_OCTET, DESTINATION_LEN)];
     code.extend([when(JUMP_IF_GREATER, WIDE, 1, 0), plain(RETURN, PASS)]);
     code.extend(find(ROUTE_ATTRIBUTES, RTA_MULTIPATH));
     code.extend([when(JUMP_IF_EQUAL, 0, 1, 0), plain(RETURN, PASS)]);
     code.extend(find(ROUTE_ATTRIBUTES, RTA_OIF));
     code.extend([when(JUMP_IF_EQUAL, 0, 0, 1), plain(RETURN, PASS)]);
     code.extend([plain(COPY_TO_X, 0), plain(LD_WORD_BEHIND_X, PAYLOAD)]);
-    match &interest.links {
+    match links {
         Some(links) => code.extend(compare(links, PASS)),
         None => code.push(plain(RETURN, PASS)),
     }
-    code.push(plain(RETURN, DROP));
     code
 }
 

@@ -27,6 +27,7 @@ use pasta_ipc::{
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::bind::Binding;
 use pasta_monitor::desired::{Desired, tap_name};
+use pasta_monitor::filter;
 use pasta_monitor::host::HostView;
 use pasta_monitor::log::Log;
 use pasta_monitor::netlink::{self, Netlink};
@@ -256,9 +257,8 @@ async fn configure(
     let clock = Clock::default();
     // Subscribe first, then read: events in between are queued.
     let host_events = prepared.host_events.filter(|_| policy.follows());
-    let host_events = host_events.and_then(|it| subscribe(it, ("host", &watch::HOST), log));
-    let namespace_events =
-        subscribe(prepared.namespace_events, ("namespace", &watch::NAMESPACE), log);
+    let host_events =
+        host_events.and_then(|it| subscribe(it, ("host", &watch::HOST), &filter::pass_all(), log));
     let host = Netlink::start(prepared.host_dumps);
     let state = read_host(&host, policy, log).await?;
 
@@ -286,6 +286,10 @@ async fn configure(
         }
     };
 
+    // What its users do elsewhere is not even queued, from the first event on. It is read after this for the first time.
+    let program = filter::namespace_program(index, &BTreeSet::new());
+    let namespace_events =
+        subscribe(prepared.namespace_events, ("namespace", &watch::NAMESPACE), &program, log);
     let namespace = Namespace::new(Netlink::start(prepared.socket), index);
     namespace.lengthen_queue(log).await;
     if let Some(mtu) = mtu {
@@ -316,8 +320,13 @@ async fn read_host(host: &Netlink, policy: Policy, log: &Log) -> Result<State, R
 }
 
 /// Subscribes to what changes on one side. That it cannot be is no reason not to work.
-fn subscribe(socket: OwnedFd, (side, groups): (&str, &[u32]), log: &Log) -> Option<Events> {
-    let events = Events::subscribe(socket, groups);
+fn subscribe(
+    socket: OwnedFd,
+    (side, groups): (&str, &[u32]),
+    program: &[libc::sock_filter],
+    log: &Log,
+) -> Option<Events> {
+    let events = Events::subscribe(socket, groups, program);
     events.map_err(|error| log.warn(&format!("cannot watch the {side}: {error}"))).ok()
 }
 

@@ -6,10 +6,10 @@
 //! taken out first, and then everything is read again.
 
 use crate::decode::{Notice, decode_notice};
-use crate::filter::{pass_all, program};
-use crate::interest::Interest;
+use crate::filter::pass_all;
 use crate::sys;
 use crate::time::Instant;
+use libc::sock_filter as Instruction;
 use netlink_packet_core::{NLM_F_MULTIPART, NetlinkBuffer};
 use netlink_sys::Socket;
 use nix::errno::Errno;
@@ -28,6 +28,9 @@ const LONGEST: Duration = Duration::from_millis(50);
 const ROOM: usize = 64 * 1024;
 /// Datagrams that are read before anything else gets its turn.
 const TURN: usize = 256;
+/// The same while events are lost. Chosen: some times as many as the kernel queues (212,992 octets, of which each takes
+/// 768 at least).
+const LONG_TURN: usize = 1024;
 
 /// The groups subscribed to on the host (`RTNLGRP_*`, `linux/rtnetlink.h`): links, neighbours, addresses, routes
 /// and rules of both families, nexthops.
@@ -39,6 +42,8 @@ pub const NAMESPACE: [u32; 5] = [1, 5, 7, 9, 11];
 #[derive(Debug)]
 pub struct Events {
     socket: AsyncFd<OwnedFd>,
+    /// The kernel has dropped events, and may go on: the queue was not seen empty since.
+    overrun: bool,
 }
 
 /// Events taken from the socket.
@@ -55,13 +60,15 @@ pub struct ReceivedEvents {
 }
 
 impl Events {
-    /// Subscribes `socket`, a netlink socket of the namespace to be watched, to `groups`. Must
-    /// be called inside the runtime.
+    /// Subscribes `socket`, a netlink socket of the namespace to be watched, to `groups`; what `filter` drops is
+    /// not received from the first event on. Must be called inside the runtime.
     ///
     /// # Errors
     ///
     /// What `setsockopt(2)` and `bind(2)` report, or `epoll_ctl(2)`.
-    pub fn subscribe(socket: OwnedFd, groups: &[u32]) -> io::Result<Self> {
+    pub fn subscribe(socket: OwnedFd, groups: &[u32], filter: &[Instruction]) -> io::Result<Self> {
+        // Without one, everything is received.
+        let _ = sys::attach_filter(&socket, filter);
         let mut socket: Socket = sys::plain_netlink_socket(socket);
         socket.bind_auto()?;
         for group in groups {
@@ -71,17 +78,17 @@ impl Events {
                 result => result?,
             }
         }
-        Ok(Self { socket: sys::watch_owned(sys::owned(socket))? })
+        Ok(Self { socket: sys::watch_owned(sys::owned(socket))?, overrun: false })
     }
 
-    /// From now on receives only what `interest` is about. Where the kernel does not take the filter,
-    /// everything is received. What has changed before has to be read.
+    /// From now on receives only what `filter` lets pass. Where the kernel does not take it, everything is received.
+    /// What has changed before has to be read.
     ///
     /// # Errors
     ///
     /// What `setsockopt(2)` reports; everything is received then, or what was before.
-    pub fn restrict(&self, interest: &Interest) -> io::Result<()> {
-        let refused = sys::attach_filter(self.socket.get_ref(), &program(interest));
+    pub fn restrict(&self, filter: &[Instruction]) -> io::Result<()> {
+        let refused = sys::attach_filter(self.socket.get_ref(), filter);
         refused.or_else(|error| {
             sys::attach_filter(self.socket.get_ref(), &pass_all())?;
             Err(error)
@@ -102,11 +109,12 @@ impl Events {
     /// # Errors
     ///
     /// What `recvfrom(2)` reports, overruns apart; the socket is of no further use then.
-    pub fn receive(&self) -> io::Result<ReceivedEvents> {
-        let received = ReceivedEvents::all(|octets| {
+    pub fn receive(&mut self) -> io::Result<ReceivedEvents> {
+        let received = ReceivedEvents::all(self.overrun, |octets| {
             let (len, from) = recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), octets)?;
             Ok((len, from.map(|it| it.pid())))
         })?;
+        self.overrun = received.overrun && received.more;
         if !received.more {
             self.clear_ready();
         }
@@ -126,17 +134,19 @@ impl ReceivedEvents {
     /// Takes in what `receive` gives, datagram by datagram with their senders, until there is nothing
     /// or others are to have their turn.
     ///
-    /// The kernel says once that it drops events, and then drops all until the queue is empty. So
-    /// from then on nobody else gets a turn: whoever read the host before that would miss
-    /// what changes after. Nothing is added to the queue meanwhile, so that it has an end.
+    /// The kernel says once that it drops events, and then drops all until the queue is empty: whoever read the host
+    /// before that would miss what changes after. So a turn is longer from then on, as long as the queue can be; but
+    /// once the queue is empty, a storm fills it again while it is read. What is left at the end of a turn counts as an
+    /// `overrun` in the next one too, until the queue is seen empty.
     fn all(
+        overrun: bool,
         mut receive: impl FnMut(&mut [u8]) -> Result<(usize, Option<u32>), Errno>,
     ) -> Result<Self, Errno> {
-        let mut received = Self::default();
+        let mut received = Self { overrun, ..Self::default() };
         let mut octets = vec![0; ROOM];
-        let mut turn = TURN;
-        while turn > 0 || received.overrun {
-            turn = turn.saturating_sub(1);
+        let mut read = 0;
+        while read < if received.overrun { LONG_TURN } else { TURN } {
+            read += 1;
             match receive(&mut octets) {
                 Ok((len, from)) => received.take(from, octets.get(..len).unwrap_or_default()),
                 Err(Errno::EAGAIN) => return Ok(received),
@@ -284,14 +294,24 @@ mod tests {
     const CACHE_INFO: u16 = 6;
     const FLAGS: u16 = 8;
 
-    /// Receives `before` events, then a loss if `lost`, then `after` events.
+    /// Receives `before` events, then a loss if `lost`, then `after` events. What is not received is left.
     fn receive(before: usize, lost: bool, after: usize) -> (ReceivedEvents, usize) {
+        receive_in(false, before, lost, after)
+    }
+
+    /// The same where a turn `overrun` has gone before.
+    fn receive_in(
+        overrun: bool,
+        before: usize,
+        lost: bool,
+        after: usize,
+    ) -> (ReceivedEvents, usize) {
         let good = message(NEW_ADDRESS, &address(&[(LOCAL, &[192, 0, 2, 7])]));
         let events = (0..before).map(|_| true);
         let losses = lost.then_some(false);
         let mut script: Vec<_> = events.chain(losses).chain((0..after).map(|_| true)).collect();
         script.reverse();
-        let received = ReceivedEvents::all(|octets| match script.pop() {
+        let received = ReceivedEvents::all(overrun, |octets| match script.pop() {
             Some(true) => {
                 octets[..good.len()].copy_from_slice(&good);
                 Ok((good.len(), Some(0)))
@@ -312,10 +332,23 @@ mod tests {
     #[test]
     fn s53_the_queue_is_emptied_when_events_were_lost() {
         for before in [0, 1, TURN - 1] {
-            let (received, left) = receive(before, true, 3 * TURN);
-            assert_eq!((received.notices.len(), left), (before + 3 * TURN, 0), "{before} before");
+            let (received, left) = receive(before, true, TURN);
+            assert_eq!((received.notices.len(), left), (before + TURN, 0), "{before} before");
             assert!(received.overrun && !received.more);
         }
+    }
+
+    #[test]
+    fn storm_that_refills_the_queue_has_its_turns_and_is_an_overrun_to_its_end() {
+        // Each turn has an end, however much there is.
+        let (received, left) = receive(0, true, 10 * LONG_TURN);
+        assert_eq!((received.overrun, received.more), (true, true));
+        assert_eq!(left, 10 * LONG_TURN - (LONG_TURN - 1));
+        // What is dropped meanwhile is not said again: the next turns count as lossy, to the empty queue.
+        let (received, left) = receive_in(true, 2 * LONG_TURN, false, 0);
+        assert_eq!((received.overrun, received.more, left), (true, true, LONG_TURN));
+        let (received, left) = receive_in(true, LONG_TURN - 1, false, 0);
+        assert_eq!((received.overrun, received.more, left), (true, false, 0));
     }
 
     #[test]

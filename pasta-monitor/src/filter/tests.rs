@@ -169,6 +169,66 @@ fn rules_pass_and_nexthops_and_neighbours_where_they_matter() {
 }
 
 #[test]
+fn of_the_namespace_passes_what_is_on_the_tap_or_where_ours_leads() {
+    use RouteNetlinkMessage::{DelLink, DelRoute, NewLink, NewRoute};
+    const TAP: u32 = 70_000;
+    let destinations = |all: &[&str]| -> BTreeSet<Prefix> {
+        let parse = |text: &&str| -> Prefix {
+            let (address, len) = text.split_once('/').unwrap();
+            Prefix::new(address.parse().unwrap(), len.parse().unwrap()).unwrap()
+        };
+        all.iter().map(parse).collect()
+    };
+    let through = |link| vec![RouteAttribute::Oif(link)];
+    let kernel = Kernel::with(&namespace_program(TAP, &destinations(&[])));
+    assert!(kernel.passes(NewLink(link(TAP, vec![]))));
+    assert!(kernel.passes(DelLink(link(TAP, vec![]))));
+    assert!(!kernel.passes(NewLink(link(9, vec![]))));
+    assert!(kernel.passes(address(AddressFamily::Inet, 9)), "it may be one of ours elsewhere");
+    for len in [24, 32] {
+        assert!(kernel.passes(NewRoute(route(MAIN, len, through(TAP)))));
+        assert!(kernel.passes(DelRoute(route(MAIN, len, through(TAP)))));
+        assert!(!kernel.passes(NewRoute(route(MAIN, len, through(9)))));
+        assert!(!kernel.passes(NewRoute(route(77, len, through(TAP)))));
+    }
+    assert!(kernel.passes(NewRoute(route(MAIN, 0, through(9)))), "to everything");
+    assert!(kernel.passes(NewRoute(route(MAIN, 24, vec![]))), "by a nexthop object");
+    let hops = vec![RouteAttribute::MultiPath(vec![RouteNextHop::default()])];
+    assert!(kernel.passes(NewRoute(route(MAIN, 24, hops))));
+    assert!(!kernel.passes(RouteNetlinkMessage::NewRule(Default::default())));
+
+    let ours = ["203.0.113.0/24", "198.51.100.0/24", "2001:db8::/64"];
+    let kernel = Kernel::with(&namespace_program(TAP, &destinations(&ours)));
+    assert!(kernel.passes(DelRoute(route(MAIN, 24, through(9)))), "to the same");
+    assert!(!kernel.passes(NewRoute(route(MAIN, 25, through(9)))), "of another length");
+    let mut other = route(MAIN, 24, through(9));
+    other.attributes[0] = RouteAttribute::Destination(Ipv4Addr::new(198, 51, 101, 0).into());
+    assert!(!kernel.passes(NewRoute(other)), "to another");
+    let mut six = route(MAIN, 64, through(9));
+    six.header.address_family = AddressFamily::Inet6;
+    six.attributes[0] =
+        RouteAttribute::Destination("2001:db8::".parse::<std::net::Ipv6Addr>().unwrap().into());
+    assert!(kernel.passes(NewRoute(six)));
+
+    // As many as there can be, and more than are listed.
+    let many = |count: u32| {
+        let all = (0..count).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + (n << 8)));
+        all.map(|it| Prefix::new(it.into(), 24).unwrap()).collect::<BTreeSet<Prefix>>()
+    };
+    let listed = MAX_LISTED as u32;
+    let kernel = Kernel::with(&namespace_program(TAP, &many(listed)));
+    let to = |n: u32| {
+        let mut to = route(MAIN, 24, through(9));
+        let address = Ipv4Addr::from_bits(0x0a00_0000 + (n << 8));
+        to.attributes[0] = RouteAttribute::Destination(address.into());
+        NewRoute(to)
+    };
+    assert!(kernel.passes(to(listed - 1)) && !kernel.passes(to(listed)));
+    let kernel = Kernel::with(&namespace_program(TAP, &many(listed + 1)));
+    assert!(kernel.passes(to(listed + 5)));
+}
+
+#[test]
 fn what_is_too_short_or_of_no_kind_is_dropped() {
     let kernel = Kernel::with(&program(&interest()));
     for kind in [LINK, ADDRESS, ROUTE, NEIGHBOUR] {

@@ -11,6 +11,7 @@ use pasta_ipc::types::{Bounded, Generation, LogLevel, MacAddr, Text};
 use pasta_monitor::apply::Namespace;
 use pasta_monitor::desired::Desired;
 use pasta_monitor::far::Wanted;
+use pasta_monitor::filter;
 use pasta_monitor::interest::{Interest, templates};
 use pasta_monitor::log::Log;
 use pasta_monitor::namespace::Collector;
@@ -244,7 +245,7 @@ impl Follower {
 
     /// Receives events of the host.
     fn receive_host_events(&mut self, log: &Log) {
-        let Some(events) = &self.subscriptions.host else { return };
+        let Some(events) = &mut self.subscriptions.host else { return };
         let now = self.clock.now();
         match events.receive() {
             Ok(received) => {
@@ -266,7 +267,7 @@ impl Follower {
     fn receive_namespace_events(&mut self, log: &Log) -> bool {
         let mut disturbed = false;
         for _ in 0..TURNS {
-            let Some(events) = &self.subscriptions.namespace else { return disturbed };
+            let Some(events) = &mut self.subscriptions.namespace else { return disturbed };
             let now = self.clock.now();
             let (found, more) = match events.receive() {
                 Ok(received) => (self.refresh.namespace_events(now, &received), received.more),
@@ -355,7 +356,7 @@ impl Follower {
         let interest =
             Interest::of(state.host(), state.policy(), &state.bindings(), &state.left_links());
         if let Some(interest) = self.refresh.filter_for(self.clock.now(), interest)
-            && let Err(error) = events.restrict(interest)
+            && let Err(error) = events.restrict(&filter::program(interest))
         {
             log.debug(&format!("host: events are not filtered: {error}"));
         }
@@ -418,6 +419,13 @@ impl Follower {
     ) -> Option<pasta_monitor::namespace::NamespaceReading> {
         let destinations = self.state.destinations();
         if self.refresh.begin_far(self.clock.now(), &destinations) {
+            // What changes from here on is an event, where our routes lead now.
+            let program = filter::namespace_program(self.namespace.tap(), &destinations);
+            if let Some(events) = &self.subscriptions.namespace
+                && let Err(error) = events.restrict(&program)
+            {
+                log.debug(&format!("namespace: events are not filtered: {error}"));
+            }
             let before = processor_time();
             let wanted = Wanted { tap: self.namespace.tap(), destinations };
             let (far, complete) = read::far(&self.far_socket, &wanted, &self.far).await;

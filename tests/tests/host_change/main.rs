@@ -79,6 +79,7 @@ use storms::{
     an_address_on_another_cable_is_noticed_though_another_is_template,
     s22_a_host_that_was_renumbered_in_its_sleep_is_followed,
     s52_a_change_in_the_middle_of_a_storm_is_applied, s52_unrelated_events_wake_nobody,
+    s52_what_the_namespaces_users_do_elsewhere_wakes_nobody,
     s53_events_that_are_lost_right_after_others_are_made_up_for, s53_lost_events_are_made_up_for,
     s54_nothing_goes_on_the_strength_of_interrupted_readings,
 };
@@ -166,6 +167,7 @@ fn main() -> ExitCode {
         case!(families, s52_a_change_in_the_middle_of_a_storm_is_applied),
         case!(lab, a_storm_of_the_namespaces_users_costs_little),
         case!(families, s52_unrelated_events_wake_nobody),
+        case!(families, s52_what_the_namespaces_users_do_elsewhere_wakes_nobody),
         case!(families, an_address_on_another_cable_is_noticed_though_another_is_template),
         case!(families, s53_lost_events_are_made_up_for),
         case!(families, s53_events_that_are_lost_right_after_others_are_made_up_for),

@@ -264,13 +264,8 @@ fn wake_ups(process: &process::Process) -> Outcome<u64> {
     Ok(process.status("voluntary_ctxt_switches")?.parse()?)
 }
 
-pub(super) fn s52_unrelated_events_wake_nobody(lab: &Lab, family: Family) -> Outcome {
-    // A link that is down could not be a template, whatever happens to it.
-    use std::os::fd::AsFd;
-    lab.on_host(|netlink| Ok(netlink.add_veth("other0", "other1", lab.remote().as_fd())?))?;
-    // Looking for new ports, which is what the default does, takes a wake-up each time.
-    let watched = Watched::start(lab, &NO_PORTS)?;
-    let monitor = process::only(MONITOR)?;
+/// Waits until the monitor has nothing to do; gives its wake-ups.
+fn wait_for_rest(watched: &Watched, monitor: &process::Process) -> Outcome<u64> {
     // The kernel proves the namespace's own link-local address within two seconds, and says so.
     wait::until("every address to be proven", || {
         let shown = watched.inside.show().ok()?;
@@ -279,10 +274,21 @@ pub(super) fn s52_unrelated_events_wake_nobody(lab: &Lab, family: Family) -> Out
     let (mut last, mut quiet) = (u64::MAX, 0);
     wait::until("the monitor to be at rest for half a second", || {
         std::thread::sleep(std::time::Duration::from_millis(50));
-        let now = wake_ups(&monitor).ok()?;
+        let now = wake_ups(monitor).ok()?;
         quiet = if std::mem::replace(&mut last, now) == now { quiet + 1 } else { 0 };
         (quiet == 10).then_some(())
     })?;
+    Ok(last)
+}
+
+pub(super) fn s52_unrelated_events_wake_nobody(lab: &Lab, family: Family) -> Outcome {
+    // A link that is down could not be a template, whatever happens to it.
+    use std::os::fd::AsFd;
+    lab.on_host(|netlink| Ok(netlink.add_veth("other0", "other1", lab.remote().as_fd())?))?;
+    // Looking for new ports, which is what the default does, takes a wake-up each time.
+    let watched = Watched::start(lab, &NO_PORTS)?;
+    let monitor = process::only(MONITOR)?;
+    let last = wait_for_rest(&watched, &monitor)?;
 
     let rounds = 1000;
     on_host(lab, |admin| {
@@ -304,6 +310,58 @@ pub(super) fn s52_unrelated_events_wake_nobody(lab: &Lab, family: Family) -> Out
         admin.add_address(index_of(UPLINK)?, elsewhere(family), prefix_length(family))
     })?;
     watched.wait_for_address(elsewhere(family), true)
+}
+
+pub(super) fn s52_what_the_namespaces_users_do_elsewhere_wakes_nobody(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let watched = Watched::start(lab, &NO_PORTS)?;
+    watched.wait_for_default(family.gateway())?;
+    watched.inside.run(|| {
+        let (admin, netlink) = (Admin::open()?, Netlink::open()?);
+        let here = std::fs::File::open("/proc/thread-self/ns/net")?;
+        netlink.add_veth("other0", "other1", std::os::fd::AsFd::as_fd(&here))?;
+        for name in ["other0", "other1"] {
+            netlink.set_up(index_of(name)?, true)?;
+        }
+        admin.add_address(index_of("other0")?, elsewhere(family), prefix_length(family))
+    })?;
+    let monitor = process::only(MONITOR)?;
+    let before = wait_for_rest(&watched, &monitor)?;
+
+    let rounds = 500;
+    watched.inside.run(|| {
+        let (admin, netlink) = (Admin::open()?, Netlink::open()?);
+        let (tap, other) = (index_of(UPLINK)?, index_of("other0")?);
+        let to: (IpAddr, u8) = match family {
+            Family::V4 => ([10, 9, 8, 0].into(), 24),
+            Family::V6 => ("2001:db8:9::".parse()?, 64),
+        };
+        let router: IpAddr = match family {
+            Family::V4 => [198, 18, 7, 1].into(),
+            Family::V6 => "2001:db8:7::1".parse()?,
+        };
+        let far = Way { to: Some(to), ..Way::default(other, router, 5) };
+        let foreign = Way { table: 77, ..Way::default(tap, family.gateway(), 5) };
+        for _ in 0..rounds {
+            for way in [far, foreign] {
+                admin.add_route(way)?;
+                admin.delete_route(way)?;
+            }
+            netlink.set_mtu(other, 1400)?;
+            netlink.set_mtu(other, 1500)?;
+        }
+        Ok(())
+    })?;
+    let woken = wake_ups(&monitor)? - before;
+    assert!(woken <= 2, "{woken} wake-ups for {} events", 6 * rounds);
+
+    // The host is followed as before.
+    on_host(lab, |admin| {
+        admin.add_address(index_of(UPLINK)?, renewed(family), prefix_length(family))
+    })?;
+    watched.wait_for_address(renewed(family), true)
 }
 
 pub(super) fn an_address_on_another_cable_is_noticed_though_another_is_template(
