@@ -107,6 +107,7 @@ fn dhcp_offers_what_the_host_has(lab: &Lab) -> Outcome {
         format!("offer {}", family.host()),
         format!("server {}", family.gateway()),
         "lease 3600".to_owned(),
+        "renewal 60".to_owned(),
         "mask 255.255.255.0".to_owned(),
         format!("router {}", family.gateway()),
         "dns 192.0.2.53".to_owned(),
@@ -219,7 +220,7 @@ fn s46_a_lease_of_local_mode_is_short_and_then_refused(lab: &Lab) -> Outcome {
     go_offline(lab, Family::V4)?;
     go_offline(lab, Family::V6)?;
     let mut inside = unconfigured(lab, &["-4"])?;
-    let local = ["offer 169.254.2.1", "lease 60", "router 169.254.2.2"];
+    let local = ["offer 169.254.2.1", "lease 60", "renewal 30", "router 169.254.2.2"];
     answers(&mut inside, &["dhcp", "discover"], &local)?;
 
     come_online(lab, Family::V4)?;

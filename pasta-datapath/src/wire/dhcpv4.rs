@@ -226,6 +226,15 @@ impl<'a> Message<'a> {
         Ok(Some(Ipv4Addr::from(octets)))
     }
 
+    /// Seconds that the client wants a lease to last, if it says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the option is not four octets.
+    pub fn lease(&self) -> Result<Option<u32>, Malformed> {
+        Ok(self.address(code::LEASE_TIME)?.map(u32::from))
+    }
+
     /// Longest message that the client takes, in octets of UDP payload.
     pub fn largest_reply(&self) -> usize {
         let stated = self.option(code::MAX_MESSAGE_SIZE).and_then(take_u16);

@@ -90,6 +90,7 @@ fn read_dhcp(frame: &[u8]) -> Option<Facts> {
                     .get(usize::from(*value.first()?) - 1)?
             ),
             54 => format!("server {}", addresses()?),
+            58 => format!("renewal {}", number()),
             119 => format!("search {}", value.escape_ascii()),
             other => format!("option {other}"),
         });

@@ -11,8 +11,9 @@
 //! | RELEASE, DECLINE, others | none |
 //!
 //! Any client gets the same address: there is one link with one host. An address that is deprecated is
-//! given only where there is no other. Lease times are those of the [`Offer`]; T1 is half of it, T2 seven
-//! eighths.
+//! given only where there is no other. Lease times are those of the [`Offer`]; T1 is half of it and a minute at
+//! most, T2 seven eighths. A client that wants a shorter lease (option 51) gets one of a minute or more: udhcpc, for
+//! example, knows nothing of T1.
 //!
 //! A refusal goes to everybody, as the RFC asks, and to the address that the client has, if it says one:
 //! dhcpcd, for example, listens nowhere else while it extends a lease. It comes from the address that the
@@ -22,7 +23,7 @@
 //! others that we have. One that does not fit is left out: messages have 576 octets, or as many as the
 //! client takes and Ethernet has room for.
 
-use super::offer::{INFINITE, Ipv4Offer, Offer};
+use super::offer::{INFINITE, Ipv4Offer, Offer, SHORT_LEASE, renewal};
 use crate::counters::DropReason;
 use crate::link::writer::{FrameDevice, FrameWriter};
 use crate::wire::dhcpv4::{CLIENT_PORT, Message, MessageType, Reply, SERVER_PORT, code};
@@ -84,7 +85,8 @@ pub fn answer(offer: &Offer, asked: Ipv4Addr, request: &[u8]) -> Result<Answer, 
     // A client takes a refusal from the server of its lease only, which may have been our former address.
     let is_former = decision == Decision::Refuse && !asked.is_broadcast() && !asked.is_multicast();
     let server = if is_former { asked } else { ours.server };
-    write_options(&mut reply, &message, offer, (ours, server), decision);
+    let lease = message.lease()?.map_or(ours.lease, |it| it.max(SHORT_LEASE).min(ours.lease));
+    write_options(&mut reply, &message, offer, (ours, server, lease), decision);
     let (hardware, to) = destination(&message, decision, hardware);
     let from = SocketAddrV4::new(server, SERVER_PORT);
     let present = Some(message.echo.client).filter(|it| !it.is_unspecified());
@@ -187,7 +189,7 @@ fn write_options(
     reply: &mut Reply,
     message: &Message<'_>,
     offer: &Offer,
-    (ours, server): (&Ipv4Offer, Ipv4Addr),
+    (ours, server, lease): (&Ipv4Offer, Ipv4Addr, u32),
     decision: Decision,
 ) {
     let (kind, server) = ([decision.kind().into()], server.octets());
@@ -201,7 +203,8 @@ fn write_options(
         Decision::Inform(address) => (address, false),
         Decision::Offer(it) | Decision::Grant(it) | Decision::CommitRapidly(it) => (it, true),
     };
-    let [lease, renewal, rebinding] = times(ours.lease).map(u32::to_be_bytes);
+    let lasting = given && lease != INFINITE;
+    let [lease, renewal, rebinding] = times(lease).map(u32::to_be_bytes);
     if given {
         reply.option(code::LEASE_TIME, &lease);
     }
@@ -217,7 +220,6 @@ fn write_options(
     let mtu = offer.mtu.map(|it| Mtu::get(it).to_be_bytes());
     let mut room = [0; FQDN_ROOM];
     let fqdn = fqdn(offer, message, &mut room);
-    let lasting = given && ours.lease != INFINITE;
     let rapid = matches!(decision, Decision::CommitRapidly(_));
     let names = &offer.names;
     let any = |octets: &&[u8]| !octets.is_empty();
@@ -250,7 +252,7 @@ fn write_options(
 
 /// Lease, T1 and T2 of a lease of `seconds`.
 fn times(seconds: u32) -> [u32; 3] {
-    [seconds, seconds / 2, seconds - seconds / 8]
+    [seconds, renewal(seconds), seconds - seconds / 8]
 }
 
 /// The value of the FQDN option, in the encoding that the client has used: that of DNS if it has sent none.

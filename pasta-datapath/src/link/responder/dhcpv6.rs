@@ -18,10 +18,10 @@
 //! link-local address: so clients do.
 //!
 //! We are known by a DUID of our link-layer address, which is the same at the next start. Our preference is
-//! the highest: a client waits for no other. Lifetimes are those of the [`Offer`]; T1 is half of it, T2 four
-//! fifths.
+//! the highest: a client waits for no other. Lifetimes are those of the [`Offer`]; T1 is half of it and a
+//! minute at most, T2 four fifths.
 
-use super::offer::{INFINITE, Ipv6Offer, Offer};
+use super::offer::{INFINITE, Ipv6Offer, Offer, renewal};
 use crate::counters::DropReason;
 use crate::link::writer::{FrameDevice, FrameWriter};
 use crate::wire::dhcpv6::{
@@ -204,7 +204,7 @@ fn write_association(
 fn times(seconds: u32) -> [u32; 2] {
     match seconds {
         INFINITE => [INFINITE, INFINITE],
-        seconds => [seconds / 2, seconds / 5 * 4],
+        seconds => [renewal(seconds), seconds / 5 * 4],
     }
 }
 

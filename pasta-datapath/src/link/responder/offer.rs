@@ -10,11 +10,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// A time without end, in DHCP (RFC 2131, section 3.3), DHCPv6 (RFC 8415, section 7.7) and router
 /// advertisements (RFC 4861, section 4.6.2).
 pub const INFINITE: u32 = u32::MAX;
-/// Seconds that a lease lasts while the host has a network. Chosen: a client comes back each half hour.
+/// Seconds that a lease lasts while the host has a network. Chosen: a client that cannot ask for a while,
+/// because we or the machine are stopped, keeps what it has.
 const LEASE: u32 = 3600;
+/// Seconds after which a client renews its lease at the latest (T1), and so finds that the host has another
+/// network. Chosen: one exchange a minute costs nothing on a link that is no wire.
+const RENEWAL: u32 = 60;
 /// Seconds that a lease lasts while the host has none. Chosen: a client is back 30 seconds after there is
 /// one, for it renews at half the time.
-const SHORT_LEASE: u32 = 60;
+pub const SHORT_LEASE: u32 = 60;
 
 /// Our IPv4 address where nothing else says one: the gateway of local mode.
 const LOCAL_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
@@ -136,6 +140,14 @@ impl Offer {
     }
 }
 
+/// After how many seconds a lease of `lease` seconds is renewed (T1).
+pub fn renewal(lease: u32) -> u32 {
+    match lease {
+        INFINITE => INFINITE,
+        seconds => (seconds / 2).min(RENEWAL),
+    }
+}
+
 /// The first resolvers of one family.
 fn octets<const N: usize>(of: &[IpAddr], typed: impl Fn(IpAddr) -> Option<[u8; N]>) -> Vec<u8> {
     of.iter().filter_map(|it| typed(*it)).take(MAX_RESOLVERS).flatten().collect()
@@ -237,6 +249,12 @@ mod tests {
         assert_eq!(lease(Lifetimes::Limited, FamilyState::Local), both(60));
         assert_eq!(lease(Lifetimes::Unlimited, FamilyState::Held), both(u32::MAX));
         assert_eq!(lease(Lifetimes::Limited, FamilyState::Off), (None, None));
+    }
+
+    #[test]
+    fn a_lease_is_renewed_after_half_of_it_and_each_minute_at_least() {
+        let times = [SHORT_LEASE, 100, LEASE, INFINITE].map(renewal);
+        assert_eq!(times, [30, 50, 60, INFINITE]);
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn discover_is_offered_all_that_there_is() {
     assert_eq!(answered.codes(), [53, 54, 51, 1, 3, 6, 12, 26, 58, 59, 81, 119]);
     assert_eq!(answered.option(54), ROUTER.octets());
     assert_eq!(answered.option(51), 3600_u32.to_be_bytes());
-    assert_eq!(answered.option(58), 1800_u32.to_be_bytes());
+    assert_eq!(answered.option(58), 60_u32.to_be_bytes());
     assert_eq!(answered.option(59), 3150_u32.to_be_bytes());
     assert_eq!(answered.option(1), [255, 255, 255, 0]);
     assert_eq!(answered.option(3), ROUTER.octets());
@@ -157,6 +157,29 @@ fn discover_is_offered_all_that_there_is() {
     assert_eq!(answered.option(26), 65520_u16.to_be_bytes());
     assert_eq!(answered.option(81), b"\x04\xff\xff\x03box\x07example\0");
     assert_eq!(answered.option(119), b"\x01a\x07example\0\xc0\x02");
+}
+
+#[test]
+fn a_client_may_have_a_shorter_lease_of_a_minute_or_more() {
+    let times = |wanted: &[u8], lease| {
+        let mut offer = offer();
+        bare(&mut offer).lease = lease;
+        let answered = request(REQUEST, &[&with(50, ASSIGNED), wanted]).answered(&offer)?;
+        let number = |code| {
+            let octets = answered.options.iter().find(|it| it.0 == code).map(|it| it.1.clone());
+            octets.map(|it| u32::from_be_bytes(it.try_into().unwrap()))
+        };
+        Ok([51, 58, 59].map(number))
+    };
+    let wants = |seconds: u32| [&[51, 4], &seconds.to_be_bytes()[..]].concat();
+    let of = |lease, t1, t2| Ok([lease, t1, t2].map(Some));
+    assert_eq!(times(&wants(90), 3600), of(90, 45, 79));
+    assert_eq!(times(&wants(1), 3600), of(60, 30, 53));
+    assert_eq!(times(&wants(86400), 3600), of(3600, 60, 3150));
+    assert_eq!(times(&wants(3600), 60), of(60, 30, 53));
+    assert_eq!(times(&wants(600), INFINITE), of(600, 60, 525));
+    assert_eq!(times(&wants(INFINITE), INFINITE), Ok([Some(INFINITE), None, None]));
+    assert_eq!(times(&[51, 2, 0, 9], 3600), Err(DropReason::Malformed));
 }
 
 #[test]

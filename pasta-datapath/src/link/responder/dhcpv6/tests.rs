@@ -123,7 +123,7 @@ fn words_of(octets: &[u8]) -> String {
     words(octets).join(", ")
 }
 
-const GRANTED: &str = "ia1 1800/2880 (2001:db8:a::7 3600/3600)";
+const GRANTED: &str = "ia1 60/2880 (2001:db8:a::7 3600/3600)";
 const REST: [&str; 3] =
     ["dns 2001:db8::53", "24 \\x01a\\x07example\\x00", "39 \\x00\\x03box\\x07example\\x00"];
 
@@ -163,10 +163,10 @@ fn renewed_leases_lose_what_is_not_assigned_any_more() {
             answered(&offer(), kind, &options)
         };
         assert_eq!(said(&[ASSIGNED]), Ok(with_rest(&["reply", GRANTED])));
-        let moved = "ia1 1800/2880 (2001:db8:a::7 3600/3600, 2001:db8:b::7 0/0)";
+        let moved = "ia1 60/2880 (2001:db8:a::7 3600/3600, 2001:db8:b::7 0/0)";
         assert_eq!(said(&[ELSEWHERE]), Ok(with_rest(&["reply", moved])));
         assert_eq!(said(&[ELSEWHERE, ASSIGNED]), Ok(with_rest(&["reply", moved])));
-        let second = "ia1 1800/2880 (2001:db8:a::8 3600/3600)";
+        let second = "ia1 60/2880 (2001:db8:a::8 3600/3600)";
         assert_eq!(said(&[SECOND]), Ok(with_rest(&["reply", second])));
     }
 }
@@ -176,7 +176,7 @@ fn an_address_that_is_about_to_go_stays_beside_the_new_one() {
     let mut offer = offer();
     ours(&mut offer).addresses[1].deprecated = true;
     let options = [client(), server(), association(1, &[SECOND])];
-    let both = "ia1 1800/2880 (2001:db8:a::7 3600/3600, 2001:db8:a::8 0/3600)";
+    let both = "ia1 60/2880 (2001:db8:a::7 3600/3600, 2001:db8:a::8 0/3600)";
     assert_eq!(answered(&offer, RENEW, &options), Ok(with_rest(&["reply", both])));
 }
 
@@ -259,7 +259,7 @@ fn lifetimes_are_those_of_the_offer() {
     let all = u32::MAX;
     assert_eq!(lease(&|it| it.lease = all), format!("ia1 {all}/{all} (2001:db8:a::7 {all}/{all})"));
     let deprecated = lease(&|it| it.addresses[0].deprecated = true);
-    assert_eq!(deprecated, "ia1 1800/2880 (2001:db8:a::7 0/3600)");
+    assert_eq!(deprecated, "ia1 60/2880 (2001:db8:a::7 0/3600)");
 }
 
 #[test]
