@@ -42,9 +42,10 @@ pub fn check(octets: &[u8]) {
     assert!((300..=LENGTHS[usize::from(takes_more)]).contains(&reply.len()), "{}", reply.len());
     let (fixed, rest) = reply.split_at(240);
     assert_eq!(fixed.first_chunk(), Some(&[2, 1, 6, 0]));
-    for same in [4..8, 10..16, 24..34] {
+    for same in [4..8, 12..16, 24..34] {
         assert_eq!(fixed.get(same.clone()), request.get(same));
     }
+    let is_relayed = request.get(24..28).is_some_and(|it| it != [0; 4]);
     let said = options(rest);
     let end: usize = said.iter().map(|(_, value)| 2 + value.len()).sum();
     assert_eq!(rest.get(end), Some(&255), "options have no end");
@@ -56,8 +57,17 @@ pub fn check(octets: &[u8]) {
     let given = offer.ipv4.as_ref().is_some_and(is_assigned);
     assert!(given || yours.is_unspecified(), "{yours} is not assigned");
     assert_eq!(find(said.clone(), 51).is_some(), given, "address and lease do not go together");
-    match find(said.clone(), 53).as_deref() {
-        Some([6]) => assert!(!given && said.iter().all(|(code, _)| [53, 54, 61].contains(code))),
+    let by_relay = find(options(request.get(240..).unwrap_or_default()), 82);
+    let repeated = said.last().filter(|(code, _)| *code == 82).map(|(_, value)| value.clone());
+    assert_eq!(repeated, by_relay, "what a relay has added is not repeated at the end");
+    let kind = find(said.clone(), 53);
+    let mut flags = request.get(10..12).map(<[u8]>::to_vec).unwrap_or_default();
+    if is_relayed && kind.as_deref() == Some(&[6]) {
+        flags.iter_mut().take(1).for_each(|it| *it |= 0x80);
+    }
+    assert_eq!(fixed.get(10..12), Some(&flags[..]));
+    match kind.as_deref() {
+        Some([6]) => assert!(!given && said.iter().all(|(code, _)| [53, 54, 61, 82].contains(code))),
         Some([2]) => assert!(given),
         Some([5]) => {}
         other => panic!("an answer of type {other:?}"),

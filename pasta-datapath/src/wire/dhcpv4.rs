@@ -64,6 +64,8 @@ pub mod code {
     pub const RAPID_COMMIT: u8 = 80;
     /// Client's fully qualified domain name (RFC 4702).
     pub const CLIENT_FQDN: u8 = 81;
+    /// Relay agent information (RFC 3046).
+    pub const RELAY_AGENT: u8 = 82;
     /// Domain search (RFC 3397).
     pub const DOMAIN_SEARCH: u8 = 119;
     /// Classless static routes (RFC 3442).
@@ -155,6 +157,12 @@ impl Echo {
     /// Whether answers go to everybody.
     pub fn wants_broadcast(&self) -> bool {
         self.flags & BROADCAST_FLAG != 0
+    }
+
+    /// The same, with answers to everybody.
+    #[must_use]
+    pub fn to_everybody(self) -> Self {
+        Self { flags: self.flags | BROADCAST_FLAG, ..self }
     }
 }
 
@@ -320,6 +328,25 @@ impl Reply {
             rest = more;
         }
         true
+    }
+
+    /// Adds an option that is to be the last, behind all that `others` adds; false if it does not fit.
+    pub fn last_option(
+        &mut self,
+        code: u8,
+        value: Option<&[u8]>,
+        others: impl FnOnce(&mut Self),
+    ) -> bool {
+        let Some(value) = value else {
+            others(self);
+            return true;
+        };
+        let whole = self.limit;
+        // Of a client's message, hence in one part.
+        self.limit = whole.saturating_sub(2 + value.len());
+        others(self);
+        self.limit = whole;
+        self.option(code, value)
     }
 
     /// Ends the options; gives the whole message.

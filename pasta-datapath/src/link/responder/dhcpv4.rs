@@ -19,7 +19,7 @@
 //! dhcpcd, for example, listens nowhere else while it extends a lease. It comes from the address that the
 //! client has asked, which it takes for its server.
 //!
-//! A client's identifier is repeated (RFC 6842). Options that it asks for come first, in its order; then all
+//! A client's identifier is repeated (RFC 6842), and what a relay has added (RFC 3046), at the end. Options that it asks for come first, in its order; then all
 //! others that we have. One that does not fit is left out: messages have 576 octets, or as many as the
 //! client takes and Ethernet has room for.
 
@@ -81,12 +81,21 @@ pub fn answer(offer: &Offer, asked: Ipv4Addr, request: &[u8]) -> Result<Answer, 
     let hardware = MacAddr::try_from(message.echo.hardware).map_err(|_| DropReason::Malformed)?;
     let ours = offer.ipv4.as_ref().ok_or(DropReason::NotAnswered)?;
     let decision = decide(ours, &message)?;
-    let mut reply = Reply::new(&message.echo, decision.yours(), message.largest_reply());
+    let echo = match decision {
+        // A relay is to tell everybody (RFC 2131, section 4.3.2).
+        Decision::Refuse if !message.echo.relay.is_unspecified() => message.echo.to_everybody(),
+        _ => message.echo,
+    };
+    let mut reply = Reply::new(&echo, decision.yours(), message.largest_reply());
     // A client takes a refusal from the server of its lease only, which may have been our former address.
     let is_former = decision == Decision::Refuse && !asked.is_broadcast() && !asked.is_multicast();
     let server = if is_former { asked } else { ours.server };
     let lease = message.lease()?.map_or(ours.lease, |it| it.max(SHORT_LEASE).min(ours.lease));
-    write_options(&mut reply, &message, offer, (ours, server, lease), decision);
+    let by_relay = message.option(code::RELAY_AGENT);
+    // It fits: a reply has room for it beside what each has, and it comes before the rest.
+    reply.last_option(code::RELAY_AGENT, by_relay, |reply| {
+        write_options(reply, &message, offer, (ours, server, lease), decision);
+    });
     let (hardware, to) = destination(&message, decision, hardware);
     let from = SocketAddrV4::new(server, SERVER_PORT);
     let present = Some(message.echo.client).filter(|it| !it.is_unspecified());

@@ -183,6 +183,34 @@ fn a_client_may_have_a_shorter_lease_of_a_minute_or_more() {
 }
 
 #[test]
+fn what_a_relay_has_added_is_repeated_at_the_end() {
+    let relay = Ipv4Addr::new(192, 0, 2, 254);
+    let added = [82, 6, 1, 4, b'e', b't', b'h', b'1'];
+    let answered = |kind, options: &[&[u8]], offer: &Offer| {
+        let request = Request { relay, ..request(kind, options) };
+        request.answered(offer).unwrap()
+    };
+    let refused = answered(REQUEST, &[&added, &with(50, ELSEWHERE)], &offer());
+    assert_eq!((refused.kind(), refused.codes()), (MessageType::Nak, vec![53, 54, 82]));
+    let granted = answered(REQUEST, &[&with(50, ASSIGNED), &added, &[55, 2, 82, 1]], &offer());
+    assert_eq!(granted.codes().last(), Some(&82));
+    assert_eq!(granted.option(82), &added[2..]);
+    // Of the flags only a refusal's are others than the client's.
+    let flags = |answered: &Answered| answered.octets[10..12].to_vec();
+    assert_eq!((flags(&refused), flags(&granted)), (vec![0x80, 0], vec![0, 0]));
+    assert_eq!(granted.codes().iter().filter(|it| **it == 82).count(), 1);
+
+    // The longest there is takes the room of what is less important.
+    let mut full = offer();
+    full.names.search_compressed = vec![1; 200];
+    let longest = [&[82, 255][..], &[7; 255]].concat();
+    let answered = answered(DISCOVER, &[&longest], &full);
+    assert_eq!(answered.option(82), [7; 255]);
+    assert!(answered.codes().starts_with(&[53, 54, 51, 1, 3]), "{:?}", answered.codes());
+    assert!(!answered.codes().contains(&119) && answered.octets.len() <= 548);
+}
+
+#[test]
 fn what_is_not_configured_is_not_offered() {
     let mut offer = offer();
     (offer.mtu, offer.names) = (None, Names::default());
