@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one case, inside of what enter.sh makes. Exit status 0: it passed.
+# Runs one case, inside of what enter.sh makes. Exit status 0: it passed; 77: it cannot run here.
 #
 #   case.sh CASE
 set -euo pipefail

@@ -23,6 +23,12 @@ fail() {
     return 1
 }
 
+# Ends the case, which cannot run here.
+skip() {
+    echo "$*" >&2
+    exit 77
+}
+
 # Runs a command every 50 ms until it succeeds, for at most $1 seconds; its last output is shown otherwise.
 within() {
     local seconds=$1 end output

@@ -11,7 +11,7 @@ set -euo pipefail
 
 root=${1:?directory}
 # Raised by any change below, so that an old copy is not taken for a new one.
-version=2
+version=3
 
 skip() {
     echo "root.sh: $*" >&2
@@ -28,6 +28,7 @@ packages=(
     iproute2 iputils-ping procps util-linux        # what the cases use
     dnsmasq-base socat jq busybox-static ca-certificates
     dhcpcd-base udhcpc systemd ndisc6              # clients that configure a namespace
+    network-manager dbus
 )
 debian_sid "$root" "${packages[@]}"
 

@@ -35,7 +35,7 @@ client_families='4 6'
 # Ends the namespace, and the client if there is one.
 client_stop() {
     if [ -n "${CLIENT:-}" ]; then
-        kill "$CLIENT"
+        kill "$CLIENT" ${BUS:+"$BUS"}
         wait "$CLIENT" || true
     fi
     kill "$MOUNTS" "$NAMESPACE"
@@ -137,6 +137,66 @@ networkd_renew() {
     networkd_start
 }
 
+# NetworkManager with its own client, for both families, on a bus of its own.
+networkmanager_start() {
+    local settings=/tmp/client-etc/NetworkManager
+    mkdir -p /run/dbus "$settings/system-connections"
+    echo 0123456789abcdef0123456789abcdef >/tmp/client-etc/machine-id
+    printf '[main]\nplugins=keyfile\ndhcp=internal\nrc-manager=file\n[connectivity]\nenabled=false\n' \
+        >"$settings/NetworkManager.conf"
+    install -m 600 /dev/stdin "$settings/system-connections/eth0.nmconnection" <<'END'
+[connection]
+id=eth0
+type=tun
+interface-name=eth0
+[tun]
+mode=2
+vnet-hdr=true
+[ipv4]
+method=auto
+[ipv6]
+method=auto
+END
+    "${INSIDE[@]}" dbus-daemon --system --nofork --nopidfile &
+    BUS=$!
+    within 5 test -S /run/dbus/system_bus_socket
+    "${INSIDE[@]}" NetworkManager --debug --log-level=WARN &
+    CLIENT=$!
+    # A tap that others have made is theirs, it thinks.
+    within 10 nmcli --wait 0 device set eth0 managed yes
+}
+networkmanager_renew() {
+    nmcli --wait 0 connection up eth0
+}
+
+# dhclient, and the kernel for IPv6. Debian sid does not have it any more.
+dhclient_start() {
+    command -v dhclient >/dev/null || skip 'dhclient is not in this system'
+    client_inside ip link set eth0 up
+    mkdir -p /var/lib/dhcp
+    cat >/tmp/dhclient.script <<'END'
+#!/bin/sh
+case $reason in
+EXPIRE | FAIL | RELEASE | STOP) ip -4 addr flush dev "$interface" ;;
+BOUND | RENEW | REBIND | REBOOT)
+    ip -4 addr flush dev "$interface"
+    ip addr add "$new_ip_address/$new_subnet_mask" dev "$interface"
+    ip route replace default via "${new_routers%% *}" dev "$interface"
+    for server in $new_domain_name_servers; do echo "nameserver $server"; done >/etc/resolv.conf
+    ;;
+esac
+END
+    chmod +x /tmp/dhclient.script
+    "${INSIDE[@]}" dhclient -d -4 -sf /tmp/dhclient.script -lf /tmp/dhclient.leases -pf /tmp/dhclient.pid eth0 &
+    CLIENT=$!
+}
+# It is not to be asked: a new start confirms what it has.
+dhclient_renew() {
+    kill "$CLIENT"
+    wait "$CLIENT" || true
+    dhclient_start
+}
+
 # The client gets what the host has, and what it has next.
 client_follows() {
     host_online first
@@ -175,11 +235,25 @@ client_starts_offline() {
     client_stop
 }
 
-for client in udhcpc dhcpcd networkd; do
+# The client is not asked to renew: it does within a minute (T1).
+client_renews_in_time() {
+    host_online first
+    client_namespace
+    "$1_start"
+    client_configured 20
+    host_online second
+    client_has_moved 65
+    client_stop
+}
+
+for client in udhcpc dhcpcd networkd networkmanager dhclient; do
     eval "case_client_${client}_follows() { client_follows $client; }"
 done
-for client in udhcpc dhcpcd; do
+for client in udhcpc dhcpcd networkmanager dhclient; do
     eval "case_client_${client}_starts_offline() { client_starts_offline $client; }"
+done
+for client in dhcpcd networkd networkmanager dhclient; do
+    eval "case_client_${client}_renews_in_time() { client_renews_in_time $client; }"
 done
 
 # The kernel configures IPv6 by itself.
