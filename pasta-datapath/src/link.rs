@@ -2,6 +2,7 @@
 //! What happens on the link and needs no host socket: parsing and classification, ARP and NDP, ICMP errors,
 //! and the frames that are written.
 
+pub mod answers;
 pub mod classify;
 pub mod icmp_error;
 pub mod neighbour;
@@ -17,9 +18,10 @@ use crate::nat::Nat;
 use crate::time::Instant;
 use crate::wire::window::Mss;
 use crate::wire::{arp, ethernet};
+use answers::Answers;
 use icmp_error::Unreachable;
 use neighbour::Neighbours;
-use pasta_ipc::types::{Family, MacAddr, Mtu, NetworkSnapshot, Service};
+use pasta_ipc::types::{Family, MacAddr, Mtu, NeighbourSnapshot, NetworkSnapshot, Service};
 use reassembly::Reassembly;
 use responder::ra::RouterAdvertiser;
 use responder::{Responder, dhcpv4, dhcpv6, ra};
@@ -35,6 +37,8 @@ pub struct Link<D> {
     pub our_mac: MacAddr,
     /// Who is where on the link.
     pub neighbours: Neighbours,
+    /// What was said of them.
+    answers: Answers,
     /// The tap's MTU.
     pub mtu: Mtu,
     /// What the namespace asks for itself.
@@ -48,7 +52,8 @@ impl<D> Link<D> {
     pub fn new(device: D, our_mac: MacAddr, namespace_mac: MacAddr) -> Self {
         let (neighbours, mtu) = (Neighbours::new(namespace_mac), Mtu::DEFAULT);
         let (responder, reassembly) = (Responder::of_neighbours(), Reassembly::default());
-        Self { device, our_mac, neighbours, mtu, responder, reassembly }
+        let answers = Answers::new();
+        Self { device, our_mac, neighbours, answers, mtu, responder, reassembly }
     }
 
     /// Lends what frames are written with.
@@ -131,6 +136,7 @@ impl<D: FrameDevice> Link<D> {
             return Err(DropReason::NeighbourNotOurs);
         }
         let mac = self.mac_at(nat, request.target.into());
+        self.answers.note(request.target.into(), mac);
         neighbour::send_arp_reply(&mut self.writer(counters), request, mac);
         Ok(())
     }
@@ -157,6 +163,7 @@ impl<D: FrameDevice> Link<D> {
             return Err(DropReason::NeighbourNotOurs);
         }
         let target_mac = self.mac_at(nat, target.into());
+        self.answers.note(target.into(), target_mac);
         let writer = &mut self.writer(counters);
         neighbour::send_advertisement(writer, mac, source, (target, target_mac));
         Ok(())
@@ -271,6 +278,32 @@ impl<D: FrameDevice> Link<D> {
         self.mtu = snapshot.mtu.unwrap_or(self.mtu);
         self.responder.update_network(now, nat, snapshot);
         self.solicit(nat, counters, &new);
+        self.announce_changed(nat, counters);
+    }
+
+    /// Takes in who the template's neighbours are.
+    pub fn learn_neighbours(
+        &mut self,
+        nat: &Nat,
+        counters: &mut Counters,
+        snapshot: &NeighbourSnapshot,
+    ) {
+        self.neighbours.learn(snapshot);
+        self.announce_changed(nat, counters);
+    }
+
+    /// Announces addresses that are elsewhere than the namespace has learned.
+    fn announce_changed(&mut self, nat: &Nat, counters: &mut Counters) {
+        let mut answers = std::mem::take(&mut self.answers);
+        let changed = answers.update(|address| {
+            let answered = nat.serves(address) && !self.neighbours.is_own(address);
+            answered.then(|| self.mac_at(nat, address))
+        });
+        self.answers = answers;
+        let writer = &mut self.writer(counters);
+        for (address, mac) in changed {
+            neighbour::announce(writer, address, mac);
+        }
     }
 
     /// Asks who has an address that does not answer, if that is due.

@@ -560,7 +560,10 @@ impl<S: Sockets> Stack<S> {
                 let (ports, mut cx) = self.parts.ports(now);
                 ports.ports_changed(&mut cx, *snapshot);
             }
-            PeerMessage::Neighbours(snapshot) => self.parts.link.neighbours.learn(&snapshot),
+            PeerMessage::Neighbours(snapshot) => {
+                let Parts { link, nat, counters, .. } = &mut self.parts;
+                link.learn_neighbours(nat, counters, &snapshot);
+            }
             PeerMessage::Sockets(request, sockets) => self.answered(now, request, Ok(sockets))?,
             PeerMessage::Refused(request, why) => self.answered(now, request, Err(why))?,
             // Over when there is a stack, and for the reactor.

@@ -9,6 +9,7 @@
 
 use crate::link::classify::is_impossible;
 use crate::link::reachability::Reachability;
+use crate::link::responder::ra::ALL_NODES;
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::time::Instant;
 use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
@@ -156,6 +157,24 @@ pub fn send_advertisement<D: FrameDevice>(
     let path = Path::new(target_mac, mac, PROTOCOL_ICMPV6, from, to);
     let octets = icmp::neighbour_advertisement(target, source, target, target_mac);
     tap.write_icmp(&path, &octets, &[])
+}
+
+/// Tells everybody that `address` is at `mac`, in its name and unasked.
+pub fn announce<D: FrameDevice>(
+    tap: &mut FrameWriter<'_, D>,
+    address: IpAddr,
+    mac: MacAddr,
+) -> bool {
+    match address {
+        IpAddr::V4(address) => send_arp_request(tap, (address, mac), address),
+        IpAddr::V6(address) => {
+            let link = ethernet::header(ethernet::multicast(ALL_NODES), mac, ethernet::TYPE_IPV6);
+            let octets = icmp::neighbour_advertisement(address, ALL_NODES, address, mac);
+            let len = icmp::NEIGHBOUR_LEN as u16;
+            let network = ipv6_header(address, ALL_NODES, PROTOCOL_ICMPV6, len);
+            tap.write_complete(&[&link, &network, &octets])
+        }
+    }
 }
 
 /// Asks everybody who has `target`, as `sender` at `mac`.

@@ -233,15 +233,16 @@ pub fn echo_reply_head(source: IpAddr, destination: IpAddr, id: u16, body: &[u8]
 /// Length of [`neighbour_advertisement`] and [`neighbour_solicitation`].
 pub const NEIGHBOUR_LEN: usize = 32;
 
-/// A solicited advertisement: `target` is at `mac`; router and override flags set, target link-layer
-/// address option (RFC 4861, sections 4.4 and 7.2.4).
+/// An advertisement: `target` is at `mac`; router and override flags set, solicited unless it is for a group, target
+/// link-layer address option (RFC 4861, sections 4.4, 7.2.4 and 7.2.6).
 pub fn neighbour_advertisement(
     source: Ipv6Addr,
     destination: Ipv6Addr,
     target: Ipv6Addr,
     mac: MacAddr,
 ) -> [u8; NEIGHBOUR_LEN] {
-    let head = [NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, 0xe0, 0, 0, 0];
+    let flags = if destination.is_multicast() { 0xa0 } else { 0xe0 };
+    let head = [NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0];
     neighbour((source, destination), head, target, (TARGET_LINK_LAYER_ADDRESS, mac))
 }
 
