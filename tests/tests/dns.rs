@@ -1,6 +1,8 @@
 //! The host's resolvers, followed while the program runs. Cases are named after the scenarios of the
 //! page on host changes; times are only deadlines, far beyond what the page specifies.
 
+#[path = "dns/answers.rs"]
+mod answers;
 #[path = "dns/stub.rs"]
 mod stub;
 
@@ -18,6 +20,7 @@ use tests::lab::{Family, Lab, Session, Skip, UPLINK, wait};
 use tests::netlink::Netlink;
 use tests::{Outcome, case};
 
+use answers::*;
 use stub::*;
 
 fn main() -> ExitCode {
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
         case!(families, the_next_server_is_asked_after_a_hard_error),
         case!(families, a_family_without_resolvers_asks_those_of_the_other),
         case!(families, queries_by_tcp_and_to_the_port_of_tls_are_forwarded),
+        case!(families, a_large_answer_passes_in_fragments),
+        case!(families, the_next_server_is_asked_by_tcp_after_a_refusal),
+        case!(families, a_query_under_way_is_answered_though_the_list_has_changed),
         case!(lab, names_resolve_at_the_stub_of_the_host_from_the_start),
         case!(lab, names_resolve_at_the_stub_of_the_host_when_attached),
         case!(lab, stub_that_is_started_later_is_found),
