@@ -6,7 +6,7 @@ mod fake;
 #[path = "../tests/steady/flows.rs"]
 mod flows;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_main};
 use flows::{PAYLOAD, Steady};
 use pasta_datapath::link::classify::{Framing, classify};
 use pasta_datapath::link::writer::{Path, TCP};
@@ -74,5 +74,11 @@ fn writing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, classification, lookup, tcp, writing);
+fn benches() {
+    let mut criterion = Criterion::default().configure_from_args();
+    for group in [classification, lookup, tcp, writing] {
+        group(&mut criterion);
+    }
+}
+
 criterion_main!(benches);

@@ -165,9 +165,7 @@ impl Tracker {
         let found = candidates(at.host, at.policy, at.family, stopgaps);
         // Who will not leave it waits: one of several may be about to get a default route.
         let stays = matches!(at.policy.following.follow, Follow::Once | Follow::Sticky);
-        if let Some(first) = found.first()
-            && !(stays && is_a_guess(&found))
-        {
+        if let Some(first) = found.first().filter(|_| !(stays && is_a_guess(&found))) {
             tracker.binding = Binding::Bound(Template::from(first));
         }
         tracker

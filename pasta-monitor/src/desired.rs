@@ -359,11 +359,11 @@ impl Sources<'_> {
             .filter_map(|route| through(route, template.index));
         routes.extend(wanted);
         // A host that finds its way by rules may have no default route in table main.
-        if let Routing::Asked(Some(hop)) = self.host.routing.get(self.family)
-            && hop.link == template.index
-            && !routes.iter().any(|it| it.destination.is_everything())
-        {
-            routes.push(WantedRoute { gateway: hop.gateway, ..self.usual_route() });
+        if let Routing::Asked(Some(hop)) = self.host.routing.get(self.family) {
+            let has_default = routes.iter().any(|it| it.destination.is_everything());
+            if hop.link == template.index && !has_default {
+                routes.push(WantedRoute { gateway: hop.gateway, ..self.usual_route() });
+            }
         }
         let mut seen = BTreeSet::new();
         routes.retain(|it| seen.insert((it.destination, it.metric)));

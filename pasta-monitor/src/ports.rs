@@ -221,9 +221,7 @@ impl Look {
         let transport = QUESTIONS.get(self.answered).map(|it| it.0);
         self.answered += 1;
         let next = QUESTIONS.get(self.answered).map(|it| it.0);
-        if let Some(transport) = transport
-            && next != Some(transport)
-        {
+        if let Some(transport) = transport.filter(|_| next != transport) {
             self.conclude(transport);
             self.start_transport();
         }

@@ -442,10 +442,10 @@ impl State {
     fn want(&mut self, now: Instant, family: Family, moved: Option<(Reason, Move)>) {
         let policy = &self.policy;
         let state = self.families.get_mut(family);
-        if let UsersDefault::GoneSince(since) = state.users_default
-            && now >= since + policy.settle()
-        {
-            state.users_default = UsersDefault::Absent;
+        if let UsersDefault::GoneSince(since) = state.users_default {
+            if now >= since + policy.settle() {
+                state.users_default = UsersDefault::Absent;
+            }
         }
         let before = state.wanted.take();
         let fresh = |template, before| wanted(&self.host, policy, family, template, before);

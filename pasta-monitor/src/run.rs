@@ -443,9 +443,8 @@ async fn serve(
     let (clock, mut intake) = (Clock::default(), TokenBucket::new(REQUESTS.0, REQUESTS.1));
     let mut closed_until = None;
     loop {
-        if !work.follower.as_ref().is_some_and(Follower::is_to_be_waited_for)
-            && let Some(ready) = ready.take()
-        {
+        let waits = work.follower.as_ref().is_some_and(Follower::is_to_be_waited_for);
+        if let Some(ready) = ready.take_if(|_| !waits) {
             if let Some(follower) = &work.follower {
                 follower.say_what_is_missing(log);
             }

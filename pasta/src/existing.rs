@@ -102,9 +102,7 @@ impl OpenNamespace {
             ExistingUser::Ours => open_ours()?,
             ExistingUser::Owner => owner(&existing.net, &net)?,
         };
-        if let Some((pid, pidfd)) = &process
-            && has_ended(pidfd)
-        {
+        if let Some((pid, _)) = process.as_ref().filter(|(_, pidfd)| has_ended(pidfd)) {
             return Err(OpenError::ProcessGone(pid.as_raw()));
         }
         let watch = match existing.quit {

@@ -403,9 +403,11 @@ impl Running {
                 PidNamespace::Shared => received.sender != Sender::Terminal,
             };
             let stop = received.signal.filter(|_| received.is_stop());
-            if passes && let Some(signal) = received.for_command().or(stop) {
-                // Fails if it has just ended; the next iteration reaps it.
-                let _ = kill(self.command.pid, signal);
+            if passes {
+                if let Some(signal) = received.for_command().or(stop) {
+                    // Fails if it has just ended; the next iteration reaps it.
+                    let _ = kill(self.command.pid, signal);
+                }
             }
         }
         Ok(())

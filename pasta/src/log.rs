@@ -120,11 +120,11 @@ impl Log {
             return;
         }
         let elapsed = self.start.elapsed();
-        if let Some(file) = &mut self.file
-            && let Written::FirstLost(errno) =
-                file.write(&file_line(elapsed, level, text), self.start + elapsed)
-            && let Some(stderr) = &mut self.stderr
-        {
+        let written = self.file.as_mut().map(|file| {
+            let line = file_line(elapsed, level, text);
+            file.write(&line, self.start + elapsed)
+        });
+        if let (Some(Written::FirstLost(errno)), Some(stderr)) = (written, &mut self.stderr) {
             let why = format!("the log file cannot be written: {}", errno.desc());
             stderr.write(self.level, elapsed, LogLevel::Warn, &why);
         }

@@ -133,8 +133,7 @@ fn run_with(inherited: &InheritedState) -> i32 {
         } else {
             let tap = sys::close_from(ABOVE_STANDARD, options.files.tap);
             let tap = tap.and_then(|tap| {
-                tap.map(|tap| sys::off_standard_input(tap, ABOVE_STANDARD.cast_signed()))
-                    .transpose()
+                tap.map(|tap| sys::off_standard_input(tap, ABOVE_STANDARD as i32)).transpose()
             });
             tap.map(|tap| (tap, CallersDescriptors::default()))
         }

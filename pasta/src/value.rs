@@ -89,26 +89,26 @@ impl DomainName {
     }
 }
 
-/// An unsigned number as C writes it: decimal, octal after `0`, hexadecimal after `0x`.
-fn c_number(text: &str) -> Result<u64, IntErrorKind> {
+/// An unsigned number as C writes it: decimal, octal after `0`, hexadecimal after `0x`. One that does not
+/// fit counts as the largest, which is too large for all that is read so.
+fn c_number(text: &str) -> Option<u64> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None if text.len() > 1 && text.starts_with('0') => (text, 8),
         None => (text, 10),
     };
     if digits.starts_with('+') {
-        return Err(IntErrorKind::InvalidDigit);
+        return None;
     }
-    u64::from_str_radix(digits, radix).map_err(|error| *error.kind())
+    match u64::from_str_radix(digits, radix) {
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Some(u64::MAX),
+        number => number.ok(),
+    }
 }
 
 /// `-m`: octets, 0 to [`MAX_MTU`].
 pub(crate) fn mtu(text: &str) -> Result<u16, InvalidValue> {
-    let value = match c_number(text) {
-        Ok(value) => value,
-        Err(IntErrorKind::PosOverflow) => u64::MAX,
-        Err(_) => return invalid("MTU", text),
-    };
+    let Some(value) = c_number(text) else { return invalid("MTU", text) };
     match u16::try_from(value) {
         Ok(octets) if octets <= MAX_MTU => Ok(octets),
         _ => Err(InvalidValue(format!("MTU {text} too large (largest is {MAX_MTU})"))),
@@ -244,7 +244,7 @@ pub(crate) fn network_namespace(text: &str) -> PathBuf {
 
 /// `-F`: the number of a descriptor that is not standard output or error.
 pub(crate) fn descriptor(text: &str) -> Result<RawFd, InvalidValue> {
-    match c_number(text).ok().and_then(|number| RawFd::try_from(number).ok()) {
+    match c_number(text).and_then(|number| RawFd::try_from(number).ok()) {
         Some(number) if number == 0 || number > 2 => Ok(number),
         _ => invalid("descriptor number", text),
     }
@@ -253,17 +253,17 @@ pub(crate) fn descriptor(text: &str) -> Result<RawFd, InvalidValue> {
 /// `--log-size`, in octets.
 pub(crate) fn log_size(text: &str) -> Result<u64, InvalidValue> {
     match c_number(text) {
-        Ok(octets) if (MIN_LOG_SIZE..=i64::MAX.unsigned_abs()).contains(&octets) => Ok(octets),
-        Ok(_) => Err(InvalidValue(format!(
+        Some(octets) if (MIN_LOG_SIZE..=i64::MAX.unsigned_abs()).contains(&octets) => Ok(octets),
+        Some(_) => Err(InvalidValue(format!(
             "invalid log size: '{text}' (smallest is {MIN_LOG_SIZE} octets)"
         ))),
-        Err(_) => invalid("log size", text),
+        None => invalid("log size", text),
     }
 }
 
 /// `--stats`, in seconds.
 pub(crate) fn stats(text: &str) -> Result<NonZeroU32, InvalidValue> {
-    let number = c_number(text).ok().and_then(|number| u32::try_from(number).ok());
+    let number = c_number(text).and_then(|number| u32::try_from(number).ok());
     number.and_then(NonZeroU32::new).map_or_else(|| invalid("interval in seconds", text), Ok)
 }
 

@@ -18,6 +18,7 @@
 mod options;
 
 use std::env;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio, exit};
@@ -25,6 +26,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
 
 use crate::Outcome;
 use crate::lab::address::FAMILIES;
@@ -123,9 +126,8 @@ pub fn main(client: &str, cases: &[Case]) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if !wanted.is_empty()
-        && let Err(error) = programs::build(client)
-    {
+    let built = if wanted.is_empty() { Ok(()) } else { programs::build(client) };
+    if let Err(error) = built {
         say(&format!("error: {error}\n"));
         return ExitCode::from(101);
     }
@@ -224,7 +226,8 @@ fn run_all(runs: &[Run], options: &Options) -> Vec<Verdict> {
 
 /// Runs one case in a process of its own.
 fn run_apart(run: &Run, capture: bool) -> Outcome<Verdict> {
-    let (mut reader, writer) = io::pipe()?;
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let mut reader = File::from(reader);
     let mut command = Command::new(env::current_exe()?);
     command.env(CASE, &run.name).stdin(Stdio::null());
     command.stdout(writer.try_clone()?);

@@ -429,10 +429,10 @@ impl<P> Half<P> {
                         Err(errno) => return Err(errno),
                     }
                 }
-                if pipe.octets() == 0
-                    && let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing)
-                {
-                    pipes.give_back(pipe);
+                if pipe.octets() == 0 {
+                    if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
+                        pipes.give_back(pipe);
+                    }
                 }
             }
             Held::Octets(octets) => {

@@ -211,30 +211,32 @@ fn content<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>,
         }
     }
     // Before addresses are checked: a client that has none asks everybody, and of DHCPv6 a group.
-    if let (PROTOCOL_UDP, IpAddr::V6(source)) = (protocol, source)
-        && destination == IpAddr::V6(dhcpv6::ALL_SERVERS)
-        && let Ok((udp::Header { destination: dhcpv6::SERVER_PORT, .. }, _)) = udp::split(payload)
-    {
-        return match datagram(packet, meta)? {
-            Content::Udp { payload, segment_size: None, .. } => {
-                Ok(Content::Dhcpv6 { source, payload })
-            }
-            _ => Err(DropReason::Malformed),
-        };
-    }
-    if let (PROTOCOL_UDP, IpAddr::V4(_)) = (protocol, source)
-        && let Ok((udp::Header { destination: dhcpv4::SERVER_PORT, .. }, _)) = udp::split(payload)
-    {
-        return match datagram(packet, meta)? {
-            Content::Udp {
-                source: SocketAddr::V4(source),
-                destination: SocketAddr::V4(destination),
-                payload,
-                segment_size: None,
-            } => Ok(Content::Dhcp { source, destination, payload }),
-            // Several requests in one are none.
-            _ => Err(DropReason::Malformed),
-        };
+    let port = match protocol {
+        PROTOCOL_UDP => udp::split(payload).ok().map(|(header, _)| header.destination),
+        _ => None,
+    };
+    match (source, destination, port) {
+        (IpAddr::V6(source), IpAddr::V6(dhcpv6::ALL_SERVERS), Some(dhcpv6::SERVER_PORT)) => {
+            return match datagram(packet, meta)? {
+                Content::Udp { payload, segment_size: None, .. } => {
+                    Ok(Content::Dhcpv6 { source, payload })
+                }
+                _ => Err(DropReason::Malformed),
+            };
+        }
+        (IpAddr::V4(_), _, Some(dhcpv4::SERVER_PORT)) => {
+            return match datagram(packet, meta)? {
+                Content::Udp {
+                    source: SocketAddr::V4(source),
+                    destination: SocketAddr::V4(destination),
+                    payload,
+                    segment_size: None,
+                } => Ok(Content::Dhcp { source, destination, payload }),
+                // Several requests in one are none.
+                _ => Err(DropReason::Malformed),
+            };
+        }
+        _ => {}
     }
     check_possible(source, destination)?;
     // It should not have been sent (RFC 1122, section 3.2.1.7).

@@ -260,7 +260,7 @@ impl Reassembly {
         counters: &mut Counters,
     ) -> Result<Option<Vec<u8>>, DropReason> {
         let Packet { source, destination, protocol, payload, .. } = *packet;
-        let is_sound = !payload.is_empty() && (!piece.more || payload.len().is_multiple_of(8));
+        let is_sound = !payload.is_empty() && (!piece.more || payload.len() % 8 == 0);
         if !is_sound || piece.offset + payload.len() > most(source) {
             return Err(DropReason::Malformed);
         }
@@ -369,12 +369,12 @@ impl Reassembly {
 
     fn release(&mut self, source: IpAddr, cost: usize) {
         self.octets -= cost;
-        if let Some(index) = self.sources.iter().position(|(it, _)| *it == source)
-            && let Some((_, sum)) = self.sources.get_mut(index)
-        {
-            *sum -= cost;
-            if *sum == 0 {
-                self.sources.swap_remove(index);
+        if let Some(index) = self.sources.iter().position(|(it, _)| *it == source) {
+            if let Some((_, sum)) = self.sources.get_mut(index) {
+                *sum -= cost;
+                if *sum == 0 {
+                    self.sources.swap_remove(index);
+                }
             }
         }
     }

@@ -102,10 +102,10 @@ impl<K> Requests<K> {
 
     /// The monitor has made as many as it may for now; those who wait go on waiting.
     pub fn busy(&mut self, now: Instant, refused: Request) {
-        if let Request::Listener(at) = refused
-            && let Some(target) = self.asked.remove(&at)
-        {
-            self.to_ask.push_back((at, target));
+        if let Request::Listener(at) = refused {
+            if let Some(target) = self.asked.remove(&at) {
+                self.to_ask.push_back((at, target));
+            }
         }
         self.again = Some(now + ASK_AGAIN);
     }
@@ -159,10 +159,10 @@ impl<K> Requests<K> {
     pub fn not_sent(&mut self, message: &DatapathToMonitor) {
         self.changed = false;
         self.pool.not_sent(message);
-        if let DatapathToMonitor::ListenerWanted { listener, .. } = message
-            && let Some(target) = self.asked.remove(listener)
-        {
-            self.to_ask.push_front((*listener, target));
+        if let DatapathToMonitor::ListenerWanted { listener, .. } = message {
+            if let Some(target) = self.asked.remove(listener) {
+                self.to_ask.push_front((*listener, target));
+            }
         }
     }
 

@@ -156,10 +156,10 @@ impl<W, K> Pool<W, K> {
     /// What `request` was for; none: it was never made, or was answered before.
     pub fn answered(&mut self, request: RequestId) -> Option<Request> {
         let answered = self.outstanding.remove(&request)?;
-        if let Request::Sockets(kind, count) = answered
-            && let Some(stock) = self.stocks.get_mut(&kind)
-        {
-            stock.coming = stock.coming.saturating_sub(usize::from(count.get()));
+        if let Request::Sockets(kind, count) = answered {
+            if let Some(stock) = self.stocks.get_mut(&kind) {
+                stock.coming = stock.coming.saturating_sub(usize::from(count.get()));
+            }
         }
         Some(answered)
     }

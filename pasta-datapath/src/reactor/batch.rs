@@ -71,8 +71,8 @@ impl FrameBuffer {
         let mut start = 0;
         while self.places.len() < most
             && (start + MAX_FRAME <= LARGE_OCTETS || start < self.places.len() * LARGE_FRAME)
-            && let Some(free) = self.octets.get_mut(start..start + MAX_FRAME)
         {
+            let Some(free) = self.octets.get_mut(start..start + MAX_FRAME) else { break };
             match read(free) {
                 Ok(len) => {
                     self.places.push((start, start + len));

@@ -313,9 +313,8 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
     /// Hands errors that came back for datagrams of a listener to the flows that have sent these.
     pub(super) fn take_errors(&mut self, id: ListenerId) {
         // Bounded by the socket's own queue; each entry was one datagram.
-        while let Some(socket) = self.parts.ports.listeners.socket(id)
-            && let Some((error, to)) = socket.take_error_of()
-        {
+        while let Some(socket) = self.parts.ports.listeners.socket(id) {
+            let Some((error, to)) = socket.take_error_of() else { break };
             let Some(peer) = to else { continue };
             let opened = self.parts.ports.mappings.shared(id, peer);
             if let Some(flow) = opened.or_else(|| self.begun_by(id, peer)) {

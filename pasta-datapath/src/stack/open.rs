@@ -79,10 +79,8 @@ impl<'a, S: Sockets> Opener<'a, S> {
         self.parts.observe(self.now, key.namespace.ip(), self.mac);
         let target = self.parts.target(self.now, &key);
         let shares = self.may_share(&key);
-        if let Ok(target) = &target
-            && shares
-            && let Some(end) = self.shared_socket(&key, target)
-        {
+        let shared = target.as_ref().ok().filter(|_| shares);
+        if let Some(end) = shared.and_then(|target| self.shared_socket(&key, target)) {
             return self.mapped(key, end);
         }
         let port = self.own_port(&key, shares);

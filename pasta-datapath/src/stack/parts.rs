@@ -126,9 +126,7 @@ impl<S: Sockets> Parts<S> {
             }
             Flow::Splice(_) => None,
         };
-        if let Some(used) = used
-            && let Some(path) = flow.path_mut()
-        {
+        if let (Some(used), Some(path)) = (used, flow.path_mut()) {
             let (address, mac) = (path.destination().ip(), path.mac());
             link.neighbours.reachability.used(now, address, mac, used);
         }
@@ -143,10 +141,10 @@ impl<S: Sockets> Parts<S> {
     pub(super) fn settle(&mut self, id: FlowId, outcome: Outcome) -> Facts {
         let Flows { table, schedule, credit, .. } = &mut self.flows;
         let Some(Entry { flow, scheduled }) = table.get_mut(id) else { return Facts::default() };
-        if outcome.facts.target_failed
-            && let Some((remote, asked)) = flow.resolver(&self.nat)
-        {
-            self.nat.resolver_failed(remote, asked);
+        if outcome.facts.target_failed {
+            if let Some((remote, asked)) = flow.resolver(&self.nat) {
+                self.nat.resolver_failed(remote, asked);
+            }
         }
         match outcome.next {
             Next::Wait | Next::More => {
@@ -270,10 +268,10 @@ impl<S: Sockets> Parts<S> {
     pub(super) fn move_flows(&mut self, now: Instant) {
         while let Some((address, mac)) = self.link.neighbours.reachability.next_move(now) {
             for entry in self.flows.table.values_mut() {
-                if let Some(path) = entry.flow.path_mut()
-                    && path.destination().ip() == address
-                {
-                    path.set_mac(mac);
+                if let Some(path) = entry.flow.path_mut() {
+                    if path.destination().ip() == address {
+                        path.set_mac(mac);
+                    }
                 }
             }
         }

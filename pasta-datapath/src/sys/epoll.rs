@@ -107,10 +107,7 @@ impl Poller {
         };
         Ok(self.events.iter().take(count).map(|event| {
             let (token, bits) = (event.u64, event.events);
-            Event {
-                token,
-                readiness: readiness(EpollFlags::from_bits_truncate(bits.cast_signed())),
-            }
+            Event { token, readiness: readiness(EpollFlags::from_bits_truncate(bits as i32)) }
         }))
     }
 

@@ -100,7 +100,7 @@ pub fn send_from(
         IpAddr::V4(address) => {
             let unset = libc::in_addr { s_addr: 0 };
             let source = libc::in_addr { s_addr: u32::from(address).to_be() };
-            let ipi_ifindex = index.cast_signed();
+            let ipi_ifindex = index as i32;
             v4 = libc::in_pktinfo { ipi_ifindex, ipi_spec_dst: source, ipi_addr: unset };
             ControlMessage::Ipv4PacketInfo(&v4)
         }

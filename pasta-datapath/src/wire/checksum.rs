@@ -11,10 +11,10 @@ impl Sum {
     #[must_use]
     pub fn octets(self, octets: &[u8]) -> Self {
         // Words of 32 bits added into 64 cannot overflow below 2^32 words.
-        let (chunks, rest) = octets.as_chunks::<4>();
-        let mut sum = self.0;
-        for chunk in chunks {
-            sum += u64::from(u32::from_be_bytes(*chunk));
+        let chunks = octets.chunks_exact(4);
+        let (rest, mut sum) = (chunks.remainder(), self.0);
+        for word in chunks.filter_map(<[u8]>::first_chunk) {
+            sum += u64::from(u32::from_be_bytes(*word));
         }
         sum += match rest {
             [] => 0,

@@ -190,7 +190,7 @@ mod tests {
         let fitting = (0..100).take_while(|_| made.prefix(&prefix)).count();
         assert_eq!(fitting, (MAX_LEN - 16) / 32);
         let len = made.finish(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST).len();
-        assert!(len <= MAX_LEN && len.is_multiple_of(8), "{len}");
+        assert!(len <= MAX_LEN && len % 8 == 0, "{len}");
         assert!(!Advertisement::new(HEAD).search(&[1; 2100], 1));
     }
 }

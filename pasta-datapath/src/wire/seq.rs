@@ -52,7 +52,7 @@ impl Sub for Seq {
 
     /// How far `self` is after `earlier`; negative if it is before.
     fn sub(self, earlier: Self) -> i32 {
-        self.0.wrapping_sub(earlier.0).cast_signed()
+        self.0.wrapping_sub(earlier.0) as i32
     }
 }
 

@@ -401,9 +401,7 @@ impl World {
             let resets = self.socket.borrow().resets;
             self.gone = Some(if resets { Next::Reset } else { Next::Over });
         }
-        if let Some(due) = deadline
-            && self.armed != Some(due)
-        {
+        if let Some(due) = deadline.filter(|_| self.armed != deadline) {
             self.armed = Some(due);
             self.at(due.max(self.now), Event::Deadline);
         }
@@ -526,9 +524,7 @@ impl World {
         for segment in segments {
             self.transmit(segment, Event::ToUs);
         }
-        if let Some(due) = self.peer.timer
-            && self.peer_armed != Some(due)
-        {
+        if let Some(due) = self.peer.timer.filter(|_| self.peer_armed != self.peer.timer) {
             self.peer_armed = Some(due);
             self.at(due.max(self.now), Event::PeerTimeout);
         }
@@ -537,9 +533,8 @@ impl World {
     /// What the scenario wants to happen once something has come about.
     fn script(&mut self) {
         let received = self.peer.received.len();
-        if let Some((octets, pause)) = self.scenario.peer_stops_reading_at
-            && received >= octets
-        {
+        let stops = self.scenario.peer_stops_reading_at.filter(|&(octets, _)| received >= octets);
+        if let Some((_, pause)) = stops {
             self.scenario.peer_stops_reading_at = None;
             self.peer.paused = true;
             self.at(self.now + pause, Event::PeerReadsOn);

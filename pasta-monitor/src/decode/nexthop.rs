@@ -60,12 +60,12 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
 
 /// The numbers of a group's members: of each `struct nexthop_grp`, which is eight octets, the first four.
 fn members(octets: &[u8]) -> Result<Vec<u32>, Unreadable> {
-    let (members, rest) = octets.as_chunks::<8>();
-    if !rest.is_empty() {
+    let members = octets.chunks_exact(8);
+    if !members.remainder().is_empty() {
         return Err(Unreadable::Invalid("group of nexthops cut short"));
     }
-    let id = |&[i0, i1, i2, i3, ..]: &[u8; 8]| u32::from_ne_bytes([i0, i1, i2, i3]);
-    Ok(members.iter().take(MOST_MEMBERS).map(id).collect())
+    let id = |member: &[u8]| member.first_chunk().map(|id| u32::from_ne_bytes(*id));
+    Ok(members.take(MOST_MEMBERS).filter_map(id).collect())
 }
 
 #[cfg(test)]

@@ -355,10 +355,10 @@ impl Follower {
         let state = &self.state;
         let interest =
             Interest::of(state.host(), state.policy(), &state.bindings(), &state.left_links());
-        if let Some(interest) = self.refresh.filter_for(self.clock.now(), interest)
-            && let Err(error) = events.restrict(&filter::program(interest))
-        {
-            log.debug(&format!("host: events are not filtered: {error}"));
+        if let Some(interest) = self.refresh.filter_for(self.clock.now(), interest) {
+            if let Err(error) = events.restrict(&filter::program(interest)) {
+                log.debug(&format!("host: events are not filtered: {error}"));
+            }
         }
     }
 

@@ -180,9 +180,8 @@ impl Watcher {
             self.ask_first(log);
         }
         let mut taken = 0;
-        while taken < TURN
-            && let Some(side) = self.current.and_then(|n| self.sides.get_mut(n))
-        {
+        while taken < TURN {
+            let Some(side) = self.current.and_then(|n| self.sides.get_mut(n)) else { break };
             match side.go_on(&mut self.buffer) {
                 Ok((octets, Progress::More | Progress::Ask)) => taken += octets,
                 Ok((_, Progress::Over)) => {

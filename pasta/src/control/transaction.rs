@@ -212,19 +212,18 @@ impl Transactions {
             return answer(refused(&why)).into_iter().collect();
         }
         let to_host = |entry: &&ForwardEntry| entry.forward.direction() == Direction::Outbound;
-        if self.served.to_host == Service::Off
-            && let Some(entry) = entries.iter().find(to_host)
-        {
+        let is_closed = self.served.to_host == Service::Off;
+        if let Some(entry) = entries.iter().find(|entry| is_closed && to_host(entry)) {
             let why = format!("'{}' leads to what --no-host-loopback closes", entry.forward);
             return answer(refused(&why)).into_iter().collect();
         }
+        let are_out_of_reach = self.served.host_sockets == HostSockets::OutOfReach;
         let cannot_follow = |entry: &&ForwardEntry| {
             let is_new = matches!(entry.origin, Origin::Client { .. });
-            is_new && to_host(entry) && entry.forward.rule().effort() == Effort::Auto
+            let is_auto = entry.forward.rule().effort() == Effort::Auto;
+            are_out_of_reach && is_new && to_host(entry) && is_auto
         };
-        if self.served.host_sockets == HostSockets::OutOfReach
-            && let Some(entry) = entries.iter().find(cannot_follow)
-        {
+        if let Some(entry) = entries.iter().find(cannot_follow) {
             let why = format!(
                 "'{}': the host's ports cannot be looked for where the namespace belongs to the \
                  same user namespace as the host's network; name the ports",

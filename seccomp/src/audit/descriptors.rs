@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(kind_of(a.into()), "unix socket");
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(kind_of(udp.into()), "inet socket");
-        let (read, _write) = std::io::pipe().unwrap();
-        assert_eq!(kind_of(read.into()), "pipe");
+        let (read, _write) = nix::unistd::pipe().unwrap();
+        assert_eq!(kind_of(read), "pipe");
     }
 }

@@ -1,11 +1,12 @@
 //! Running a piece of a test in a child process, and how it ended.
 
 use crate::sys;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, write};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2, write};
 use seccomp::{Confinement, Isolated, Role};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
@@ -22,9 +23,15 @@ pub(crate) enum Ended {
     Otherwise(String),
 }
 
+/// A pipe that no program inherits.
+pub(crate) fn pipe() -> (File, File) {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    (read.into(), write.into())
+}
+
 /// Runs `body` in a child and waits for its end. A panic there becomes [`Ended::Panicked`].
 pub(crate) fn run(body: impl FnOnce()) -> Ended {
-    let (mut read, write_end) = std::io::pipe().unwrap();
+    let (mut read, write_end) = pipe();
     let Some(child) = sys::fork() else {
         drop(read);
         let report = write_end.into_raw_fd();

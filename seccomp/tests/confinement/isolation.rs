@@ -1,6 +1,6 @@
 //! Whole confinements: isolated, confined, and audited from outside by an unprivileged launcher.
 
-use crate::child::{Ended, quiet_stdio, run, run_well};
+use crate::child::{Ended, pipe, quiet_stdio, run, run_well};
 use crate::sys::{self, Arg};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,7 +23,7 @@ use seccomp::namespaces::ReportChannel;
 use seccomp::ports::{BindPorts, Ports};
 use seccomp::{Confinement, Isolated, Keep, Role, UserNamespace, audit_from_outside};
 use std::fs::{self, File};
-use std::io::{Read, pipe};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Who an unprivileged launcher is when the tests run as root (chosen: nobody real).
@@ -189,7 +189,7 @@ pub(crate) fn datapath_is_isolated_confined_and_audited_from_outside() {
 /// A namespace for the monitor to enter, held by its owner process.
 fn start_namespace() -> Pid {
     let (uid, gid) = (geteuid(), getegid());
-    let (mut done, made) = pipe().unwrap();
+    let (mut done, made) = pipe();
     let Some(owner) = sys::fork() else {
         drop(done);
         // Its map files would belong to root otherwise.
@@ -293,7 +293,7 @@ pub(crate) fn helper_dies_with_its_supervisor() {
         return skip("parent-death signal", &why);
     }
     // The datapath inherits the write end; end of file means that it is gone.
-    let (mut gone, held) = pipe().unwrap();
+    let (mut gone, held) = pipe();
     let ended = run(|| {
         let (_pid, _report, channel) = start_datapath();
         // Kept open, so that only the signal can end it.
@@ -376,7 +376,7 @@ pub(crate) fn helper_that_somebody_traces_refuses_to_start() {
         });
     }
     // Seen from outside; the child is traced before it says that it is there.
-    let (mut traced, says) = pipe().unwrap();
+    let (mut traced, says) = pipe();
     let Some(child) = sys::fork() else {
         drop(traced);
         sys::call(libc::SYS_ptrace, &[Arg::Int(0)]).unwrap();

@@ -261,9 +261,7 @@ fn measure(
     }
     let milliseconds = options.time.as_millis().to_string();
     let mut session = if bare { None } else { Some(start(lab, contender, way)?) };
-    if let Some(session) = &mut session
-        && way != Way::SplicedOut
-    {
+    if let Some(session) = session.as_mut().filter(|_| way != Way::SplicedOut) {
         let any = |port| SocketAddr::new(family.any(), port).to_string();
         session.must(["serve", "tcp", "blackhole", &any(BLACKHOLE), "blackhole"])?;
         session.must(["serve", "tcp", "fountain", &any(FOUNTAIN), "fountain"])?;

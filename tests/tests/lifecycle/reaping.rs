@@ -13,12 +13,9 @@ fn zombies() -> Outcome<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let is_process = name.to_str().is_some_and(|name| name.parse::<i32>().is_ok());
-        if !is_process {
-            continue;
-        }
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         // It may be gone by now.
-        let Ok(status) = fs::read_to_string(format!("/proc/{}/status", name.display())) else {
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
             continue;
         };
         if status.contains("State:\tZ") {

@@ -69,9 +69,8 @@ impl Assembler {
         let mut first = self.blocks.partition_point(|block| block.end().before(seq));
         let mut behind = self.blocks.partition_point(|block| !block.start.after(end));
         // Only the last of them can be larger than a segment. To join it to what is in front would move it.
-        if let Some(last) = self.blocks.get(first..behind).and_then(<[Block]>::last)
-            && last.octets.len() > MAX_MOVED
-        {
+        let last = self.blocks.get(first..behind).and_then(<[Block]>::last);
+        if let Some(last) = last.filter(|it| it.octets.len() > MAX_MOVED) {
             if last.start.after(seq) {
                 let fits = last.start.distance_from(seq) as usize;
                 payload = payload.split_at(fits.min(payload.len())).0;

@@ -195,9 +195,8 @@ impl<K: HostSocket> TcpFlow<K> {
         cx: &mut Context<'_, S>,
         readiness: Readiness,
     ) -> Outcome {
-        if readiness.has(Readiness::FAILED)
-            && let Some(errno) = self.socket.take_error()
-        {
+        let failed = readiness.has(Readiness::FAILED);
+        if let Some(errno) = failed.then(|| self.socket.take_error()).flatten() {
             let (namespace, remote) = (self.path.destination(), self.path.source());
             let key = FlowKey { protocol: Protocol::Tcp, namespace, remote };
             if let Some(syn) = &self.syn {

@@ -375,9 +375,7 @@ impl Relay {
         if self.to_socket.buffer.recheck.is_some_and(|(due, _)| due <= now) {
             self.to_socket.buffer.changed = true;
         }
-        if let Some((due, wait, left)) = self.window_update
-            && due <= now
-        {
+        if let Some((_, wait, left)) = self.window_update.filter(|&(due, _, _)| due <= now) {
             self.connection.receiver().force_ack();
             let wait = wait * 2;
             self.window_update = (left > 1).then(|| (now + wait, wait, left - 1));

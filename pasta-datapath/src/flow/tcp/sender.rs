@@ -329,9 +329,7 @@ impl Sender {
         if self.recovery_point.is_some_and(|until| !ack.before(until)) {
             self.recovery_point = None;
         }
-        if let Some((until, left)) = self.timed
-            && !ack.before(until)
-        {
+        if let Some((_, left)) = self.timed.filter(|&(until, _)| !ack.before(until)) {
             self.rto.measured(now - left);
             self.timed = None;
         }

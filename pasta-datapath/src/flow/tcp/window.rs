@@ -104,7 +104,7 @@ impl CreditPool {
 
     fn of_epoch(&mut self, epoch: u32) -> &mut u64 {
         let [even, odd] = &mut self.lent;
-        if epoch.is_multiple_of(2) { even } else { odd }
+        if epoch % 2 == 0 { even } else { odd }
     }
 
     /// Whether credit of `epoch` still counts.

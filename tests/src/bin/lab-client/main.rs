@@ -23,9 +23,7 @@ fn run() -> bool {
         ["unshared", "serve"] => Some(Owner::Ours),
         _ => None,
     };
-    if let Some(owner) = owner
-        && let Err(error) = isolate(owner)
-    {
+    if let Err(error) = owner.map_or(Ok(()), isolate) {
         eprintln!("lab-client: {error}");
         return false;
     }

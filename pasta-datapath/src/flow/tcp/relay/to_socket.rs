@@ -129,11 +129,12 @@ impl ToSocket {
             connection.receiver().force_ack();
             let range = connection.take_assembled(block.start, block.octets.len(), Fin::Absent);
             let payload = part(&block.octets, range);
-            if !payload.is_empty()
-                && let Err(error) = self.write(connection, socket, &[IoSlice::new(payload)], credit)
-            {
-                self.out_of_order.assembler = Some(assembler);
-                return Err(error);
+            if !payload.is_empty() {
+                if let Err(error) = self.write(connection, socket, &[IoSlice::new(payload)], credit)
+                {
+                    self.out_of_order.assembler = Some(assembler);
+                    return Err(error);
+                }
             }
         }
         let next = connection.receiver().next();
