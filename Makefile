@@ -1,6 +1,6 @@
 # Builds and installs the programs for packages. Cargo alone is enough to work on them.
 #
-#   make                              release build, the same octets from any directory
+#   make                              release build, the same octets from any directory, and its bill of materials
 #   make install DESTDIR= PREFIX=     what packaging/files lists
 #   make uninstall                    removes it
 #   make source                       archive of the sources and of all crates, to build from offline
@@ -25,6 +25,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=/usr/src/pasta --remap-path-prefix=$(CARGO
 all:
 	PASTA_LIBEXECDIR=$(LIBEXECDIR)/pasta RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" \
 		$(CARGO) build --release $(CARGOFLAGS) -p pasta -p pasta-monitor -p pasta-datapath
+	CARGO="$(CARGO)" packaging/sbom $(CARGOFLAGS) >$(CARGO_TARGET_DIR)/release/pasta.cdx.json
 
 install:
 	packaging/install install
