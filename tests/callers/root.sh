@@ -11,7 +11,7 @@ set -euo pipefail
 
 root=${1:?directory}
 # Raised by any change below, so that an old copy is not taken for a new one.
-version=3
+version=4
 
 skip() {
     echo "root.sh: $*" >&2
@@ -29,6 +29,8 @@ packages=(
     dnsmasq-base socat jq busybox-static ca-certificates
     dhcpcd-base udhcpc systemd ndisc6              # clients that configure a namespace
     network-manager dbus
+    nginx curl openssl wireguard-go wireguard-tools  # protocols that people use
+    bind9-dnsutils traceroute mtr-tiny iputils-tracepath
 )
 debian_sid "$root" "${packages[@]}"
 
