@@ -12,6 +12,7 @@ pub mod packet;
 pub mod path;
 pub mod ping;
 pub mod protocol;
+pub mod pry;
 pub mod serve;
 pub mod show;
 pub mod tcp;
@@ -57,6 +58,7 @@ impl Client {
             "udp" => self.sockets.answer(&mut arguments),
             "path" => path::answer(&mut arguments),
             "ping" => ping::answer(&mut arguments),
+            "pry" => pry::answer(&mut arguments),
             "show" => show::answer(),
             "link" => link::answer(&mut arguments),
             "traffic" => traffic::answer(&mut arguments),

@@ -14,6 +14,7 @@ pub mod process;
 pub mod programs;
 pub mod service;
 pub mod session;
+pub mod stages;
 pub mod tracer;
 pub mod tunnel;
 pub mod uplinks;

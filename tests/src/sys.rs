@@ -156,6 +156,90 @@ fn refusing_program(refusals: &[Refusal]) -> Vec<libc::sock_filter> {
     program
 }
 
+/// A system call that a program waits in until it is told to go on.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldCall {
+    id: u64,
+    /// The process, in our PID namespace.
+    pub pid: i32,
+    /// Number of the call.
+    pub call: libc::c_long,
+    /// Its first two arguments.
+    pub arguments: [u64; 2],
+}
+
+/// Makes `command`, and all that it starts, wait in each call of `calls` until [`go_on`] (seccomp_unotify(2)). It is
+/// told of on descriptor `listener` of the program, from its first instruction on.
+pub fn hold_calls(command: &mut Command, calls: &[libc::c_long], listener: i32) {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+    let plain = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    // The number of the call comes first.
+    let mut program = vec![plain(BPF_LD | BPF_W | BPF_ABS, 0)];
+    for call in calls {
+        let compare = plain(BPF_JMP | BPF_JEQ | BPF_K, *call as u32);
+        program.push(libc::sock_filter { jf: 1, ..compare });
+        program.push(plain(BPF_RET | BPF_K, libc::SECCOMP_RET_USER_NOTIF));
+    }
+    program.push(plain(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW));
+    let install = move || {
+        let filter = libc::sock_fprog {
+            len: program.len() as libc::c_ushort,
+            filter: program.as_ptr().cast_mut(),
+        };
+        nix::sys::prctl::set_no_new_privs()?;
+        let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+        // SAFETY: as in `refuse_calls`; the call gives a new descriptor.
+        let rc = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) };
+        if rc < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: takes two integers; whatever had that number in this process is the program's no more.
+        let rc = unsafe { libc::dup2(rc as i32, listener) };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec the closure makes three system calls, allocates nothing, takes no
+    // lock and touches no memory shared with the parent.
+    unsafe { command.pre_exec(install) };
+}
+
+/// The next call that somebody waits in; waits for it.
+///
+/// # Errors
+///
+/// `ENOENT` if who made it has gone meanwhile, or nobody has the filter any more.
+pub fn next_held(listener: &OwnedFd) -> io::Result<HeldCall> {
+    /// `SECCOMP_IOCTL_NOTIF_RECV` (linux/seccomp.h)
+    const RECEIVE: libc::c_ulong = 0xc050_2100;
+    // SAFETY: `seccomp_notif` is plain integers and an array of them, for which all zeroes is valid; the kernel
+    // wants it so.
+    let mut held: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes a `struct seccomp_notif` at the pointer, which is exactly that and lives until the
+    // call returns, and keeps no pointer. `listener` is open.
+    let rc = unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE as _, &raw mut held) };
+    if rc < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [first, second, ..] = held.data.args;
+    let (pid, call) = (held.pid as i32, libc::c_long::from(held.data.nr));
+    Ok(HeldCall { id: held.id, pid, call, arguments: [first, second] })
+}
+
+/// Lets a call be made.
+///
+/// # Errors
+///
+/// `ENOENT` if who made it has gone meanwhile.
+pub fn go_on(listener: &OwnedFd, held: HeldCall) -> io::Result<()> {
+    /// `SECCOMP_IOCTL_NOTIF_SEND` (linux/seccomp.h)
+    const SEND: libc::c_ulong = 0xc018_2101;
+    let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+    let answer = libc::seccomp_notif_resp { id: held.id, val: 0, error: 0, flags };
+    // SAFETY: the kernel reads a `struct seccomp_notif_resp` at the pointer, which is exactly that and lives until
+    // the call returns, and keeps no pointer. `listener` is open.
+    let rc = unsafe { libc::ioctl(listener.as_raw_fd(), SEND as _, &raw const answer) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Opens a packet socket bound to the link with index `link`: whatever is sent goes out as a whole
 /// Ethernet frame, and whatever arrives is received as one (packet(7)).
 ///
