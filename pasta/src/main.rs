@@ -7,6 +7,7 @@
 //! A standard stream that is closed at start is `/dev/null` here: Rust's runtime opens it before `main`,
 //! so no other descriptor gets its number.
 
+mod askers;
 mod audit;
 mod background;
 mod bound_listeners;

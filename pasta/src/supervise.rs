@@ -23,6 +23,7 @@
 //!
 //! It also follows the host's resolvers ([`crate::resolver`]) and serves the control socket ([`crate::control`]).
 
+use crate::askers::{Asker, Askers};
 use crate::children::{Children, Event};
 use crate::control::{Control, ControlAction};
 use crate::log::{Helper, Log};
@@ -152,11 +153,11 @@ pub(crate) fn run(
     let (killed_by, continues) = (None, false);
     let mut supervision =
         Supervision { attachment, monitor_loss, monitor, datapath, killed_by, continues };
-    let mut askers = VecDeque::new();
+    let mut askers = Askers::default();
     loop {
         let now = Instant::now();
-        let deadlines =
-            [resolvers.next_deadline(), control.as_ref().and_then(Control::next_deadline)];
+        let of_control = control.as_ref().and_then(Control::next_deadline);
+        let deadlines = [resolvers.next_deadline(), of_control, askers.next_deadline()];
         let limit = deadlines.into_iter().flatten().min();
         let limit = limit.map(|at| at.saturating_duration_since(now));
         let mut events = match children.next(limit) {
@@ -171,6 +172,19 @@ pub(crate) fn run(
             let status = || resolvers.status();
             let (children, askers) = (&mut children, &mut askers);
             serve(control, &mut events, status, children, askers, log);
+        } else {
+            let answers = events.iter().filter(|event| is_status(event));
+            for _ in answers {
+                askers.answered();
+            }
+        }
+        let monitor_is_gone =
+            |event: &Event| matches!(event, Event::HelperEnded(Helper::Monitor, _));
+        if events.iter().any(monitor_is_gone) {
+            askers.clear();
+        }
+        if askers.is_late(Instant::now()) {
+            log.warn("pasta-monitor has not answered for five seconds: it is stopped, or hangs");
         }
         for action in events.into_iter().flat_map(|event| supervision.handle(event)) {
             match action {
@@ -185,9 +199,9 @@ pub(crate) fn run(
                 Action::KillHelpers => children.kill_helpers(),
                 Action::RequestStatus => {
                     // Without the monitor the status is shorter.
-                    match children.request_status() {
-                        Ok(()) => askers.push_back(Asker::Log),
-                        Err(_) => {
+                    match askers.have_room().then(|| children.request_status()) {
+                        Some(Ok(())) => askers.add(Asker::Log, now),
+                        Some(Err(_)) | None => {
                             log.status("cannot ask the monitor");
                             log.status(&resolvers.status());
                         }
@@ -236,13 +250,9 @@ pub(crate) fn run(
     }
 }
 
-/// Who has asked the monitor for its status. It answers in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asker {
-    /// SIGUSR1: the answer goes to the log.
-    Log,
-    /// A client of the control socket.
-    Control,
+/// Whether it is an answer of the monitor's to who has asked for its status.
+fn is_status(event: &Event) -> bool {
+    matches!(event, Event::Monitor(MonitorToSupervisor::Status(_), _))
 }
 
 /// Serves the clients of the control socket, and has it take in `events`; statuses that it has asked for are taken
@@ -252,7 +262,7 @@ fn serve(
     events: &mut Vec<Event>,
     resolvers: impl Fn() -> String,
     children: &mut Children,
-    askers: &mut VecDeque<Asker>,
+    askers: &mut Askers,
     log: &mut Log,
 ) {
     let now = Instant::now();
@@ -261,7 +271,7 @@ fn serve(
     for event in events.drain(..) {
         match event {
             Event::Monitor(MonitorToSupervisor::Status(status), fds) => {
-                match askers.pop_front() {
+                match askers.answered() {
                     Some(Asker::Control) => control.monitor_status(status),
                     // That of the start too.
                     Some(Asker::Log) | None => {
@@ -282,7 +292,7 @@ fn serve(
             ControlAction::ToMonitor(message) => {
                 let sent = children.ask_monitor(message);
                 if matches!(message, SupervisorToMonitor::StatusWanted) && sent.is_ok() {
-                    askers.push_back(Asker::Control);
+                    askers.add(Asker::Control, now);
                 }
                 sent
             }

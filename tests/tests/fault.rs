@@ -4,9 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe, write};
 use tests::harness::{self, Case};
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
         case!(lab, command_outlives_the_datapath_and_keeps_its_exit_code),
         case!(lab, traffic_outlives_the_monitor),
         case!(lab, strict_sandbox_does_not_outlive_the_monitor),
+        case!(lab, helpers_that_are_stopped_are_named_and_keep_nobody_waiting),
+        case!(lab, log_on_a_full_disk_stops_nothing),
         case!(lab, helpers_and_the_command_end_with_the_supervisor),
         case!(lab, command_outlives_the_supervisor_if_asked_to),
         case!(lab, helper_that_cannot_be_executed_is_named),
@@ -92,6 +96,54 @@ fn strict_sandbox_does_not_outlive_the_monitor(lab: &Lab) -> Outcome {
         assert!(finished.errors.contains("everything is ended (--strict-sandbox)"), "{finished:?}");
         process::wait_until_none_left()?;
     }
+    Ok(())
+}
+
+fn helpers_that_are_stopped_are_named_and_keep_nobody_waiting(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let echo = echo(lab)?;
+    let mut inside = lab.session()?;
+    let pasta = Pid::from_raw(inside.running().pid());
+    let errors = inside.running().errors_so_far();
+    process::only(MONITOR)?.signal(Signal::SIGSTOP)?;
+    // The status is short without it, and that is said.
+    kill(pasta, Signal::SIGUSR1)?;
+    wait::until("the line about the monitor", || {
+        errors.text().contains("has not answered for five seconds").then_some(())
+    })?;
+    inside.must(["tcp", "echo", &echo.endpoint(), "1", "1000"])?;
+    drop(errors);
+    process::only(DATAPATH)?.signal(Signal::SIGSTOP)?;
+    let begin = Instant::now();
+    inside.end(9)?.expect_code(9)?;
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    process::wait_until_none_left()
+}
+
+fn log_on_a_full_disk_stops_nothing(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    let options = Some("size=64k,mode=777");
+    mount(Some("small"), "/mnt", Some("tmpfs"), MsFlags::empty(), options)?;
+    let words = ["-l", "/mnt/log", "--trace"];
+    let mut inside = lab.pasta().configured().with(words).session()?;
+    let errors = inside.running().errors_so_far();
+    let echo = echo(lab)?;
+    // All the rest of it.
+    let _ = std::fs::write("/mnt/other", vec![0; 1 << 17]);
+    wait::until("the line about the file", || {
+        inside.must(["tcp", "echo", &echo.endpoint(), "1", "1000"]).ok()?;
+        errors.text().contains("the log file cannot be written").then_some(())
+    })?;
+    drop(errors);
+    for _ in 0..3 {
+        inside.must(["tcp", "echo", &echo.endpoint(), "1", "1000"])?;
+    }
+    let finished = inside.end(9)?.expect_code(9)?;
+    assert_eq!(
+        finished.errors.matches("the log file cannot be written").count(),
+        1,
+        "{finished:?}"
+    );
     Ok(())
 }
 
