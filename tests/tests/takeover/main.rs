@@ -13,7 +13,8 @@ use netlink::{
     monitor_of_the_machines_user_namespace_changes_nothing_of_the_host,
     monitor_with_other_code_in_it_changes_nothing_of_the_host,
 };
-use nix::sys::socket::{UnixAddr, bind};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, UnixAddr, bind, send};
 use pasta_ipc::channel::{Channel, SendError};
 use pasta_ipc::message::Message;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         case!(lab, lines_of_the_monitor_without_end_cost_little_and_end_it),
         case!(lab, lines_of_the_datapath_without_end_cost_little_and_end_it),
         case!(lab, lines_that_nobody_asked_for_end_both_helpers),
+        case!(lab, garbage_on_any_channel_ends_both_helpers_or_who_receives_it),
         case!(lab, channels_of_the_helpers_take_no_name_of_the_host),
         case!(lab, memory_of_the_helpers_has_a_limit),
         #[cfg(target_arch = "x86_64")]
@@ -99,6 +101,45 @@ fn lines_of_the_monitor_without_end_cost_little_and_end_it(lab: &Lab) -> Outcome
 fn lines_of_the_datapath_without_end_cost_little_and_end_it(lab: &Lab) -> Outcome {
     let message = DatapathToSupervisor::Statistics(Text::truncated("flows 1"));
     flood::<DatapathToSupervisor, SupervisorToDatapath>(lab, DATAPATH, &message)
+}
+
+/// What is no message: nothing that there is, one with more behind it, and what is longer than any.
+fn garbage() -> [Vec<u8>; 4] {
+    [vec![250], vec![0, 0, 0, 0, 0], vec![0xff; 512], vec![3; 20_000]]
+}
+
+fn garbage_on_any_channel_ends_both_helpers_or_who_receives_it(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    // From whom, over which of its channels, and who is ended by it.
+    let ways: [(&str, i32, &[&str]); 4] = [
+        (MONITOR, SUPERVISOR, &[MONITOR, DATAPATH]),
+        (DATAPATH, SUPERVISOR, &[MONITOR, DATAPATH]),
+        (MONITOR, SUPERVISOR + 1, &[DATAPATH]),
+        (DATAPATH, SUPERVISOR + 1, &[MONITOR]),
+    ];
+    for (from, number, ended) in ways {
+        for octets in garbage() {
+            let what = format!("{} octets of {from} on {number}", octets.len());
+            let mut inside = lab.session()?;
+            let sender = process::only(from)?;
+            let victims = ended.iter().map(|it| process::only(it)).collect::<Outcome<Vec<_>>>()?;
+            let channel = sender.descriptor(number)?;
+            sender.signal(Signal::SIGSTOP)?;
+            send(channel.as_raw_fd(), &octets, MsgFlags::MSG_DONTWAIT)
+                .map_err(|error| format!("{what}: {error}"))?;
+            sender.signal(Signal::SIGCONT)?;
+            for victim in &victims {
+                victim.wait_until_gone().map_err(|error| format!("{what}: {error}"))?;
+            }
+            // COMMAND goes on, and keeps its status.
+            inside.must(["identity"])?;
+            drop(channel);
+            let finished = inside.end(7)?.expect_code(7)?;
+            assert!(finished.errors.contains("pasta-"), "{what}: {finished:?}");
+            process::wait_until_none_left()?;
+        }
+    }
+    Ok(())
 }
 
 fn channels_of_the_helpers_take_no_name_of_the_host(lab: &Lab) -> Outcome {
