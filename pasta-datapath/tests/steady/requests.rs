@@ -17,7 +17,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What clients have sent.
 const DHCP: &[u8] = include_bytes!("../golden/dhcpcd-discover.bin");
-const DHCPV6: &[u8] = include_bytes!("../golden/dhcpcd-solicit.bin");
+/// For an address that is not assigned.
+const REFUSED: &[u8] = include_bytes!("../golden/dhclient-request.bin");
+const DHCPV6: [&[u8]; 3] = [
+    include_bytes!("../golden/dhcpcd-solicit.bin"),
+    include_bytes!("../golden/dhcpcd-request6.bin"),
+    include_bytes!("../golden/networkd-release6.bin"),
+];
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
 
 /// A tap that counts frames.
@@ -71,7 +77,10 @@ pub(crate) fn all_answered((link, nat, counters): &mut (Link<Tap>, Nat, Counters
         link.answer_solicitation(nat, counters, client, router),
         link.answer_router_solicitation(Instant::START, nat, counters, client),
         link.answer_dhcp(counters, Ipv4Addr::BROADCAST, DHCP),
-        link.answer_dhcpv6(nat, counters, client, DHCPV6),
+        link.answer_dhcp(counters, Ipv4Addr::BROADCAST, REFUSED),
+        link.answer_dhcpv6(nat, counters, client, DHCPV6[0]),
+        link.answer_dhcpv6(nat, counters, client, DHCPV6[1]),
+        link.answer_dhcpv6(nat, counters, client, DHCPV6[2]),
     ];
     answers.iter().all(Result::is_ok) && link.device.0 - before == answers.len() as u64
 }
