@@ -58,6 +58,8 @@ pub mod code {
     pub const RENEWAL_TIME: u8 = 58;
     /// Rebinding (T2) time.
     pub const REBINDING_TIME: u8 = 59;
+    /// Vendor class identifier.
+    pub const VENDOR_CLASS: u8 = 60;
     /// Client identifier.
     pub const CLIENT_ID: u8 = 61;
     /// Rapid commit (RFC 4039).

@@ -235,7 +235,7 @@ client_starts_offline() {
     client_stop
 }
 
-# The client is not asked to renew: it does within a minute (T1).
+# The client is not asked to renew: it does within a minute.
 client_renews_in_time() {
     host_online first
     client_namespace
@@ -252,7 +252,7 @@ done
 for client in udhcpc dhcpcd networkmanager dhclient; do
     eval "case_client_${client}_starts_offline() { client_starts_offline $client; }"
 done
-for client in dhcpcd networkd networkmanager dhclient; do
+for client in udhcpc dhcpcd networkd networkmanager dhclient; do
     eval "case_client_${client}_renews_in_time() { client_renews_in_time $client; }"
 done
 

@@ -12,8 +12,8 @@
 //!
 //! Any client gets the same address: there is one link with one host. An address that is deprecated is
 //! given only where there is no other. Lease times are those of the [`Offer`]; T1 is half of it and a minute at
-//! most, T2 seven eighths. A client that wants a shorter lease (option 51) gets one of a minute or more: udhcpc, for
-//! example, knows nothing of T1.
+//! most, T2 seven eighths. A client that wants a shorter lease (option 51) gets one of a minute or more. udhcpc
+//! knows nothing of T1 and renews after half of the lease: its lease lasts two minutes.
 //!
 //! A refusal goes to everybody, as the RFC asks, and to the address that the client has, if it says one:
 //! dhcpcd, for example, listens nowhere else while it extends a lease. It comes from the address that the
@@ -23,7 +23,7 @@
 //! others that we have. One that does not fit is left out: messages have 576 octets, or as many as the
 //! client takes and Ethernet has room for.
 
-use super::offer::{INFINITE, Ipv4Offer, Offer, SHORT_LEASE, renewal};
+use super::offer::{INFINITE, Ipv4Offer, Offer, SHORT_LEASE, lease_without_renewal, renewal};
 use crate::counters::DropReason;
 use crate::link::writer::{FrameDevice, FrameWriter};
 use crate::wire::dhcpv4::{CLIENT_PORT, Message, MessageType, Reply, SERVER_PORT, code};
@@ -40,6 +40,9 @@ const FQDN_E: u8 = 4;
 const FQDN_RCODE: u8 = 255;
 /// Room for its value: flags, codes, and the longest name.
 const FQDN_ROOM: usize = 3 + 255;
+
+/// How the vendor class identifier of BusyBox's client begins where its user gives no other (`udhcpc -V`).
+const UDHCPC: &[u8] = b"udhcp";
 
 /// An answer, and where it goes.
 #[derive(Debug)]
@@ -90,7 +93,7 @@ pub fn answer(offer: &Offer, asked: Ipv4Addr, request: &[u8]) -> Result<Answer, 
     // A client takes a refusal from the server of its lease only, which may have been our former address.
     let is_former = decision == Decision::Refuse && !asked.is_broadcast() && !asked.is_multicast();
     let server = if is_former { asked } else { ours.server };
-    let lease = message.lease()?.map_or(ours.lease, |it| it.max(SHORT_LEASE).min(ours.lease));
+    let lease = lease(ours.lease, &message)?;
     let by_relay = message.option(code::RELAY_AGENT);
     // It fits: a reply has room for it beside what each has, and it comes before the rest.
     reply.last_option(code::RELAY_AGENT, by_relay, |reply| {
@@ -257,6 +260,13 @@ fn write_options(
             *written = reply.option(*code, value);
         }
     }
+}
+
+/// Seconds that the lease of the sender of `message` lasts, where there is no more than `most`.
+fn lease(most: u32, message: &Message<'_>) -> Result<u32, DropReason> {
+    let class = message.option(code::VENDOR_CLASS).unwrap_or_default();
+    let usual = if class.starts_with(UDHCPC) { lease_without_renewal(most) } else { most };
+    Ok(message.lease()?.map_or(usual, |it| it.max(SHORT_LEASE).min(usual)))
 }
 
 /// Lease, T1 and T2 of a lease of `seconds`.

@@ -148,6 +148,15 @@ pub fn renewal(lease: u32) -> u32 {
     }
 }
 
+/// How many seconds the lease of a client lasts that knows nothing of T1 and renews after half of it, where others have
+/// `lease` seconds.
+pub fn lease_without_renewal(lease: u32) -> u32 {
+    match lease {
+        INFINITE => INFINITE,
+        seconds => seconds.min(2 * RENEWAL),
+    }
+}
+
 /// The first resolvers of one family.
 fn octets<const N: usize>(of: &[IpAddr], typed: impl Fn(IpAddr) -> Option<[u8; N]>) -> Vec<u8> {
     of.iter().filter_map(|it| typed(*it)).take(MAX_RESOLVERS).flatten().collect()
@@ -255,6 +264,9 @@ mod tests {
     fn a_lease_is_renewed_after_half_of_it_and_each_minute_at_least() {
         let times = [SHORT_LEASE, 100, LEASE, INFINITE].map(renewal);
         assert_eq!(times, [30, 50, 60, INFINITE]);
+        let times = [SHORT_LEASE, LEASE, INFINITE].map(lease_without_renewal);
+        assert_eq!(times, [60, 120, INFINITE]);
+        assert_eq!(times.map(|it| it / 2), times.map(renewal).map(|it| it.min(INFINITE / 2)));
     }
 
     #[test]

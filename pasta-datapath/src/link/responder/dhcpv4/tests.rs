@@ -180,6 +180,14 @@ fn a_client_may_have_a_shorter_lease_of_a_minute_or_more() {
     assert_eq!(times(&wants(600), INFINITE), of(600, 60, 525));
     assert_eq!(times(&wants(INFINITE), INFINITE), Ok([Some(INFINITE), None, None]));
     assert_eq!(times(&[51, 2, 0, 9], 3600), Err(DropReason::Malformed));
+
+    // It renews after half of the lease, whatever T1 is.
+    let udhcpc = |seconds: &[u8]| [b"\x3c\x0cudhcp 1.38.0", seconds].concat();
+    assert_eq!(times(&udhcpc(&[]), 3600), of(120, 60, 105));
+    assert_eq!(times(&udhcpc(&[]), 60), of(60, 30, 53));
+    assert_eq!(times(&udhcpc(&wants(90)), 3600), of(90, 45, 79));
+    assert_eq!(times(&udhcpc(&[]), INFINITE), Ok([Some(INFINITE), None, None]));
+    assert_eq!(times(b"\x3c\x07dhcpcd-", 3600), of(3600, 60, 3150));
 }
 
 #[test]
