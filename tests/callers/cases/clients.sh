@@ -284,7 +284,8 @@ case_client_rdisc6() {
     client_stop
 }
 
-# A rootless container without a network of Podman's, which runs a DHCP client of its own.
+# A rootless container without a network of Podman's, which runs a DHCP client of its own: it gets what the
+# host has, and what it has next.
 case_client_in_a_container() {
     host_online first
     user podman run -d --network none --cap-add NET_ADMIN --cap-add NET_RAW --name c "$IMAGE" \
@@ -294,6 +295,7 @@ case_client_in_a_container() {
     podman_inside sh -c 'cat >/tmp/script && chmod +x /tmp/script' <<'END'
 #!/bin/sh
 case $1 in
+deconfig) ip -4 addr flush dev "$interface" ;;
 bound | renew)
     ip addr replace "$ip/$mask" dev "$interface"
     ip route replace default via "${router%% *}" dev "$interface"
@@ -301,13 +303,20 @@ bound | renew)
     ;;
 esac
 END
-    podman_inside udhcpc -i eth0 -n -q -s /tmp/script
-    has 'inet 192\.0\.2\.2/24' -- podman_inside ip addr show eth0
-    within 10 has "inet6 ${HOST6%::2}:" -- podman_inside ip addr show eth0
-    local client_families='4 6'
+    user podman exec -d c udhcpc -f -t 5 -T 1 -A 1 -i eth0 -p /tmp/udhcpc.pid -s /tmp/script
     container_inside() { podman_inside "$@"; }
     container_families='4 6' container_host='' container_port='' container_resolver=''
-    network_works container 10
+    container_is_configured
+    host_online second
+    podman_inside sh -c 'kill -USR1 "$(cat /tmp/udhcpc.pid)"'
+    container_is_configured
+    has_not 'inet 192\.0\.2\.' -- podman_inside ip addr show eth0
     podman_stop
     nothing_left
+}
+
+container_is_configured() {
+    within 10 has "inet $HOST4/24 " -- podman_inside ip addr show eth0
+    within 10 has "inet6 ${HOST6%::2}:[0-9a-f:]+/64 scope global" -- podman_inside ip addr show eth0
+    network_works container 10
 }
