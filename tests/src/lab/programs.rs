@@ -14,6 +14,9 @@ use crate::Outcome;
 /// Names the program under test, when it is not the workspace's.
 pub const UNDER_TEST: &str = "PASTA_UNDER_TEST";
 
+/// What cargo remembers of the compiler, at the top of a build directory.
+const RUSTC_INFO: &str = ".rustc_info.json";
+
 /// What `pasta` may have beside itself: its helpers, the client of its control socket, or the C program's variant for
 /// newer processors.
 const COMPANIONS: [&str; 4] = ["pasta-monitor", "pasta-datapath", "pesto", "pasta.avx2"];
@@ -106,8 +109,9 @@ impl CargoOutput {
             other => other.to_owned(),
         };
         let above = profile_path.parent().ok_or_else(strange)?;
-        // Cargo marks the top of a build directory with this file.
-        if above.join("CACHEDIR.TAG").exists() {
+        // At the top of each build directory, whoever has made that; CACHEDIR.TAG is only in directories that
+        // cargo has made, and in that of a triple too.
+        if above.join(RUSTC_INFO).exists() {
             return Ok(Self { directory: above.to_owned(), triple: None, profile });
         }
         let directory = above.parent().ok_or_else(strange)?.to_owned();
@@ -125,7 +129,24 @@ mod tests {
         let test = env::current_exe().unwrap();
         let sibling = test.parent().unwrap().with_file_name("lab-client");
         let output = CargoOutput::of(&sibling).unwrap();
-        assert!(output.directory.join("CACHEDIR.TAG").exists());
+        assert!(output.directory.join(RUSTC_INFO).exists());
         assert!(!output.profile.is_empty());
+    }
+
+    #[test]
+    fn directory_that_cargo_did_not_make_is_no_triple() {
+        let directory = env::temp_dir().join(format!("programs-{}", std::process::id()));
+        let (triple, profile) = ("aarch64-unknown-linux-gnu".to_owned(), "release".to_owned());
+        std::fs::create_dir_all(directory.join(&triple)).unwrap();
+        std::fs::write(directory.join(RUSTC_INFO), "{}").unwrap();
+        // As cargo does when it is the first to build for a triple.
+        std::fs::write(directory.join(&triple).join("CACHEDIR.TAG"), "").unwrap();
+        let own = CargoOutput::of(&directory.join("release/lab-client")).unwrap();
+        let cross = CargoOutput::of(&directory.join(&triple).join("release/lab-client")).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let want =
+            |triple| CargoOutput { directory: directory.clone(), triple, profile: profile.clone() };
+        assert_eq!(own, want(None));
+        assert_eq!(cross, want(Some(triple)));
     }
 }
