@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod delayed;
 pub mod enter;
 mod files;
 #[cfg(target_arch = "x86_64")]

@@ -31,6 +31,7 @@
 
 pub mod bench;
 pub mod client;
+pub mod datagrams;
 pub mod harness;
 pub mod histories;
 pub mod lab;

@@ -11,7 +11,9 @@
 //! pictures of the ratios and the table as Markdown into a directory. Nothing is asserted.
 
 mod chart;
+mod datagrams;
 mod measure;
+mod services;
 mod table;
 
 use std::env;

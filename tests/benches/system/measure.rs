@@ -1,24 +1,26 @@
 //! What is measured, and how.
 
-use nix::sys::socket::{Backlog, listen};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::datagrams;
+use crate::services::{hold, many_flows, send_octets, serve, talk};
 use tests::Outcome;
 use tests::client::life::monotonic;
 use tests::client::protocol::{Line, read_line};
 use tests::client::traffic;
+use tests::datagrams::{Calls, Flood};
+use tests::lab::delayed::DelayedLink;
 use tests::lab::pasta::NO_PORTS;
-use tests::lab::service::{self, CHUNK, Service};
+use tests::lab::service::{self, Service};
 use tests::lab::{Family, Lab, Pasta, Session, address, pasta, process};
-use tests::many_flows::{self, Role, Tally};
+use tests::many_flows::{Role, Tally};
 
 /// Directory of the upstream program below the lab's programs.
 pub(crate) const UPSTREAM: &str = "upstream";
@@ -77,6 +79,8 @@ impl Measure {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Tcp(Direction, u16),
+    /// One flow over a link with this round trip in milliseconds, which loses so many packets of 10,000.
+    Delayed(Direction, u64, u64),
     /// As many flows in one thread, all open before octets count.
     ManyFlows(Direction, u16),
     /// What the slowest of them carried, in percent of what they all carried on average.
@@ -97,12 +101,16 @@ enum Kind {
     Backlog,
     Exchanges,
     Connections,
-    UdpOut(usize),
-    UdpIn(usize),
+    Datagrams(Direction, Stream),
+    /// How many of those that were sent arrive, in percent.
+    Arrived(Direction, Stream),
     Start,
     End,
     Memory,
 }
+
+/// Datagrams that are sent as fast as they go: octets of each, calls, flows.
+type Stream = (usize, Calls, usize);
 
 /// What a number says of exchanges.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +153,14 @@ const fn measure(name: &'static str, unit: &'static str, kind: Kind) -> Measure 
 pub(crate) const MEASURES: &[Measure] = &[
     measure("tcp-out", "Gbit/s", Kind::Tcp(Direction::Out, 1)),
     measure("tcp-in", "Gbit/s", Kind::Tcp(Direction::In, 1)),
+    measure("tcp-out-5-ms", "Gbit/s", Kind::Delayed(Direction::Out, 5, 0)),
+    measure("tcp-in-5-ms", "Gbit/s", Kind::Delayed(Direction::In, 5, 0)),
+    measure("tcp-out-20-ms", "Gbit/s", Kind::Delayed(Direction::Out, 20, 0)),
+    measure("tcp-in-20-ms", "Gbit/s", Kind::Delayed(Direction::In, 20, 0)),
+    measure("tcp-out-60-ms", "Gbit/s", Kind::Delayed(Direction::Out, 60, 0)),
+    measure("tcp-in-60-ms", "Gbit/s", Kind::Delayed(Direction::In, 60, 0)),
+    measure("tcp-out-20-ms-lossy", "Gbit/s", Kind::Delayed(Direction::Out, 20, 10)),
+    measure("tcp-in-20-ms-lossy", "Gbit/s", Kind::Delayed(Direction::In, 20, 10)),
     measure("tcp-out-8-flows", "Gbit/s", Kind::Tcp(Direction::Out, 8)),
     measure("tcp-in-8-flows", "Gbit/s", Kind::Tcp(Direction::In, 8)),
     measure("tcp-out-128-flows", "Gbit/s", Kind::Tcp(Direction::Out, 128)),
@@ -169,10 +185,22 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("exchange-beside-new-in", "1/s", Kind::BesideNew(Direction::In, Exchanged::Rate)),
     measure("slow-exchange-beside-new-in", "us", Kind::BesideNew(Direction::In, Exchanged::Slow)),
     measure("tcp-connect-request-close", "1/s", Kind::Connections),
-    measure("udp-out-1400", "1/s", Kind::UdpOut(1400)),
-    measure("udp-in-1400", "1/s", Kind::UdpIn(1400)),
-    measure("udp-out-64", "1/s", Kind::UdpOut(64)),
-    measure("udp-in-64", "1/s", Kind::UdpIn(64)),
+    measure("udp-out-1400", "1/s", Kind::Datagrams(Direction::Out, (1400, Calls::Single, 1))),
+    measure("udp-in-1400", "1/s", Kind::Datagrams(Direction::In, (1400, Calls::Single, 1))),
+    measure("udp-out-64", "1/s", Kind::Datagrams(Direction::Out, (64, Calls::Single, 1))),
+    measure("udp-in-64", "1/s", Kind::Datagrams(Direction::In, (64, Calls::Single, 1))),
+    measure("udp-out-512", "1/s", Kind::Datagrams(Direction::Out, (512, Calls::Single, 1))),
+    measure("udp-in-512", "1/s", Kind::Datagrams(Direction::In, (512, Calls::Single, 1))),
+    measure("udp-out-8900", "1/s", Kind::Datagrams(Direction::Out, (8900, Calls::Single, 1))),
+    measure("udp-in-8900", "1/s", Kind::Datagrams(Direction::In, (8900, Calls::Single, 1))),
+    measure("udp-out-64-flows", "1/s", Kind::Datagrams(Direction::Out, (1400, Calls::Single, 64))),
+    measure("udp-in-64-flows", "1/s", Kind::Datagrams(Direction::In, (1400, Calls::Single, 64))),
+    measure("udp-out-gso", "1/s", Kind::Datagrams(Direction::Out, (1400, Calls::Grouped, 1))),
+    measure("udp-in-gso", "1/s", Kind::Datagrams(Direction::In, (1400, Calls::Grouped, 1))),
+    measure("udp-arrived-out", "%", Kind::Arrived(Direction::Out, (1400, Calls::Single, 1))),
+    measure("udp-arrived-in", "%", Kind::Arrived(Direction::In, (1400, Calls::Single, 1))),
+    measure("udp-arrived-out-gso", "%", Kind::Arrived(Direction::Out, (1400, Calls::Grouped, 1))),
+    measure("udp-arrived-in-gso", "%", Kind::Arrived(Direction::In, (1400, Calls::Grouped, 1))),
     measure("start-to-command", "ms", Kind::Start),
     measure("command-end-to-our-end", "ms", Kind::End),
     measure("idle-memory", "MiB", Kind::Memory),
@@ -207,12 +235,23 @@ const WATCHED_PART: Duration = Duration::from_millis(100);
 /// then and neighbours are known. What counts is a connection from its beginning.
 const WARM_UP: &str = "200";
 
+/// A service that counts the octets that come to it.
+type Sink = (Service, Arc<AtomicU64>);
+
+/// The services at the end of the link with delay.
+struct Delayed {
+    link: DelayedLink,
+    sink: Sink,
+    source: Service,
+}
+
 /// The services, and what to do with them.
 pub(crate) struct Bench<'lab> {
     lab: &'lab Lab,
     time: Duration,
-    sink: (Service, Arc<AtomicU64>),
+    sink: Sink,
     source: Service,
+    delayed: Delayed,
     many_flows_sink: (SocketAddr, Tally),
     many_flows_source: SocketAddr,
     talker: SocketAddr,
@@ -220,8 +259,7 @@ pub(crate) struct Bench<'lab> {
     holders: Vec<SocketAddr>,
     mtu: Option<u32>,
     congestion: Option<String>,
-    datagram_sink: (SocketAddr, Arc<AtomicU64>),
-    datagram_source: Service,
+    datagrams: datagrams::Services,
     family: Family,
 }
 
@@ -242,13 +280,19 @@ impl<'lab> Bench<'lab> {
             lab.on_remote(|_| Ok(fs::write(file, name)?))?;
         }
         let (remote, server) = (lab.remote(), family.internet());
-        let arrived = Arc::new(AtomicU64::new(0));
         let any_port = SocketAddr::new(server, 0);
+        let sink = |address| -> Outcome<Sink> {
+            let arrived = Arc::new(AtomicU64::new(0));
+            Ok((remote.tcp(address, service::blackhole(Arc::clone(&arrived)))?, arrived))
+        };
+        let (link, far) = (DelayedLink::build(lab)?, family.delayed().1);
+        let delayed = Delayed { link, sink: sink(far)?, source: remote.tcp(far, send_octets)? };
         Ok(Self {
             lab,
             time,
-            sink: (remote.tcp(server, service::blackhole(Arc::clone(&arrived)))?, arrived),
+            sink: sink(server)?,
             source: remote.tcp(server, send_octets)?,
+            delayed,
             many_flows_sink: many_flows(lab, any_port, Role::Sink)?,
             many_flows_source: many_flows(lab, any_port, Role::Source)?.0,
             talker: serve(lab, any_port, |stream| while talk(&stream).is_ok() {})?,
@@ -256,8 +300,7 @@ impl<'lab> Bench<'lab> {
             holders: (0..HOLDERS).map(|_| serve(lab, any_port, hold())).collect::<Outcome<_>>()?,
             mtu,
             congestion,
-            datagram_sink: count_datagrams(lab, any_port)?,
-            datagram_source: remote.udp_at(any_port, send_datagrams)?,
+            datagrams: datagrams::Services::start(lab, any_port)?,
             family,
         })
     }
@@ -284,6 +327,12 @@ impl<'lab> Bench<'lab> {
         match measure.kind {
             Kind::Tcp(direction, flows) => {
                 let transfer = self.transfer(contender, direction, flows)?;
+                Ok(transfer.octets * 8.0 / 1e9 / transfer.seconds)
+            }
+            Kind::Delayed(direction, round_trip, losses) => {
+                self.delayed.link.set(Duration::from_millis(round_trip), losses);
+                let services = (&self.delayed.sink, &self.delayed.source);
+                let transfer = self.transfer_with(contender, direction, 1, services)?;
                 Ok(transfer.octets * 8.0 / 1e9 / transfer.seconds)
             }
             Kind::ManyFlows(direction, flows) => {
@@ -333,21 +382,13 @@ impl<'lab> Bench<'lab> {
             Kind::Connections => {
                 traffic(&["connections", &endpoint(self.first_octet_server)]).map(rate)
             }
-            Kind::UdpOut(size) => {
-                let (address, arrived) = &self.datagram_sink;
-                let mut session = self.session(contender)?;
-                let before = arrived.load(Ordering::Relaxed);
-                let words = ["traffic", "udp-out", &endpoint(*address), &size.to_string()];
-                let facts = session.must([&words[..], &[&milliseconds]].concat())?;
-                // What counts is what arrived, in the time that was sent.
-                let (_, seconds) = counted(&facts)?;
-                Ok((arrived.load(Ordering::Relaxed) - before) as f64 / seconds)
+            Kind::Datagrams(direction, stream) => {
+                let flow = self.datagrams(contender, direction, stream)?;
+                Ok(flow.arrived / flow.seconds)
             }
-            Kind::UdpIn(size) => {
-                let source = self.datagram_source.endpoint();
-                let mut session = self.session(contender)?;
-                let words = ["traffic", "udp-in", &source, &size.to_string(), &milliseconds];
-                counted(&session.must(words)?).map(rate)
+            Kind::Arrived(direction, stream) => {
+                let flow = self.datagrams(contender, direction, stream)?;
+                Ok(flow.arrived / flow.sent * 100.0)
             }
             Kind::Start => self.median_of_starts(contender, |(start, _)| start),
             Kind::End => self.median_of_starts(contender, |(_, end)| end),
@@ -472,6 +513,18 @@ impl<'lab> Bench<'lab> {
         Ok((count as f64, slow.as_secs_f64()))
     }
 
+    /// A flood of datagrams to the remote machine or from it.
+    fn datagrams(
+        &self,
+        contender: Contender,
+        direction: Direction,
+        (size, calls, flows): Stream,
+    ) -> Outcome<datagrams::Carried> {
+        let mut session = self.session(contender)?;
+        let flood = Flood { size, time: self.time, calls, flows };
+        self.datagrams.carry(&mut session, matches!(direction, Direction::Out), &flood)
+    }
+
     /// A transfer to the remote machine or from it.
     fn transfer(
         &self,
@@ -479,12 +532,21 @@ impl<'lab> Bench<'lab> {
         direction: Direction,
         flows: u16,
     ) -> Outcome<Transfer> {
+        self.transfer_with(contender, direction, flows, (&self.sink, &self.source))
+    }
+
+    fn transfer_with(
+        &self,
+        contender: Contender,
+        direction: Direction,
+        flows: u16,
+        ((sink, arrived), source): (&Sink, &Service),
+    ) -> Outcome<Transfer> {
         let flows = flows.to_string();
         let milliseconds = self.time.as_millis().to_string();
-        let (sink, arrived) = &self.sink;
         let (question, service) = match direction {
             Direction::Out => ("out", sink),
-            Direction::In => ("in", &self.source),
+            Direction::In => ("in", source),
         };
         let words = ["traffic", question, &service.endpoint()];
         let mut session = self.session(contender)?;
@@ -604,12 +666,12 @@ fn program_processes() -> Outcome<Vec<process::Process>> {
     Ok(all.filter(|process| process.name != "lab-client").collect())
 }
 
-fn endpoint(address: SocketAddr) -> String {
+pub(crate) fn endpoint(address: SocketAddr) -> String {
     address::endpoint(address.ip(), address.port())
 }
 
 /// `count N nanoseconds T` as N and seconds.
-fn counted(facts: &[String]) -> Outcome<(f64, f64)> {
+pub(crate) fn counted(facts: &[String]) -> Outcome<(f64, f64)> {
     let words: Vec<&str> = facts.iter().flat_map(|fact| fact.split_whitespace()).collect();
     match words[..] {
         ["count", count, "nanoseconds", time] => Ok((count.parse()?, time.parse::<f64>()? / 1e9)),
@@ -619,86 +681,4 @@ fn counted(facts: &[String]) -> Outcome<(f64, f64)> {
 
 fn rate((count, seconds): (f64, f64)) -> f64 {
     count / seconds
-}
-
-fn send_octets(stream: &mut TcpStream) -> Outcome<String> {
-    let octets = vec![0x5a; CHUNK];
-    loop {
-        stream.write_all(&octets)?;
-    }
-}
-
-/// A listening socket that many may come to before they are served.
-fn listener(lab: &Lab, address: SocketAddr) -> Outcome<TcpListener> {
-    let listener = lab.remote().run(|| Ok(TcpListener::bind(address)?))?;
-    listen(&listener, Backlog::new(4095)?)?;
-    Ok(listener)
-}
-
-/// A TCP service that serves many connections in one thread.
-fn many_flows(lab: &Lab, address: SocketAddr, role: Role) -> Outcome<(SocketAddr, Tally)> {
-    let listener = listener(lab, address)?;
-    Ok((listener.local_addr()?, many_flows::serve(listener, role)?))
-}
-
-/// Keeps every connection.
-fn hold() -> impl Fn(TcpStream) + Send + 'static {
-    let held = Mutex::new(Vec::new());
-    move |stream| held.lock().unwrap_or_else(PoisonError::into_inner).push(stream)
-}
-
-/// Reads one octet and sends it back.
-fn talk(mut stream: &TcpStream) -> std::io::Result<()> {
-    let mut octet = [0];
-    stream.read_exact(&mut octet)?;
-    stream.write_all(&octet)
-}
-
-/// A TCP service without threads for each connection: one is served after the other.
-fn serve(
-    lab: &Lab,
-    address: SocketAddr,
-    handle: impl Fn(TcpStream) + Send + 'static,
-) -> Outcome<SocketAddr> {
-    let listener = listener(lab, address)?;
-    let address = listener.local_addr()?;
-    thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            if stream.set_nodelay(true).is_ok() {
-                handle(stream);
-            }
-        }
-    });
-    Ok(address)
-}
-
-/// A UDP service that counts what arrives.
-fn count_datagrams(lab: &Lab, address: SocketAddr) -> Outcome<(SocketAddr, Arc<AtomicU64>)> {
-    let socket = lab.remote().run(|| Ok(UdpSocket::bind(address)?))?;
-    let address = socket.local_addr()?;
-    let counter = Arc::new(AtomicU64::new(0));
-    let arrived = Arc::clone(&counter);
-    thread::spawn(move || {
-        let mut octets = vec![0; 65536];
-        while socket.recv(&mut octets).is_ok() {
-            arrived.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    Ok((address, counter))
-}
-
-/// Sends datagrams for as long as it was asked to: `SIZE MILLISECONDS`.
-fn send_datagrams(socket: &UdpSocket, peer: SocketAddr, question: &[u8]) -> Outcome<String> {
-    let question = std::str::from_utf8(question)?;
-    let (size, time) = question.split_once(' ').ok_or("not a question")?;
-    let octets = vec![0x5a; size.parse()?];
-    let end = Instant::now() + Duration::from_millis(time.parse()?);
-    let mut count = 0_u64;
-    while Instant::now() < end {
-        for _ in 0..16 {
-            // A full queue, or a client that has gone, costs datagrams and nothing else.
-            count += u64::from(socket.send_to(&octets, peer).is_ok());
-        }
-    }
-    Ok(count.to_string())
 }

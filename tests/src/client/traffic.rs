@@ -11,8 +11,8 @@
 //! | `traffic congestion NAME` | makes this the congestion control of the namespace |
 //! | `traffic repeated` | tells how many segments TCP has repeated in the namespace so far |
 //! | `traffic hold ENDPOINT MS FLOWS` | opens that many connections and keeps them; counts them |
-//! | `traffic udp-out ENDPOINT SIZE MS` | sends datagrams; what arrives is counted elsewhere |
-//! | `traffic udp-in ENDPOINT SIZE MS` | asks for datagrams and counts what comes |
+//! | `traffic udp-out ENDPOINT SIZE MS [CALLS FLOWS]` | sends datagrams; what arrives is counted elsewhere |
+//! | `traffic udp-in ENDPOINT SIZE MS [CALLS FLOWS]` | asks for datagrams and counts what comes |
 //! | `traffic exchange ENDPOINT MS` | one octet to and fro on one connection |
 //! | `traffic connections ENDPOINT MS` | connect, one octet to and fro, close |
 //!
@@ -23,7 +23,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::iter;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::thread;
@@ -37,15 +37,13 @@ use nix::sys::socket::{
 use super::tcp::connect;
 use super::{Arguments, Facts, udp};
 use crate::Outcome;
+use crate::datagrams::{self, Calls, Flood};
 use crate::lab::process;
 use crate::lab::service::CHUNK;
 use crate::many_flows::{ManyFlows, Role, Tally};
 
 /// Stack of a thread that carries one flow, in octets; buffers are elsewhere.
 const STACK: usize = 128 * 1024;
-
-/// How often the clock is read: once in that many sends.
-const SENDS_BETWEEN_LOOKS: u32 = 16;
 
 /// How long nothing has to come for incoming datagrams to have ended.
 const END_OF_DATAGRAMS: Duration = Duration::from_millis(300);
@@ -90,8 +88,13 @@ pub fn answer(arguments: &mut Arguments<'_>) -> Outcome<Facts> {
             (each.iter().sum(), took)
         }
         "hold" => hold(endpoint, arguments.value("number of flows")?)?,
-        "udp-out" => outgoing_datagrams(endpoint, size, time)?,
-        "udp-in" => incoming_datagrams(endpoint, size, time)?,
+        "udp-out" | "udp-in" => {
+            let calls = arguments.optional("kind of calls")?.unwrap_or(Calls::Single);
+            let flows = arguments.optional("number of flows")?.unwrap_or(1);
+            let flood = Flood { size, time, calls, flows };
+            let carry = if question == "udp-in" { incoming_datagrams } else { outgoing_datagrams };
+            carry(endpoint, &flood)?
+        }
         "exchange" => exchanges(endpoint, time)?,
         "connections" => connections(endpoint, time)?,
         other => return Err(format!("no traffic {other}").into()),
@@ -261,53 +264,25 @@ fn incoming(endpoint: SocketAddr, time: Duration) -> Outcome<(u64, Duration)> {
     Ok((count, start.elapsed()))
 }
 
-fn outgoing_datagrams(
-    endpoint: SocketAddr,
-    size: usize,
-    time: Duration,
-) -> Outcome<(u64, Duration)> {
-    let socket = udp::connected(0, endpoint)?;
-    let octets = vec![0x5a; size];
+fn outgoing_datagrams(endpoint: SocketAddr, flood: &Flood) -> Outcome<(u64, Duration)> {
+    let sockets = datagram_sockets(endpoint, flood)?;
+    sockets.iter().try_for_each(|it| flood.prepare_to_send(it))?;
     let start = Instant::now();
-    let mut count = 0;
-    while start.elapsed() < time {
-        for _ in 0..SENDS_BETWEEN_LOOKS {
-            match socket.send(&octets) {
-                Ok(_) => count += 1,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok((count, start.elapsed()))
+    let sent = flood.send(|flow, octets| sockets[flow].send(octets))?;
+    Ok((sent, start.elapsed()))
 }
 
-fn incoming_datagrams(
-    endpoint: SocketAddr,
-    size: usize,
-    time: Duration,
-) -> Outcome<(u64, Duration)> {
-    let socket = udp::connected(0, endpoint)?;
-    socket.send(format!("{size} {}", time.as_millis()).as_bytes())?;
-    let mut octets = vec![0; size + 1];
-    let (mut count, mut first, mut last) = (0, None, Instant::now());
-    loop {
-        match socket.recv(&mut octets) {
-            Ok(length) if length == size => {
-                last = Instant::now();
-                if first.is_none() {
-                    first = Some(last);
-                    socket.set_read_timeout(Some(END_OF_DATAGRAMS))?;
-                } else {
-                    count += 1;
-                }
-            }
-            Ok(length) => return Err(format!("a datagram of {length} octets").into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error.into()),
-        }
+fn incoming_datagrams(endpoint: SocketAddr, flood: &Flood) -> Outcome<(u64, Duration)> {
+    let sockets = datagram_sockets(endpoint, flood)?;
+    for socket in &sockets {
+        datagrams::prepare_to_receive(socket, flood.calls)?;
+        socket.send(flood.question().as_bytes())?;
     }
-    Ok((count, last - first.ok_or("no datagram came")?))
+    flood.receive(&sockets, END_OF_DATAGRAMS)
+}
+
+fn datagram_sockets(endpoint: SocketAddr, flood: &Flood) -> Outcome<Vec<UdpSocket>> {
+    (0..flood.flows).map(|_| udp::connected(0, endpoint)).collect()
 }
 
 fn exchanges(endpoint: SocketAddr, time: Duration) -> Outcome<(u64, Duration)> {
