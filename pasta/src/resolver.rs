@@ -6,7 +6,7 @@
 //! ```text
 //! path -> chain of links          chain.rs     the names to watch, and the file at the end
 //! chain -> events, contents       watch.rs     inotify on directories, or polling every two seconds
-//! contents -> lists               parse.rs     the lines `nameserver`, `search` and `domain`
+//! contents -> lists               (library)    the lines `nameserver`, `search` and `domain`
 //! events, lists, time -> updates  debounce.rs  when to read, and whether the list has changed
 //! ```
 //!
@@ -15,14 +15,13 @@
 
 mod chain;
 mod debounce;
-mod parse;
 mod watch;
 
 use debounce::{Debounce, ReadOutcome};
 use nix::fcntl::{OFlag, open};
 use nix::net::if_::if_nameindex;
 use nix::sys::stat::Mode;
-use parse::{ResolvConf, parse};
+use pasta::resolv_conf::{ResolvConf, parse};
 use pasta_ipc::types::{Bounded, Generation, LogLevel, Resolver, ResolverSnapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -13,13 +13,6 @@ pub(crate) const MAX_MTU: u16 = 65521;
 /// Smallest size of a log file, in octets. Chosen: what the C program takes as smallest.
 const MIN_LOG_SIZE: u64 = 40_960;
 
-/// Longest name of `-H`, `--fqdn` and `-S` (RFC 1035, section 3.1, less the length of the root label and
-/// the first length octet).
-const MAX_NAME: usize = 253;
-
-/// Longest label of a name (RFC 1035, section 3.1).
-const MAX_LABEL: usize = 63;
-
 /// Directory of named network namespaces (ip-netns(8)).
 const NAMED_NAMESPACES: &str = "/run/netns";
 
@@ -282,13 +275,9 @@ pub(crate) fn search(text: &str) -> Result<Option<DomainName>, InvalidValue> {
 
 /// `-H`, `--fqdn`, `-S`: a name that DNS can carry.
 pub(crate) fn domain(what: &'static str, text: &str) -> Result<DomainName, InvalidValue> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let fits = |label: &str| (1..=MAX_LABEL).contains(&label.len());
-    let printable = name.bytes().all(|octet| octet.is_ascii_graphic());
-    if printable && name.len() <= MAX_NAME && name.split('.').all(fits) {
-        Ok(DomainName(name.to_owned()))
-    } else {
-        invalid(what, text)
+    match pasta::resolv_conf::domain_name(text) {
+        Some(name) => Ok(DomainName(name.to_owned())),
+        None => invalid(what, text),
     }
 }
 

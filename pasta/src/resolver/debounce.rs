@@ -8,7 +8,7 @@
 //! list has become empty meanwhile, because the directory was missing for longer, the last list with a
 //! server is used again: an old list may be wrong, an empty one is useless.
 
-use super::parse::ResolvConf;
+use pasta::resolv_conf::ResolvConf;
 use std::time::{Duration, Instant};
 
 /// The file is read when it has not changed for this long. Chosen.

@@ -1,22 +1,21 @@
 //! The text of resolv.conf(5): its `nameserver`, `search` and `domain` lines.
 
-use crate::value::domain;
 use pasta_ipc::types::{IfName, Resolver, Text};
 use std::net::IpAddr;
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ResolvConf {
+pub struct ResolvConf {
     /// The resolvers, in the order of the file.
-    pub(super) servers: Vec<Resolver>,
+    pub servers: Vec<Resolver>,
     /// The domains that names are searched in.
-    pub(super) search: Vec<Text<253>>,
+    pub search: Vec<Text<253>>,
 }
 
 /// Reads `text`. Lines that are not understood are skipped, as the C library does, and so are search
 /// domains that DNS cannot carry. Of several `search` and `domain` lines the last is in force. `name`
 /// finds the name of an interface that is given by number.
-pub(super) fn parse(text: &str, name: impl Fn(u32) -> Option<String>) -> ResolvConf {
+pub fn parse(text: &str, name: impl Fn(u32) -> Option<String>) -> ResolvConf {
     let servers = text.lines().filter_map(|line| server(line, &name)).collect();
     let search = text.lines().filter_map(search).next_back().unwrap_or_default();
     ResolvConf { servers, search }
@@ -33,8 +32,21 @@ fn search(line: &str) -> Option<Vec<Text<253>>> {
         None => (value(line, "domain")?, 1),
     };
     let names = list.split_ascii_whitespace().take(most);
-    let names = names.filter_map(|it| domain("search domain", it).ok());
-    Some(names.map(|it| Text::truncated(it.as_str())).collect())
+    Some(names.filter_map(domain_name).map(Text::truncated).collect())
+}
+
+/// Longest name in text (RFC 1035, section 3.1, less the length of the root label and the first length octet).
+pub const MAX_NAME: usize = 253;
+
+/// Longest label of a name (RFC 1035, section 3.1).
+const MAX_LABEL: usize = 63;
+
+/// `text` as a name that DNS can carry, without the dot at its end; none if it is none.
+pub fn domain_name(text: &str) -> Option<&str> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let fits = |label: &str| (1..=MAX_LABEL).contains(&label.len());
+    let printable = name.bytes().all(|octet| octet.is_ascii_graphic());
+    (printable && name.len() <= MAX_NAME && name.split('.').all(fits)).then_some(name)
 }
 
 fn server(line: &str, name: &impl Fn(u32) -> Option<String>) -> Option<Resolver> {
