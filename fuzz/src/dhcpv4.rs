@@ -67,7 +67,9 @@ pub fn check(octets: &[u8]) {
     }
     assert_eq!(fixed.get(10..12), Some(&flags[..]));
     match kind.as_deref() {
-        Some([6]) => assert!(!given && said.iter().all(|(code, _)| [53, 54, 61, 82].contains(code))),
+        Some([6]) => {
+            assert!(!given && said.iter().all(|(code, _)| [53, 54, 61, 82].contains(code)))
+        }
         Some([2]) => assert!(given),
         Some([5]) => {}
         other => panic!("an answer of type {other:?}"),

@@ -19,10 +19,13 @@ pub mod ipc_decode;
 pub mod ipv6_ext_headers;
 pub mod ndp;
 pub mod netlink_message;
+pub mod pcap_writer;
+pub mod resolv_conf;
 pub mod sock_diag;
 pub mod stack;
 pub mod tcp_options;
 pub mod tcp_segment_stream;
+pub mod udp_dns_forward;
 pub mod vnet_hdr;
 
 #[path = "../../pasta-datapath/tests/fake/mod.rs"]
