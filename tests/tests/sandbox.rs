@@ -1,10 +1,10 @@
 //! What is said of a sandbox that lacks something, what is refused then, and audits of running instances.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use tests::harness::{self, Case};
 use tests::lab::pasta::{contained_session, unshared_session};
-use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, process, wait};
+use tests::lab::{DATAPATH, Lab, MONITOR, Pasta, Session, Skip, process, wait};
 use tests::sys::Refusal;
 use tests::{Outcome, case};
 
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         case!(lab, measure_that_is_missing_is_named_once_and_refused_strictly),
         case!(lab, landlock_that_is_older_than_asked_for_is_refused),
         case!(lab, running_instances_are_audited_each_by_its_number),
+        case!(lab, documented_checks_work_with_several_instances),
         case!(lab, process_that_is_no_pasta_is_not_audited),
         case!(lab, instance_in_the_background_is_audited_by_its_pid_file),
     ];
@@ -189,6 +190,44 @@ fn running_instances_are_audited_each_by_its_number(lab: &Lab) -> Outcome {
     }
     one.end(0)?.expect_code(0)?;
     two.end(0)?.expect_code(0)?;
+    Ok(())
+}
+
+/// The commands that the threat model gives for a running instance.
+fn documented_checks() -> Vec<&'static str> {
+    let text = include_str!("../../docs/threat-model.md");
+    text.lines()
+        .filter_map(|line| line.strip_prefix("$ "))
+        .filter(|it| it.contains("$PASTA"))
+        .collect()
+}
+
+fn documented_checks_work_with_several_instances(lab: &Lab) -> Outcome {
+    lab.needs_helpers()?;
+    lab.needs_root()?;
+    if Command::new("pgrep").arg("--version").output().is_err() {
+        return Err(Skip::new("there is no pgrep").into());
+    }
+    let checks = documented_checks();
+    assert!(checks.len() >= 6, "{checks:?}");
+    let mut sessions = [lab.pasta().configured().session()?, lab.pasta().configured().session()?];
+    for session in &mut sessions {
+        let pid = session.running().pid().to_string();
+        for check in &checks {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", check]).env_clear().env("PATH", "/usr/bin:/bin").env("PASTA", &pid);
+            let output = shell.output()?;
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && errors.is_empty(), "{check}: {errors}");
+            // The root of a helper has nothing in it; the others are of one process, and say something.
+            let lines = String::from_utf8(output.stdout)?;
+            assert_eq!(lines.is_empty(), check.starts_with("ls -A"), "{check}: {lines}");
+            assert!(lines.matches("CapEff").count() <= 1, "{check}: {lines}");
+        }
+    }
+    for session in sessions {
+        session.end(0)?.expect_code(0)?;
+    }
     Ok(())
 }
 
