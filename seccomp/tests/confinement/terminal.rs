@@ -1,6 +1,8 @@
 //! The filter against typing into a terminal.
 
-use crate::child::{Ended, run, run_well};
+use crate::child::run_well;
+#[cfg(target_arch = "x86_64")]
+use crate::child::{Ended, run};
 use crate::isolation::{no_user_namespaces, skip};
 use crate::sys::{self, Arg};
 use nix::errno::Errno;
