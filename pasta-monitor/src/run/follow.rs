@@ -421,10 +421,10 @@ impl Follower {
         if self.refresh.begin_far(self.clock.now(), &destinations) {
             // What changes from here on is an event, where our routes lead now.
             let program = filter::namespace_program(self.namespace.tap(), &destinations);
-            if let Some(events) = &self.subscriptions.namespace
-                && let Err(error) = events.restrict(&program)
-            {
-                log.debug(&format!("namespace: events are not filtered: {error}"));
+            if let Some(events) = &self.subscriptions.namespace {
+                if let Err(error) = events.restrict(&program) {
+                    log.debug(&format!("namespace: events are not filtered: {error}"));
+                }
             }
             let before = processor_time();
             let wanted = Wanted { tap: self.namespace.tap(), destinations };
