@@ -24,7 +24,7 @@ use neighbour::Neighbours;
 use pasta_ipc::types::{Family, MacAddr, Mtu, NeighbourSnapshot, NetworkSnapshot, Service};
 use reassembly::Reassembly;
 use responder::ra::RouterAdvertiser;
-use responder::{Responder, dhcpv4, dhcpv6, ra};
+use responder::{Responder, dhcpv4, dhcpv6, ndp, ra};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use writer::{FrameDevice, FrameWriter};
 
@@ -132,12 +132,12 @@ impl<D: FrameDevice> Link<D> {
         if !nat.serves(request.target.into()) {
             return Err(DropReason::FamilyOff);
         }
-        if !self.neighbours.answers_arp(request) {
+        if !responder::arp::is_answered(&self.neighbours, request) {
             return Err(DropReason::NeighbourNotOurs);
         }
         let mac = self.mac_at(nat, request.target.into());
         self.answers.note(request.target.into(), mac);
-        neighbour::send_arp_reply(&mut self.writer(counters), request, mac);
+        responder::arp::reply(&mut self.writer(counters), request, mac);
         Ok(())
     }
 
@@ -159,13 +159,13 @@ impl<D: FrameDevice> Link<D> {
         if !self.has_neighbour_discovery() {
             return Err(DropReason::ProtocolOff);
         }
-        if !self.neighbours.answers_solicitation(source, target) {
+        if !ndp::is_answered(&self.neighbours, source, target) {
             return Err(DropReason::NeighbourNotOurs);
         }
         let target_mac = self.mac_at(nat, target.into());
         self.answers.note(target.into(), target_mac);
         let writer = &mut self.writer(counters);
-        neighbour::send_advertisement(writer, mac, source, (target, target_mac));
+        ndp::reply(writer, mac, source, (target, target_mac));
         Ok(())
     }
 
@@ -302,7 +302,10 @@ impl<D: FrameDevice> Link<D> {
         self.answers = answers;
         let writer = &mut self.writer(counters);
         for (address, mac) in changed {
-            neighbour::announce(writer, address, mac);
+            match address {
+                IpAddr::V4(address) => responder::arp::announce(writer, address, mac),
+                IpAddr::V6(address) => ndp::announce(writer, address, mac),
+            };
         }
     }
 
@@ -339,7 +342,7 @@ impl<D: FrameDevice> Link<D> {
                     // From nobody (RFC 5227, section 2.1.1) is a question too.
                     let nobody = (Ipv4Addr::UNSPECIFIED, self.our_mac);
                     let writer = &mut self.writer(counters);
-                    neighbour::send_arp_request(writer, ours.unwrap_or(nobody), target);
+                    responder::arp::ask(writer, ours.unwrap_or(nobody), target);
                 }
                 IpAddr::V6(_) if !self.has_neighbour_discovery() => {}
                 IpAddr::V6(target) => {
@@ -347,7 +350,7 @@ impl<D: FrameDevice> Link<D> {
                     // From nobody would be looking for a duplicate.
                     if let Some(mac) = self.sender_mac(nat, source.into()) {
                         let writer = &mut self.writer(counters);
-                        neighbour::send_solicitation(writer, (source, mac), target);
+                        ndp::ask(writer, (source, mac), target);
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! Responders: they answer questions on the link from state alone and never touch a socket.
+//! Who is where on the link: whose addresses are the namespace's own, and where those of others are.
 //!
 //! Where the host knows a neighbour, the namespace learns its link-layer address, so that without the
 //! mapping of the gateway (`--no-map-gw`) it sees its real router; everywhere else it learns ours.
@@ -9,22 +9,18 @@
 
 use crate::link::classify::is_impossible;
 use crate::link::reachability::Reachability;
-use crate::link::responder::ra::ALL_NODES;
-use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::time::Instant;
-use crate::wire::ip::{PROTOCOL_ICMPV6, ipv6_header};
-use crate::wire::{arp, ethernet, icmp};
 use pasta_ipc::types::{AssignedAddress, MacAddr, NeighbourSnapshot, NetworkSnapshot};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses of one snapshot that are asked for; chosen: more than a host's interface has, and few
 /// enough for the tap's queue.
 const MOST_ASKED: usize = 16;
 
-/// Answers who has an address: every address but the namespace's own is behind us.
+/// Who is where: every address but the namespace's own is behind us.
 ///
-/// The C program does the same. It is what makes routes that name no gateway work, and addresses of
+/// The C program says the same to whoever asks. It is what makes routes that name no gateway work, and addresses of
 /// the link that the namespace's prefix covers, which exist on the host's side only.
 #[derive(Clone, Debug)]
 pub struct Neighbours {
@@ -120,84 +116,6 @@ impl Neighbours {
     pub fn mac_of(&self, address: IpAddr) -> Option<MacAddr> {
         self.known.get(&address).copied()
     }
-
-    /// Whether an ARP request is to be answered: not an announcement (RFC 5227, section 3), nor one
-    /// for an address of the namespace, whose probes must find nobody.
-    pub fn answers_arp(&self, request: &arp::Request) -> bool {
-        request.sender != request.target && !self.ipv4.contains(&request.target)
-    }
-
-    /// Whether a solicitation is to be answered: not a probe for duplicates (from the unspecified
-    /// address, RFC 4862, section 5.4), nor one for an address of the namespace.
-    pub fn answers_solicitation(&self, source: Ipv6Addr, target: Ipv6Addr) -> bool {
-        !source.is_unspecified() && source != target && !self.ipv6.contains(&target)
-    }
-}
-
-/// Tells the asker of `request` that the address is at `mac`, in its name. Frames to there come to us
-/// all the same.
-pub fn send_arp_reply<D: FrameDevice>(
-    tap: &mut FrameWriter<'_, D>,
-    request: &arp::Request,
-    mac: MacAddr,
-) -> bool {
-    let to = request.sender_mac.octets();
-    let header = ethernet::header(to, mac, ethernet::TYPE_ARP);
-    tap.write_complete(&[&header, &arp::reply(request, mac)])
-}
-
-/// Tells the asker at `source` and `mac` that a target is at its link-layer address, in its name.
-pub fn send_advertisement<D: FrameDevice>(
-    tap: &mut FrameWriter<'_, D>,
-    mac: MacAddr,
-    source: Ipv6Addr,
-    (target, target_mac): (Ipv6Addr, MacAddr),
-) -> bool {
-    let (from, to) = (SocketAddr::from((target, 0)), SocketAddr::from((source, 0)));
-    let path = Path::new(target_mac, mac, PROTOCOL_ICMPV6, from, to);
-    let octets = icmp::neighbour_advertisement(target, source, target, target_mac);
-    tap.write_icmp(&path, &octets, &[])
-}
-
-/// Tells everybody that `address` is at `mac`, in its name and unasked.
-pub fn announce<D: FrameDevice>(
-    tap: &mut FrameWriter<'_, D>,
-    address: IpAddr,
-    mac: MacAddr,
-) -> bool {
-    match address {
-        IpAddr::V4(address) => send_arp_request(tap, (address, mac), address),
-        IpAddr::V6(address) => {
-            let link = ethernet::header(ethernet::multicast(ALL_NODES), mac, ethernet::TYPE_IPV6);
-            let octets = icmp::neighbour_advertisement(address, ALL_NODES, address, mac);
-            let len = icmp::NEIGHBOUR_LEN as u16;
-            let network = ipv6_header(address, ALL_NODES, PROTOCOL_ICMPV6, len);
-            tap.write_complete(&[&link, &network, &octets])
-        }
-    }
-}
-
-/// Asks everybody who has `target`, as `sender` at `mac`.
-pub fn send_arp_request<D: FrameDevice>(
-    tap: &mut FrameWriter<'_, D>,
-    (sender, mac): (Ipv4Addr, MacAddr),
-    target: Ipv4Addr,
-) -> bool {
-    let header = ethernet::header(ethernet::BROADCAST, mac, ethernet::TYPE_ARP);
-    tap.write_complete(&[&header, &arp::request(mac, sender, target)])
-}
-
-/// Asks those who listen to the group of `target` who has it, as `source` at `mac`.
-pub fn send_solicitation<D: FrameDevice>(
-    tap: &mut FrameWriter<'_, D>,
-    (source, mac): (Ipv6Addr, MacAddr),
-    target: Ipv6Addr,
-) -> bool {
-    let group = icmp::solicited_node(target);
-    let link = ethernet::header(ethernet::multicast(group), mac, ethernet::TYPE_IPV6);
-    let octets = icmp::neighbour_solicitation(source, mac, target);
-    let network = ipv6_header(source, group, PROTOCOL_ICMPV6, icmp::NEIGHBOUR_LEN as u16);
-    tap.write_complete(&[&link, &network, &octets])
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -208,18 +126,19 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use super::*;
     use pasta_ipc::types::{
         AddressLosses, Bounded, Completeness, FamilySnapshot, Generation, Prefix,
     };
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
-    const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    pub(crate) const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    pub(crate) const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
+    pub(crate) const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-    fn neighbours() -> Neighbours {
+    /// A namespace that was given one of these, and has the other.
+    pub(crate) fn neighbours() -> Neighbours {
         let mut ipv4 = FamilySnapshot::off();
         ipv4.assigned = Bounded::truncated([Prefix::host(OWN).into()]).0;
         let mut ipv6 = FamilySnapshot::off();
@@ -239,10 +158,15 @@ mod tests {
         neighbours.update(&snapshot, [None; 2]);
         neighbours
     }
+}
 
-    fn request(sender: Ipv4Addr, target: Ipv4Addr) -> arp::Request {
-        arp::Request { sender_mac: MacAddr::OURS_BY_DEFAULT, sender, target }
-    }
+#[cfg(test)]
+mod tests {
+    use super::testing::{OTHER, OTHER6, OWN, OWN6, neighbours};
+    use super::*;
+    use pasta_ipc::types::{
+        AddressLosses, Bounded, Completeness, FamilySnapshot, Generation, Prefix,
+    };
 
     #[test]
     fn neighbours_of_the_host_are_known_as_the_newest_snapshot_has_them() {
@@ -261,20 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn arp_is_answered_for_all_but_the_namespaces_own_addresses() {
+    fn the_namespaces_own_addresses_are_those_it_was_given_and_those_it_has() {
         let n = neighbours();
-        assert!(n.answers_arp(&request(OWN, OTHER)));
-        assert!(n.answers_arp(&request(Ipv4Addr::UNSPECIFIED, OTHER)), "a probe for our address");
-        assert!(!n.answers_arp(&request(Ipv4Addr::UNSPECIFIED, OWN)), "a probe for its own");
-        assert!(!n.answers_arp(&request(OTHER, OTHER)), "an announcement");
-    }
-
-    #[test]
-    fn solicitations_are_answered_for_all_but_the_namespaces_own_addresses_and_probes() {
-        let n = neighbours();
-        assert!(n.answers_solicitation(OWN6, OTHER6));
-        assert!(!n.answers_solicitation(Ipv6Addr::UNSPECIFIED, OTHER6));
-        assert!(!n.answers_solicitation(OTHER6, OWN6));
+        assert!(n.is_own(OWN.into()) && n.is_own(OWN6.into()));
+        assert!(!n.is_own(OTHER.into()) && !n.is_own(OTHER6.into()));
     }
 
     /// What is asked for when `addresses` are what is there.

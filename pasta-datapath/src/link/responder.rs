@@ -1,17 +1,20 @@
-//! Responders: they answer what the namespace asks for itself, from state alone and without a socket.
+//! Responders: they answer what the namespace asks for itself, from state alone and without a socket. Who has an
+//! address is answered by ARP ([`arp`]) and neighbour discovery ([`ndp`]).
 //!
 //! A namespace whose interface is configured from inside learns its configuration here: by DHCP
 //! ([`dhcpv4`]), DHCPv6 ([`dhcpv6`]) or router advertisements ([`ra`]). All offer the same, which is what the
 //! namespace was assigned ([`offer`]), and keep nothing of any client: who asks twice is answered alike.
 //!
-//! The host's changes reach such a namespace by lifetimes. A lease is short while there is no network, so
-//! that a client is back soon; an address that is no longer assigned is refused; what goes is advertised as
+//! The host's changes reach such a namespace by lifetimes. A lease is short while there is no network and renewed
+//! each minute while there is one, so that a client is back soon; an address that is no longer assigned is refused; what goes is advertised as
 //! deprecated at once.
 //!
 //! Answers are written into buffers that were zero, never into the frame that is answered.
 
+pub mod arp;
 pub mod dhcpv4;
 pub mod dhcpv6;
+pub mod ndp;
 pub mod offer;
 pub mod ra;
 
