@@ -16,12 +16,14 @@
 //! knows nothing of T1 and renews after half of the lease: its lease lasts two minutes.
 //!
 //! A refusal goes to everybody, as the RFC asks, and to the address that the client has, if it says one:
-//! dhcpcd, for example, listens nowhere else while it extends a lease. It comes from the address that the
-//! client has asked, which it takes for its server.
+//! dhcpcd, for example, listens nowhere else while it extends a lease.
 //!
-//! A client's identifier is repeated (RFC 6842), and what a relay has added (RFC 3046), at the end. Options that it asks for come first, in its order; then all
-//! others that we have. One that does not fit is left out: messages have 576 octets, or as many as the
-//! client takes and Ethernet has room for.
+//! A client that extends its lease takes an answer only from whom it has asked, which may have been our address before
+//! the host had another router: NetworkManager ignores any other server's. So that is where the answer comes from.
+//!
+//! A client's identifier is repeated (RFC 6842), and what a relay has added (RFC 3046), at the end. Options that it asks
+//! for come first, in its order; then all others that we have. One that does not fit is left out: messages have 576
+//! octets, or as many as the client takes and Ethernet has room for.
 
 use super::offer::{INFINITE, Ipv4Offer, Offer, SHORT_LEASE, lease_without_renewal, renewal};
 use crate::counters::DropReason;
@@ -90,9 +92,8 @@ pub fn answer(offer: &Offer, asked: Ipv4Addr, request: &[u8]) -> Result<Answer, 
         _ => message.echo,
     };
     let mut reply = Reply::new(&echo, decision.yours(), message.largest_reply());
-    // A client takes a refusal from the server of its lease only, which may have been our former address.
-    let is_former = decision == Decision::Refuse && !asked.is_broadcast() && !asked.is_multicast();
-    let server = if is_former { asked } else { ours.server };
+    let everybody = asked.is_broadcast() || asked.is_multicast() || asked.is_unspecified();
+    let server = if everybody { ours.server } else { asked };
     let lease = lease(ours.lease, &message)?;
     let by_relay = message.option(code::RELAY_AGENT);
     // It fits: a reply has room for it beside what each has, and it comes before the rest.

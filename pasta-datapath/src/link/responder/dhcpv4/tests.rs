@@ -287,7 +287,7 @@ fn a_refused_client_that_has_an_address_is_sent_the_refusal_there_too() {
 }
 
 #[test]
-fn a_refusal_comes_from_the_server_that_was_asked() {
+fn an_answer_comes_from_the_server_that_was_asked() {
     let of = |client, asked| {
         let request = Request { client, asked, ..request(REQUEST, &[]) };
         let answered = request.answered(&offer()).unwrap();
@@ -298,7 +298,10 @@ fn a_refusal_comes_from_the_server_that_was_asked() {
     assert_eq!(of(ELSEWHERE, ROUTER), ours(MessageType::Nak));
     let former = Ipv4Addr::new(169, 254, 2, 2);
     assert_eq!(of(ELSEWHERE, former), (MessageType::Nak, former.octets().to_vec(), former));
-    assert_eq!(of(ASSIGNED, former), ours(MessageType::Ack));
+    // The address is the same, and the router another one.
+    assert_eq!(of(ASSIGNED, former), (MessageType::Ack, former.octets().to_vec(), former));
+    assert_eq!(of(ASSIGNED, Ipv4Addr::BROADCAST), ours(MessageType::Ack));
+    assert_eq!(of(ASSIGNED, Ipv4Addr::UNSPECIFIED), ours(MessageType::Ack));
 }
 
 #[test]
