@@ -224,6 +224,23 @@ client_renew() {
     fail "asked $attempt times"
 }
 
+# The host's address stays, with another prefix and another router, which is the server's address too.
+client_takes_another_router() {
+    local router=192.0.2.9
+    host_online first
+    client_namespace
+    "$1_start"
+    client_configured 20
+    remote ip addr add "$router/24" dev eth0
+    ip addr add "$HOST4/20" dev eth0
+    ip addr delete "$HOST4/24" dev eth0
+    ip route replace default via "$router"
+    within 65 has "default via $router dev eth0" -- client_inside ip route
+    within 5 has "inet $HOST4/20 " -- client_inside ip addr show dev eth0
+    network_works client 5
+    client_stop
+}
+
 # A lease of local mode is short: the client finds the host's network by itself.
 client_starts_offline() {
     host_offline
@@ -254,6 +271,7 @@ for client in udhcpc dhcpcd networkmanager dhclient; do
 done
 for client in udhcpc dhcpcd networkd networkmanager dhclient; do
     eval "case_client_${client}_renews_in_time() { client_renews_in_time $client; }"
+    eval "case_client_${client}_takes_another_router() { client_takes_another_router $client; }"
 done
 
 # The kernel configures IPv6 by itself.
