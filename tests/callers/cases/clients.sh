@@ -121,7 +121,6 @@ networkd_start() {
     echo 0123456789abcdef0123456789abcdef >/tmp/client-etc/machine-id
     "${INSIDE[@]}" /usr/lib/systemd/systemd-networkd &
     CLIENT=$!
-    within 20 networkd_resolvers
     client_resolvers() { networkd_resolvers && cat /tmp/client-etc/resolv.conf; }
 }
 networkd_resolvers() {
@@ -265,11 +264,7 @@ client_renews_in_time() {
 
 for client in udhcpc dhcpcd networkd networkmanager dhclient; do
     eval "case_client_${client}_follows() { client_follows $client; }"
-done
-for client in udhcpc dhcpcd networkmanager dhclient; do
     eval "case_client_${client}_starts_offline() { client_starts_offline $client; }"
-done
-for client in udhcpc dhcpcd networkd networkmanager dhclient; do
     eval "case_client_${client}_renews_in_time() { client_renews_in_time $client; }"
     eval "case_client_${client}_takes_another_router() { client_takes_another_router $client; }"
 done
