@@ -46,18 +46,18 @@ pub(crate) enum Stop {
 /// [`Stop`], with the whole text to print.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, Stop> {
     let mut words = words.into_iter();
-    let name = words.next().unwrap_or_else(|| "pasta".into());
+    // However it was called, messages begin alike.
+    let _ = words.next();
     let parser = Parser { words, settings: Vec::new() };
     parser.run().map_err(|end| match end {
         End::Help => Stop::Answer(help::render()),
         End::Version => Stop::Answer(format!("pasta {}\n", env!("CARGO_PKG_VERSION"))),
         End::Usage(why, hint) => {
-            let name = name.to_string_lossy();
             let hint = hint.map_or_else(String::new, |hint| format!("{hint}\n"));
-            let help = format!("Try '{name} --help' for the list of options.");
-            Stop::Refused(format!("{name}: {why}\n{hint}{help}\n"))
+            let help = "Try 'pasta --help' for the list of options.";
+            Stop::Refused(format!("pasta: {why}\n{hint}{help}\n"))
         }
-        End::Invalid(why) => Stop::Refused(format!("{}: {why}\n", name.to_string_lossy())),
+        End::Invalid(why) => Stop::Refused(format!("pasta: {why}\n")),
     })
 }
 

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod document;
+pub mod error_text;
 pub mod pesto;
 pub mod ports;
 pub mod resolv_conf;

@@ -16,6 +16,7 @@ use crate::options::LogOptions;
 use crate::syslog::Syslog;
 use crate::target::Target;
 use nix::unistd::Pid;
+use pasta::error_text::without_numbers;
 use pasta_ipc::types::{LogLevel, LogRecord, Text};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Stderr, Write as _, stderr};
@@ -119,6 +120,7 @@ impl Log {
         if level > self.level {
             return;
         }
+        let text = &without_numbers(text);
         let elapsed = self.start.elapsed();
         let written = self.file.as_mut().map(|file| {
             let line = file_line(elapsed, level, text);
@@ -227,11 +229,11 @@ impl StandardError {
     }
 }
 
-/// Writes `text` to standard error unchanged and ignores errors. May block: only for use before COMMAND
+/// Writes `text` to standard error, without the numbers of errors and otherwise unchanged, and ignores errors. May block: only for use before COMMAND
 /// runs, and in process 1.
 pub(crate) fn emit(text: &str) {
     // There is nowhere to report the error.
-    let _ = stderr().write_all(text.as_bytes());
+    let _ = stderr().write_all(without_numbers(text).as_bytes());
 }
 
 fn limit(level: LogLevel) -> u32 {

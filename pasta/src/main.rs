@@ -89,8 +89,6 @@ fn run_with(inherited: &InheritedState) -> i32 {
     if let Some(pid) = instance_status::asked_for(std::env::args_os()) {
         return instance_status::show(pid);
     }
-    let name = std::env::args_os().next().unwrap_or_else(|| "pasta".into());
-    let name = name.to_string_lossy();
     let options = match cli::parse(std::env::args_os()) {
         Ok(line) => Options::from_line(line, std::env::var_os("SHELL")),
         Err(Stop::Answer(text)) => return answer(&text),
@@ -102,7 +100,7 @@ fn run_with(inherited: &InheritedState) -> i32 {
     let options = match options {
         Ok(options) => options,
         Err(error) => {
-            emit(&format!("{name}: {error}\n"));
+            emit(&format!("pasta: {error}\n"));
             return FAILED;
         }
     };

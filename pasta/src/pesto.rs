@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod edit;
 
 use crate::client::{Client, ClientError, Status};
+use crate::error_text::without_numbers;
 use crate::status_report::{flows_text, flows_value, listen_error, to_metrics, to_text, to_value};
 use arguments::{ChangeLine, Command, Condition, Format};
 use edit::{Edit, Table, apply};
@@ -37,27 +38,27 @@ pub fn run(arguments: &[OsString]) -> i32 {
     match result {
         Ok(()) => 0,
         Err(why) => {
-            complain(&why);
+            complain("pesto", &why);
             1
         }
     }
 }
 
-/// Shows the status of the instance at `path`; gives the exit status.
+/// Shows the status of the instance at `path`, for `pasta status`; gives the exit status.
 pub fn show_status(path: &Path) -> i32 {
     let shown = carry_out(Command::Status { path: path.to_owned(), format: Format::Text });
     match shown {
         Ok(()) => 0,
         Err(why) => {
-            complain(&why);
+            complain("pasta", &why);
             1
         }
     }
 }
 
-fn complain(why: &str) {
+fn complain(program: &str, why: &str) {
     // Without standard error there is nobody to read it.
-    let _ = writeln!(io::stderr(), "pesto: {why}");
+    let _ = writeln!(io::stderr(), "{program}: {}", without_numbers(why));
 }
 
 fn show(text: &str) -> Result<(), String> {

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         case!(lab, explanation_is_what_a_start_does_and_does_nothing),
         case!(lab, answer_that_cannot_be_written_is_an_error),
         case!(lab, unknown_option_is_named),
+        case!(lab, errors_begin_with_the_name_and_have_no_number),
         case!(lab, quiet_run_says_nothing),
         case!(lab, two_instances_do_not_disturb_each_other),
     ];
@@ -465,6 +466,41 @@ fn unknown_option_is_named(lab: &Lab) -> Outcome {
     let finished = finished.expect_code(1)?;
     assert!(finished.errors.contains("unrecognized option '--no-such-option'"), "{finished:?}");
     assert_eq!(finished.output, Vec::<String>::new());
+    Ok(())
+}
+
+fn errors_begin_with_the_name_and_have_no_number(lab: &Lab) -> Outcome {
+    for (options, command, wanted) in [
+        (
+            &["--netns", "/no/such"][..],
+            "",
+            "cannot open namespace /no/such: No such file or directory",
+        ),
+        (&["-P", "/no/such/pid"], "true", "cannot write PID file /no/such/pid (-P): No such file"),
+        (&["-l", "/no/such/log"], "true", "cannot write log file /no/such/log (-l): No such file"),
+        (
+            &["-p", "/no/such/p"],
+            "true",
+            "frames are not captured: cannot write /no/such/p (-p): No such",
+        ),
+        (&["-c", "/no/such/c"], "true", "cannot make control socket /no/such/c (-c): No such file"),
+        (
+            &["status", "999999999"],
+            "",
+            "cannot look at process 999999999: No such file or directory",
+        ),
+        (&[], "/no/such", "cannot run '/no/such': No such file or directory"),
+        (&["-m", "70000"], "", "MTU 70000 too large"),
+        (&["-t", "80:"], "", "invalid value of option '-t'"),
+    ] {
+        let command = Some(command).filter(|command| !command.is_empty());
+        let finished = lab.pasta().with(options.iter().copied()).run(command)?;
+        let said = &finished.errors;
+        assert!(said.contains(wanted), "{options:?}: {said}");
+        assert!(!said.contains("os error"), "{options:?}: {said}");
+        let begins = |line: &str| line.starts_with("pasta: ");
+        assert!(said.lines().all(begins), "{options:?}: {said}");
+    }
     Ok(())
 }
 

@@ -98,7 +98,8 @@ fn a_value_may_look_like_an_option() {
 fn errors_have_the_texts_that_callers_match() {
     for (line, wanted) in [
         ("pasta --nonsense", "pasta: unrecognized option '--nonsense'"),
-        ("/usr/bin/pasta --nonsense=5 -4", "/usr/bin/pasta: unrecognized option '--nonsense'"),
+        ("/usr/bin/pasta --nonsense=5 -4", "pasta: unrecognized option '--nonsense'"),
+        ("/usr/bin/pasta -m 70000", "pasta: MTU 70000 too large (largest is 65521)"),
         ("pasta --config-net --nonsense -- ls", "pasta: unrecognized option '--nonsense'"),
         ("pasta -x", "pasta: invalid option -- 'x'"),
         ("pasta -4x", "pasta: invalid option -- 'x'"),
