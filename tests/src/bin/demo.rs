@@ -54,7 +54,7 @@ fn demo() -> Outcome {
         None => 1024,
     };
     let client = env::current_exe()?.with_file_name("lab-client");
-    programs::build(&client)?;
+    programs::build_with_progress(&client)?;
     let programs = Programs::find(&client)?;
     let is_there = Path::new(OTHER).exists();
     let other = if is_there { programs::with_companions(Path::new(OTHER)) } else { Vec::new() };

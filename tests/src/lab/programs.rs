@@ -71,13 +71,26 @@ pub fn with_companions(pasta: &Path) -> Vec<PathBuf> {
 ///
 /// When cargo cannot be run or the build fails; its own output went to the standard error.
 pub fn build(client: &Path) -> Outcome {
+    build_with(client, &["--quiet"])
+}
+
+/// As [`build`], and cargo shows how far it is.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn build_with_progress(client: &Path) -> Outcome {
+    build_with(client, &[])
+}
+
+fn build_with(client: &Path, options: &[&str]) -> Outcome {
     if !Programs::is_ours() {
         return Ok(());
     }
     let output = CargoOutput::of(client)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--workspace", "--bins", "--profile", &output.profile]);
+    build.args(["build", "--workspace", "--bins", "--profile", &output.profile]).args(options);
     build.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     build.arg("--target-dir").arg(&output.directory);
     if let Some(triple) = &output.triple {
