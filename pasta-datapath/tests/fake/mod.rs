@@ -537,7 +537,7 @@ impl<T: TcpModel> Sockets for Kernel<T> {
         state.borrow_mut().peer = Some(target.address);
         let v4 = target.address.is_ipv4();
         // As one that the kernel picks.
-        let picked = 40_000 + self.opened.len() as u16;
+        let picked = 40_000 + (self.opened.len() % 25_000) as u16;
         let own = port.filter(|port| *port != 0 && !self.is_taken(*port, (v4, !v4)));
         let any = if v4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         state.borrow_mut().local = Some(SocketAddr::new(any, own.unwrap_or(picked)));
