@@ -335,7 +335,9 @@ fn answers_show_nothing_of_other_frames(lab: &Lab) -> Outcome {
         inside.must(["link", "set", UPLINK, "up"])?;
         let before = process::all()?;
         let facts = inside.must(["link", "leaks", UPLINK])?;
-        assert_eq!(facts[0], "answered 11", "{facts:?}");
+        // Of these, two are echo requests, for which not every user may have sockets.
+        let answered: u32 = facts[0].strip_prefix("answered ").ok_or("how many")?.parse()?;
+        assert!((9..=11).contains(&answered), "{facts:?}");
         assert_eq!(process::all()?, before, "other processes than before");
         inside.end(0)?.expect_code(0)?;
     }

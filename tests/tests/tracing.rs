@@ -166,7 +166,12 @@ fn root_of_the_namespace_gets_nothing_of_any_process(lab: &Lab) -> Outcome {
         let mut inside = pasta.clone().configured().with(["--no-pidns"]).session()?;
         let supervisor = process::only(MONITOR)?.parent;
         for pid in [supervisor, process::only(MONITOR)?.pid, process::only(DATAPATH)?.pid] {
-            let facts = inside.must(["pry", &pid.to_string()])?;
+            let mut facts = inside.must(["pry", &pid.to_string()])?;
+            // What belongs to a process that is not dumpable is root's of the user namespace where it was executed:
+            // in an ordinary user's lab the user's, who may count descriptors then, and not look at them.
+            if lab.needs_root().is_err() {
+                facts.retain(|fact| fact != "fd open");
+            }
             assert_refused(&facts, &format!("{:?}", Process::read(pid)));
         }
         // It gets everything of what is its own.
