@@ -1,7 +1,7 @@
 //! Whether answers show what is none of the asker's business: octets of other frames that have been in the
 //! same memory, or anything behind the end of a packet.
 //!
-//! Before each request go frames full of [`SECRET`] that nobody carries or answers, so that it is in every buffer
+//! Before each request go frames full of one octet (`SECRET`) that nobody carries or answers, so that it is in every buffer
 //! that frames are read into. Then come requests that something on the link answers: whole ones, each cut short at every
 //! length, and each claiming to end with so and so much of the secret. No answer may have that in it.
 
