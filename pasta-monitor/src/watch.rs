@@ -59,6 +59,13 @@ pub struct ReceivedEvents {
     pub more: bool,
 }
 
+impl ReceivedEvents {
+    /// Whether nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.notices.is_empty() && self.bad == 0 && !self.overrun
+    }
+}
+
 impl Events {
     /// Subscribes `socket`, a netlink socket of the namespace to be watched, to `groups`; what `filter` drops is
     /// not received from the first event on. Must be called inside the runtime.

@@ -59,6 +59,15 @@ pub(super) fn warn_of_what_is_left_out(desired: &Desired, log: &Log) {
     }
 }
 
+/// What events of the namespace say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    /// Whether there were any.
+    any: bool,
+    /// Whether what is on the tap may have changed in a way that a reading made meanwhile shows in part.
+    disturbed: bool,
+}
+
 /// Everything that following takes.
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -213,10 +222,8 @@ impl Follower {
     pub(super) async fn act(&mut self, datapath: &ToDatapath, log: &Log) {
         self.receive_host_events(log);
         let before = processor_time();
-        let listened = self.refresh.listens_to_namespace(self.clock.now());
-        if listened {
-            self.receive_namespace_events(log);
-        }
+        let listens = self.refresh.listens_to_namespace(self.clock.now());
+        let found = listens && self.receive_namespace_events(log).any;
         let mut spent = processor_time().saturating_sub(before);
         let now = self.clock.now();
         if self.refresh.compare_clocks(now, clock::others()) {
@@ -238,7 +245,8 @@ impl Follower {
             self.reconcile(datapath, log).await;
             spent += processor_time().saturating_sub(before);
         }
-        if listened || passes {
+        // To find nothing is no cost that others have made: if it made a pause, that would end with another such turn.
+        if found || passes {
             self.refresh.namespace_spent(self.clock.now(), spent);
         }
     }
@@ -262,15 +270,17 @@ impl Follower {
         }
     }
 
-    /// Receives events of the namespace. Returns whether what is on the tap may have changed in a way that
-    /// a reading made meanwhile shows in part.
-    fn receive_namespace_events(&mut self, log: &Log) -> bool {
-        let mut disturbed = false;
+    /// Receives events of the namespace.
+    fn receive_namespace_events(&mut self, log: &Log) -> Found {
+        let mut all = Found::default();
         for _ in 0..TURNS {
-            let Some(events) = &mut self.subscriptions.namespace else { return disturbed };
+            let Some(events) = &mut self.subscriptions.namespace else { return all };
             let now = self.clock.now();
             let (found, more) = match events.receive() {
-                Ok(received) => (self.refresh.namespace_events(now, &received), received.more),
+                Ok(received) => {
+                    all.any |= !received.is_empty();
+                    (self.refresh.namespace_events(now, &received), received.more)
+                }
                 Err(error) => {
                     log.warn(&format!("namespace: cannot be watched any more: {error}"));
                     self.subscriptions.namespace = None;
@@ -281,12 +291,12 @@ impl Follower {
                 log.warn("tap: gone, the namespace has no network from now on");
                 self.tap_gone = true;
             }
-            disturbed |= found.disturbed;
+            all.disturbed |= found.disturbed;
             if !more {
-                return disturbed;
+                return all;
             }
         }
-        true
+        Found { disturbed: true, any: true }
     }
 
     /// Reads the host, and takes in what it has.
@@ -379,7 +389,7 @@ impl Follower {
             input = match step {
                 Step::Read => {
                     let reading = self.read_namespace(log).await;
-                    let disturbed = self.receive_namespace_events(log);
+                    let Found { disturbed, .. } = self.receive_namespace_events(log);
                     Input::Read { reading, disturbed, flushed: self.refresh.take_flushed() }
                 }
                 Step::ReadBack => Input::ReadBack(self.read_namespace(log).await),
