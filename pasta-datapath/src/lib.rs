@@ -3,7 +3,8 @@
 //! The journey of a frame: the [`reactor`] reads it into a buffer ([`sys::tap`]) and hands a batch to the
 //! [`stack`]; [`link::classify`] says what it is, once; a question about the link, and a request for what the namespace
 //! is configured with, is answered from state by [`link::responder`]; anything else belongs to a flow in the
-//! [`flow::table`], opened where [`nat`] says; [`flow::tcp`], [`flow::datagram`] and [`flow::splice`] decide what becomes of it, and the stack settles what
+//! [`flow::table`], opened where [`nat`] says; [`flow::tcp`], [`flow::datagram`] and [`flow::splice`] decide what
+//! becomes of it, and the stack settles what
 //! follows for others: run queue, timers, removal.
 //!
 //! And back: a socket becomes readable, its flow decides how much the namespace may have, and

@@ -1,5 +1,5 @@
-//! The parts of `pasta` that others use too: the grammar of port forwards and of resolv.conf (the fuzzers), and what a client of the
-//! control socket does (`pesto`, `pasta status`).
+//! The parts of `pasta` that others use too: the grammar of port forwards and of resolv.conf (the fuzzers), errors
+//! as people read them, and what a client of the control socket does (`pesto`, `pasta status`).
 
 pub mod client;
 pub mod document;

@@ -229,8 +229,8 @@ impl StandardError {
     }
 }
 
-/// Writes `text` to standard error, without the numbers of errors and otherwise unchanged, and ignores errors. May block: only for use before COMMAND
-/// runs, and in process 1.
+/// Writes `text` to standard error, without the numbers of errors and otherwise unchanged, and ignores errors. May
+/// block: only for use before COMMAND runs, and in process 1.
 pub(crate) fn emit(text: &str) {
     // There is nowhere to report the error.
     let _ = stderr().write_all(without_numbers(text).as_bytes());

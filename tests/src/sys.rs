@@ -156,7 +156,7 @@ fn refusing_program(refusals: &[Refusal]) -> Vec<libc::sock_filter> {
     program
 }
 
-/// A system call that a program waits in until it is told to go on.
+/// A system call that a program waits in until it may go on.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldCall {
     id: u64,
@@ -169,7 +169,7 @@ pub struct HeldCall {
 }
 
 /// Makes `command`, and all that it starts, wait in each call of `calls` until [`go_on`] (seccomp_unotify(2)). It is
-/// told of on descriptor `listener` of the program, from its first instruction on.
+/// announced on descriptor `listener` of the program, from its first instruction on.
 pub fn hold_calls(command: &mut Command, calls: &[libc::c_long], listener: i32) {
     use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
     let plain = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };

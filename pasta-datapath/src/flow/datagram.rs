@@ -26,6 +26,7 @@ mod by_listener;
 pub mod lifetime;
 pub mod local;
 pub mod queued_error;
+mod reported;
 pub mod send_options;
 
 use super::refuse::{offending, reporter};

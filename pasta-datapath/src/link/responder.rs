@@ -6,8 +6,8 @@
 //! namespace was assigned ([`offer`]), and keep nothing of any client: who asks twice is answered alike.
 //!
 //! The host's changes reach such a namespace by lifetimes. A lease is short while there is no network and renewed
-//! each minute while there is one, so that a client is back soon; an address that is no longer assigned is refused; what goes is advertised as
-//! deprecated at once.
+//! each minute while there is one, so that a client is back soon; an address that is no
+//! longer assigned is refused; what goes is advertised as deprecated at once.
 //!
 //! Answers are written into buffers that were zero, never into the frame that is answered.
 

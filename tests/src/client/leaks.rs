@@ -104,7 +104,7 @@ impl Line {
     }
 }
 
-/// A frame of secrets. Nothing goes to loopback by a link, and nobody is told.
+/// A frame of secrets. Nothing goes to loopback by a link, and no error comes back.
 fn secret(ends: &Ends) -> Option<Vec<u8>> {
     let (from, to) = (ends.ipv4.0.into(), Ipv4Addr::LOCALHOST.into());
     let ends_of = (SocketAddr::new(from, PORTS.0), SocketAddr::new(to, PORTS.1));

@@ -8,7 +8,6 @@ use super::{
     ReadDatagrams, Sender, key_of, largest, offending, reporter, write_to_tap,
 };
 use crate::counters::DropReason;
-use crate::link::classify::ErrorReport;
 use crate::link::icmp_error::{self, Unreachable};
 use crate::port_forward::listeners::{ListenSocket, Way};
 use crate::sockets::Sockets;
@@ -90,26 +89,6 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
         }
         Next::Wait
-    }
-
-    /// The namespace's kernel has an error for a datagram that came from the other end.
-    pub(super) fn reported(&mut self, report: &ErrorReport) -> Next {
-        match report.why {
-            Unreachable::TooBig(mtu) => {
-                if let Some(path) = self.path_mut() {
-                    path.learn_mtu(mtu);
-                }
-                Next::Wait
-            }
-            // Nobody is there any more. The other end learns of it by its next datagram: the host's kernel refuses
-            // that where the socket was the flow's own. What a listener gets begins a new flow.
-            Unreachable::Port | Unreachable::Protocol => Next::Over,
-            // May pass (RFC 1122, section 4.2.3.9).
-            Unreachable::Network
-            | Unreachable::Host
-            | Unreachable::Prohibited
-            | Unreachable::TimeExceeded(_) => Next::Wait,
-        }
     }
 
     /// Carries on what came to the listener.
