@@ -81,17 +81,18 @@ impl DelayedLink {
 
 /// One end: a device of `machine` with its addresses.
 fn end(machine: &Machine, address: fn(Family) -> IpAddr) -> Outcome<File> {
-    let device = OpenOptions::new().read(true).write(true).open(TUN)?;
     machine.run(|| {
+        // A device belongs to the namespace that it was opened in.
+        let device = OpenOptions::new().read(true).write(true).open(TUN)?;
         sys::make_tun(&device, NAME)?;
         let netlink = Netlink::open()?;
         let index = netlink.link(NAME)?.index;
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{NAME}/accept_dad"), "0")?;
         netlink.set_up(index, true)?;
         netlink.add_address(index, address(Family::V4), 30)?;
-        Ok(netlink.add_address(index, address(Family::V6), 64)?)
-    })?;
-    Ok(device)
+        netlink.add_address(index, address(Family::V6), 64)?;
+        Ok(device)
+    })
 }
 
 /// Carries packets one way for as long as there is a device.
