@@ -84,6 +84,10 @@ pub struct Counters {
     pub octets_to_tap: u64,
     /// Packets to the tap that may be fragmented there, however many are in one frame; they are numbered by it.
     pub datagrams_to_tap: u64,
+    /// Frames of datagrams read from the tap.
+    pub datagrams_out: u64,
+    /// Reads of sockets that gave datagrams.
+    pub datagrams_in: u64,
     /// Flows opened.
     pub flows: u64,
     /// Flows that had to go for others.
@@ -100,6 +104,8 @@ impl Default for Counters {
             to_tap: 0,
             octets_to_tap: 0,
             datagrams_to_tap: 0,
+            datagrams_out: 0,
+            datagrams_in: 0,
             flows: 0,
             evicted: 0,
             left: 0,

@@ -8,6 +8,7 @@
 mod batch;
 mod busy_poll;
 mod statistics;
+mod yielding;
 
 use crate::control::{Monitor, PeerMessage, Supervisor};
 use crate::flow::{Readiness, Side};
@@ -26,7 +27,9 @@ use statistics::Statistics;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
+use std::thread;
 use std::time::Duration;
+use yielding::{Moved, Yielding};
 
 /// The stack over the host's kernel.
 pub type Stack = crate::stack::Stack<HostSockets>;
@@ -76,6 +79,7 @@ pub struct Reactor {
     tap_ready: bool,
     frames: FrameBuffer,
     busy_poll: BusyPoll,
+    yielding: Yielding,
     events: Vec<Event>,
     statistics: Option<Statistics>,
     /// Whether answers to the supervisor wait for room in its channel.
@@ -111,6 +115,7 @@ impl Reactor {
             tap_ready: true,
             frames: FrameBuffer::new(),
             busy_poll: BusyPoll::new(),
+            yielding: Yielding::default(),
             events: Vec::new(),
             statistics: None,
             unsent: false,
@@ -169,7 +174,7 @@ impl Reactor {
         events.clear();
         self.wait(&mut events)?;
         let now = self.now();
-        let before = self.stack.counters().octets_to_tap;
+        let before = self.stack.counters().clone();
 
         self.stack.fire_timers(now);
         // What is known of the network comes before the frames that may depend on it.
@@ -225,12 +230,22 @@ impl Reactor {
         self.unsent = !self.supervisor.send_unsent();
         self.send_log();
         self.send_statistics(now);
-        let little = self.stack.counters().octets_to_tap - before < LITTLE;
+        let counters = self.stack.counters();
+        let little = counters.octets_to_tap - before.octets_to_tap < LITTLE;
+        let moved = Moved {
+            outwards: counters.datagrams_out - before.datagrams_out,
+            inwards: counters.datagrams_in - before.datagrams_in,
+        };
         self.busy_poll.note(match (near, far) {
             (true, false) => Turn::Near,
             (false, true) if little => Turn::Far,
             _ => Turn::Other,
         });
+        if self.yielding.is_due(moved, self.tap_ready) {
+            let start = self.now();
+            thread::yield_now();
+            self.yielding.yielded(self.now().since(start));
+        }
         Ok(ended)
     }
 

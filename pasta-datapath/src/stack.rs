@@ -398,6 +398,7 @@ impl<S: Sockets> Stack<S> {
             self.parts.drive(now, first.flow, FlowEvent::Payloads(payloads));
         }
         for group in batch.datagrams(BATCH) {
+            self.parts.counters.datagrams_out += group.len() as u64;
             let mut datagrams = [Datagram { payload: &[], segment_size: None }; BATCH];
             for (slot, of) in datagrams.iter_mut().zip(group) {
                 let payload = part(frames, of.payload.clone());

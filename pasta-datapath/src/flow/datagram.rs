@@ -45,7 +45,7 @@ use crate::time::Instant;
 use crate::wire::icmp::{ECHO_HEAD, echo_reply_body, echo_reply_head, echo_request_head};
 use crate::wire::ip::Handling;
 use crate::wire::udp;
-use batch::{Gso, largest_payload, read_all, send_one, write_to_tap};
+use batch::{Drained, Gso, largest_payload, read_all, send_one, write_to_tap};
 use lifetime::Lifetime;
 use local::{Gone, LocalEnd, Place};
 use nix::errno::Errno;
@@ -563,7 +563,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         K: ListenSocket,
     {
         let Self { ends, protocol, lifetime, .. } = self;
-        let (next, received, strangers) = match ends {
+        let drained = match ends {
             Ends::Outbound { path, host } if *protocol == Protocol::Echo => {
                 let (namespace, peer) = (path.destination(), host.target.address);
                 let head = |body: &[u8]| {
@@ -607,10 +607,12 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                     },
                 )
             }
-            Ends::Mapped { .. } | Ends::Inbound { .. } => (Next::Wait, false, 0),
+            Ends::Mapped { .. } | Ends::Inbound { .. } => Drained::NOTHING,
         };
+        let Drained { next, datagrams, strangers } = drained;
         (0..strangers).for_each(|_| cx.tap.counters.drop(DropReason::NoFlow));
-        if received {
+        cx.tap.counters.datagrams_in += datagrams;
+        if datagrams > 0 {
             self.lifetime.answered(cx.now);
             match &mut self.ends {
                 Ends::Outbound { host, .. } => host.source_check.answered(),

@@ -264,6 +264,7 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
             let Some(listener) = self.parts.ports.listeners.socket(id) else { break };
             match listener.receive_from(batch.free(&mut scratch)) {
                 Ok((read, addresses)) => {
+                    self.parts.counters.datagrams_in += 1;
                     batch.add(addresses, read, &mut scratch, |addresses, read, octets| {
                         self.arrived(ListenerEnd { id, addresses }, read, octets);
                     });

@@ -108,7 +108,8 @@ fn sources(directory: &std::path::Path, text: &mut String) {
 }
 
 /// What the library that wraps a call or an option calls it, where that is another name.
-const WRAPPED: [(&str, &[&str]); 27] = [
+const WRAPPED: [(&str, &[&str]); 28] = [
+    ("sched_yield", &["yield_now("]),
     ("epoll_pwait2", &["SYS_epoll_pwait2"]),
     ("getsockopt", &["getsockopt("]),
     ("setsockopt", &["setsockopt("]),

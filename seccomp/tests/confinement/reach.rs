@@ -81,7 +81,7 @@ fn pinned(role: Role) -> BTreeSet<i64> {
         SYS_epoll_pwait2 SYS_exit SYS_exit_group SYS_fstat SYS_ftruncate
         SYS_getrandom SYS_getsockname SYS_inotify_add_watch SYS_inotify_rm_watch
         SYS_listen SYS_munmap SYS_newfstatat SYS_pidfd_send_signal SYS_pread64 SYS_pwrite64 SYS_read
-        SYS_readlinkat SYS_readv SYS_restart_syscall SYS_rt_sigprocmask SYS_rt_sigreturn SYS_shutdown
+        SYS_readlinkat SYS_readv SYS_restart_syscall SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sched_yield SYS_shutdown
         SYS_sigaltstack SYS_unlinkat SYS_waitid SYS_write SYS_writev
     };
     #[cfg(target_arch = "x86_64")]

@@ -210,39 +210,53 @@ impl<K: Copy + PartialEq> ReadBatch<K> {
     }
 }
 
+/// What reading a socket came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Whether there may be more.
+    pub next: Next,
+    /// Reads that gave something of the peer's.
+    pub datagrams: u64,
+    /// Datagrams of others than the peer, which are gone.
+    pub strangers: u64,
+}
+
+impl Drained {
+    /// There was nothing to read.
+    pub const NOTHING: Self = Self { next: Next::Wait, datagrams: 0, strangers: 0 };
+}
+
 /// Reads `socket` until it is empty, `reads` times at most, and hands on what comes, datagrams of one size and no
-/// more than `most` octets together; gives whether there may be more, whether anything came, and how many others than
-/// `peer` have sent something.
+/// more than `most` octets together.
 pub fn read_all<K: DatagramSocket>(
     (socket, peer): (&K, SocketAddr),
     reads: usize,
     most: usize,
     buffer: &mut [u8],
     mut hand_on: impl FnMut(ReadDatagrams, &[u8]),
-) -> (Next, bool, u64) {
+) -> Drained {
     let mut batch = ReadBatch::new(most);
-    let (mut next, mut received) = (Next::More, false);
-    let mut strangers = 0;
+    let mut drained = Drained { next: Next::More, datagrams: 0, strangers: 0 };
     for _ in 0..reads {
         let read = match socket.receive(peer, batch.free(buffer)) {
             Ok(read) => read,
             Err(Errno::EAGAIN) => {
-                next = Next::Wait;
+                drained.next = Next::Wait;
                 break;
             }
             Err(Errno::EPROTO) => {
-                strangers += 1;
+                drained.strangers += 1;
                 continue;
             }
             // An error that an earlier datagram earned, or that was queued with more detail; reading has
             // cleared it.
             Err(_) => continue,
         };
-        received = true;
+        drained.datagrams += 1;
         batch.add((), read, buffer, |(), read, octets| hand_on(read, octets));
     }
     batch.flush(buffer, |(), read, octets| hand_on(read, octets));
-    (next, received, strangers)
+    drained
 }
 
 /// Moves what was read from a host socket to the tap; what is larger than its MTU in fragments.
