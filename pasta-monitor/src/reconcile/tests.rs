@@ -532,7 +532,8 @@ proptest! {
             last = Some(end);
             prop_assert!(!world.is_behind());
             if end == End::Reached {
-                prop_assert!(world.plan().is_empty(), "{:?}", world.plan());
+                // After a reading that was not of one moment another pass is to be made.
+                prop_assert!(world.doubtful || world.plan().is_empty(), "{:?}", world.plan());
                 prop_assert!(matches!(seen.last(), Some(Seen::Published(_))));
             } else {
                 prop_assert_eq!(world.made.longest, None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Of the time, what is spent is at most one part in so many. Chosen: what a storm costs is
 /// below five per cent with what is not counted here.
-const SHARE: u32 = 25;
+const SHARE: u32 = 50;
 /// What is dear. Chosen: a tenth of the time in which the host's changes are followed.
 const DEAR: Duration = Duration::from_millis(10);
 /// Longest pause. Chosen: what a namespace's users change is noticed then, whatever else they do.
@@ -50,7 +50,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.next(), at(0));
         pace.spent(at(100), Duration::from_millis(1));
-        assert_eq!(pace.next(), at(124));
+        assert_eq!(pace.next(), at(149));
         assert!(!pace.is_dear());
         pace.spent(at(100), Duration::from_secs(60));
         assert_eq!(pace.next(), at(5100));

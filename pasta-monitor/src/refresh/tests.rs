@@ -649,14 +649,14 @@ fn a_namespace_that_is_dear_to_read_is_read_seldom_and_keeps_nobody_waiting() {
     refresh.finish_far(at(0), dear, true);
     refresh.pass_done();
     refresh.namespace_spent(at(0), dear);
-    assert!(!refresh.listens_to_namespace(at(959)) && refresh.listens_to_namespace(at(960)));
+    assert!(!refresh.listens_to_namespace(at(1959)) && refresh.listens_to_namespace(at(1960)));
 
     // Its users change something; the host does in the middle of the pause.
     see(&mut refresh, 5, Notice::There(Record::Address(address(9, "192.0.2.7/24"))));
-    assert!(!refresh.begin_pass(at(959), false));
+    assert!(!refresh.begin_pass(at(1959), false));
     assert!(refresh.begin_pass(at(500), true), "the host's changes do not wait");
     assert!(!refresh.begin_far(at(500), &ours));
     refresh.pass_done();
     // Nor is anything forgotten.
-    assert!(refresh.begin_pass(at(960), false) && refresh.begin_far(at(960), &ours));
+    assert!(refresh.begin_pass(at(1960), false) && refresh.begin_far(at(1960), &ours));
 }
