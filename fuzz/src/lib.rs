@@ -19,6 +19,7 @@ pub mod ipc_decode;
 pub mod ipv6_ext_headers;
 pub mod ndp;
 pub mod netlink_message;
+pub mod pcap_writer;
 pub mod resolv_conf;
 pub mod sock_diag;
 pub mod stack;

@@ -5,7 +5,7 @@ use std::path::Path;
 /// A target, and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 22] = [
+const TARGETS: [Target; 23] = [
     ("cli_ports", pasta_fuzz::cli_ports::check),
     ("control_socket", pasta_fuzz::control_socket::check),
     ("dhcpv4", pasta_fuzz::dhcpv4::check),
@@ -21,6 +21,7 @@ const TARGETS: [Target; 22] = [
     ("ipv6_ext_headers", pasta_fuzz::ipv6_ext_headers::check),
     ("ndp", pasta_fuzz::ndp::check),
     ("netlink_message", pasta_fuzz::netlink_message::check),
+    ("pcap_writer", pasta_fuzz::pcap_writer::check),
     ("resolv_conf", pasta_fuzz::resolv_conf::check),
     ("sock_diag", pasta_fuzz::sock_diag::check),
     ("stack", pasta_fuzz::stack::check),

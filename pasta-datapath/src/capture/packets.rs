@@ -16,6 +16,7 @@ const IPV6: [u8; 2] = [0x86, 0xdd];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const IPV6_HEADER: usize = 40;
+const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
 /// Flags of a TCP header that belong to the last segment: FIN and PSH.
@@ -65,13 +66,13 @@ impl Layout {
             return None;
         };
         let transport = network.get(length..)?;
-        let own = match protocol {
-            TCP => usize::from(transport.get(12)? >> 4) * 4,
-            UDP => UDP_HEADER,
+        let (own, least) = match protocol {
+            TCP => (usize::from(transport.get(12)? >> 4) * 4, TCP_HEADER),
+            UDP => (UDP_HEADER, UDP_HEADER),
             _ => return None,
         };
         let headers = ETHERNET + length + own;
-        let fits = own >= UDP_HEADER && length >= 20 && headers <= frame.len();
+        let fits = own >= least && length >= 20 && headers <= frame.len();
         let found = Self { network: length, headers, source, destination, protocol, ipv6 };
         fits.then_some(found)
     }
@@ -301,7 +302,9 @@ mod tests {
         Resolver::default().resolve(&pieces, Header::VirtioNet, |it| whole.push(it.to_vec()));
         Resolver::default().resolve(&pieces[1..], Header::None, |it| whole.push(it.to_vec()));
         assert_eq!(whole, [bare.clone(), bare]);
-        for odd in [&[][..], &[1; 20], &frame(false, 50, b"esp")] {
+        let mut short = frame(false, TCP, b"a data offset of two words");
+        short[14 + 20 + 12] = 0x20;
+        for odd in [&[][..], &[1; 20], &frame(false, 50, b"esp"), &short] {
             assert_eq!(resolved(odd, Segmentation::Tcp(100), false), [odd.to_vec()]);
         }
     }
