@@ -1,6 +1,6 @@
 //! How fast the namespace follows the host, and what events cost that concern nobody.
 //!
-//! `cargo bench -p tests --bench follow [-- --instances N] [--changes N] [--events N] [--ipv6]`
+//! `cargo bench -p tests --bench follow [-- --instances N] [--changes N] [--events N] [--ipv6] [--storms]`
 //!
 //! In a lab, N namespaces with a `pasta` each follow one host. Measured are
 //!
@@ -10,7 +10,12 @@
 //! - wake-ups and processor time of the monitors while unrelated events pass: addresses of a link that
 //!   is down, and routes in another table.
 //!
+//! With `--storms`, something else instead: what one namespace whose users change it without pause costs the monitor,
+//! and whether others notice (`storm`).
+//!
 //! Nothing is asserted.
+
+mod storm;
 
 use std::env;
 use std::net::IpAddr;
@@ -39,11 +44,13 @@ struct Options {
     changes: u16,
     events: u32,
     family: Family,
+    storms: bool,
 }
 
 impl Options {
     fn parse(words: impl IntoIterator<Item = String>) -> Outcome<Self> {
-        let mut options = Self { instances: 1, changes: 400, events: 100_000, family: Family::V4 };
+        let mut options =
+            Self { instances: 1, changes: 400, events: 100_000, family: Family::V4, storms: false };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
@@ -52,6 +59,7 @@ impl Options {
                 "--changes" => options.changes = value()?.parse()?,
                 "--events" => options.events = value()?.parse()?,
                 "--ipv6" => options.family = Family::V6,
+                "--storms" => options.storms = true,
                 "--bench" => {}
                 _ => return Err(format!("unknown option {word}").into()),
             }
@@ -69,6 +77,9 @@ fn run() -> Outcome {
     let client = Path::new(env!("CARGO_BIN_EXE_lab-client"));
     programs::build(client)?;
     let lab = Lab::build(&Programs::find(client)?, &[])?;
+    if options.storms {
+        return storm::run(&lab);
+    }
     lab.on_host(|netlink| Ok(netlink.add_veth("other0", "other1", lab.remote().as_fd())?))?;
 
     let mut sessions: Vec<Session> = Vec::new();

@@ -12,6 +12,7 @@
 
 mod chart;
 mod datagrams;
+mod life;
 mod measure;
 mod services;
 mod table;

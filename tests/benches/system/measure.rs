@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,10 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::datagrams;
+use crate::life::{memory, program_processes};
 use crate::services::{hold, many_flows, send_octets, serve, talk};
 use tests::Outcome;
-use tests::client::life::monotonic;
-use tests::client::protocol::{Line, read_line};
 use tests::client::traffic;
 use tests::datagrams::{Calls, Flood};
 use tests::lab::delayed::DelayedLink;
@@ -67,7 +65,7 @@ impl Measure {
     /// Whether there is such a number of `contender`.
     pub(crate) const fn applies_to(&self, contender: Contender) -> bool {
         match self.kind {
-            Kind::Processor(_) | Kind::Memory | Kind::PerFlow => {
+            Kind::Processor(_) | Kind::Memory | Kind::Idle | Kind::PerFlow => {
                 !matches!(contender, Contender::Bare)
             }
             Kind::Backlog => matches!(contender, Contender::Ours | Contender::Before),
@@ -107,6 +105,8 @@ enum Kind {
     Start,
     End,
     Memory,
+    /// Processor time of all processes that look for ports and have nothing to do, in percent of a processor.
+    Idle,
 }
 
 /// Datagrams that are sent as fast as they go: octets of each, calls, flows.
@@ -204,15 +204,13 @@ pub(crate) const MEASURES: &[Measure] = &[
     measure("start-to-command", "ms", Kind::Start),
     measure("command-end-to-our-end", "ms", Kind::End),
     measure("idle-memory", "MiB", Kind::Memory),
+    measure("idle-processor", "%", Kind::Idle),
     measure("memory-for-each-idle-flow", "octets", Kind::PerFlow),
 ];
 
 /// The port of a service in the namespace.
 const INSIDE: &str = "8000";
 const FORWARDED: [&str; 8] = ["-t", INSIDE, "-u", "none", "-T", "none", "-U", "none"];
-
-/// How many starts make one number.
-const STARTS: usize = 9;
 
 /// How many idle connections their memory is shared out to, where so many descriptors can be had: each
 /// process has one for each.
@@ -247,8 +245,8 @@ struct Delayed {
 
 /// The services, and what to do with them.
 pub(crate) struct Bench<'lab> {
-    lab: &'lab Lab,
-    time: Duration,
+    pub(crate) lab: &'lab Lab,
+    pub(crate) time: Duration,
     sink: Sink,
     source: Service,
     delayed: Delayed,
@@ -392,6 +390,7 @@ impl<'lab> Bench<'lab> {
             }
             Kind::Start => self.median_of_starts(contender, |(start, _)| start),
             Kind::End => self.median_of_starts(contender, |(_, end)| end),
+            Kind::Idle => self.idle(contender),
             Kind::Memory => {
                 let _session = self.session(contender)?;
                 Ok(memory()? as f64 / f64::from(1 << 20))
@@ -400,7 +399,7 @@ impl<'lab> Bench<'lab> {
     }
 
     /// Tells nothing.
-    fn pasta(&self, contender: Contender) -> Pasta<'lab> {
+    pub(crate) fn pasta(&self, contender: Contender) -> Pasta<'lab> {
         self.with_mtu(self.program(contender).with(["-q"]))
     }
 
@@ -416,7 +415,7 @@ impl<'lab> Bench<'lab> {
         self.with_ports(contender, NO_PORTS)
     }
 
-    fn with_ports(&self, contender: Contender, ports: [&str; 8]) -> Pasta<'lab> {
+    pub(crate) fn with_ports(&self, contender: Contender, ports: [&str; 8]) -> Pasta<'lab> {
         match contender {
             Contender::Upstream => Pasta::new(self.lab, self.lab.program(UPSTREAM).join("pasta")),
             Contender::Before => Pasta::new(self.lab, self.lab.program(BEFORE).join("pasta")),
@@ -438,7 +437,7 @@ impl<'lab> Bench<'lab> {
         self.begin(self.with_mtu(self.program(contender).with(["-d"])))
     }
 
-    fn begin(&self, pasta: Pasta<'lab>) -> Outcome<Session> {
+    pub(crate) fn begin(&self, pasta: Pasta<'lab>) -> Outcome<Session> {
         let mut session = pasta.session()?;
         if let Some(name) = &self.congestion {
             session.must(["traffic", "congestion", name])?;
@@ -611,41 +610,6 @@ impl<'lab> Bench<'lab> {
         let backlog = session.end(0)?.backlog_octets()? as f64;
         Ok(backlog / 1e6 / (octets / 1e9))
     }
-
-    /// Starts a COMMAND that prints the time and ends; gives the milliseconds from our call to its
-    /// first instruction and from its last one to our end.
-    fn start(&self, contender: Contender) -> Outcome<(f64, f64)> {
-        let words = ["lab-client", "clock"];
-        let mut command: Command = match contender {
-            Contender::Bare => pasta::bare_command(self.lab, words.into_iter().skip(1)),
-            _ => self.pasta(contender).command(words),
-        };
-        command.stdin(Stdio::null()).stderr(Stdio::null());
-        let before = monotonic()?;
-        let output = command.output()?;
-        let after = monotonic()?;
-        let text = String::from_utf8(output.stdout)?;
-        let printed = text.lines().find_map(|line| match read_line(line) {
-            Line::Fact(fact) => fact.parse::<u64>().ok(),
-            _ => None,
-        });
-        let printed =
-            printed.ok_or_else(|| format!("no time printed: {:?} {text}", output.status))?;
-        Ok(((printed - before) as f64 / 1e6, (after - printed) as f64 / 1e6))
-    }
-
-    fn median_of_starts(
-        &self,
-        contender: Contender,
-        which: impl Fn((f64, f64)) -> f64,
-    ) -> Outcome<f64> {
-        let mut times = Vec::new();
-        for _ in 0..STARTS {
-            times.push(which(self.start(contender)?));
-        }
-        times.sort_by(f64::total_cmp);
-        Ok(times[STARTS / 2])
-    }
 }
 
 /// Segments that TCP has repeated so far where the client is.
@@ -653,17 +617,6 @@ fn repeated(session: &mut Session) -> Outcome<f64> {
     let facts = session.must(["traffic", "repeated"])?;
     let number = facts.first().and_then(|fact| fact.strip_prefix("repeated "));
     Ok(number.ok_or("no count of segments")?.parse()?)
-}
-
-/// Memory of the program under test, in octets.
-fn memory() -> Outcome<u64> {
-    program_processes()?.iter().map(process::Process::memory).sum()
-}
-
-/// The processes of the program under test: all but the client.
-fn program_processes() -> Outcome<Vec<process::Process>> {
-    let all = process::all()?.into_iter();
-    Ok(all.filter(|process| process.name != "lab-client").collect())
 }
 
 pub(crate) fn endpoint(address: SocketAddr) -> String {
