@@ -130,7 +130,7 @@ complete -c pasta -n __pasta_has_no_command -s m -l mtu -d 'MTU of the interface
 complete -c pasta -n __pasta_has_no_command -l ns-mac-addr -d 'MAC address of the interface (default: random)' -x
 complete -c pasta -n __pasta_has_no_command -l no-copy-routes -d 'Deprecated: one default route instead of the host\'s routes, needs --config-net'
 complete -c pasta -n __pasta_has_no_command -l no-copy-addrs -d 'Deprecated: one address instead of all of the host\'s, needs --config-net'
-complete -c pasta -n __pasta_has_no_command -l follow -d 'Follow the host to better interfaces too; stay with the first one; follow until there is a first one, then keep what it had; do not follow (default: roam; sticky with -i)' -x -a 'roam sticky once off'
+complete -c pasta -n __pasta_has_no_command -l follow -d 'roam: follow the host, to better interfaces too; sticky: stay with the first one; once: stop after the first configuration; off: do not follow (default: roam; sticky with -i)' -x -a 'roam sticky once off'
 complete -c pasta -n __pasta_has_no_command -l settle -d 'Quiet time before a change to a better interface (default: 1000)' -x
 complete -c pasta -n __pasta_has_no_command -l hold -d 'How long the configuration is kept after its interface is lost (default: 10000)' -x -a 'inf'
 complete -c pasta -n __pasta_has_no_command -l linger -d 'At least how long old addresses are kept after a change to another interface (default: 30)' -x
@@ -144,13 +144,13 @@ complete -c pasta -n __pasta_has_no_command -l map-host-loopback -d 'Address tha
 complete -c pasta -n __pasta_has_no_command -l no-host-loopback -d 'Nothing leads to the host\'s loopback: --no-map-gw, -T none and -U none'
 complete -c pasta -n __pasta_has_no_command -l map-guest-addr -d 'Address that is mapped to the host\'s own address (default: none)' -x -a 'none'
 complete -c pasta -n __pasta_has_no_command -l dns-forward -d 'Forward DNS queries that are sent to this address, one for each family (default: none)' -x
-complete -c pasta -n __pasta_has_no_command -l dns-host -d 'Resolver that they are forwarded to (default: the first of the host\'s /etc/resolv.conf)' -x
+complete -c pasta -n __pasta_has_no_command -l dns-host -d 'Resolver that they are forwarded to (default: those of the host\'s /etc/resolv.conf, the next one after an error)' -x
 complete -c pasta -n __pasta_has_no_command -l outbound-if4 -d 'Host interface that outbound IPv4 is bound to; the template too, without -i' -x -a '(command ls /sys/class/net)'
 complete -c pasta -n __pasta_has_no_command -l outbound-if6 -d 'Host interface that outbound IPv6 is bound to; the template too, without -i' -x -a '(command ls /sys/class/net)'
 complete -c pasta -n __pasta_has_no_command -l freebind -d 'Bind sockets also to addresses that the host does not have'
-complete -c pasta -n __pasta_has_no_command -s t -l tcp-ports -d 'TCP ports of the host that lead into the namespace (default: auto, those that are listened on there)' -x -a 'auto all none'
+complete -c pasta -n __pasta_has_no_command -s t -l tcp-ports -d 'TCP ports of the host that lead into the namespace (default: auto, the ports that are listened on there, but for low and ephemeral ones)' -x -a 'auto all none'
 complete -c pasta -n __pasta_has_no_command -s u -l udp-ports -d 'The same for UDP' -x -a 'auto all none'
-complete -c pasta -n __pasta_has_no_command -s T -l tcp-ns -d 'TCP ports of the namespace\'s loopback that lead to the host\'s (default: auto, those that are listened on there)' -x -a 'auto all none'
+complete -c pasta -n __pasta_has_no_command -s T -l tcp-ns -d 'TCP ports of the namespace\'s loopback that lead to the host\'s (default: auto, the ports that are listened on there, but for ephemeral ones)' -x -a 'auto all none'
 complete -c pasta -n __pasta_has_no_command -s U -l udp-ns -d 'The same for UDP' -x -a 'auto all none'
 complete -c pasta -n __pasta_has_no_command -l host-lo-to-ns-lo -d 'Connections to the host\'s loopback arrive at the namespace\'s loopback'
 complete -c pasta -n __pasta_has_no_command -l no-splice -d 'Local connections to forwarded ports go through the interface, as all others'
@@ -180,4 +180,4 @@ complete -c pasta -n __pasta_has_no_command -l explain -d 'Print what would be d
 complete -c pasta -n __pasta_has_no_command -l json -d 'With --explain: print it as JSON'
 complete -c pasta -n __pasta_has_no_command -l sandbox-report -d 'Print the privileges that each process has left, before COMMAND starts'
 complete -c pasta -n __pasta_has_no_command -l strict-sandbox -d 'Start only if no measure of the sandbox is missing, and end with the monitor; abi:N asks for Landlock ABI N (default: 6)'
-complete -c pasta -n __pasta_has_no_command -l audit -d 'Print what the processes of the pasta that is process PID have, as the kernel shows it'
+complete -c pasta -n __pasta_has_no_command -l audit -d 'Print the privileges, namespaces and descriptors of the running pasta with process ID PID; status 1 if one is not as it should be'

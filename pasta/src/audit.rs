@@ -37,7 +37,10 @@ impl fmt::Display for Failure {
         match self {
             Self::Proc(_) => f.write_str("cannot read /proc"),
             Self::NoInstance(pid) => {
-                write!(f, "process {pid} is no pasta that runs: it has not both helpers")
+                write!(
+                    f,
+                    "process {pid} is not a running pasta with both helpers (pasta-datapath, pasta-monitor)"
+                )
             }
             Self::Unreadable(name, _) => write!(f, "cannot look at {name}"),
         }

@@ -146,13 +146,19 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
     }
 
     fn apply(&mut self, entry: &Entry, value: Option<OsString>) -> Result<(), End> {
-        let invalid = |error: crate::value::InvalidValue| End::Invalid(error.to_string());
+        let name = entry.short.map_or(format!("--{}", entry.long), |letter| format!("-{letter}"));
+        let invalid = |error: crate::value::InvalidValue| match error.to_string() {
+            named if named.starts_with("option '") => End::Invalid(named),
+            why => End::Invalid(format!("option '{name}': {why}")),
+        };
         let setting = match &entry.kind {
             Kind::Flag(setting) => setting.clone(),
             Kind::Value(_, parse) => {
                 let value = value.unwrap_or_default();
                 let text = value.to_str();
-                let text = text.ok_or_else(|| End::Invalid("option value is not UTF-8".into()))?;
+                let text = text.ok_or_else(|| {
+                    End::Invalid(format!("option '{name}': its value is not UTF-8"))
+                })?;
                 parse(text).map_err(invalid)?
             }
             Kind::Path(_, setting) => {

@@ -56,7 +56,8 @@ impl fmt::Display for OpenError {
             }
             Self::Ours(path) => write!(
                 f,
-                "{} is the network namespace that pasta itself runs in: there is nothing to connect",
+                "{} is the network namespace that pasta itself runs in: there is nothing to connect \
+                 (a process that is to have one of its own may not have made it yet)",
                 path.display()
             ),
             Self::ProcessGone(pid) => write!(f, "process {pid} has ended"),

@@ -54,58 +54,58 @@ pub(crate) fn follow(text: &str) -> Result<FollowOption, InvalidValue> {
         ("once", Follow::Once),
         ("off", Follow::Off),
     ];
-    one_of("follow", text, &words).map(FollowOption::Follow)
+    one_of(text, &words).map(FollowOption::Follow)
 }
 
 /// `--settle`
 pub(crate) fn settle(text: &str) -> Result<FollowOption, InvalidValue> {
-    number("settle", text).map(FollowOption::Settle)
+    number(text).map(FollowOption::Settle)
 }
 
 /// `--hold`
 pub(crate) fn hold(text: &str) -> Result<FollowOption, InvalidValue> {
     match text {
         "inf" => Ok(FollowOption::Hold(None)),
-        text => number("hold", text).map(Some).map(FollowOption::Hold),
+        text => number(text).map(Some).map(FollowOption::Hold),
     }
 }
 
 /// `--linger`, which is in seconds.
 pub(crate) fn linger(text: &str) -> Result<FollowOption, InvalidValue> {
-    let ms = number("linger", text)?.checked_mul(1000);
-    ms.map(FollowOption::Linger).ok_or_else(|| invalid("linger", text))
+    let ms = number(text)?.checked_mul(1000);
+    ms.map(FollowOption::Linger).ok_or_else(|| invalid(text))
 }
 
 /// `--tunnels`
 pub(crate) fn tunnels(text: &str) -> Result<FollowOption, InvalidValue> {
     let words = [("avoid", Tunnels::Avoid), ("allow", Tunnels::Allow), ("never", Tunnels::Never)];
-    one_of("tunnels", text, &words).map(FollowOption::Tunnels)
+    one_of(text, &words).map(FollowOption::Tunnels)
 }
 
 /// `--bind-wait`
 pub(crate) fn bind_wait(text: &str) -> Result<FollowOption, InvalidValue> {
-    number("bind-wait", text).map(FollowOption::BindWait)
+    number(text).map(FollowOption::BindWait)
 }
 
 /// `--rename`
 pub(crate) fn rename(text: &str) -> Result<FollowOption, InvalidValue> {
     let words = [("auto", Rename::Auto), ("never", Rename::Never)];
-    one_of("rename", text, &words).map(FollowOption::Rename)
+    one_of(text, &words).map(FollowOption::Rename)
 }
 
-fn one_of<T: Copy>(option: &str, text: &str, words: &[(&str, T)]) -> Result<T, InvalidValue> {
+fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, InvalidValue> {
     let found = words.iter().find(|(word, _)| *word == text);
-    found.map(|(_, value)| *value).ok_or_else(|| invalid(option, text))
+    found.map(|(_, value)| *value).ok_or_else(|| invalid(text))
 }
 
-fn number(option: &str, text: &str) -> Result<u32, InvalidValue> {
+fn number(text: &str) -> Result<u32, InvalidValue> {
     // `parse` would accept a sign too.
     let digits = text.bytes().all(|it| it.is_ascii_digit());
-    text.parse().ok().filter(|_| digits).ok_or_else(|| invalid(option, text))
+    text.parse().ok().filter(|_| digits).ok_or_else(|| invalid(text))
 }
 
-fn invalid(option: &str, text: &str) -> InvalidValue {
-    InvalidValue(format!("invalid value of option '--{option}': '{text}'"))
+fn invalid(text: &str) -> InvalidValue {
+    InvalidValue(format!("invalid value: '{text}'"))
 }
 
 #[cfg(test)]
@@ -132,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn unknown_words_are_refused_by_name() {
+    fn unknown_words_are_refused() {
         let text = follow("always").map_err(|error| error.to_string());
-        assert_eq!(text, Err("invalid value of option '--follow': 'always'".into()));
+        assert_eq!(text, Err("invalid value: 'always'".into()));
         assert!(tunnels("roam").is_err());
         assert!(rename("").is_err());
     }

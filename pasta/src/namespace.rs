@@ -64,8 +64,9 @@ impl fmt::Display for CreateError {
                 " (user namespaces are switched off: kernel.unprivileged_userns_clone=0)",
             ),
             Some(Cause::AppArmor) => f.write_str(
-                " (AppArmor restricts user namespaces: install the profile that comes with pasta, \
-                 or see the sysctl kernel.apparmor_restrict_unprivileged_userns)",
+                " (AppArmor restricts user namespaces: install pasta with its profile, and load that by \
+                 apparmor_parser -r /etc/apparmor.d/pasta-userns; or see the sysctl \
+                 kernel.apparmor_restrict_unprivileged_userns)",
             ),
             Some(Cause::Unknown) => f.write_str(
                 " (user namespaces may be forbidden by a container's seccomp filter or by a \

@@ -158,7 +158,7 @@ fn change(
             }
         }
     }
-    Err("others change the ports all the time".to_owned())
+    Err("other clients keep changing the ports; try again".to_owned())
 }
 
 fn failures(failures: &[ForwardFailure]) -> String {
@@ -238,7 +238,7 @@ fn wait(path: &Path, condition: Condition, timeout: Duration) -> Result<(), Stri
         };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(format!("waited for {} s in vain: {last}", timeout.as_secs()));
+            return Err(format!("timed out after {} s: {last}", timeout.as_secs()));
         }
         std::thread::sleep(INTERVAL.min(left));
     }

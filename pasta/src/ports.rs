@@ -213,8 +213,11 @@ fn derive(
             Direction::Outbound => (&mut forwards.outbound, &mut forwards.outbound_places),
         };
         if table.len() == MAX_RULES {
-            let what = draft.option.direction();
-            return Err(Conflict(format!("more than {MAX_RULES} rules for ports ({what:?})")));
+            let options = match draft.option.direction() {
+                Direction::Inbound => "-t and -u",
+                Direction::Outbound => "-T and -U",
+            };
+            return Err(Conflict(format!("more than {MAX_RULES} rules of {options}")));
         }
         places.push(draft.place);
         table.push(draft.finish()?);

@@ -329,7 +329,7 @@ pub(crate) fn strictness(value: Option<&str>) -> Result<u32, InvalidValue> {
     let Some(text) = value else { return Ok(STRICT_ABI) };
     let number = text.strip_prefix("abi:").and_then(|number| number.parse().ok());
     let number = number.filter(|number| *number > 0);
-    number.ok_or_else(|| InvalidValue("--strict-sandbox takes abi:N, N from 1 up".into()))
+    number.ok_or_else(|| InvalidValue("it takes abi:N, N from 1 up, or nothing".into()))
 }
 
 /// Value of `--audit`.
@@ -341,7 +341,7 @@ pub(crate) fn audit_form(value: Option<&str>) -> Result<DocumentForm, InvalidVal
     match value {
         None => Ok(DocumentForm::Text),
         Some("json") => Ok(DocumentForm::Json),
-        Some(_) => Err(InvalidValue("--audit takes json or nothing".into())),
+        Some(_) => Err(InvalidValue("it takes json or nothing".into())),
     }
 }
 

@@ -491,7 +491,7 @@ fn errors_begin_with_the_name_and_have_no_number(lab: &Lab) -> Outcome {
         ),
         (&[], "/no/such", "cannot run '/no/such': No such file or directory"),
         (&["-m", "70000"], "", "MTU 70000 too large"),
-        (&["-t", "80:"], "", "invalid value of option '-t'"),
+        (&["-t", "80:"], "", "option '-t': invalid value"),
     ] {
         let command = Some(command).filter(|command| !command.is_empty());
         let finished = lab.pasta().with(options.iter().copied()).run(command)?;

@@ -14,6 +14,7 @@ User-mode networking for network namespaces, without privilege
 Usage: pasta [OPTIONS] [--] [COMMAND [ARG...]]
        pasta [OPTIONS] PID
        pasta [OPTIONS] --netns PATH|NAME
+       pasta --audit PID
 
 ";
 
@@ -24,7 +25,7 @@ number of milliseconds.
 
 Examples:
   pasta --config-net           A shell with the host's network
-  pasta --config-net -t 8080:80 -- httpd -f
+  pasta --config-net -t 8080:80 -- busybox httpd -f -p 80
                                A server, at port 8080 of the host
   pasta --config-net 1234      Connect the network namespace of process 1234
 

@@ -88,8 +88,8 @@ fn options_of_the_command_are_never_eaten() {
 
 #[test]
 fn a_value_may_look_like_an_option() {
-    assert_eq!(refusal("pasta -a -4"), "pasta: invalid address: '-4'");
-    assert_eq!(refusal("pasta -a --"), "pasta: invalid address: '--'");
+    assert_eq!(refusal("pasta -a -4"), "pasta: option '-a': invalid address: '-4'");
+    assert_eq!(refusal("pasta -a --"), "pasta: option '-a': invalid address: '--'");
     let name = IfName::try_from("--version".to_owned()).unwrap();
     assert_eq!(settings("pasta -I --version"), [Setting::TapName(name)]);
 }
@@ -99,7 +99,7 @@ fn errors_have_the_texts_that_callers_match() {
     for (line, wanted) in [
         ("pasta --nonsense", "pasta: unrecognized option '--nonsense'"),
         ("/usr/bin/pasta --nonsense=5 -4", "pasta: unrecognized option '--nonsense'"),
-        ("/usr/bin/pasta -m 70000", "pasta: MTU 70000 too large (largest is 65521)"),
+        ("/usr/bin/pasta -m 70000", "pasta: option '-m': MTU 70000 too large (largest is 65521)"),
         ("pasta --config-net --nonsense -- ls", "pasta: unrecognized option '--nonsense'"),
         ("pasta -x", "pasta: invalid option -- 'x'"),
         ("pasta -4x", "pasta: invalid option -- 'x'"),
@@ -110,12 +110,15 @@ fn errors_have_the_texts_that_callers_match() {
             "pasta --ipv",
             "pasta: option '--ipv' is ambiguous; possibilities: '--ipv4-only' '--ipv6-only'",
         ),
-        ("pasta -m 70000", "pasta: MTU 70000 too large (largest is 65521)"),
-        ("pasta --mtu=", "pasta: invalid MTU: ''"),
-        ("pasta -a 10.0.0.1/40", "pasta: invalid prefix length in address: '10.0.0.1/40'"),
+        ("pasta -m 70000", "pasta: option '-m': MTU 70000 too large (largest is 65521)"),
+        ("pasta --mtu=", "pasta: option '-m': invalid MTU: ''"),
+        (
+            "pasta -a 10.0.0.1/40",
+            "pasta: option '-a': invalid prefix length in address: '10.0.0.1/40'",
+        ),
         (
             "pasta -I sixteen-chars-xx",
-            "pasta: invalid interface name: 'sixteen-chars-xx': not an interface name (1 to 15 characters, no blank, '/' or ':')",
+            "pasta: option '-I': invalid interface name: 'sixteen-chars-xx': not an interface name (1 to 15 characters, no blank, '/' or ':')",
         ),
     ] {
         assert_eq!(refusal(line), wanted, "{line}");
@@ -127,7 +130,10 @@ fn one_line_after_an_error_of_grammar_names_the_help() {
     let text =
         "pasta: unrecognized option '--nonsense'\nTry 'pasta --help' for the list of options.\n";
     assert_eq!(read("pasta --nonsense"), Err(Stop::Refused(text.into())));
-    assert_eq!(read("pasta -m x"), Err(Stop::Refused("pasta: invalid MTU: 'x'\n".into())));
+    assert_eq!(
+        read("pasta -m x"),
+        Err(Stop::Refused("pasta: option '-m': invalid MTU: 'x'\n".into()))
+    );
 }
 
 #[test]
@@ -186,11 +192,11 @@ fn ports_are_read_where_they_stand_and_errors_name_option_and_value() {
     }
     assert_eq!(
         refusal("pasta -t 22,8000-7000"),
-        "pasta: invalid value of option '-t': '22,8000-7000': '8000-7000': the lower port comes first"
+        "pasta: option '-t': invalid value: '22,8000-7000': '8000-7000': the lower port comes first"
     );
     assert_eq!(
         refusal("pasta --udp-ns=x"),
-        "pasta: invalid value of option '-U': 'x': not a port (1 to 65535), range, 'all', 'auto' or 'none'"
+        "pasta: option '-U': invalid value: 'x': not a port (1 to 65535), range, 'all', 'auto' or 'none'"
     );
 }
 
@@ -219,7 +225,7 @@ fn version_is_printed_at_once_but_not_after_an_error() {
         assert_eq!(read(line), Err(wanted.clone()), "{line}");
     }
     assert_eq!(refusal("pasta --nonsense --version"), "pasta: unrecognized option '--nonsense'");
-    assert_eq!(refusal("pasta -m x --version"), "pasta: invalid MTU: 'x'");
+    assert_eq!(refusal("pasta -m x --version"), "pasta: option '-m': invalid MTU: 'x'");
 }
 
 #[test]
@@ -241,8 +247,8 @@ fn help_shows_what_works_and_nothing_else() {
 #[test]
 fn values_are_taken_as_getopt_takes_them() {
     // After a letter an equals sign is part of the value, and a word of one dash is no option.
-    assert_eq!(refusal("pasta -m=1500"), "pasta: invalid MTU: '=1500'");
-    assert_eq!(refusal("pasta --mtu=1=2"), "pasta: invalid MTU: '1=2'");
+    assert_eq!(refusal("pasta -m=1500"), "pasta: option '-m': invalid MTU: '=1500'");
+    assert_eq!(refusal("pasta --mtu=1=2"), "pasta: option '-m': invalid MTU: '1=2'");
     assert_eq!(refusal("pasta -4=x"), "pasta: invalid option -- '='");
     assert_eq!(words("pasta -4 - -x"), ["-", "-x"]);
     assert_eq!(refusal("pasta -4\u{e9}"), "pasta: invalid option -- '\u{e9}'");
@@ -255,7 +261,7 @@ fn words_of_the_command_need_not_be_utf_8_but_values_do() {
     let line = parse(["pasta".into(), odd()]).unwrap();
     assert_eq!(line.words, [odd()]);
     let refused = parse(["pasta".into(), "-m".into(), odd()]);
-    assert_eq!(refused, Err(Stop::Refused("pasta: option value is not UTF-8\n".into())));
+    assert_eq!(refused, Err(Stop::Refused("pasta: option '-m': its value is not UTF-8\n".into())));
     assert!(parse(["pasta".into(), OsString::from_vec(b"-\xff".to_vec())]).is_err());
 }
 
@@ -277,7 +283,14 @@ fn value_that_may_be_left_out_comes_after_an_equals_sign() {
     for line in
         ["pasta --strict-sandbox=", "pasta --strict-sandbox=6", "pasta --strict-sandbox=abi:0"]
     {
-        assert_eq!(refusal(line), "pasta: --strict-sandbox takes abi:N, N from 1 up", "{line}");
+        assert_eq!(
+            refusal(line),
+            "pasta: option '--strict-sandbox': it takes abi:N, N from 1 up, or nothing",
+            "{line}"
+        );
     }
-    assert_eq!(refusal("pasta --audit=yaml 1"), "pasta: --audit takes json or nothing");
+    assert_eq!(
+        refusal("pasta --audit=yaml 1"),
+        "pasta: option '--audit': it takes json or nothing"
+    );
 }

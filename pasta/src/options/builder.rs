@@ -432,7 +432,7 @@ impl InterfaceBuilder {
         if Bounded::<_, 64>::try_from(addresses.ipv4.clone()).is_err()
             || Bounded::<_, 64>::try_from(addresses.ipv6.clone()).is_err()
         {
-            return refuse("more than 64 addresses of one family");
+            return refuse("-a: more than 64 addresses of one family");
         }
         if self.early_netmask.is_some() {
             return refuse("a netmask (-n) needs an IPv4 address (-a)");

@@ -234,7 +234,6 @@ fn of_the_interface(setting: &Setting) -> Option<String> {
         Setting::Fqdn(_) => "--fqdn",
         Setting::Following(FollowOption::Follow(Follow::Off)) => return None,
         Setting::Following(FollowOption::Follow(_)) => "--follow",
-        Setting::Following(FollowOption::BindWait(_)) => "--bind-wait",
         _ => return of_following(setting).or(address(setting).map(|(name, _)| name.to_owned())),
     };
     Some(name.to_owned())
@@ -247,6 +246,7 @@ fn of_following(setting: &Setting) -> Option<String> {
         Setting::Following(FollowOption::Hold(_)) => "--hold",
         Setting::Following(FollowOption::Linger(_)) => "--linger",
         Setting::Following(FollowOption::Rename(_)) => "--rename",
+        Setting::Following(FollowOption::BindWait(_)) => "--bind-wait",
         _ => return None,
     };
     Some(name.to_owned())

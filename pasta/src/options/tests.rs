@@ -332,5 +332,5 @@ fn options_of_rootlesskit_reach_the_helpers() {
 #[test]
 fn more_addresses_than_a_message_holds_are_refused() {
     let many = (1..66).fold("pasta".to_owned(), |line, n| format!("{line} -a 10.0.0.{n}/8"));
-    assert_eq!(refusal(&many), "more than 64 addresses of one family");
+    assert_eq!(refusal(&many), "-a: more than 64 addresses of one family");
 }

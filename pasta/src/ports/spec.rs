@@ -109,7 +109,9 @@ impl SpecErrorKind {
             }
             Self::TargetFamily => "the address to listen on is of another family",
             Self::TargetAddress => "nobody can be reached at that address",
-            Self::ListenOutbound => "out of the namespace it is always its loopback",
+            Self::ListenOutbound => {
+                "-T and -U take no address: they listen on the namespace's loopback"
+            }
         }
     }
 }

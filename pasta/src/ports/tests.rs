@@ -201,7 +201,7 @@ fn what_is_not_given_is_automatic() {
 fn outbound_rules_listen_on_loopback_only() {
     let rules = forwards("-T 8000:80 -U 53").unwrap().outbound;
     assert_eq!(rules.iter().map(short).collect::<Vec<_>>(), ["/8000:80", "/53:53"]);
-    assert!(error("-T 127.0.0.1/8000").contains("always its loopback"));
+    assert!(error("-T 127.0.0.1/8000").contains("take no address"));
     assert!(error("-T 8000:192.0.2.1/80").contains("needs one to listen on"));
 }
 

@@ -11,7 +11,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         "tcp-ports",
         "PORTS",
         |v| ports(PortOption::TcpIn, v),
-        "TCP ports of the host that lead into the namespace (default: auto, those that are listened on there)",
+        "TCP ports of the host that lead into the namespace (default: auto, the ports that are listened on there, but for low and ephemeral ones)",
     ),
     value(Some('u'), "udp-ports", "PORTS", |v| ports(PortOption::UdpIn, v), "The same for UDP"),
     value(
@@ -19,7 +19,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         "tcp-ns",
         "PORTS",
         |v| ports(PortOption::TcpOut, v),
-        "TCP ports of the namespace's loopback that lead to the host's (default: auto, those that are listened on there)",
+        "TCP ports of the namespace's loopback that lead to the host's (default: auto, the ports that are listened on there, but for ephemeral ones)",
     ),
     value(Some('U'), "udp-ns", "PORTS", |v| ports(PortOption::UdpOut, v), "The same for UDP"),
     flag(
@@ -44,7 +44,6 @@ pub(super) const ENTRIES: &[Entry] = &[
 
 fn ports(option: PortOption, text: &str) -> Result<Setting, InvalidValue> {
     let spec = Spec::parse(option, text);
-    spec.map(|spec| Setting::Ports(option, spec)).map_err(|error| {
-        InvalidValue(format!("invalid value of option '{}': {error}", option.name()))
-    })
+    spec.map(|spec| Setting::Ports(option, spec))
+        .map_err(|error| InvalidValue(format!("invalid value: {error}")))
 }

@@ -83,7 +83,7 @@ pub(super) const FOLLOWING: &[Entry] = &[
         "follow",
         "roam|sticky|once|off",
         |v| follow_options::follow(v).map(Setting::Following),
-        "Follow the host to better interfaces too; stay with the first one; follow until there is a first one, then keep what it had; do not follow (default: roam; sticky with -i)",
+        "roam: follow the host, to better interfaces too; sticky: stay with the first one; once: stop after the first configuration; off: do not follow (default: roam; sticky with -i)",
     ),
     value(
         None,

@@ -57,6 +57,6 @@ pub(super) const ENTRIES: &[Entry] = &[
         "audit",
         "json",
         |v| value::audit_form(v).map(Setting::Audit),
-        "Print what the processes of the pasta that is process PID have, as the kernel shows it",
+        "Print the privileges, namespaces and descriptors of the running pasta with process ID PID; status 1 if one is not as it should be",
     ),
 ];

@@ -56,7 +56,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         "dns-host",
         "ADDRESS",
         |v| value::dns_host(v).map(Setting::DnsHost),
-        "Resolver that they are forwarded to (default: the first of the host's /etc/resolv.conf)",
+        "Resolver that they are forwarded to (default: those of the host's /etc/resolv.conf, the next one after an error)",
     ),
     value(
         None,
