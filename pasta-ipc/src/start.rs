@@ -74,8 +74,6 @@ pub struct LinkStart {
     pub mtu: Option<Mtu>,
     /// Link-layer address of the tap (`--ns-mac-addr`); none: the kernel draws one.
     pub mac: Option<MacAddr>,
-    /// For how long it exists, if it is made.
-    pub lifetime: TapLifetime,
 }
 
 /// What of the template is reproduced.
@@ -271,15 +269,6 @@ pub enum TapUse {
     Given,
     /// There is none, and the namespace has its loopback only (`--splice-only`).
     None,
-}
-
-/// For how long a tap exists that is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TapLifetime {
-    /// Until its last descriptor is closed.
-    Descriptor,
-    /// As long as its namespace, which ends with us.
-    Namespace,
 }
 
 /// What the datapath needs to know before it is confined.

@@ -158,7 +158,7 @@ pub(crate) mod testing {
     use pasta_ipc::port_forward::{LoopbackTarget, PortWatch};
     use pasta_ipc::start::{
         Configure, CopyAddresses, CopyRoutes, CopyStart, FamilyStart, Following, LinkStart,
-        MonitorStart, PortsStart, RootFallback, TapLifetime, TapUse,
+        MonitorStart, PortsStart, RootFallback, TapUse,
     };
     use pasta_ipc::types::{Bounded, LogLevel, Service};
 
@@ -173,7 +173,6 @@ pub(crate) mod testing {
                 name: None,
                 mtu: None,
                 mac: None,
-                lifetime: TapLifetime::Namespace,
             },
             template: None,
             copy: CopyStart { routes: CopyRoutes::All, addresses: CopyAddresses::All },

@@ -3,7 +3,7 @@
 
 use crate::net::PerFamily;
 use pasta_ipc::start::{
-    Configure, CopyAddresses, CopyRoutes, Follow, Following, MonitorStart, MtuSource, TapLifetime,
+    Configure, CopyAddresses, CopyRoutes, Follow, Following, MonitorStart, MtuSource,
 };
 use pasta_ipc::types::{Family, IfName, MacAddr, Mtu, Prefix, Service};
 use std::net::IpAddr;
@@ -22,8 +22,6 @@ pub struct Policy {
     pub mtu: Option<Mtu>,
     /// Link-layer address of the tap; none leaves what the kernel drew.
     pub tap_mac: Option<MacAddr>,
-    /// For how long a tap that is made exists.
-    pub tap_lifetime: TapLifetime,
     /// How the host is followed.
     pub following: Following,
 }
@@ -119,7 +117,6 @@ impl From<&MonitorStart> for Policy {
             tap_name: start.link.name.clone(),
             mtu: start.link.mtu,
             tap_mac: start.link.mac,
-            tap_lifetime: start.link.lifetime,
             following: start.following,
         }
     }
@@ -145,7 +142,6 @@ pub(crate) mod testing {
             tap_name: None,
             mtu: Some(Mtu::DEFAULT),
             tap_mac: None,
-            tap_lifetime: TapLifetime::Descriptor,
             following: Following::default(),
         }
     }

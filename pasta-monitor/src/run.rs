@@ -272,7 +272,7 @@ async fn configure(
             policy.tap_mac.unwrap_or(MacAddr::OURS_BY_DEFAULT),
         ),
         TapSource::Device(device) => {
-            let tap = device.make(&name, policy.tap_mac, policy.tap_lifetime)?;
+            let tap = device.make(&name, policy.tap_mac)?;
             let index = nix::net::if_::if_nametoindex(tap.info.name.as_str());
             let mac = tap.info.mac;
             let ready = MonitorToSupervisor::TapReady(tap.info);

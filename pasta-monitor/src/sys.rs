@@ -129,18 +129,6 @@ pub fn set_offloads(tap: impl AsFd, offloads: libc::c_uint) -> io::Result<()> {
     check(rc)
 }
 
-/// Has a tap stay when its last descriptor is closed (`TUNSETPERSIST`).
-///
-/// # Errors
-///
-/// As ioctl(2).
-pub fn keep_tap(tap: impl AsFd) -> io::Result<()> {
-    // SAFETY: the argument of this request is a number and no pointer; no memory is touched.
-    let rc =
-        unsafe { libc::ioctl(tap.as_fd().as_raw_fd(), libc::TUNSETPERSIST, c_ulong::from(true)) };
-    check(rc)
-}
-
 /// The link-layer address of a link. `socket` is any socket in its namespace.
 ///
 /// # Errors

@@ -1,14 +1,11 @@
 //! Making the tap: the namespace's end of the link.
 //!
 //! The device is opened in the namespace, because the kernel ties it to the namespace it was opened
-//! in. The tap goes when its last descriptor is closed, or where the namespace is made for one command, with the
-//! namespace: closing that descriptor would take tens of milliseconds, in which the kernel removes the device, and
-//! the end of the command is waited for.
+//! in. The tap is not persistent: it goes when its last descriptor is closed.
 
 use crate::sys;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use pasta_ipc::start::TapLifetime;
 use pasta_ipc::types::{IfName, MacAddr, TapInfo, TapOffloads};
 use std::fmt;
 use std::io;
@@ -95,17 +92,12 @@ impl TunDevice {
         fd.map(Self).map_err(|errno| TapError::Open(errno.into()))
     }
 
-    /// Makes a tap called `name`, with the link-layer address `mac` if one is given, which exists for `lifetime`.
+    /// Makes a tap called `name`, with the link-layer address `mac` if one is given.
     ///
     /// # Errors
     ///
     /// [`TapError`].
-    pub fn make(
-        self,
-        name: &IfName,
-        mac: Option<MacAddr>,
-        lifetime: TapLifetime,
-    ) -> Result<Tap, TapError> {
+    pub fn make(self, name: &IfName, mac: Option<MacAddr>) -> Result<Tap, TapError> {
         let plain = libc::IFF_TAP | libc::IFF_NO_PI;
         let made = sys::make_tap(&self.0, name, plain | libc::IFF_VNET_HDR);
         let taken = |error: &io::Error| {
@@ -125,10 +117,6 @@ impl TunDevice {
             Err(error) => return Err(TapError::Make(name.clone(), error)),
         };
 
-        if lifetime == TapLifetime::Namespace {
-            // Where it fails, the end takes longer.
-            let _ = sys::keep_tap(&self.0);
-        }
         if let Some(mac) = mac {
             sys::set_mac(&self.0, &made, mac)
                 .map_err(|error| TapError::Set("link-layer address", error))?;

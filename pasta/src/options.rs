@@ -16,7 +16,7 @@ use pasta_ipc::socket::FreeBind;
 use pasta_ipc::start::{
     Captured, Configure, CopyStart, DatapathStart, FamilyPolicy, FamilyStart, Follow, Following,
     HostLoopback, HostSockets, LinkStart, MonitorStart, PortsStart, Protocols, RootFallback,
-    RuleChanges, Services, TapLifetime, TapUse, UserId,
+    RuleChanges, Services, TapUse, UserId,
 };
 use pasta_ipc::types::{
     Bounded, IfName, Ipv4Net, Ipv6Net, LogLevel, MacAddr, Mtu, PortRange, Service, TapInfo,
@@ -436,10 +436,6 @@ impl Options {
                 name: given.map(|it| it.name.clone()).or(self.interface.name.clone()),
                 mtu: self.interface.mtu,
                 mac: given.map(|it| it.mac).or(self.interface.mac),
-                lifetime: match self.target {
-                    Target::Command(_) => TapLifetime::Namespace,
-                    Target::Existing(_) => TapLifetime::Descriptor,
-                },
             },
             template: self.interface.template.clone(),
             copy: self.interface.copy,

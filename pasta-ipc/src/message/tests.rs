@@ -55,7 +55,6 @@ fn monitor_start() -> MonitorStart {
             name: None,
             mtu: Some(Mtu::DEFAULT),
             mac: Some(mac()),
-            lifetime: crate::start::TapLifetime::Namespace,
         },
         template: Some(name("eth0")),
         copy: CopyStart { routes: CopyRoutes::All, addresses: CopyAddresses::All },
@@ -416,15 +415,15 @@ fn namespace_listener() -> NamespaceListener {
 #[test]
 fn encodings_are_frozen() {
     let hex = |octets: &[u8]| octets.iter().map(|o| format!("{o:02x}")).collect::<String>();
-    assert_eq!(PROTOCOL_VERSION, 17);
+    assert_eq!(PROTOCOL_VERSION, 16);
     let hello = Hello::OURS;
-    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0011");
-    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0011");
+    assert_eq!(hex(&octets_of(&SupervisorToMonitor::Hello(hello))), "0010");
+    assert_eq!(hex(&octets_of(&DatapathToMonitor::Hello(hello))), "0010");
     assert_eq!(hex(&octets_of(&SupervisorToMonitor::Shutdown)), "02");
     assert_eq!(hex(&octets_of(&SupervisorToDatapath::Shutdown)), "05");
     assert_eq!(
         hex(&octets_of(&SupervisorToMonitor::Start(Box::new(monitor_start())))),
-        "010001c00002071801c0000201000100000000000001fbf0ff010200000000010101046574\
+        "010001c00002071801c0000201000100000000000001fbf0ff0102000000000101046574\
          6830000000fbe80301fb1027fb3075000000000101010120010db8000000000000000000\
          000001010f696e746572666163652d6e616d6530fb401ffb411f010120010db800000000\
          0000000000000002fb60ea020001000000030000"
@@ -456,7 +455,7 @@ fn encodings_are_frozen() {
     assert_eq!(hex(&octets_of(&taken)), "0903");
     let wanted = SupervisorToDatapath::StatusWanted { flows: 64 };
     assert_eq!(hex(&octets_of(&wanted)), "0740");
-    assert_eq!(hex(&octets_of(&ClientToSupervisor::Hello(hello))), "0011");
+    assert_eq!(hex(&octets_of(&ClientToSupervisor::Hello(hello))), "0010");
     assert_eq!(hex(&octets_of(&ClientToSupervisor::ForwardsWanted)), "01");
     assert_eq!(hex(&octets_of(&ClientToSupervisor::StatusWanted { flows: 2 })), "0302");
     assert_eq!(hex(&octets_of(&ClientToSupervisor::ResyncWanted)), "04");

@@ -4,7 +4,7 @@ use pasta_ipc::Channel;
 use pasta_ipc::port_forward::{Effort, ForwardRule, LoopbackTarget, PortWatch, RawRule};
 use pasta_ipc::start::{
     Configure, CopyAddresses, CopyRoutes, CopyStart, FamilyStart, Following, LinkStart, PortsStart,
-    RootFallback, TapLifetime, TapUse,
+    RootFallback, TapUse,
 };
 use pasta_ipc::types::{Bounded, LogLevel, PortRange, Service, Transport};
 use std::io::{Read, Write};
@@ -35,7 +35,6 @@ fn start(ports: PortRange) -> MonitorStart {
             name: None,
             mtu: None,
             mac: None,
-            lifetime: TapLifetime::Descriptor,
         },
         template: None,
         copy: CopyStart { routes: CopyRoutes::All, addresses: CopyAddresses::All },
