@@ -241,7 +241,7 @@ impl Reactor {
             (false, true) if little => Turn::Far,
             _ => Turn::Other,
         });
-        if self.yielding.is_due(moved, self.tap_ready) {
+        if ended.is_none() && self.yielding.is_due(moved, self.tap_ready) {
             let start = self.now();
             thread::yield_now();
             self.yielding.yielded(self.now().since(start));

@@ -64,7 +64,9 @@ impl fmt::Display for InvalidForward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule(error) => error.fmt(f),
-            Self::ListenOutbound => f.write_str("out of the namespace it is always its loopback"),
+            Self::ListenOutbound => {
+                f.write_str("-T and -U take no address: they listen on the namespace's loopback")
+            }
             Self::Effort => f.write_str("ports and effort do not go together"),
         }
     }

@@ -323,7 +323,7 @@ fn status_is_found_by_process_and_waited_for(lab: &Lab) -> Outcome {
     pesto(lab, &["wait", "--bound", SOCKET])?;
     pesto(lab, &["wait", "--generation", "1", SOCKET])?;
     let why = pesto_fails(lab, &["wait", "--generation", "99", "--timeout", "0", SOCKET])?;
-    assert!(why.contains("in vain"), "{why}");
+    assert!(why.contains("timed out after"), "{why}");
     let id = inside.running().pid().to_string();
     let status = lab.pasta().attach(["status", &id])?.expect_code(0)?;
     assert!(status.output.iter().any(|line| line.contains(&format!("process {id}"))), "{status:?}");

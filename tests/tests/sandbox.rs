@@ -233,7 +233,7 @@ fn documented_checks_work_with_several_instances(lab: &Lab) -> Outcome {
 
 fn process_that_is_no_pasta_is_not_audited(lab: &Lab) -> Outcome {
     let finished = lab.pasta().attach(["--audit", "1"])?.expect_code(1)?;
-    assert!(finished.errors.contains("process 1 is no pasta that runs"), "{finished:?}");
+    assert!(finished.errors.contains("process 1 is not a running pasta"), "{finished:?}");
     let finished = lab.pasta().attach(["--audit"])?.expect_code(1)?;
     assert!(finished.errors.contains("--audit needs the PID"), "{finished:?}");
     Ok(())

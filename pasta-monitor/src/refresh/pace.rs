@@ -3,8 +3,8 @@
 use crate::time::Instant;
 use std::time::Duration;
 
-/// Of the time, what is spent is at most one part in so many. Chosen: what a storm costs is
-/// below five per cent with what is not counted here.
+/// Of the time, what is spent is at most one part in so many. Chosen: what a storm costs is below five per cent with what
+/// is not counted here. Measured, routes and addresses: 2.2 and 3.0 %, and 4.5 and 6.9 with 25.
 const SHARE: u32 = 50;
 /// What is dear. Chosen: a tenth of the time in which the host's changes are followed.
 const DEAR: Duration = Duration::from_millis(10);

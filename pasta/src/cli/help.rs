@@ -25,7 +25,7 @@ number of milliseconds.
 
 Examples:
   pasta --config-net           A shell with the host's network
-  pasta --config-net -t 8080:80 -- busybox httpd -f -p 80
+  pasta --config-net -t 8080:80 -- busybox httpd -f -p 80 -h /srv
                                A server, at port 8080 of the host
   pasta --config-net 1234      Connect the network namespace of process 1234
 

@@ -71,7 +71,9 @@ fn measure(lab: &Lab, storm: Storm) -> Outcome {
         let measured = lab.host().run(|| observe(&inside, &monitor));
         enough.store(true, Ordering::Relaxed);
         stormy.join().map_err(|_| "the storm panicked")?.and(measured)
-    })
+    })?;
+    session.end(0)?.expect_code(0)?;
+    process::wait_until_none_left()
 }
 
 /// Route number `n` of the namespace's users.
