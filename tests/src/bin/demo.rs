@@ -4,16 +4,16 @@
 //! network namespaces and runs `pasta --config-net` on the host as an ordinary user. It prints what each helper can
 //! still do, moves that much (1024 unless given) from and to the remote machine through the tap, in both families,
 //! and then lets the host go from one uplink to another in the middle of a download. It needs no network, no root
-//! and no other program. Where the C program is installed as `/usr/bin/pasta`, it goes through the move too.
+//! and no other program. Where the C program is on the search path, it goes through the move too.
 
 use std::env;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tests::Outcome;
+use tests::bench::upstream;
 use tests::lab::address::FAMILIES;
 use tests::lab::admin::{Inside, index_of};
 use tests::lab::pasta::Pasta;
@@ -24,10 +24,7 @@ use tests::lab::uplinks::{
 use tests::lab::{Family, Lab, Session, service, wait};
 use tests::pattern::Pattern;
 
-/// The C program, where a distribution puts it.
-const OTHER: &str = "/usr/bin/pasta";
-
-/// Directory of the lab where it is shown.
+/// Directory of the lab where the C program is shown.
 const OTHERS: &str = "other";
 
 /// How long a program may take to follow, before it counts as one that does not.
@@ -56,8 +53,8 @@ fn demo() -> Outcome {
     let client = env::current_exe()?.with_file_name("lab-client");
     programs::build_with_progress(&client)?;
     let programs = Programs::find(&client)?;
-    let is_there = Path::new(OTHER).exists();
-    let other = if is_there { programs::with_companions(Path::new(OTHER)) } else { Vec::new() };
+    let theirs = upstream();
+    let other = theirs.as_deref().map_or_else(Vec::new, programs::with_companions);
     let other: Vec<_> = other.into_iter().map(|path| (OTHERS, path)).collect();
     let lab = Lab::build(&programs, &other)?;
     let mut inside = lab.pasta().configured().with(["--sandbox-report"]).session()?;
@@ -93,11 +90,12 @@ fn demo() -> Outcome {
     // By default it takes a second of quiet before a change that is not needed.
     let ours = lab.pasta().configured().with(["--settle", "0"]);
     move_host(&lab, ("pasta --settle 0", ours), mebibytes)?;
-    if is_there {
+    if let Some(theirs) = theirs {
+        let name = theirs.display().to_string();
         let other = Pasta::new(&lab, lab.program(&format!("{OTHERS}/pasta"))).configured();
         // It is for comparison only.
-        if let Err(error) = move_host(&lab, (OTHER, other), mebibytes) {
-            say(&format!("  {OTHER}: {error}"));
+        if let Err(error) = move_host(&lab, (&name, other), mebibytes) {
+            say(&format!("  {name}: {error}"));
         }
     }
     Ok(())
