@@ -2,8 +2,8 @@
 //!
 //! Order of a turn: timers, messages, tap, host sockets, then flows that wait for more. A flow that has
 //! used its quantum goes to the end of the run queue (round robin); a turn with a flow in it does not sleep,
-//! and serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn, and
-//! while busy polling (`busy_poll`). No buffer is allocated for a frame.
+//! and serves few of them, so that new arrivals of other flows are seen soon. The clock is read once a turn,
+//! while busy polling (`busy_poll`), and around a yield (`yielding`). No buffer is allocated for a frame.
 
 mod batch;
 mod busy_poll;
@@ -11,6 +11,7 @@ mod statistics;
 mod yielding;
 
 use crate::control::{Monitor, PeerMessage, Supervisor};
+use crate::counters::Counters;
 use crate::flow::{Readiness, Side};
 use crate::sys::epoll::{CAPACITY, Event, Poller};
 use crate::sys::host::HostSockets;
@@ -174,7 +175,7 @@ impl Reactor {
         events.clear();
         self.wait(&mut events)?;
         let now = self.now();
-        let before = self.stack.counters().clone();
+        let Counters { octets_to_tap, datagrams_out, datagrams_in, .. } = *self.stack.counters();
 
         self.stack.fire_timers(now);
         // What is known of the network comes before the frames that may depend on it.
@@ -231,10 +232,10 @@ impl Reactor {
         self.send_log();
         self.send_statistics(now);
         let counters = self.stack.counters();
-        let little = counters.octets_to_tap - before.octets_to_tap < LITTLE;
+        let little = counters.octets_to_tap - octets_to_tap < LITTLE;
         let moved = Moved {
-            outwards: counters.datagrams_out - before.datagrams_out,
-            inwards: counters.datagrams_in - before.datagrams_in,
+            outwards: counters.datagrams_out - datagrams_out,
+            inwards: counters.datagrams_in - datagrams_in,
         };
         self.busy_poll.note(match (near, far) {
             (true, false) => Turn::Near,
