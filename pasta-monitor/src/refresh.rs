@@ -13,6 +13,7 @@
 //! | a dump of neighbours failed or was interrupted | neighbours | a second later |
 //! | the host cannot be read, or sends no events | host | every 5 s |
 //! | events of the namespace | namespace | as for the host, but so that no more than a twentieth of a processor goes into it |
+//! | something else is desired, because of the host | namespace, after its events | at once |
 //! | the namespace cannot be read at one moment | namespace | a second later |
 //! | it is asked for | everything | at once |
 //!

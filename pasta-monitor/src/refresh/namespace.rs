@@ -50,8 +50,8 @@ struct FarRefresh {
 /// What events of the namespace say beside that it is to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceEvents {
-    /// Something on the tap may have changed in a way that a reading made meanwhile shows in part: new
-    /// routes alone do not count.
+    /// Something may have changed in a way that a reading made meanwhile shows in part, or that decides what of
+    /// ours belongs there: of new routes, only users' ways to everything count.
     pub disturbed: bool,
     /// The tap was deleted, for the first time.
     pub tap_deleted: bool,
@@ -91,9 +91,14 @@ impl NamespaceRefresh {
     /// Whether what is far from the tap is to be read again, where routes of ours lead to `destinations`.
     pub(super) fn begin_far(&mut self, now: Instant, destinations: &BTreeSet<Prefix>) -> bool {
         let known = destinations.is_subset(&self.far.destinations);
-        // A change of the host does not wait for it; what is stale is read when users' changes have their turn.
-        let hurries = self.hurries && known && self.far.pace.is_dear();
-        if (known && !self.far.stale) || hurries || now < self.far.pace.next() {
+        if known && !self.far.stale {
+            return false;
+        }
+        // A change of the host waits neither for a pause nor for what is dear: that is read when users' changes have
+        // their turn.
+        let pauses = now < self.far.pace.next();
+        let dear = self.far.pace.is_dear();
+        if if self.hurries { dear && (known || pauses) } else { pauses } {
             return false;
         }
         self.far.stale = false;
@@ -165,7 +170,9 @@ impl NamespaceRefresh {
                     return;
                 }
                 self.far.stale |= !ours;
-                on_tap && matches!(notice, Notice::Gone(_))
+                // A way to everything is one that ours gives way to.
+                let gives_way = !ours && destination.is_everything();
+                if matches!(notice, Notice::Gone(_)) { on_tap } else { gives_way }
             }
             Notice::There(Record::Address(address)) => {
                 self.far.stale |= address.link != self.tap;

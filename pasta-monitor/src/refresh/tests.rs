@@ -323,25 +323,30 @@ fn neighbours_are_published_when_they_have_changed_and_lead_to_no_reading() {
     }
 }
 
+/// A route of the namespace's users.
+fn route(link: u32, to: &str) -> Record {
+    Record::Route(Host::default().route(link, to, "", 0).0.routes.v4[0].clone())
+}
+
 /// Takes in one event of the namespace.
 fn see(refresh: &mut Refresh, ms: u64, notice: Notice) -> NamespaceEvents {
     refresh.namespace_events(at(ms), &notices(vec![notice]))
 }
 
 #[test]
-fn only_changes_on_the_tap_disturb_a_reading() {
+fn only_changes_on_the_tap_and_new_default_routes_disturb_a_reading() {
     let mut refresh = refresh(Source::Events);
     let of = |link| Record::Address(address(link, "192.0.2.7/24"));
-    let route = |link| {
-        Record::Route(Host::default().route(link, "0.0.0.0/0", "", 0).0.routes.v4[0].clone())
-    };
     for (notice, disturbed, due) in [
         (Notice::There(of(TAP)), true, true),
         (Notice::Gone(of(TAP)), true, true),
         (Notice::There(of(9)), false, true),
-        (Notice::There(route(TAP)), false, true),
-        (Notice::Gone(route(TAP)), true, true),
-        (Notice::Gone(route(9)), false, true),
+        (Notice::There(route(TAP, "198.18.0.0/24")), false, true),
+        (Notice::Gone(route(TAP, "198.18.0.0/24")), true, true),
+        // Users' way to everything, which ours gives way to.
+        (Notice::There(route(TAP, "0.0.0.0/0")), true, true),
+        (Notice::There(route(9, "0.0.0.0/0")), true, true),
+        (Notice::Gone(route(9, "0.0.0.0/0")), false, true),
         (Notice::There(link(TAP, true)), true, true),
         (Notice::There(link(9, true)), false, false),
         (Notice::Gone(link(9, true)), false, false),
@@ -617,9 +622,6 @@ fn what_is_far_from_the_tap_is_read_when_it_may_have_changed_and_matters() {
     assert!(refresh.begin_far(at(0), &ours), "nothing is known at the start");
     refresh.finish_far(at(0), Duration::ZERO, true);
     assert!(!refresh.begin_far(at(1), &ours));
-    let route = |link, to: &str| {
-        Record::Route(Host::default().route(link, to, "", 0).0.routes.v4[0].clone())
-    };
     for (n, (record, matters)) in [
         (route(9, "198.18.0.0/24"), false),
         (route(9, "0.0.0.0/0"), true),
@@ -659,4 +661,21 @@ fn a_namespace_that_is_dear_to_read_is_read_seldom_and_keeps_nobody_waiting() {
     refresh.pass_done();
     // Nor is anything forgotten.
     assert!(refresh.begin_pass(at(1960), false) && refresh.begin_far(at(1960), &ours));
+}
+
+#[test]
+fn what_users_have_made_stale_is_read_for_a_change_of_the_host_unless_it_is_dear() {
+    let ours = destinations(&["0.0.0.0/0"]);
+    let theirs = Notice::There(Record::Address(address(9, "192.0.2.7/24")));
+    for (cost, read) in [(1, true), (10, true), (11, false)] {
+        let mut refresh = refresh(Source::Events);
+        assert!(refresh.begin_pass(at(0), true) && refresh.begin_far(at(0), &ours));
+        refresh.finish_far(at(0), Duration::from_millis(cost), true);
+        refresh.pass_done();
+        see(&mut refresh, 5, theirs.clone());
+        // In the pause that its cost has made.
+        assert!(refresh.begin_pass(at(20), true));
+        assert_eq!(refresh.begin_far(at(20), &ours), read, "{cost} ms");
+        assert_eq!(refresh.namespace.due().is_some(), !read, "{cost} ms");
+    }
 }

@@ -107,6 +107,7 @@ use users::{
     s43_an_address_that_users_deleted_stays_deleted,
     s44_the_tap_stays_down_and_is_complete_when_up_again,
     s45_what_was_observed_of_users_is_not_the_hosts_to_change,
+    what_users_do_in_the_pause_after_a_storm_of_theirs_counts,
 };
 use watched::{Watched, default_route, default_via, never_gone, position};
 
@@ -157,6 +158,7 @@ fn main() -> ExitCode {
         case!(families, s25_hold_over_gives_local_mode_and_the_way_back),
         case!(families, s41_a_default_route_of_users_is_left_alone),
         case!(families, a_default_route_of_users_that_discards_is_left_alone),
+        case!(families, what_users_do_in_the_pause_after_a_storm_of_theirs_counts),
         case!(lab, ipv6_that_was_switched_off_and_on_is_complete_again),
         case!(lab, a_flush_in_the_middle_of_a_reading_is_not_taken_for_the_users),
         case!(families, s42_what_users_have_configured_stays_through_every_move),

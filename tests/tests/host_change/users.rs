@@ -1,5 +1,10 @@
 //! What the namespace's own users have configured.
 
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tests::lab::pasta::NO_PORTS;
+
 use super::*;
 use tests::lab::admin::Log;
 
@@ -44,17 +49,45 @@ pub(super) fn s41_a_default_route_of_users_is_left_alone(lab: &Lab, family: Fami
     Ok(())
 }
 
+/// What users have our processor do first, so that what they do next is noticed later: a pause of fifty times as long
+/// follows.
+const BUSY: Duration = Duration::from_millis(3);
+
 pub(super) fn a_default_route_of_users_that_discards_is_left_alone(
     lab: &Lab,
     family: Family,
 ) -> Outcome {
-    let mut watched = Watched::start(lab, &[])?;
+    discards(lab, family, Duration::ZERO)
+}
+
+pub(super) fn what_users_do_in_the_pause_after_a_storm_of_theirs_counts(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    discards(lab, family, BUSY)
+}
+
+/// Users have us `busy` for so long, then have a default route that discards instead of ours, and the host's gateway
+/// becomes another.
+fn discards(lab: &Lab, family: Family, busy: Duration) -> Outcome {
+    let mut watched = Watched::start(lab, &NO_PORTS)?;
     watched.wait_for_default(family.gateway())?;
+    let monitor = process::only(MONITOR)?;
     watched.inside.run(|| {
-        let (admin, tap) = (Admin::open()?, index_of(UPLINK)?);
+        let (admin, tap, loopback) = (Admin::open()?, index_of(UPLINK)?, index_of("lo")?);
+        let before = monitor.processor_time()?;
+        // At once, since what costs little is followed by a short pause.
+        for n in (0..=255).filter(|_| !busy.is_zero()) {
+            admin.add_address(loopback, Ipv4Addr::new(198, 18, 77, n).into(), 32)?;
+        }
+        wait::until("work that users have made", || {
+            let spent = monitor.processor_time().ok()?.checked_sub(before)?;
+            (u128::from(spent) >= busy.as_nanos()).then_some(())
+        })?;
         let metric = if family == Family::V4 { 0 } else { 1024 };
         admin.delete_route(Way::default(tap, family.gateway(), metric))?;
-        admin.add_blackhole(family == Family::V6, 10)
+        admin.add_blackhole(family == Family::V6, 10)?;
+        Ok(())
     })?;
     let mut log = watched.inside.listen()?;
 
