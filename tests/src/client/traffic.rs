@@ -183,13 +183,15 @@ pub fn exchanges_beside(
     })
 }
 
-/// Opens connections, and drops each at once whatever has become of it.
+/// Opens connections, and drops each at once whatever has become of it. None keeps its port: as many are opened at the
+/// end as at the beginning, and for who is measured next.
 pub fn open_and_drop(endpoint: SocketAddr, time: Duration) -> Outcome {
     let family = if endpoint.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let (flags, to) = (SockFlag::SOCK_NONBLOCK, SockaddrStorage::from(endpoint));
     let start = Instant::now();
     while start.elapsed() < time {
         let stream = socket(family, SockType::Stream, flags, None)?;
+        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
         match nix::sys::socket::connect(stream.as_raw_fd(), &to) {
             Ok(()) | Err(Errno::EINPROGRESS | Errno::ECONNREFUSED | Errno::EADDRNOTAVAIL) => {}
             Err(errno) => return Err(errno.into()),
