@@ -112,7 +112,9 @@ impl ToTap {
                 // The tap is full; the retransmission timeout sends the rest at the latest.
                 return Ok(Next::Wait);
             }
-            quantum = if quantum > frame { quantum - peeked.len() } else { 0 };
+            // What is left is for whole frames: a small one costs as much as a large one.
+            let left = quantum.saturating_sub(peeked.len());
+            quantum = if left < frame { 0 } else { left };
             self.readable = !is_last && (!is_short || self.ended || self.urgent || self.failed);
         }
     }
