@@ -15,6 +15,7 @@ mod fragments;
 mod leaving;
 mod new_flows;
 mod open;
+mod openings;
 mod parts;
 mod share;
 mod survey;
@@ -46,6 +47,7 @@ use leaving::Leaving;
 use new_flows::{NewFlows, Opening, Origin};
 use nix::errno::Errno;
 use open::Opener;
+use openings::Openings;
 pub use parts::Limits;
 use parts::Parts;
 use pasta_ipc::port_forward::ForwardsChanged;
@@ -97,8 +99,20 @@ impl<S: Sockets> Stack<S> {
         let (flows, counters) = (Flows::new(limits.flows), Counters::default());
         let scratch = vec![0; SCRATCH_OCTETS];
         let leaving = Leaving::default();
-        let parts =
-            Parts { link, flows, nat, ports, counters, log, sockets, limits, scratch, leaving };
+        let openings = Openings::default();
+        let parts = Parts {
+            link,
+            flows,
+            nat,
+            ports,
+            counters,
+            log,
+            sockets,
+            limits,
+            scratch,
+            leaving,
+            openings,
+        };
         let new_flows = NewFlows::default();
         Self { parts, batch: Batch::default(), new_flows, survey: None }
     }
@@ -141,6 +155,11 @@ impl<S: Sockets> Stack<S> {
             || self.new_flows() > 0
             || ports.is_changing()
             || self.survey.as_ref().is_some_and(|it| !it.is_over())
+    }
+
+    /// Whether flows that are yet to be opened wait for those that exist.
+    pub fn pauses(&self) -> bool {
+        self.new_flows() > 0 && self.parts.openings.pauses()
     }
 
     /// How many flows of the namespace are yet to be opened.
@@ -460,7 +479,10 @@ impl<S: Sockets> Stack<S> {
     /// Serves those that wait for their turn: listeners, the run queue, the queue for window credit.
     pub fn serve(&mut self, now: Instant) {
         Acceptor::new(&mut self.parts, now).serve();
-        self.open_new_flows(now);
+        if self.new_flows() > 0 && self.parts.openings.may_open(now) {
+            self.open_new_flows(now);
+            self.parts.openings.opened(now, self.new_flows() > 0);
+        }
         self.serve_run_queue(now);
         self.serve_waiting(now);
         if let Some(survey) = &mut self.survey {

@@ -11,6 +11,7 @@ use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, SackBlocks, ToSend};
 use pasta_datapath::wire::window::WireWindow;
 use pasta_ipc::types::Service;
+use std::time::Duration;
 
 /// Connections that may wait.
 const MOST: usize = 4096;
@@ -83,6 +84,39 @@ fn flow_that_exists_goes_before_connections_that_are_opened() {
         assert!(rig.stack.flows().table.find(&connection(n)).is_some());
     }
     assert!(!rig.stack.is_busy());
+}
+
+/// An exchange that has gone on for a while meets a new connection in a third of the time, and nothing is held up
+/// once it is over.
+#[test]
+fn beside_a_flow_at_work_opening_pauses_for_twice_as_long_as_it_takes() {
+    let turn = Duration::from_micros(40);
+    let mut rig = rig();
+    let exchange = key(Protocol::Udp, &format!("{HERE}:9"), "198.51.100.1:9");
+    rig.frames(&[datagram(&exchange, b"first")]);
+    rig.now = rig.now + Duration::from_secs(1);
+    read(&mut rig, &(0..50).map(syn).collect::<Vec<_>>());
+
+    let mut opened_in = Vec::new();
+    for n in 0..12 {
+        read(&mut rig, &[datagram(&exchange, b"more")]);
+        let before = rig.stack.sockets().opened.len();
+        assert!(rig.stack.is_busy(), "nobody sleeps meanwhile");
+        rig.stack.serve(rig.now);
+        if rig.stack.sockets().opened.len() > before {
+            opened_in.push(n);
+        }
+        rig.now = rig.now + turn;
+    }
+    assert_eq!(opened_in, [0, 3, 6, 9]);
+
+    rig.now = rig.now + Duration::from_millis(1);
+    let before = rig.stack.sockets().opened.len();
+    for n in 1..=10 {
+        rig.stack.serve(rig.now);
+        assert_eq!(rig.stack.sockets().opened.len(), before + n);
+        rig.now = rig.now + turn;
+    }
 }
 
 #[test]

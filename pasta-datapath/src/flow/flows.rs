@@ -24,6 +24,8 @@ pub struct Entry<S: Sockets> {
     pub flow: Flow<S>,
     /// When it runs again.
     pub scheduled: Scheduled,
+    /// When it was added.
+    pub opened: Instant,
 }
 
 /// All flows.
@@ -67,7 +69,7 @@ impl<S: Sockets> Flows<S> {
             self.remove(old);
         }
         let (is_splice, group) = (matches!(flow, Flow::Splice(_)), flow.group());
-        let entry = Entry { flow, scheduled: Scheduled::default() };
+        let entry = Entry { flow, scheduled: Scheduled::default(), opened: now };
         let inserted = match key {
             Some(key) => self.table.insert(key, entry).map(|(id, _old)| id),
             None => self.table.insert_nameless(entry),
@@ -88,7 +90,7 @@ impl<S: Sockets> Flows<S> {
 
     /// Takes a flow out that has ended, with all that it was lent.
     pub fn remove(&mut self, id: FlowId) -> Option<Flow<S>> {
-        let Entry { mut flow, scheduled } = self.table.remove(id)?;
+        let Entry { mut flow, scheduled, .. } = self.table.remove(id)?;
         self.schedule.forget(id, &scheduled);
         match &mut flow {
             Flow::Tcp(tcp) => tcp.release(&mut self.credit),

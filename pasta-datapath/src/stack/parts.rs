@@ -2,6 +2,7 @@
 //! what follows from its outcome.
 
 use super::leaving::Leaving;
+use super::openings::Openings;
 use crate::counters::{Counters, DropReason};
 use crate::flow::datagram::{DatagramSocket, ListenerEnd};
 use crate::flow::evict::{Opener, Takes};
@@ -69,6 +70,7 @@ pub(super) struct Parts<S: Sockets> {
     pub(super) limits: Limits,
     pub(super) scratch: Vec<u8>,
     pub(super) leaving: Leaving,
+    pub(super) openings: Openings,
 }
 
 impl<S: Sockets> Parts<S> {
@@ -89,10 +91,13 @@ impl<S: Sockets> Parts<S> {
         cause: Cause,
         event: FlowEvent<'_, S::Socket>,
     ) -> Facts {
-        let Self { link, flows, nat, ports, counters, sockets, scratch, limits, .. } = self;
+        let Self { link, flows, nat, ports, counters, sockets, scratch, limits, openings, .. } =
+            self;
         let flow_fds = flows.held();
         let Flows { table, schedule, credit, pipes, .. } = flows;
-        let Some(Entry { flow, scheduled }) = table.get_mut(id) else { return Facts::default() };
+        let Some(entry) = table.get_mut(id) else { return Facts::default() };
+        let Entry { flow, scheduled, opened } = entry;
+        openings.note_work(now, now.since(*opened));
         if let Flow::Splice(_) = flow {
             pipes.set_fd_budget(limits.fd_budget.left(flow_fds + ports.held()));
         }
@@ -140,7 +145,9 @@ impl<S: Sockets> Parts<S> {
     #[inline]
     pub(super) fn settle(&mut self, id: FlowId, outcome: Outcome) -> Facts {
         let Flows { table, schedule, credit, .. } = &mut self.flows;
-        let Some(Entry { flow, scheduled }) = table.get_mut(id) else { return Facts::default() };
+        let Some(Entry { flow, scheduled, .. }) = table.get_mut(id) else {
+            return Facts::default();
+        };
         if outcome.facts.target_failed {
             if let Some((remote, asked)) = flow.resolver(&self.nat) {
                 self.nat.resolver_failed(remote, asked);
