@@ -42,6 +42,8 @@ pub(super) struct NamespaceRefresh {
 #[derive(Debug)]
 struct FarRefresh {
     stale: bool,
+    /// Users have a new default route.
+    gives_way: bool,
     /// Destinations that the last reading knew to be of interest.
     destinations: BTreeSet<Prefix>,
     pace: Pace,
@@ -57,6 +59,12 @@ pub struct NamespaceEvents {
     pub tap_deleted: bool,
 }
 
+impl Default for FarRefresh {
+    fn default() -> Self {
+        Self { stale: true, gives_way: false, destinations: BTreeSet::new(), pace: Pace::default() }
+    }
+}
+
 impl NamespaceRefresh {
     pub(super) fn new(tap: u32) -> Self {
         Self {
@@ -68,7 +76,7 @@ impl NamespaceRefresh {
             taken: Flushed::default(),
             tap_is_gone: false,
             pace: Pace::default(),
-            far: FarRefresh { stale: true, destinations: BTreeSet::new(), pace: Pace::default() },
+            far: FarRefresh::default(),
             hurries: false,
         }
     }
@@ -94,13 +102,17 @@ impl NamespaceRefresh {
         if known && !self.far.stale {
             return false;
         }
-        // A change of the host waits neither for a pause nor for what is dear: that is read when users' changes have
-        // their turn.
-        let pauses = now < self.far.pace.next();
-        let dear = self.far.pace.is_dear();
-        if if self.hurries { dear && (known || pauses) } else { pauses } {
+        // A change of the host waits neither for a pause nor for what is dear, nor does what ours gives way to.
+        let (pauses, dear) = (now < self.far.pace.next(), self.far.pace.is_dear());
+        let waits = match self.hurries || self.far.gives_way {
+            true => dear && (known || pauses),
+            false => pauses,
+        };
+        if waits {
+            self.changes.add(now);
             return false;
         }
+        self.far.gives_way = false;
         self.far.stale = false;
         self.far.destinations.clone_from(destinations);
         true
@@ -171,8 +183,10 @@ impl NamespaceRefresh {
                 }
                 self.far.stale |= !ours;
                 // A way to everything is one that ours gives way to.
-                let gives_way = !ours && destination.is_everything();
-                if matches!(notice, Notice::Gone(_)) { on_tap } else { gives_way }
+                let gone = matches!(notice, Notice::Gone(_));
+                let gives_way = !gone && !ours && destination.is_everything();
+                self.far.gives_way |= gives_way;
+                (gone && on_tap) || gives_way
             }
             Notice::There(Record::Address(address)) => {
                 self.far.stale |= address.link != self.tap;
@@ -202,13 +216,9 @@ impl NamespaceRefresh {
         if self.tap_is_gone || !(due || wanted) {
             return false;
         }
-        // A pass serves all of them, but for what it does without.
+        // A pass serves all of them, but for what it does without (`begin_far`).
         self.hurries = wanted;
-        let left = wanted && self.far.stale && self.far.pace.is_dear();
         (self.changes, self.asked, self.retry_at) = (Batch::default(), None, None);
-        if left {
-            self.changes.add(now);
-        }
         true
     }
 

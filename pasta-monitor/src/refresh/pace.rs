@@ -30,10 +30,11 @@ impl Pace {
         self.cost > DEAR
     }
 
-    /// It was done until `now`, which took so much.
+    /// It was done until `now`, which took so much. What was done before its time is paid for with the next.
     pub(super) fn spent(&mut self, now: Instant, cost: Duration) {
         self.cost = cost;
-        self.next = now + cost.saturating_mul(SHARE - 1).min(LONGEST);
+        let due = self.next.max(now) + cost.saturating_mul(SHARE - 1);
+        self.next = due.min(now + LONGEST);
     }
 }
 
@@ -52,6 +53,8 @@ mod tests {
         pace.spent(at(100), Duration::from_millis(1));
         assert_eq!(pace.next(), at(149));
         assert!(!pace.is_dear());
+        pace.spent(at(120), Duration::from_millis(2));
+        assert_eq!(pace.next(), at(149 + 98), "in the pause");
         pace.spent(at(100), Duration::from_secs(60));
         assert_eq!(pace.next(), at(5100));
         assert!(pace.is_dear());

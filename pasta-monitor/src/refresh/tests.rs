@@ -679,3 +679,23 @@ fn what_users_have_made_stale_is_read_for_a_change_of_the_host_unless_it_is_dear
         assert_eq!(refresh.namespace.due().is_some(), !read, "{cost} ms");
     }
 }
+
+#[test]
+fn a_default_route_of_users_is_read_in_a_pause_and_what_waits_for_its_end_is_not_forgotten() {
+    let ours = destinations(&["0.0.0.0/0"]);
+    let mut refresh = refresh(Source::Events);
+    assert!(refresh.begin_pass(at(0), true) && refresh.begin_far(at(0), &ours));
+    refresh.finish_far(at(0), Duration::from_millis(9), true);
+    refresh.pass_done();
+    // A cheap pass for the host, whose pause is over sooner.
+    assert!(refresh.begin_pass(at(20), true));
+    refresh.pass_done();
+    see(&mut refresh, 30, Notice::Gone(route(9, "0.0.0.0/0")));
+    assert!(refresh.begin_pass(at(40), false) && !refresh.begin_far(at(40), &ours));
+    refresh.pass_done();
+    assert!(refresh.begin_pass(at(441), false) && refresh.begin_far(at(441), &ours));
+    refresh.finish_far(at(441), Duration::from_millis(9), true);
+
+    see(&mut refresh, 450, Notice::There(route(9, "0.0.0.0/0")));
+    assert!(refresh.begin_pass(at(460), false) && refresh.begin_far(at(460), &ours));
+}
