@@ -357,6 +357,9 @@ fn rule_with_a_target_address_leads_there(lab: &Lab, family: Family) -> Outcome 
     let mut inside = lab.pasta().configured().with(["-t", &rule]).session()?;
     inside.must(["link", "address", "lo", &target.to_string()])?;
     inside.must(["serve", "tcp", "echo", &at(target, 80), "echo"])?;
+    // The kernel adds the route to an address after the address; without one it says that it cannot be reached.
+    wait_for(&mut inside, &["tcp", "connect", &at(target, 80)])?;
+    peer(&mut inside, "echo")?;
     let seen = talk(lab.remote(), None, SocketAddr::new(family.host(), 8000))?;
     assert_eq!(peer(&mut inside, "echo")?, seen);
     // Never spliced: it would not come from here then.

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p tests --bench system [-- --rounds N] [--seconds S] [--ipv6] [--mtu N] [MEASURE...]`
 //!
-//! Every round measures everything for every contender, one after the other and each round in another order, so that
-//! whatever disturbs the machine, what the one before leaves behind included, disturbs all of them: the workspace's `pasta`, the client on the host
+//! Every round measures everything for every contender, one after the other and not always in the same order, so
+//! that whatever disturbs the machine, what the one before leaves behind included, disturbs all of them: the workspace's `pasta`, the client on the host
 //! without any `pasta` ("bare"), the `pasta` found on the search path ("upstream"), and with `--before`
 //! an earlier build in that directory. `--congestion` sets the congestion control of
 //! everybody, `--busy` keeps two cores busy with something else meanwhile. What
@@ -139,12 +139,14 @@ fn run() -> Outcome {
     }
     for round in 1..=options.rounds {
         say(&format!("round {round} of {} ({})\n", options.rounds, options.family.name()));
-        contenders.rotate_left(1);
+        // Each is the first of a round as often as the others, and comes after each of them.
+        let mut order = contenders.clone();
+        order.rotate_left((round - 1) / 2 % contenders.len());
         if round % 2 == 0 {
-            contenders.reverse();
+            order.reverse();
         }
         for measure in MEASURES.iter().filter(|measure| wanted(measure.name)) {
-            for &contender in &contenders {
+            for &contender in &order {
                 if !measure.applies_to(contender) {
                     continue;
                 }
