@@ -242,9 +242,8 @@ impl Reactor {
             (false, true) if little => Turn::Far,
             _ => Turn::Other,
         });
-        // In a pause there may be nothing to do but to let them have the processor.
-        let is_due = self.stack.pauses() || self.yielding.is_due(moved, self.tap_ready);
-        if ended.is_none() && is_due {
+        let pauses = self.stack.pauses();
+        if ended.is_none() && self.yielding.is_due(moved, self.tap_ready, pauses) {
             let start = self.now();
             thread::yield_now();
             self.yielding.yielded(self.now().since(start));

@@ -157,9 +157,9 @@ impl<S: Sockets> Stack<S> {
             || self.survey.as_ref().is_some_and(|it| !it.is_over())
     }
 
-    /// Whether flows that are yet to be opened wait for those that exist.
+    /// Whether connections that are yet to be opened wait for flows that exist.
     pub fn pauses(&self) -> bool {
-        self.new_flows() > 0 && self.parts.openings.pauses()
+        self.new_flows.has_connections() && self.parts.openings.pauses()
     }
 
     /// How many flows of the namespace are yet to be opened.
@@ -479,10 +479,7 @@ impl<S: Sockets> Stack<S> {
     /// Serves those that wait for their turn: listeners, the run queue, the queue for window credit.
     pub fn serve(&mut self, now: Instant) {
         Acceptor::new(&mut self.parts, now).serve();
-        if self.new_flows() > 0 && self.parts.openings.may_open(now) {
-            self.open_new_flows(now);
-            self.parts.openings.opened(now, self.new_flows() > 0);
-        }
+        self.open_new_flows(now);
         self.serve_run_queue(now);
         self.serve_waiting(now);
         if let Some(survey) = &mut self.survey {

@@ -4,7 +4,7 @@
 //! the receiver may be waiting for ours. It needs it for a moment only, and would get it when our time slice is over,
 //! some milliseconds later: after dozens of times what its buffer holds. So whoever waits goes first after a turn that
 //! has read several datagrams from sockets, or a batch of them from a tap that has more. Where nobody waits, it is a
-//! system call that does nothing.
+//! system call that does nothing. Likewise in a pause between new flows, which is for who uses those that exist.
 //!
 //! Who keeps the processor for long is no such receiver. After each of them twice as many chances are left out as after
 //! the one before, and after each that gave it back soon half as many, so that we keep our share of a machine that is busy with other things.
@@ -45,10 +45,11 @@ pub(super) struct Yielding {
 }
 
 impl Yielding {
-    /// Whether others go first after a turn that has moved so much, while the tap has more frames or not.
-    pub(super) fn is_due(&mut self, moved: Moved, tap_has_more: bool) -> bool {
+    /// Whether others go first after a turn that has moved so much, while the tap has more frames or not, and new flows
+    /// wait for those that exist or not.
+    pub(super) fn is_due(&mut self, moved: Moved, tap_has_more: bool, pauses: bool) -> bool {
         let is_flood = tap_has_more && moved.outwards >= BATCH;
-        if moved.inwards < SEVERAL && !is_flood {
+        if moved.inwards < SEVERAL && !is_flood && !pauses {
             return false;
         }
         if self.left_out > 0 {
@@ -81,18 +82,20 @@ mod tests {
 
     #[test]
     fn several_reads_or_a_batch_of_a_tap_that_has_more_are_worth_it() {
-        let is_due =
-            |inwards, outwards, more| Yielding::default().is_due(Moved { inwards, outwards }, more);
+        let is_due = |inwards, outwards, more| {
+            Yielding::default().is_due(Moved { inwards, outwards }, more, false)
+        };
         assert!(is_due(SEVERAL, 0, false) && is_due(0, BATCH, true));
         assert!(!is_due(SEVERAL - 1, BATCH - 1, true) && !is_due(0, 64, false));
+        assert!(Yielding::default().is_due(NOTHING, false, true), "a pause");
     }
 
     #[test]
     fn who_keeps_the_processor_gets_it_ever_more_rarely_until_somebody_gives_it_back() {
         let mut yielding = Yielding::default();
         for failures in 1..=20 {
-            while !yielding.is_due(FLOOD, false) {
-                assert!(!yielding.is_due(NOTHING, true), "nothing is no chance");
+            while !yielding.is_due(FLOOD, false, false) {
+                assert!(!yielding.is_due(NOTHING, true, false), "nothing is no chance");
             }
             yielding.yielded(2 * SOON);
             assert_eq!(yielding.left_out, 1 << failures.min(6), "{failures}");

@@ -134,6 +134,11 @@ impl NewFlows {
         Some(frames)
     }
 
+    /// Whether connections are yet to be opened.
+    pub(super) fn has_connections(&self) -> bool {
+        !self.connections.order.is_empty()
+    }
+
     /// How many flows are yet to be opened.
     pub(super) fn len(&self) -> usize {
         self.connections.order.len() + self.datagrams.order.len()
@@ -181,13 +186,19 @@ impl<S: Sockets> Stack<S> {
         }
     }
 
-    /// Opens the flows that have waited longest.
+    /// Opens the flows that have waited longest; connections if flows that exist leave the time for it.
     pub(super) fn open_new_flows(&mut self, now: Instant) {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for _ in 0..NEW_A_TURN {
-                let Some(frames) = self.new_flows.next(protocol) else { break };
-                self.handle_batch(now, Opening::Now, &frames.octets, &frames.places);
-            }
+        if self.new_flows.has_connections() && self.parts.openings.may_open(now) {
+            self.open_next(now, Protocol::Tcp);
+            self.parts.openings.opened(now, self.new_flows.has_connections());
+        }
+        self.open_next(now, Protocol::Udp);
+    }
+
+    fn open_next(&mut self, now: Instant, protocol: Protocol) {
+        for _ in 0..NEW_A_TURN {
+            let Some(frames) = self.new_flows.next(protocol) else { break };
+            self.handle_batch(now, Opening::Now, &frames.octets, &frames.places);
         }
     }
 }

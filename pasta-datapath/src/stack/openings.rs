@@ -2,26 +2,27 @@
 //!
 //! To open a flow takes as long as some dozens of frames, and an exchange of small messages meets that twice: the message
 //! comes while a flow is opened, and so does the answer. One flow a turn is too many then. While flows that have been
-//! there for a while are at work, a third of the time goes into opening, so that most messages find nobody in front of
-//! them; what is left of the other two thirds is for the programs that exchange them. Where none is at work, or nothing
-//! else waits to be opened, nobody waits.
+//! there for a while are at work, a turn in which a connection was opened is followed by a pause of twice its length, so
+//! that most messages find nobody in front of them; what we do not need of it is for the programs that exchange them.
+//! Where none is at work, or nothing else waits to be opened, nobody waits; nor does the first datagram of a flow, of
+//! which one a turn is opened: it may be a question to a resolver.
 
 use crate::time::Instant;
 use std::time::Duration;
 
-/// Age from which a flow goes first. Chosen: a connection for one request is over by then, and whoever opens these
-/// one after the other does not hold up himself.
+/// Age from which a flow goes first. Chosen: a connection for one request to a machine nearby is over by then, and
+/// whoever opens these does not hold up himself.
 const SETTLED: Duration = Duration::from_millis(10);
 
 /// How long after a flow has been at work it still is. Chosen: an exchange with a service on another machine of the
 /// same network.
 const AT_WORK: Duration = Duration::from_micros(300);
 
-/// Pause after a flow was opened, as a multiple of the time that took. Chosen: three times as many exchanges beside
+/// Pause after a turn in which a connection was opened, as a multiple of that turn. Chosen: three times as many exchanges beside
 /// connections that are opened in a loop as without.
 const PAUSE: u32 = 2;
 
-/// The longest time that is counted for opening. Chosen: twice what it takes on a slow machine.
+/// The longest turn that is counted. Chosen: twice what opening takes on a slow machine.
 const MOST: Duration = Duration::from_micros(100);
 
 /// Remembers who was at work, and what opening has taken.
@@ -29,7 +30,7 @@ const MOST: Duration = Duration::from_micros(100);
 pub(super) struct Openings {
     /// When a settled flow was at work last.
     at_work: Option<Instant>,
-    /// When the last turn began in which flows were opened, if others waited to be.
+    /// When the last turn began in which a connection was opened, if others waited to be.
     opening: Option<Instant>,
     /// When the pause after it ends.
     pause_until: Instant,
@@ -37,7 +38,7 @@ pub(super) struct Openings {
 }
 
 impl Openings {
-    /// A flow of this age is at work.
+    /// A flow of this age carries something.
     #[inline]
     pub(super) fn note_work(&mut self, now: Instant, age: Duration) {
         if age >= SETTLED {
@@ -45,7 +46,7 @@ impl Openings {
         }
     }
 
-    /// Whether the next flow may be opened; to be asked once in each turn, while some wait.
+    /// Whether the next connection may be opened; to be asked once in each turn, while some wait.
     pub(super) fn may_open(&mut self, now: Instant) -> bool {
         if let Some(start) = self.opening.take() {
             self.pause_until = now + now.since(start).min(MOST) * PAUSE;
@@ -60,7 +61,7 @@ impl Openings {
         self.pauses
     }
 
-    /// Flows were opened in the turn that began at `now`; whether `more` are to be.
+    /// A connection was opened in the turn that began at `now`; whether `more` are to be.
     pub(super) fn opened(&mut self, now: Instant, more: bool) {
         self.opening = more.then_some(now);
     }

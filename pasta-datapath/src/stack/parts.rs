@@ -97,7 +97,14 @@ impl<S: Sockets> Parts<S> {
         let Flows { table, schedule, credit, pipes, .. } = flows;
         let Some(entry) = table.get_mut(id) else { return Facts::default() };
         let Entry { flow, scheduled, opened } = entry;
-        openings.note_work(now, now.since(*opened));
+        let age = now.since(*opened);
+        let carries = match event {
+            FlowEvent::Payloads(payloads) => !payloads.is_empty(),
+            FlowEvent::Datagrams(..) | FlowEvent::Arrived(..) => true,
+            // Of a splice, what comes from either end.
+            FlowEvent::Socket(..) => matches!(flow, Flow::Splice(_)),
+            _ => false,
+        };
         if let Flow::Splice(_) = flow {
             pipes.set_fd_budget(limits.fd_budget.left(flow_fds + ports.held()));
         }
@@ -120,6 +127,10 @@ impl<S: Sockets> Parts<S> {
         };
         let frames = cx.tap.counters.to_tap;
         let outcome = flow.on_event(&mut cx, event);
+        let answers = matches!(flow, Flow::Datagram(_)) && cx.tap.counters.to_tap != frames;
+        if carries || outcome.sent > 0 || answers {
+            openings.note_work(now, age);
+        }
         let used = match flow {
             Flow::Tcp(_) if outcome.facts.retransmitted => Some(Use::Retransmitted),
             Flow::Tcp(_) => (outcome.sent > 0).then_some(Use::Sent),
