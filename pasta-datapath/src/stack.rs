@@ -333,7 +333,8 @@ impl<S: Sockets> Stack<S> {
         (header, payload): (&Header, &[u8]),
         batch: &mut Batch,
     ) -> Result<(), DropReason> {
-        let Origin { now, sender: Sender { mac, .. }, .. } = *origin;
+        let Origin { now, sender, .. } = *origin;
+        let mac = sender.mac;
         // What a kernel answers to our own question shows no use of the connection.
         let controls = header.flags.contains(Flags::SYN) || header.flags.contains(Flags::FIN);
         let used = (controls || !payload.is_empty()).then_some(now);
@@ -357,7 +358,7 @@ impl<S: Sockets> Stack<S> {
             return Err(DropReason::NoFlow);
         };
         let Flow::Tcp(flow) = &mut entry.flow else { return Err(DropReason::NoFlow) };
-        match flow.segment(now, mac, (header, payload), active, credit) {
+        match flow.segment(now, sender, (header, payload), active, credit) {
             Noted::Take(taken) => {
                 let payload = part(payload, taken);
                 batch.add_segment(id, place_of(payload, origin.batch));

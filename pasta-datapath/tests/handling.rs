@@ -81,6 +81,45 @@ fn socket_of_a_flow_sends_as_the_namespace_does_and_an_option_is_set_when_it_cha
     }
 }
 
+/// A program that marks its connection later, as those do that know only then what it is for.
+#[test]
+fn segments_with_payload_say_how_the_connection_is_marked_from_then_on() {
+    use SendOption::TrafficClass;
+    for [here, remote, _] in FAMILIES {
+        let mut rig = Rig::<Socket>::new();
+        let key = key(Protocol::Tcp, here, remote);
+        rig.frames(&[handled(segment(&key, &syn(), &[]), with(64, 0))]);
+        let socket = opened(&mut rig, 0);
+        rig.event(&socket, Readiness::WRITABLE);
+        let ours = rig.segments()[0].2.seq + 1;
+        let mut seq = syn().seq + 1;
+        for (payload, class, expected) in [
+            (&b""[..], 0, vec![]),
+            (b"", EXPEDITED, vec![]),
+            (b"x", EXPEDITED, vec![TrafficClass(EXPEDITED)]),
+            // The other bits are the business of its kernel and of ours.
+            (b"x", EXPEDITED | 2, vec![]),
+            (b"", 0, vec![]),
+            (b"x", 0, vec![TrafficClass(0)]),
+        ] {
+            let header = ToSend { seq, ack: ours, flags: Flags::ACK, ..syn() };
+            rig.frames(&[handled(segment(&key, &header, payload), with(64, class))]);
+            assert_eq!(options(&socket), expected, "{remote} {payload:?} {class}");
+            seq = seq + u32::try_from(payload.len()).unwrap_or(0);
+        }
+        assert_eq!(socket.borrow().outgoing, b"xxx");
+
+        let mut rig = Rig::<Socket>::new();
+        rig.frames(&[handled(segment(&key, &syn(), &[]), with(64, EXPEDITED))]);
+        let socket = opened(&mut rig, 0);
+        rig.event(&socket, Readiness::WRITABLE);
+        let ours = rig.segments()[0].2.seq + 1;
+        let header = ToSend { seq: syn().seq + 1, ack: ours, flags: Flags::ACK, ..syn() };
+        rig.frames(&[handled(segment(&key, &header, b"x"), with(64, EXPEDITED))]);
+        assert_eq!(options(&socket), [], "it was opened so");
+    }
+}
+
 #[test]
 fn packet_without_hops_left_is_no_packet() {
     for [here, remote, _] in FAMILIES {

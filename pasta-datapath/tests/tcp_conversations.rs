@@ -13,6 +13,7 @@ use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, Header, ToSend};
 use pasta_datapath::wire::window::{Mss, WindowScale, WireWindow};
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::IpAddr;
 use std::time::Duration;
 
 const IRS: u32 = u32::MAX - 100;
@@ -34,6 +35,8 @@ struct Socket {
 }
 
 impl HostSocket for Socket {
+    fn mark(&mut self, _remote: IpAddr, _dscp: u8) {}
+
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.broken {
             return Err(ErrorKind::BrokenPipe.into());

@@ -128,7 +128,7 @@ pub struct ReadDatagrams {
     pub handling: Handling,
 }
 
-/// Who sends datagrams of the namespace, and how they are to be carried.
+/// Who sends packets of the namespace, and how they are to be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     /// The link-layer address.

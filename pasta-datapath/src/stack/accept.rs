@@ -203,7 +203,7 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
         let socket = parts.sockets.tcp(socket, key.namespace);
         let mac = parts.link.neighbours.namespace_mac(key.namespace.ip());
         let path = parts.path(mac, &key);
-        let mut flow = TcpFlow::new(connection, socket, path, None);
+        let mut flow = TcpFlow::new(connection, socket, path, (None, 0));
         flow.connected();
         match parts.insert(*now, Some(key), Flow::Tcp(Box::new(flow))) {
             Some(id) => {

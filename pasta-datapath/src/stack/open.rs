@@ -54,7 +54,12 @@ impl<'a, S: Sockets> Opener<'a, S> {
         let our_mss = parts.link.mss(key.namespace.ip());
         let connection = Connection::from_syn(now, header, iss, our_mss);
         let socket = parts.sockets.tcp(connecting.socket, key.namespace);
-        let mut flow = TcpFlow::new(connection, socket, parts.path(mac, &key), Some(*header));
+        let mut flow = TcpFlow::new(
+            connection,
+            socket,
+            parts.path(mac, &key),
+            (Some(*header), handling.traffic_class),
+        );
         if connecting.progress == Progress::Connected {
             flow.connected();
         }

@@ -174,6 +174,13 @@ impl HostSocket for TcpSocket {
         take_queued_error(self.fd.as_fd())
     }
 
+    /// `IP_TOS`, `IPV6_TCLASS`; of TCP the kernel keeps the bits for congestion (`__ip_sock_set_tos()`,
+    /// net/ipv4/ip_sockglue.c).
+    fn mark(&mut self, remote: IpAddr, dscp: u8) {
+        // Where it fails, it is treated as any other.
+        let _ = send_option::set(&self.fd, remote, SendOption::TrafficClass(dscp));
+    }
+
     /// `SO_KEEPALIVE`, tcp(7).
     fn keep_alive(&mut self) {
         // Where it fails, a peer that has gone is noticed when something is sent.

@@ -34,6 +34,10 @@ pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// Most extension headers skipped in one packet; chosen: more than any sender has a use for.
 const MAX_EXTENSIONS: usize = 8;
 
+/// The bits of a traffic class that say how a packet is to be treated; the others are for congestion (RFC 2474, section
+/// 3).
+pub const DSCP: u8 = 0xfc;
+
 /// How a packet is to be carried, as its sender has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handling {

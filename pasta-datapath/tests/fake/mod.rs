@@ -307,6 +307,10 @@ impl TcpModel for Socket {
 }
 
 impl HostSocket for Socket {
+    fn mark(&mut self, remote: IpAddr, dscp: u8) {
+        self.0.borrow_mut().options.push((remote, SendOption::TrafficClass(dscp)));
+    }
+
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
         let sent = slices.iter().map(|slice| state.write(slice)).sum();

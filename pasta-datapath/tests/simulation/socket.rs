@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use pasta_datapath::flow::tcp::relay::HostSocket;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The host's socket: a queue to read from, a buffer to write to.
 #[derive(Debug)]
@@ -105,6 +105,8 @@ impl TcpModel for HostEnd {
 }
 
 impl HostSocket for HostEnd {
+    fn mark(&mut self, _remote: IpAddr, _dscp: u8) {}
+
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.0.borrow_mut().send(slices)
     }

@@ -18,7 +18,7 @@ use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::types::{MacAddr, Service};
 use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -75,6 +75,8 @@ impl TcpModel for Socket {
 }
 
 impl HostSocket for Socket {
+    fn mark(&mut self, _remote: IpAddr, _dscp: u8) {}
+
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let len = slices.iter().map(|slice| slice.len()).sum();
         self.counts.add(|calls| {

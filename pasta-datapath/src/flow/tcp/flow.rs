@@ -4,6 +4,7 @@ use super::connection::{Connection, TimeoutAction};
 use super::relay::{self, HostSocket, Noted, Relay, TapWriter};
 use super::window::CreditPool;
 use crate::counters::DropReason;
+use crate::flow::datagram::Sender;
 use crate::flow::refuse::{NoSocket, refuse_syn};
 use crate::flow::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness};
 use crate::link::classify::{ErrorReport, Framing};
@@ -13,9 +14,10 @@ use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::Protocol;
 use crate::sockets::Sockets;
 use crate::time::Instant;
+use crate::wire::ip::DSCP;
 use crate::wire::tcp::{Header, LEN, ToSend};
 use crate::wire::window::Mss;
-use pasta_ipc::types::{MacAddr, Mtu};
+use pasta_ipc::types::Mtu;
 use std::io::IoSlice;
 
 /// A TCP connection of the namespace with its socket.
@@ -26,6 +28,8 @@ pub struct TcpFlow<K> {
     path: Path,
     /// When it was counted as active.
     counted: Counted,
+    /// The DSCP that the socket sends with.
+    dscp: u8,
     /// The namespace's SYN, for an error to quote; none where we opened it.
     syn: Option<Header>,
 }
@@ -55,9 +59,15 @@ impl<D: FrameDevice> TapWriter for FlowTap<'_, '_, D> {
 
 impl<K: HostSocket> TcpFlow<K> {
     /// A flow of `connection` over `socket`, which has begun to connect; `syn` is the namespace's, where that
-    /// opened it.
-    pub fn new(connection: Connection, socket: K, path: Path, syn: Option<Header>) -> Self {
-        Self { relay: Relay::new(connection), socket, path, counted: Counted::default(), syn }
+    /// opened it. What the socket sends has the DSCP of this traffic class.
+    pub fn new(
+        connection: Connection,
+        socket: K,
+        path: Path,
+        (syn, traffic_class): (Option<Header>, u8),
+    ) -> Self {
+        let (relay, counted) = (Relay::new(connection), Counted::default());
+        Self { relay, socket, path, counted, dscp: traffic_class & DSCP, syn }
     }
 
     /// Notes that the socket is connected.
@@ -95,19 +105,25 @@ impl<K: HostSocket> TcpFlow<K> {
         self.relay.limit_mss(mss);
     }
 
-    /// Notes a segment of the namespace, from `mac`; [`FlowEvent::Payloads`] follows once for a batch of them.
+    /// Notes a segment of the namespace; [`FlowEvent::Payloads`] follows once for a batch of them.
     #[inline]
     pub fn segment(
         &mut self,
         now: Instant,
-        mac: MacAddr,
+        Sender { mac, handling }: Sender,
         (header, payload): (&Header, &[u8]),
         active: &mut Active,
         credit: &mut CreditPool,
     ) -> Noted {
         self.path.set_mac(mac);
+        // What carries nothing, the kernel marks in its own way where no socket has made it.
         if !payload.is_empty() {
             active.count(now, &mut self.counted, payload.len());
+            let dscp = handling.traffic_class & DSCP;
+            if dscp != self.dscp {
+                self.dscp = dscp;
+                self.socket.mark(self.path.source().ip(), dscp);
+            }
         }
         self.relay.segment(now, header, payload, credit)
     }

@@ -25,7 +25,7 @@ use crate::wire::tcp::{Header, ToSend};
 use crate::wire::window::Mss;
 use nix::errno::Errno;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 use to_socket::ToSocket;
@@ -95,6 +95,9 @@ pub trait HostSocket {
     fn take_queued_error(&mut self) -> Option<QueuedError> {
         None
     }
+
+    /// Marks what is sent to `remote` from now on with this DSCP, in its place in a traffic class.
+    fn mark(&mut self, remote: IpAddr, dscp: u8);
 
     /// Makes the kernel ask an idle peer whether it is still there, in the intervals that the host is set up for.
     fn keep_alive(&mut self);
