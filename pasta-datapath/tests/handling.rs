@@ -105,7 +105,7 @@ fn segments_with_payload_say_how_the_connection_is_marked_from_then_on() {
             let header = ToSend { seq, ack: ours, flags: Flags::ACK, ..syn() };
             rig.frames(&[handled(segment(&key, &header, payload), with(64, class))]);
             assert_eq!(options(&socket), expected, "{remote} {payload:?} {class}");
-            seq = seq + u32::try_from(payload.len()).unwrap_or(0);
+            seq += u32::try_from(payload.len()).unwrap_or(0);
         }
         assert_eq!(socket.borrow().outgoing, b"xxx");
 
