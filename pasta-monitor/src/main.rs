@@ -59,3 +59,32 @@ fn say_where_on_panic(supervisor: Arc<ToSupervisor>) {
         std::process::exit(PANICKED);
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::env;
+    use std::process::Command;
+
+    /// Set for the process that is to panic.
+    const PANICS: &str = "PASTA_TEST_PANICS";
+
+    #[test]
+    fn panic_ends_the_process_with_134_and_shows_nothing_of_its_message() {
+        if env::var_os(PANICS).is_some() {
+            let (channel, _supervisor) = pasta_ipc::Channel::pair().unwrap();
+            say_where_on_panic(Arc::new(ToSupervisor::from(channel)));
+            panic!("octets of a frame");
+        }
+        let mut again = Command::new(env::current_exe().unwrap());
+        again.args([
+            "--exact",
+            "tests::panic_ends_the_process_with_134_and_shows_nothing_of_its_message",
+        ]);
+        let ended = again.args(["--nocapture"]).env(PANICS, "yes").output().unwrap();
+        assert_eq!(ended.status.code(), Some(134), "{ended:?}");
+        let said = [ended.stdout, ended.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("running 1 test") && !said.contains("octets"), "{said}");
+    }
+}
