@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use pasta_datapath::flow::tcp::relay::HostSocket;
 use pasta_datapath::sys::send_buffer::SendBuffer;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Both streams of the host's side.
 #[derive(Debug)]
@@ -145,6 +145,8 @@ impl TcpModel for HostEnd {
 }
 
 impl HostSocket for HostEnd {
+    fn mark(&mut self, _remote: IpAddr, _dscp: u8) {}
+
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.0.borrow_mut().send(slices)
     }
