@@ -103,7 +103,7 @@ pub enum Input {
     Read {
         /// The reading.
         reading: Option<NamespaceReading>,
-        /// Whether something on the tap changed meanwhile.
+        /// Whether something changed meanwhile that it may show in part.
         disturbed: bool,
         /// What happened to the tap since the last pass.
         flushed: Flushed,
@@ -210,7 +210,7 @@ pub struct Pass {
     rounds: usize,
     /// Readings at the present stage that were interrupted.
     interrupted: usize,
-    /// Readings during which something on the tap changed.
+    /// Readings during which something changed that they may show in part.
     disturbed: usize,
     /// What the kernel has refused in this pass.
     refused: BTreeSet<NamespaceOp>,

@@ -33,8 +33,8 @@ impl Pace {
     /// It was done until `now`, which took so much. What was done before its time is paid for with the next.
     pub(super) fn spent(&mut self, now: Instant, cost: Duration) {
         self.cost = cost;
-        let due = self.next.max(now) + cost.saturating_mul(SHARE - 1);
-        self.next = due.min(now + LONGEST);
+        let pause = cost.saturating_mul(SHARE - 1).min(LONGEST);
+        self.next = (self.next.max(now) + pause).min(now + LONGEST);
     }
 }
 

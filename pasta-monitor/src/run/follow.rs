@@ -64,7 +64,7 @@ pub(super) fn warn_of_what_is_left_out(desired: &Desired, log: &Log) {
 struct Found {
     /// Whether there were any.
     any: bool,
-    /// Whether what is on the tap may have changed in a way that a reading made meanwhile shows in part.
+    /// Whether something may have changed in a way that a reading made meanwhile shows in part.
     disturbed: bool,
 }
 
