@@ -6,7 +6,9 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket
 use pasta_datapath::counters::Counters;
 use pasta_datapath::link::Link;
 use pasta_datapath::link::classify::Framing;
-use pasta_datapath::link::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable, send};
+use pasta_datapath::link::icmp_error::{
+    Offending, QUOTED_PAYLOAD, QUOTED_TRANSPORT, Reporter, Unreachable, send,
+};
 use pasta_datapath::link::writer::FrameDevice;
 use pasta_datapath::sys::tap::Tap;
 use pasta_datapath::wire::checksum::Sum;
@@ -26,30 +28,34 @@ pub fn check(octets: &[u8]) {
     let mut input = Input::new(octets);
     let offloads = [TapOffloads::None, TapOffloads::Tcp, TapOffloads::TcpAndUdp];
     let offloads = offloads[usize::from(input.octet()) % offloads.len()];
-    let why = match input.octet() % 6 {
+    let why = match input.octet() % 8 {
         0 => Some(Unreachable::Network),
         1 => Some(Unreachable::Host),
         2 => Some(Unreachable::Port),
         3 => Some(Unreachable::Prohibited),
         4 => Some(Unreachable::TooBig(input.u32())),
+        5 => Some(Unreachable::TimeExceeded(input.octet())),
+        6 => Some(Unreachable::Field(input.octet())),
         _ => Unreachable::from_errno(Errno::from_raw(i32::from(input.octet())), input.u32()),
     };
     let source = SocketAddr::new(input.ip(), input.u16());
     let destination = SocketAddr::new(input.ip(), input.u16());
-    let reporter = match source {
+    let address = match source {
         SocketAddr::V4(_) => input.ipv4().into(),
         SocketAddr::V6(_) => input.ipv6().into(),
     };
+    let reporter = Reporter { address, hop_limit: input.octet() };
     let protocol = input.octet();
     let transport_len = input.u16();
     let transport = input.array::<QUOTED_TRANSPORT>();
-    let offending = Offending { source, destination, protocol, transport, transport_len };
+    let payload = &vec![input.octet(); usize::from(input.u16() % 2048)][..];
+    let offending = Offending { source, destination, protocol, transport, transport_len, payload };
     let Some(why) = why else { return };
     let Ok(mac) = MacAddr::try_from([2, 0, 0, 0, 0, 1]) else { return };
 
     let ((mut link, far), mut counters) = (link(offloads, mac), Counters::default());
     let sent = send(&mut link.writer(&mut counters), mac, reporter, &offending, why);
-    let mut buffer = [0; 256];
+    let mut buffer = [0; 2048];
     let received = recv(far.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
     if source.is_ipv4() != destination.is_ipv4() {
         assert!(!sent && received.is_err(), "a packet of two families is quoted");
@@ -75,8 +81,8 @@ fn check_frame(
     octets: &[u8],
     framing: Framing,
     mac: MacAddr,
-    reporter: IpAddr,
-    offending: &Offending,
+    reporter: Reporter,
+    offending: &Offending<'_>,
 ) {
     let frame = match framing {
         Framing::Plain => Some(octets),
@@ -92,10 +98,12 @@ fn check_frame(
     };
     let Ok(read) = read else { panic!("{read:?}: {packet:?}") };
     assert_eq!((header.ether_type, read.protocol), (ether_type, protocol));
-    assert_eq!((read.source, read.destination), (reporter, namespace));
+    let Reporter { address, hop_limit } = reporter;
+    assert_eq!((read.source, read.destination), (address, namespace));
+    assert_eq!(read.handling.hop_limit, hop_limit);
     let message = match namespace {
         IpAddr::V4(_) => icmp::parse_v4(read.payload),
-        IpAddr::V6(_) => icmp::parse_v6(read.payload, reporter, namespace, read.handling.hop_limit),
+        IpAddr::V6(_) => icmp::parse_v6(read.payload, address, namespace, hop_limit),
     };
     // Which of them are read is the affair of those that read errors.
     let is_whole = matches!(message, Ok(Message::Other | Message::Error { .. }));
@@ -103,12 +111,13 @@ fn check_frame(
 
     let quote = read.payload.get(icmp::LEN..).unwrap_or_default();
     let (quoted, transport) = quote.split_at(quoted_header.min(quote.len()));
-    assert_eq!(transport, offending.transport);
+    let payload = offending.payload.iter().take(QUOTED_PAYLOAD);
+    assert!(transport.iter().eq(offending.transport.iter().chain(payload)), "{transport:?}");
     check_quoted(quoted, offending);
 }
 
 /// The quoted network header says what the packet was; its payload is cut off.
-fn check_quoted(header: &[u8], offending: &Offending) {
+fn check_quoted(header: &[u8], offending: &Offending<'_>) {
     let (from, to) = (offending.source.ip(), offending.destination.ip());
     let len_at = |at: usize| match header.get(at..at + 2) {
         Some(&[high, low]) => u16::from_be_bytes([high, low]),

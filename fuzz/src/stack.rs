@@ -17,7 +17,7 @@ use crate::input::Input;
 use nix::errno::Errno;
 use pasta_datapath::control::PeerMessage;
 use pasta_datapath::counters::DropReason;
-use pasta_datapath::flow::datagram::QueuedError;
+use pasta_datapath::flow::datagram::queued_error::{QueuedError, Returned};
 use pasta_datapath::flow::{Flow, FlowKey, Readiness};
 use pasta_datapath::link::classify::{Framing, classify};
 use pasta_datapath::nat::{Nat, Protocol};
@@ -221,7 +221,8 @@ impl World {
                 state.error = Some(errno);
                 let mtu = u32::from(input.u16());
                 let icmp = (bits & 0x20 != 0).then_some((mtu as u8, (mtu >> 8) as u8));
-                let error = QueuedError { errno, icmp, mtu, offender: None, quoted: [0; 8] };
+                let returned = Returned::of(&vec![bits; usize::from(mtu as u16)]);
+                let error = QueuedError { icmp, mtu, returned, ..QueuedError::of(errno) };
                 state.queued_errors.push_back(error);
             }
             readiness = readiness.with(Readiness::URGENT, bits & 0xe0 == 0xe0);

@@ -128,8 +128,7 @@ impl World {
         {
             let mut state = socket.borrow_mut();
             state.error = Some(errno);
-            let error = QueuedError { errno, icmp: None, mtu: 0, offender: None, quoted: [0; 8] };
-            state.queued_errors.push_back(error);
+            state.queued_errors.push_back(QueuedError::of(errno));
         }
         self.rig.event(&socket, Readiness::default().with(Readiness::FAILED, true));
     }

@@ -123,7 +123,7 @@ pub enum FlowEvent<'a, K> {
     /// Datagrams that came to the flow's listener.
     Arrived(ReadDatagrams, &'a [u8]),
     /// An error came back for a datagram that it has sent through its listener.
-    Error(QueuedError),
+    Error(&'a QueuedError),
     /// An error of the namespace came back for a packet of it.
     Reported(&'a ErrorReport),
     /// Something happened to the socket of a side.

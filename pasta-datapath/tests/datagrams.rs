@@ -353,13 +353,7 @@ fn error_of_a_datagram_reaches_the_flow_that_sent_it() {
         let listener = to_port_53(&mut rig);
         rig.frames(&[datagram(&family.flow(53, 0), b"one"), datagram(&family.flow(53, 1), b"two")]);
         rig.received();
-        let error = QueuedError {
-            errno: Errno::ECONNREFUSED,
-            icmp: None,
-            mtu: 0,
-            offender: None,
-            quoted: [0; 8],
-        };
+        let error = QueuedError::of(Errno::ECONNREFUSED);
         let nobody = Some("[2001:db8::dead]:9".parse().unwrap());
         let peer = Some(family.peer(1, family.host).peer);
         listener.borrow_mut().errors_of.extend([(error, nobody), (error, None), (error, peer)]);
@@ -559,8 +553,7 @@ fn error_of_the_network_keeps_its_meaning_whatever_carries_the_flow() {
         let kind = if family.is_v4() { v4 } else { v6 };
         // The kernel's errno says less.
         let errno = Errno::EHOSTUNREACH;
-        let error =
-            QueuedError { errno, icmp: Some(kind), mtu: 1400, offender: None, quoted: [0; 8] };
+        let error = QueuedError { icmp: Some(kind), mtu: 1400, ..QueuedError::of(errno) };
 
         let mut rig = Rig::<Socket>::new();
         rig.frames(&[datagram(&family.flow(1024, 0), b"one")]);

@@ -16,10 +16,14 @@ use pasta_datapath::link::writer::{FrameWriter, Path, UDP};
 use pasta_datapath::nat::Protocol;
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::wire::checksum::Sum;
-use pasta_datapath::wire::ip::{IPV4_LEN, IPV6_LEN};
-use pasta_datapath::wire::{ethernet, vnet};
+use pasta_datapath::wire::ip::{
+    IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, PROTOCOL_UDP, Packet, Piece, ipv4_header, ipv6_header,
+    read_ipv6,
+};
+use pasta_datapath::wire::{ethernet, icmp, vnet};
 use pasta_ipc::port_forward::{Direction, Effort};
 use pasta_ipc::types::{Mtu, TapOffloads, Transport};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -75,6 +79,68 @@ fn datagram_in_fragments_leaves_whole_and_may_be_fragmented_again() {
                 .iter()
                 .any(|(_, option)| *option == SendOption::Oversize(Oversize::Allowed));
             assert_eq!(is_allowed, key.remote.is_ipv4(), "{len}");
+        }
+    }
+}
+
+/// A fragment of a packet of a flow.
+fn fragment(key: &FlowKey, piece: Piece, payload: &[u8]) -> Vec<u8> {
+    let len = payload.len() as u16;
+    let (kind, network) = match (key.namespace.ip(), key.remote.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut header = ipv4_header(from, to, PROTOCOL_UDP, len);
+            header[6..8].copy_from_slice(&((piece.offset >> 3) as u16).to_be_bytes());
+            header[6] |= if piece.more { 0x20 } else { 0 };
+            header[10..12].fill(0);
+            let sum = Sum::default().octets(&header).checksum();
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            (ethernet::TYPE_IPV4, header.to_vec())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let header = ipv6_header(from, to, PROTOCOL_FRAGMENT, 8 + len);
+            (ethernet::TYPE_IPV6, [&header[..], &piece.header(PROTOCOL_UDP)].concat())
+        }
+        _ => panic!("two families"),
+    };
+    let link = ethernet::header(OURS.octets(), mac(1), kind);
+    [&vnet::COMPLETE[..], &link, &network, payload].concat()
+}
+
+/// Type, code and pointer of the only ICMP error that came, and the packet that it quotes.
+fn parameter_problem(rig: &Rig) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let frames = rig.received();
+    let [frame] = &frames[..] else { return None };
+    let (packet, _) = read_ipv6(&frame[LINK..]).unwrap();
+    let Packet { source, destination, payload, .. } = packet;
+    icmp::parse_v6(payload, source, destination, 64).unwrap();
+    let (head, quote) = payload.split_first_chunk::<8>().unwrap();
+    let &[kind, code, _, _, p0, p1, p2, p3] = head;
+    Some((kind, code, u32::from_be_bytes([p0, p1, p2, p3]), quote.to_vec()))
+}
+
+#[test]
+fn fragment_that_cannot_be_is_answered_in_ipv6_and_names_the_field() {
+    for ends in FAMILIES {
+        let key = udp(ends);
+        let is_ipv6 = key.remote.is_ipv6();
+        // In the middle and not a multiple of eight; beyond the largest packet; both; and a good one.
+        for (offset, more, len, field) in [
+            (0, true, 1001, Some(4)),
+            (65_528, false, 8, Some(42)),
+            (65_528, true, 9, Some(4)),
+            (8, true, 16, None),
+        ] {
+            let piece = Piece { identification: 77, offset, more };
+            let mut rig = Rig::<Socket>::new();
+            let frame = fragment(&key, piece, &pattern(len));
+            rig.frames(std::slice::from_ref(&frame));
+            let answer = parameter_problem(&rig);
+            let sent = &frame[LINK..];
+            let sent = &sent[..sent.len().min(IPV6_LEN + 8 + 520)];
+            let expected = field.filter(|_| is_ipv6).map(|at| (4, 0, at, sent.to_vec()));
+            assert_eq!(answer, expected, "{ends:?} {offset} {len}");
+            let counted = rig.dropped(DropReason::Malformed);
+            assert_eq!(counted, u64::from(field.is_some()), "{ends:?} {offset} {len}");
         }
     }
 }

@@ -6,14 +6,19 @@ mod fake;
 use fake::rig::{Rig, came, datagram, echo_request, handled, key, opened, policy, rule, segment};
 use fake::{Shared, Socket, State};
 use nix::errno::Errno;
-use pasta_datapath::flow::datagram::QueuedError;
+use pasta_datapath::flow::datagram::queued_error::{QueuedError, Returned};
 use pasta_datapath::flow::datagram::send_options::{Oversize, SendOption};
 use pasta_datapath::flow::{FlowKey, Readiness};
+use pasta_datapath::link::icmp_error::Reporter;
 use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::sockets::Progress;
 use pasta_datapath::token::Token;
-use pasta_datapath::wire::ip::{Fragmentation, Handling, read_ipv4, read_ipv6};
+use pasta_datapath::wire::checksum::{Sum, pseudo_header};
+use pasta_datapath::wire::icmp::{self, Message};
+use pasta_datapath::wire::ip::{
+    Fragmentation, Handling, PROTOCOL_ICMPV6, PROTOCOL_UDP, read_ipv4, read_ipv6,
+};
 use pasta_datapath::wire::seq::Seq;
 use pasta_datapath::wire::tcp::{Flags, SackBlocks, ToSend};
 use pasta_datapath::wire::{ethernet, vnet};
@@ -199,18 +204,42 @@ fn fragmentation_is_forbidden_where_the_sender_has_forbidden_it() {
 /// Source, type and code of the only frame to the namespace, which is an error, and what that quotes of the transport
 /// header.
 fn error(rig: &Rig) -> (IpAddr, (u8, u8), Vec<u8>) {
+    let Read { reporter, kind, quoted, .. } = read_error(rig);
+    (reporter.address, kind, quoted)
+}
+
+/// An ICMP error that came to the namespace.
+struct Read {
+    reporter: Reporter,
+    kind: (u8, u8),
+    /// Hops that the quoted packet had left, and how long it says that it was behind its network header.
+    quoted_hops: u8,
+    quoted_len: u16,
+    /// What is quoted behind that header.
+    quoted: Vec<u8>,
+}
+
+fn read_error(rig: &Rig) -> Read {
     let frames = rig.received();
     let [frame] = &frames[..] else { panic!("{} frames", frames.len()) };
     let network = &frame[vnet::LEN + ethernet::LEN..];
-    let address = |octets: &[u8]| match *octets {
-        [a, b, c, d] => IpAddr::from([a, b, c, d]),
-        _ => IpAddr::from(<[u8; 16]>::try_from(octets).unwrap_or_default()),
+    let is_ipv4 = network[0] >> 4 == 4;
+    let read = if is_ipv4 { read_ipv4(network) } else { read_ipv6(network) };
+    let Ok((packet, _)) = read else { panic!("{read:?}") };
+    let message = match is_ipv4 {
+        true => icmp::parse_v4(packet.payload),
+        false => icmp::parse_v6(packet.payload, packet.source, packet.destination, 255),
     };
-    let (from, message, header) = match network[0] >> 4 {
-        4 => (address(&network[12..16]), &network[20..], 20),
-        _ => (address(&network[8..24]), &network[40..], 40),
-    };
-    (from, (message[0], message[1]), message[8 + header..].to_vec())
+    let Ok(Message::Error { error, quote }) = message else { panic!("{message:?}") };
+    let (quoted_hops, len_at, header) = if is_ipv4 { (quote[8], 2, 20) } else { (quote[7], 4, 40) };
+    let len = u16::from_be_bytes([quote[len_at], quote[len_at + 1]]);
+    Read {
+        reporter: Reporter { address: packet.source, hop_limit: packet.handling.hop_limit },
+        kind: (error.kind, error.code),
+        quoted_hops,
+        quoted_len: len - if is_ipv4 { 20 } else { 0 },
+        quoted: quote[header..].to_vec(),
+    }
 }
 
 fn syn() -> ToSend {
@@ -224,11 +253,15 @@ fn syn() -> ToSend {
     }
 }
 
-fn exceeded(router: &str, quoted: [u8; 8]) -> (QueuedError, IpAddr, (u8, u8)) {
-    let Ok(router) = router.parse::<IpAddr>() else { panic!("no address") };
-    let icmp = if router.is_ipv4() { (11, 0) } else { (3, 0) };
-    let (errno, offender) = (Errno::EHOSTUNREACH, Some(router));
-    (QueuedError { errno, icmp: Some(icmp), mtu: 0, offender, quoted }, router, icmp)
+/// What a router three hops away says of a packet of which this comes back.
+fn exceeded(router: &str, returned: &[u8]) -> (QueuedError, IpAddr, (u8, u8)) {
+    let Ok(address) = router.parse::<IpAddr>() else { panic!("no address") };
+    let icmp = if address.is_ipv4() { (11, 0) } else { (3, 0) };
+    let offender = Some(Reporter { address, hop_limit: 61 });
+    let (icmp_of, returned) = (Some(icmp), Returned::of(returned));
+    let error =
+        QueuedError { icmp: icmp_of, offender, returned, ..QueuedError::of(Errno::EHOSTUNREACH) };
+    (error, address, icmp)
 }
 
 #[test]
@@ -239,7 +272,7 @@ fn router_where_the_hops_end_is_shown_to_the_namespace_for_datagrams() {
         let listener = shared.then(|| listener(&mut rig));
         let key = key(Protocol::Udp, here, remote);
         rig.frames(&[handled(frame(&key), with(1, 0))]);
-        let (queued, router, icmp) = exceeded(router, [0; 8]);
+        let (queued, router, icmp) = exceeded(router, &[]);
         if let Some(socket) = listener {
             socket.borrow_mut().errors_of.push_back((queued, Some(ends(remote).peer)));
             let Some(Token::Listener(index)) = socket.borrow().token else { panic!("not watched") };
@@ -267,8 +300,8 @@ fn router_is_shown_for_the_echo_request_that_ended_there_and_not_the_last_one() 
         }
         let socket = opened(&mut rig, 0);
         let kind = if key.remote.is_ipv4() { 8 } else { 128 };
-        for (quoted, expected) in [([kind, 0, 1, 2, 9, 9, 0, 2], 2), ([0; 8], 3)] {
-            let (queued, router, icmp) = exceeded(router, quoted);
+        for (returned, expected) in [(&[kind, 0, 1, 2, 9, 9, 0, 2, b'x'][..], 2), (&[], 3)] {
+            let (queued, router, icmp) = exceeded(router, returned);
             socket.borrow_mut().queued_errors.push_back(queued);
             rig.event(&socket, Readiness::FAILED);
             let (from, got, quoted) = error(&rig);
@@ -276,6 +309,97 @@ fn router_is_shown_for_the_echo_request_that_ended_there_and_not_the_last_one() 
             assert_eq!(quoted[..2], [kind, 0]);
             assert_eq!(quoted[4..8], [4, 0, 0, expected], "identifier and sequence number");
         }
+    }
+}
+
+/// The checksum in a transport header that is quoted with all of the payload, and the one that it has to be.
+fn checksums(key: &FlowKey, quoted: &[u8]) -> (u16, u16) {
+    let at = if key.protocol == Protocol::Echo { 2 } else { 6 };
+    let written = u16::from_be_bytes([quoted[at], quoted[at + 1]]);
+    let mut unsummed = quoted.to_vec();
+    unsummed[at..at + 2].fill(0);
+    let number = match (key.protocol, key.remote.is_ipv4()) {
+        (Protocol::Echo, true) => None,
+        (Protocol::Echo, false) => Some(PROTOCOL_ICMPV6),
+        _ => Some(PROTOCOL_UDP),
+    };
+    let (from, to, len) = (key.namespace.ip(), key.remote.ip(), quoted.len() as u16);
+    let sum = number.map_or(Sum::default(), |number| pseudo_header(from, to, number, len));
+    (written, sum.octets(&unsummed).checksum())
+}
+
+#[test]
+fn packet_that_came_back_whole_is_quoted_so_and_the_error_has_the_hops_that_it_came_with() {
+    for ([here, remote, router], carrier) in
+        FAMILIES.iter().flat_map(|it| [(it, "own"), (it, "shared"), (it, "echo")])
+    {
+        let mut key = key(Protocol::Udp, here, remote);
+        if carrier == "echo" {
+            (key.protocol, key.remote) = (Protocol::Echo, (key.remote.ip(), 0).into());
+        }
+        for size in [1_u16, 30, 510, 520, 529, 1400] {
+            let mut rig = Rig::<Socket>::new();
+            let shared = (carrier == "shared").then(|| listener(&mut rig));
+            let payload: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            // An echo request: a sequence number, and behind it the same.
+            let body = [&[0, 7], &payload[..]].concat();
+            let (sent, header): (_, &[u8]) = match (key.protocol, key.remote.is_ipv4()) {
+                (Protocol::Echo, true) => (echo_request(&key, &body), &[8, 0, 1, 2, 9, 9, 0, 7]),
+                (Protocol::Echo, false) => (echo_request(&key, &body), &[128, 0, 1, 2, 9, 9, 0, 7]),
+                _ => (datagram(&key, &payload), &[]),
+            };
+            rig.frames(&[handled(sent, with(3, 0))]);
+            // A router that knows RFC 4884 fills up what is short; others send back what they have room for.
+            let returned = [header, &payload, &[0; 100]].concat();
+            let (queued, address, icmp) = exceeded(router, &returned);
+            match &shared {
+                Some(socket) => {
+                    socket.borrow_mut().errors_of.push_back((queued, Some(ends(remote).peer)));
+                    let token = socket.borrow().token;
+                    let Some(Token::Listener(index)) = token else { panic!("not watched") };
+                    rig.stack.listener_error(rig.now, index);
+                }
+                None => {
+                    let socket = opened(&mut rig, 0);
+                    socket.borrow_mut().queued_errors.push_back(queued);
+                    rig.event(&socket, Readiness::FAILED);
+                }
+            }
+            let read = read_error(&rig);
+            assert_eq!((read.reporter, read.kind), (Reporter { address, hop_limit: 61 }, icmp));
+            assert_eq!((read.quoted_hops, read.quoted_len), (1, 8 + size), "{carrier} {remote}");
+            let most = usize::from(size).min(520);
+            assert_eq!(read.quoted[8..], payload[..most], "{carrier} {remote} {size}");
+            let (written, expected) = checksums(&key, &read.quoted);
+            let expected = if size > 520 { 0 } else { expected };
+            assert_eq!(written, expected, "{carrier} {remote} {size}");
+        }
+    }
+}
+
+#[test]
+fn packet_of_which_only_the_front_came_back_has_its_length_and_no_checksum() {
+    for ([here, remote, router], protocol) in
+        FAMILIES.iter().flat_map(|it| [(it, Protocol::Udp), (it, Protocol::Echo)])
+    {
+        let mut key = key(protocol, here, remote);
+        let mut rig = Rig::<Socket>::new();
+        let kind = if key.remote.is_ipv4() { 8 } else { 128 };
+        let (sent, returned): (_, &[u8]) = match protocol {
+            Protocol::Echo => {
+                key.remote.set_port(0);
+                let body = [&[0, 7], &[5; 100][..]].concat();
+                (echo_request(&key, &body), &[kind, 0, 1, 2, 9, 9, 0, 7])
+            }
+            _ => (datagram(&key, &[5; 100]), &[]),
+        };
+        rig.frames(&[handled(sent, with(3, 0))]);
+        let socket = opened(&mut rig, 0);
+        socket.borrow_mut().queued_errors.push_back(exceeded(router, returned).0);
+        rig.event(&socket, Readiness::FAILED);
+        let read = read_error(&rig);
+        assert_eq!((read.quoted_len, read.quoted.len()), (108, 8), "{key:?}");
+        assert_eq!(checksums(&key, &read.quoted).0, 0, "{key:?}");
     }
 }
 
@@ -291,7 +415,7 @@ fn error_of_one_packet_is_not_that_of_the_next() {
         let mut rig = Rig::<Socket>::new();
         rig.frames(&[handled(frame(&key), with(1, 0))]);
         let socket = opened(&mut rig, 0);
-        let (queued, router, icmp) = exceeded(router, [0; 8]);
+        let (queued, router, icmp) = exceeded(router, &[]);
         // The kernel has both for us, and the namespace is faster than the event.
         socket.borrow_mut().error = Some(queued.errno);
         socket.borrow_mut().queued_errors.push_back(queued);
@@ -312,7 +436,7 @@ fn router_is_shown_for_a_connection_that_ended_there() {
         rig.frames(&[handled(segment(&key, &syn(), &[]), with(2, EXPEDITED))]);
         assert_eq!(rig.stack.sockets().opened[0].handling, with(2, EXPEDITED));
         let socket = opened(&mut rig, 0);
-        let (queued, router, icmp) = exceeded(router, [0; 8]);
+        let (queued, router, icmp) = exceeded(router, &[]);
         socket.borrow_mut().error = Some(Errno::EHOSTUNREACH);
         socket.borrow_mut().queued_errors.push_back(queued);
         rig.event(&socket, Readiness::FAILED);
@@ -327,7 +451,7 @@ fn error_that_the_host_reports_from_an_address_of_the_namespace_comes_from_the_g
     let mut rig = Rig::<Socket>::new();
     let [here, remote, _] = FAMILIES[0];
     rig.frames(&[datagram(&key(Protocol::Udp, here, remote), b"x")]);
-    let (queued, ..) = exceeded("192.0.2.7", [0; 8]);
+    let (queued, ..) = exceeded("192.0.2.7", &[]);
     let socket = opened(&mut rig, 0);
     socket.borrow_mut().queued_errors.push_back(QueuedError { icmp: Some((3, 1)), ..queued });
     rig.event(&socket, Readiness::FAILED);
@@ -352,7 +476,7 @@ fn echo_request_of_the_size_of_ethernet_is_not_fragmented_and_a_larger_one_is() 
 }
 
 #[test]
-fn marks_of_the_network_reach_the_namespace_and_hops_of_echo_replies() {
+fn marks_of_the_network_and_hops_that_are_left_reach_the_namespace() {
     let marks = [(61, EXPEDITED | 3), (255, 0), (17, 1)].map(|(hops, class)| Handling {
         fragmentation: Fragmentation::Allowed,
         ..with(hops, class)

@@ -211,13 +211,7 @@ fn query_goes_to_the_next_resolver_after_a_hard_error_and_the_first_may_still_an
     rig.frames(&[datagram(&query, b"who")]);
     let first = opened(&mut rig, 0);
     assert_eq!(first.borrow().peer, Some("203.0.113.1:53".parse().unwrap()));
-    let error = QueuedError {
-        errno: Errno::ECONNREFUSED,
-        icmp: None,
-        mtu: 0,
-        offender: None,
-        quoted: [0; 8],
-    };
+    let error = QueuedError::of(Errno::ECONNREFUSED);
     first.borrow_mut().queued_errors.push_back(error);
     rig.event(&first, Readiness::FAILED);
     assert_eq!(rig.received().len(), 1, "an ICMP error");

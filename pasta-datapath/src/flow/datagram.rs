@@ -182,6 +182,8 @@ pub struct DatagramFlow<K> {
     protocol: Protocol,
     lifetime: Lifetime,
     gso: Gso,
+    /// Octets of the last datagram of the namespace, for errors to quote.
+    last_len: u16,
 }
 
 #[derive(Debug)]
@@ -248,7 +250,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             Ends::Inbound { path, .. } => path.destination().port(),
             Ends::Local { end, .. } => end.destination().port(),
         };
-        Self { ends, protocol, lifetime: Lifetime::new(now, protocol, port), gso }
+        let lifetime = Lifetime::new(now, protocol, port);
+        Self { ends, protocol, lifetime, gso, last_len: 0 }
     }
 
     /// A flow that the namespace at the end of `path` opens.
@@ -486,15 +489,16 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         group: &[Datagram<'_>],
         facts: &mut Facts,
     ) -> Next {
-        let Self { ends, protocol, gso, lifetime } = self;
+        let largest = largest(group);
+        self.last_len = u16::try_from(largest).unwrap_or(u16::MAX);
+        let Self { ends, protocol, gso, lifetime, .. } = self;
         let Ends::Outbound { path, host } = ends else { return Next::Wait };
         lifetime.sent(cx.now);
         group.iter().for_each(|it| lifetime.query(it.payload, it.segment_size));
         host.source_check.sent(cx.now);
         path.set_mac(mac);
         let (remote, key) = (path.source().ip(), key_of(*protocol, path));
-        let octets =
-            largest(group) + if *protocol == Protocol::Echo { ECHO_HEAD } else { udp::LEN };
+        let octets = largest + if *protocol == Protocol::Echo { ECHO_HEAD } else { udp::LEN };
         host.options.apply(&host.socket, host.target.address.ip(), handling, octets);
         let mut doubtful = false;
         let failed = |datagram: &Datagram<'_>, why| {
@@ -518,7 +522,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 _ => DropReason::Unreachable,
             });
             if let Some(why) = why {
-                let offending = offending(&key, datagram.payload);
+                let offending = offending(&key, datagram.payload, datagram.payload.len());
                 let reporter = reporter(cx.nat, remote, why, None);
                 icmp_error::send(&mut cx.tap, mac, reporter, &offending, why);
             }
@@ -639,8 +643,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             Some(_) => None,
             None => pending.map(|errno| {
                 let mtu = if errno == Errno::EMSGSIZE { host.socket.path_mtu(remote) } else { 0 };
-                let quoted = Default::default();
-                QueuedError { errno, icmp: None, mtu, offender: None, quoted }
+                QueuedError { mtu, ..QueuedError::of(errno) }
             }),
         };
         for error in queued.chain(alone) {
@@ -652,12 +655,12 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             // The packet was wrong for the way, and not the target.
             let is_packet = matches!(why, Unreachable::TooBig(_) | Unreachable::TimeExceeded(_));
             facts.target_failed |= !is_packet;
-            let quoted: &[u8] = match self.protocol {
-                Protocol::Echo => error.sequence().unwrap_or(&host.last_sequence),
-                Protocol::Udp | Protocol::Tcp => &[],
+            let front = match self.protocol {
+                Protocol::Echo => error.returned.echo_body().unwrap_or(&host.last_sequence),
+                Protocol::Udp | Protocol::Tcp => error.returned.octets(),
             };
             let reporter = reporter(cx.nat, remote, why, error.offender);
-            let offending = offending(&key, quoted);
+            let offending = offending(&key, front, self.last_len.into());
             icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
         }
     }
@@ -669,7 +672,7 @@ impl<K: DatagramSocket> HostEnd<K> {
         &mut self,
         now: Instant,
         tap: &mut FrameWriter<'_, D>,
-        path: &Path,
+        path: &mut Path,
         mtu: Mtu,
         buffer: &mut [u8],
     ) {

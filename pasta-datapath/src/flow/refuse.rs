@@ -5,9 +5,11 @@ use super::FlowKey;
 use super::tcp::connection::reset_for;
 use crate::counters::DropReason;
 use crate::link::classify::is_impossible;
-use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Unreachable};
+use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Reporter, Unreachable};
 use crate::link::writer::{self, FrameDevice, FrameWriter, Path, icmp_protocol};
 use crate::nat::{Denied, Nat, Protocol};
+use crate::part::part;
+use crate::wire::icmp::{ECHO_HEAD, echo_request_head_of};
 use crate::wire::tcp::{Header, LEN as TCP_LEN, ToSend};
 use crate::wire::udp;
 use crate::wire::window::Mss;
@@ -68,7 +70,7 @@ pub fn refuse_syn<D: FrameDevice>(
     mac: MacAddr,
     key: &FlowKey,
     syn: &Header,
-    (why, offender): (NoSocket, Option<IpAddr>),
+    (why, offender): (NoSocket, Option<Reporter>),
 ) -> DropReason {
     match why {
         NoSocket::Silent => DropReason::Unreachable,
@@ -92,6 +94,7 @@ pub fn refuse_syn<D: FrameDevice>(
                 protocol: writer::TCP,
                 transport,
                 transport_len: TCP_LEN as u16,
+                payload: &[],
             };
             let reporter = reporter(nat, key.remote.ip(), why, offender);
             icmp_error::send(tap, mac, reporter, &offending, why);
@@ -114,29 +117,35 @@ pub fn refuse_datagram<D: FrameDevice>(
         (NoSocket::Exhausted, Protocol::Udp) => (Unreachable::Host, DropReason::NoSocket),
         _ => return DropReason::NoSocket,
     };
-    send_error(tap, nat, mac, &offending(key, payload), error);
+    send_error(tap, nat, mac, &offending(key, payload, payload.len()), error);
     reason
 }
 
-/// The datagram or echo request with `payload`, for an error to quote.
-pub fn offending(key: &FlowKey, payload: &[u8]) -> Offending {
+/// A datagram with a payload of `len` octets, of which `front` is known, for an error to quote; of an echo request,
+/// the payload begins with the sequence number. The checksum is there if `front` is all of it.
+pub fn offending<'a>(key: &FlowKey, front: &'a [u8], len: usize) -> Offending<'a> {
     let (source, destination) = (key.namespace, key.remote);
+    let (front, is_whole) = (part(front, ..len.min(front.len())), front.len() >= len);
     match key.protocol {
         Protocol::Echo => {
-            let kind = if destination.is_ipv4() { 8 } else { 128 };
-            let [i0, i1] = source.port().to_be_bytes();
-            let [s0, s1] = payload.first_chunk().copied().unwrap_or_default();
-            let transport: [u8; QUOTED_TRANSPORT] = [kind, 0, 0, 0, i0, i1, s0, s1];
+            let (sequence, payload) = front.split_first_chunk().unwrap_or((&[0; 2], &[]));
+            let [kind, code, c0, c1, i0, i1] =
+                echo_request_head_of(source, destination.ip(), front);
+            let ([c0, c1], [s0, s1]) = (if is_whole { [c0, c1] } else { [0; 2] }, *sequence);
+            let transport: [u8; QUOTED_TRANSPORT] = [kind, code, c0, c1, i0, i1, s0, s1];
             let protocol = icmp_protocol(destination.ip());
-            Offending { source, destination, protocol, transport, transport_len: 8 }
+            let transport_len = u16::try_from(ECHO_HEAD + len.max(2)).unwrap_or(u16::MAX);
+            Offending { source, destination, protocol, transport, transport_len, payload }
         }
         Protocol::Udp | Protocol::Tcp => {
-            let len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
+            let checksum = if is_whole { udp::checksum(source, destination, front) } else { 0 };
             let header =
-                udp::Header { source: source.port(), destination: destination.port(), checksum: 0 };
+                udp::Header { source: source.port(), destination: destination.port(), checksum };
+            let len = u16::try_from(len).unwrap_or(u16::MAX);
             let transport = udp::header(&header, len);
             let transport_len = len.saturating_add(udp::LEN as u16);
-            Offending { source, destination, protocol: writer::UDP, transport, transport_len }
+            let protocol = writer::UDP;
+            Offending { source, destination, protocol, transport, transport_len, payload: front }
         }
     }
 }
@@ -146,7 +155,7 @@ pub fn send_error<D: FrameDevice>(
     tap: &mut FrameWriter<'_, D>,
     nat: &Nat,
     mac: MacAddr,
-    offending: &Offending,
+    offending: &Offending<'_>,
     why: Unreachable,
 ) {
     let reporter = reporter(nat, offending.destination.ip(), why, None);
@@ -155,13 +164,21 @@ pub fn send_error<D: FrameDevice>(
 
 /// From whom an error comes, as the namespace sees it: the destination itself for what it does not take; who
 /// reported it, if that is nobody on this host; else we.
-pub fn reporter(nat: &Nat, remote: IpAddr, why: Unreachable, offender: Option<IpAddr>) -> IpAddr {
+pub fn reporter(
+    nat: &Nat,
+    remote: IpAddr,
+    why: Unreachable,
+    offender: Option<Reporter>,
+) -> Reporter {
     if matches!(why, Unreachable::Port | Unreachable::Protocol) {
-        return remote;
+        return offender.map_or(Reporter::near(remote), |it| Reporter { address: remote, ..it });
     }
-    let foreign = offender
-        .filter(|address| address.is_ipv4() == remote.is_ipv4() && !is_impossible(*address))
-        // To the namespace that would be itself.
-        .filter(|address| !nat.is_of_namespace(*address));
-    foreign.or_else(|| nat.our_address(remote)).unwrap_or(remote)
+    let is_foreign = |Reporter { address, .. }: &Reporter| {
+        // The namespace's own would be itself to it.
+        address.is_ipv4() == remote.is_ipv4()
+            && !is_impossible(*address)
+            && !nat.is_of_namespace(*address)
+    };
+    let ours = || Reporter::near(nat.our_address(remote).unwrap_or(remote));
+    offender.filter(is_foreign).unwrap_or_else(ours)
 }

@@ -1,19 +1,27 @@
 //! Errors of the host's side, sent to the namespace as ICMP or ICMPv6.
 //!
-//! The quoted packet is made anew from what is known of the flow: its network header, and the first
-//! octets of its transport header, which is what a host finds its socket by (RFC 792; RFC 1122,
-//! section 3.2.2; RFC 4443, section 3).
+//! The quoted packet is made anew from what is known of the flow and of the datagram: its network header, the first
+//! octets of its transport header, which is what a host finds its socket by (RFC 792; RFC 1122, section 3.2.2; RFC
+//! 4443, section 3), and as much of its payload as is known, up to what a router sends back (RFC 1812, section
+//! 4.3.2.3). Where all of the payload is known, the quoted checksum is that of the datagram: some programs tell
+//! their probes apart by it.
 
 use crate::link::writer::{FrameDevice, FrameWriter, Path, icmp_protocol};
 use crate::part::part;
-use crate::wire::icmp::{Error, error_head};
-use crate::wire::ip::{ipv4_header, ipv6_header};
+use crate::wire::icmp::{self, Error, error_head};
+use crate::wire::ip::{
+    HOP_LIMIT, Handling, IPV4_LEN, IPV6_LEN, ipv4_header_with, ipv6_header_with,
+};
 use nix::errno::Errno;
 use pasta_ipc::types::{Family, MacAddr};
 use std::net::{IpAddr, SocketAddr};
 
 /// Octets of the transport header that are quoted: enough for ports, and for TCP's sequence number.
 pub const QUOTED_TRANSPORT: usize = 8;
+
+/// Most octets that are quoted of a payload: with them the error has the 576 octets of RFC 1812, section 4.3.2.3, in
+/// IPv4, and in IPv6, where the section on errors allows 1280, somewhat more.
+pub const QUOTED_PAYLOAD: usize = 576 - 2 * IPV4_LEN - icmp::LEN - QUOTED_TRANSPORT;
 
 /// What is wrong with the way to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +40,16 @@ pub enum Unreachable {
     TooBig(u32),
     /// No hop is left, or fragments did not come in time: the code of the error.
     TimeExceeded(u8),
+    /// The field of the packet's headers at this octet makes no sense.
+    Field(u8),
 }
 
 impl Unreachable {
     /// Fragments did not come in time (RFC 792; RFC 4443, section 3.3).
     pub const FRAGMENTS_LATE: Self = Self::TimeExceeded(1);
+
+    /// No hop was left.
+    const HOPS_EXCEEDED: Self = Self::TimeExceeded(0);
 
     /// What a host socket's error means for the namespace; `None` if it does not concern the way.
     pub fn from_errno(errno: Errno, mtu: u32) -> Option<Self> {
@@ -87,13 +100,31 @@ impl Unreachable {
             (Self::TooBig(mtu), Family::V6) => error(2, 0, mtu),
             (Self::TimeExceeded(code), Family::V4) => error(11, code, 0),
             (Self::TimeExceeded(code), Family::V6) => error(3, code, 0),
+            (Self::Field(at), Family::V4) => error(12, 0, u32::from(at) << 24),
+            (Self::Field(at), Family::V6) => error(4, 0, at.into()),
         }
+    }
+}
+
+/// Who reports an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reporter {
+    /// The address.
+    pub address: IpAddr,
+    /// What is left of the hops that the report had, where it is known: how far away its sender is.
+    pub hop_limit: u8,
+}
+
+impl Reporter {
+    /// One who is next door, or of whom nobody knows how far away it is.
+    pub fn near(address: IpAddr) -> Self {
+        Self { address, hop_limit: HOP_LIMIT }
     }
 }
 
 /// The packet an error is about, as the namespace sent it.
 #[derive(Clone, Copy, Debug)]
-pub struct Offending {
+pub struct Offending<'a> {
     /// Its sender.
     pub source: SocketAddr,
     /// Its receiver, before translation.
@@ -104,6 +135,8 @@ pub struct Offending {
     pub transport: [u8; QUOTED_TRANSPORT],
     /// Length of transport header and payload, as far as known.
     pub transport_len: u16,
+    /// What follows the front of the transport header; of more than [`QUOTED_PAYLOAD`], the front is quoted.
+    pub payload: &'a [u8],
 }
 
 /// Tells the sender of `offending`, at `mac`, that `why`; the error comes from `reporter`, which is of
@@ -111,28 +144,35 @@ pub struct Offending {
 pub fn send<D: FrameDevice>(
     tap: &mut FrameWriter<'_, D>,
     mac: MacAddr,
-    reporter: IpAddr,
-    offending: &Offending,
+    reporter: Reporter,
+    offending: &Offending<'_>,
     why: Unreachable,
 ) -> bool {
-    let Offending { source, destination, protocol, transport, transport_len } = *offending;
-    let mut quote = [0; 40 + QUOTED_TRANSPORT];
+    let Offending { source, destination, protocol, transport, transport_len, payload } = *offending;
+    let mut quote = [0; IPV6_LEN + QUOTED_TRANSPORT + QUOTED_PAYLOAD];
     let mut fill = |header: &[u8]| {
-        let parts = header.iter().chain(&transport);
-        quote.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        header.len() + QUOTED_TRANSPORT
+        let parts = header.iter().chain(&transport).chain(payload.iter().take(QUOTED_PAYLOAD));
+        quote.iter_mut().zip(parts).map(|(to, from)| *to = *from).count()
     };
+    // As it was when its time was over; else as it began, about.
+    let hop_limit = if why == Unreachable::HOPS_EXCEEDED { 1 } else { HOP_LIMIT };
+    let handling = Handling { hop_limit, ..Handling::DEFAULT };
     let len = match (source.ip(), destination.ip()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => fill(&ipv4_header(from, to, protocol, transport_len)),
-        (IpAddr::V6(from), IpAddr::V6(to)) => fill(&ipv6_header(from, to, protocol, transport_len)),
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            fill(&ipv4_header_with(from, to, protocol, transport_len, handling))
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            fill(&ipv6_header_with(from, to, protocol, transport_len, handling))
+        }
         _ => return false,
     };
     let quote = part(&quote, ..len);
-    let head = error_head(reporter, source.ip(), why.error(Family::of(source.ip())), quote);
-    let from = SocketAddr::new(reporter, 0);
-    let to = SocketAddr::new(source.ip(), 0);
-    let path = Path::new(tap.our_mac, mac, icmp_protocol(reporter), from, to);
-    tap.write_icmp(&path, &head, quote)
+    let Reporter { address, hop_limit } = reporter;
+    let head = error_head(address, source.ip(), why.error(Family::of(source.ip())), quote);
+    let (from, to) = (SocketAddr::new(address, 0), SocketAddr::new(source.ip(), 0));
+    let path = Path::new(tap.our_mac, mac, icmp_protocol(address), from, to);
+    let carried = Handling { hop_limit, ..Handling::TO_NAMESPACE };
+    tap.write_icmp(&path.carried(carried), &head, quote)
 }
 
 #[cfg(test)]

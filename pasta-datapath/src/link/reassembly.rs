@@ -15,13 +15,13 @@
 //!
 //! It reads no transport header: ports are checked when the packet is whole, as those of any other.
 
-use super::icmp_error::{Offending, QUOTED_TRANSPORT};
+use super::icmp_error::{Offending, QUOTED_TRANSPORT, Unreachable};
 use crate::counters::{Counters, DropReason};
 use crate::link::classify::Framing;
 use crate::part::part;
 use crate::time::Instant;
 use crate::wire::ip::{
-    FRAGMENT_LEN, Fragmentation, Handling, IPV4_LEN, PROTOCOL_FRAGMENT, Packet, Piece,
+    FRAGMENT_LEN, Fragmentation, Handling, IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, Packet, Piece,
     ipv4_header_with, ipv6_header_with,
 };
 use crate::wire::{ethernet, vnet};
@@ -47,6 +47,11 @@ const PIECE_COST: usize = size_of::<Placed>();
 const TIME_V4: Duration = Duration::from_secs(30);
 /// RFC 8200, section 4.5.
 const TIME_V6: Duration = Duration::from_secs(60);
+
+/// Where the header of IPv6 has the length of the payload, and the one of a fragment behind it its offset, in octets of
+/// the packet.
+const PAYLOAD_LENGTH_AT: u8 = 4;
+const FRAGMENT_OFFSET_AT: u8 = (IPV6_LEN + 2) as u8;
 
 /// Buffers of packets that were handed on, kept for others.
 const SPARE: usize = 4;
@@ -184,15 +189,16 @@ impl Partial {
     }
 
     /// The packet, for an error to quote, if its front has come.
-    pub fn offending(&self) -> Option<Offending> {
+    pub fn offending(&self) -> Option<Offending<'_>> {
         let ((protocol, _), first) = (self.head?, self.pieces.first()?);
         let mut transport = [0; QUOTED_TRANSPORT];
         let octets = part(&self.octets, first.at..first.at + first.len);
+        let payload = part(octets, QUOTED_TRANSPORT.min(octets.len())..);
         transport.iter_mut().zip(octets).for_each(|(to, from)| *to = *from);
         let Key { source, destination, .. } = self.key;
         let (source, destination) = (SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
         let transport_len = u16::try_from(first.len).unwrap_or(u16::MAX);
-        Some(Offending { source, destination, protocol, transport, transport_len })
+        Some(Offending { source, destination, protocol, transport, transport_len, payload })
     }
 
     /// Writes the frame that the packet is as a whole.
@@ -218,8 +224,9 @@ impl Partial {
                 let len = len(FRAGMENT_LEN + self.received);
                 let header = ipv6_header_with(from, to, PROTOCOL_FRAGMENT, len, handling);
                 frame.extend_from_slice(&header);
-                let [i0, i1, i2, i3] = self.key.identification.to_be_bytes();
-                frame.extend_from_slice(&[protocol, 0, 0, 0, i0, i1, i2, i3]);
+                let identification = self.key.identification;
+                let all = Piece { identification, offset: 0, more: false };
+                frame.extend_from_slice(&all.header(protocol));
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return,
         }
@@ -233,6 +240,36 @@ impl Partial {
 fn most(source: IpAddr) -> usize {
     let header = if source.is_ipv4() { IPV4_LEN } else { FRAGMENT_LEN };
     usize::from(u16::MAX) - header
+}
+
+/// Which field of a packet says that a fragment is one that cannot be, by its octet (RFC 8200, section 4.5): the payload
+/// length of one in the middle that does not end where another could begin, or the offset of one that reaches beyond
+/// the largest packet.
+fn impossible_field(packet: &Packet<'_>, piece: Piece) -> Option<u8> {
+    let Packet { source, payload, .. } = packet;
+    if piece.more && payload.len() % 8 != 0 {
+        Some(PAYLOAD_LENGTH_AT)
+    } else if piece.offset + payload.len() > most(*source) {
+        Some(FRAGMENT_OFFSET_AT)
+    } else {
+        None
+    }
+}
+
+/// What the sender of a fragment that cannot be is told of it: what is wrong, and the packet. In IPv4 it is told
+/// nothing, as by Linux.
+pub fn fault<'a>(packet: &Packet<'a>, piece: Piece) -> Option<(Unreachable, Offending<'a>)> {
+    let Packet { source, destination, protocol, payload, .. } = *packet;
+    if source.is_ipv4() {
+        return None;
+    }
+    let field = impossible_field(packet, piece)?;
+    let (source, destination) = (SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
+    let transport = piece.header(protocol);
+    let transport_len = u16::try_from(FRAGMENT_LEN + payload.len()).unwrap_or(u16::MAX);
+    let protocol = PROTOCOL_FRAGMENT;
+    let offending = Offending { source, destination, protocol, transport, transport_len, payload };
+    Some((Unreachable::Field(field), offending))
 }
 
 impl Reassembly {
@@ -260,8 +297,7 @@ impl Reassembly {
         counters: &mut Counters,
     ) -> Result<Option<Vec<u8>>, DropReason> {
         let Packet { source, destination, protocol, payload, .. } = *packet;
-        let is_sound = !payload.is_empty() && (!piece.more || payload.len() % 8 == 0);
-        if !is_sound || piece.offset + payload.len() > most(source) {
+        if payload.is_empty() || impossible_field(packet, piece).is_some() {
             return Err(DropReason::Malformed);
         }
         // Of IPv6, the last one of several may name another protocol (RFC 8200, section 4.5).

@@ -73,6 +73,8 @@ pub struct Path {
     fragmentation: Fragmentation,
     /// Largest packet of the way in the namespace, as far as known.
     mtu: u16,
+    /// Hop limit and traffic class in the headers.
+    carries: (u8, u8),
 }
 
 /// Smallest MTUs that a router is believed: what every IPv6 link has (RFC 8200, section 5); of IPv4, what Linux
@@ -119,17 +121,33 @@ impl Path {
         };
         link.copy_from_slice(&ethernet::header(mac.octets(), our_mac, ether_type));
         let pseudo_sum = pseudo_header(source.ip(), destination.ip(), protocol, 0);
-        let mtu = u16::MAX;
-        Self { headers, ip_sum, pseudo_sum, mac, source, destination, fragmentation, mtu }
+        let (mtu, carries) = (u16::MAX, (HOP_LIMIT, 0));
+        Self { headers, ip_sum, pseudo_sum, mac, source, destination, fragmentation, mtu, carries }
     }
 
     /// As it is, for a packet whose hop limit and traffic class are these.
     #[must_use]
     pub fn carried(&self, handling: Handling) -> Self {
-        let Handling { hop_limit, traffic_class, .. } = handling;
         let mut carried = *self;
-        let network = part_mut(&mut carried.headers, ethernet::LEN..);
-        if self.is_ipv6() {
+        carried.carry(handling);
+        carried
+    }
+
+    /// Has packets from now on hop limit and traffic class as these.
+    #[inline]
+    pub fn carry(&mut self, handling: Handling) {
+        let Handling { hop_limit, traffic_class, .. } = handling;
+        if self.carries != (hop_limit, traffic_class) {
+            self.carries = (hop_limit, traffic_class);
+            self.set_handling(hop_limit, traffic_class);
+        }
+    }
+
+    #[cold]
+    fn set_handling(&mut self, hop_limit: u8, traffic_class: u8) {
+        let is_ipv6 = self.is_ipv6();
+        let network = part_mut(&mut self.headers, ethernet::LEN..);
+        if is_ipv6 {
             let fields = [(0, 0x60 | traffic_class >> 4), (1, traffic_class << 4), (7, hop_limit)];
             for (at, value) in fields {
                 network.iter_mut().skip(at).take(1).for_each(|octet| *octet = value);
@@ -138,9 +156,8 @@ impl Path {
             for (at, value) in [(1, traffic_class), (8, hop_limit)] {
                 network.iter_mut().skip(at).take(1).for_each(|octet| *octet = value);
             }
-            carried.ip_sum = Sum::default().octets(part(network, ..IPV4_LEN));
+            self.ip_sum = Sum::default().octets(part(network, ..IPV4_LEN));
         }
-        carried
     }
 
     /// The address the namespace sees.
@@ -240,11 +257,9 @@ fn fragment_header(path: &Path, len: usize, piece: Piece) -> Head {
         head.put(4, FRAGMENT_LEN as u16 + len);
         let fields = part(&path.headers, ethernet::LEN + 6..).first_chunk().copied();
         let [protocol, hop_limit] = fields.unwrap_or([PROTOCOL_UDP, HOP_LIMIT]);
-        let [o0, o1] = (offset | u16::from(piece.more)).to_be_bytes();
-        let [i0, i1, i2, i3] = piece.identification.to_be_bytes();
         // The next header, beside the hop limit.
         head.put(6, u16::from_be_bytes([PROTOCOL_FRAGMENT, hop_limit]));
-        head.push(&[protocol, 0, o0, o1, i0, i1, i2, i3]);
+        head.push(&piece.header(protocol));
         return head;
     }
     let total = IPV4_LEN as u16 + len;
@@ -313,18 +328,11 @@ impl<D: FrameDevice> FrameWriter<'_, D> {
             self.counters.drop(DropReason::TooLarge);
             return false;
         }
+        let checksum = udp::checksum(path.source, path.destination, payload);
         let (source, destination) = (path.source.port(), path.destination.port());
+        let header = udp::Header { source, destination, checksum };
         // Checked right above.
-        let make = |checksum| {
-            let header = udp::Header { source, destination, checksum };
-            udp::header(&header, payload.len() as u16)
-        };
-        let sum = path.pseudo_sum.word(len as u16).octets(&make(0)).octets(payload);
-        let header = match sum.checksum() {
-            // A checksum of zero would mean that there is none (RFC 768).
-            0 => make(0xffff),
-            checksum => make(checksum),
-        };
+        let header = udp::header(&header, payload.len() as u16);
         self.write_fragments(path, mtu, &header, payload)
     }
 

@@ -319,7 +319,7 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
             let Some(peer) = to else { continue };
             let opened = self.parts.ports.mappings.shared(id, peer);
             if let Some(flow) = opened.or_else(|| self.begun_by(id, peer)) {
-                self.parts.drive(self.now, flow, FlowEvent::Error(error));
+                self.parts.drive(self.now, flow, FlowEvent::Error(&error));
             }
         }
     }

@@ -6,7 +6,9 @@ use super::new_flows::Origin;
 use super::parts::Parts;
 use crate::counters::DropReason;
 use crate::flow::datagram::Sender;
+use crate::flow::refuse::send_error;
 use crate::link::classify::{Content, Framing, classify};
+use crate::link::reassembly::fault;
 use crate::link::writer::FrameDevice;
 use crate::sockets::Sockets;
 use crate::wire::ip::{Packet, Piece};
@@ -26,8 +28,16 @@ impl<S: Sockets> Stack<S> {
         }
         let framing = Framing::of(link.device.offloads());
         let sender = (origin.sender.mac, framing);
-        let Some(whole) = link.reassembly.add(origin.now, sender, fragment, counters)? else {
-            return Ok(());
+        let whole = match link.reassembly.add(origin.now, sender, fragment, counters) {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return Ok(()),
+            Err(reason) => {
+                if let Some((why, offending)) = fault(fragment.0, fragment.1) {
+                    let writer = &mut link.writer(counters);
+                    send_error(writer, nat, origin.sender.mac, &offending, why);
+                }
+                return Err(reason);
+            }
         };
         // It is in a buffer of its own; what came before it goes first.
         self.flush(origin.now, origin.batch, batch);

@@ -1,7 +1,7 @@
 //! What a listening socket has to be, whoever opened it, and what it is given.
 
 use crate::sys;
-use crate::sys::socket::receive_traffic_class;
+use crate::sys::socket::receive_handling;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -35,10 +35,10 @@ pub fn prepare(fd: &OwnedFd, transport: Transport) -> Result<(), Errno> {
             // Without these, every datagram is read by itself, and nobody learns why one did not arrive.
             let _ = sys::set_udp_gro(fd);
             let _ = setsockopt(fd, sockopt::Ipv4RecvErr, &true);
-            let _ = receive_traffic_class(fd, true);
+            let _ = receive_handling(fd, true);
             if v6 {
                 let _ = setsockopt(fd, sockopt::Ipv6RecvErr, &true);
-                let _ = receive_traffic_class(fd, false);
+                let _ = receive_handling(fd, false);
             }
             Ok(())
         }

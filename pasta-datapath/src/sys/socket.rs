@@ -1,9 +1,11 @@
 //! Host sockets: made for a target, read and written without ever blocking.
 
+use crate::flow::datagram::ReadDatagrams;
+use crate::flow::datagram::queued_error::{QueuedError, Returned};
 use crate::flow::datagram::send_options::SendOption;
-use crate::flow::datagram::{QueuedError, ReadDatagrams};
 use crate::flow::splice::StreamSocket;
 use crate::flow::tcp::relay::HostSocket;
+use crate::link::icmp_error::Reporter;
 use crate::nat::{Protocol, Target};
 use crate::sockets::{Connecting, Progress};
 use crate::sys::pktinfo::{ip_address, note_handling};
@@ -276,6 +278,7 @@ fn prepare_opening(fd: &OwnedFd, remote: IpAddr, handling: Handling) {
     if hop_limit < Handling::DEFAULT.hop_limit {
         let v4 = remote.is_ipv4();
         let _ = enable_errors(fd, if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 });
+        let _ = receive_handling(fd, v4);
     }
     if traffic_class != Handling::DEFAULT.traffic_class {
         let _ = send_option::set(fd, remote, SendOption::TrafficClass(traffic_class));
@@ -341,7 +344,7 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
             // Without these, replies come one by one and errors less precise: nothing is lost.
             let _ = sys::set_udp_gro(&fd);
             let _ = enable_errors(&fd, family);
-            let _ = receive_traffic_class(&fd, v4);
+            let _ = receive_handling(&fd, v4);
             Ok(fd)
         }
         Protocol::Echo => {
@@ -349,26 +352,29 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
             let fd = socket(family, SockType::Datagram, flags, kind)?;
             // Without these, replies seem to come from next door.
             let _ = enable_errors(&fd, family);
-            let _ = receive_traffic_class(&fd, v4);
-            let _ = match v4 {
-                true => setsockopt(&fd, sockopt::Ipv4RecvTtl, &true),
-                false => setsockopt(&fd, sockopt::Ipv6RecvHopLimit, &true),
-            };
+            let _ = receive_handling(&fd, v4);
             Ok(fd)
         }
     }
 }
 
-/// Has a socket of datagrams say how each was marked: DSCP, and of a path that is congested ECN.
+/// Has a socket of datagrams say how each was carried, and each error about one: how many hops are left, and how it was
+/// marked (DSCP, and of a path that is congested ECN).
 ///
 /// # Errors
 ///
-/// As setsockopt(2).
-pub fn receive_traffic_class(fd: &OwnedFd, v4: bool) -> Result<(), Errno> {
-    match v4 {
-        true => setsockopt(fd, sockopt::IpRecvTos, &true),
-        false => setsockopt(fd, sockopt::Ipv6RecvTClass, &true),
-    }
+/// As setsockopt(2); the rest is done all the same.
+pub fn receive_handling(fd: &OwnedFd, v4: bool) -> Result<(), Errno> {
+    let (class, hops) = match v4 {
+        true => {
+            (setsockopt(fd, sockopt::IpRecvTos, &true), setsockopt(fd, sockopt::Ipv4RecvTtl, &true))
+        }
+        false => (
+            setsockopt(fd, sockopt::Ipv6RecvTClass, &true),
+            setsockopt(fd, sockopt::Ipv6RecvHopLimit, &true),
+        ),
+    };
+    class.and(hops)
 }
 
 fn enable_errors(fd: &OwnedFd, family: AddressFamily) -> Result<(), Errno> {
@@ -483,18 +489,27 @@ pub fn take_queued_error(fd: BorrowedFd<'_>) -> Option<QueuedError> {
 
 /// As [`take_queued_error`], with where the datagram went that caused it, if it says so.
 pub fn take_error_of(fd: BorrowedFd<'_>) -> Option<(QueuedError, Option<SocketAddr>)> {
-    let mut quoted = [0; 8];
-    let (error, to) = read_error(fd, &mut quoted)?;
-    Some((QueuedError { quoted, ..error }, to))
+    let mut read = None;
+    let returned = Returned::read_by(|buffer| {
+        read = read_error(fd, buffer);
+        read.as_ref().map_or(0, |(_, _, len)| *len)
+    });
+    let (error, to, _) = read?;
+    Some((QueuedError { returned, ..error }, to))
 }
 
-/// Reads an error, and to `quoted` what came back of the datagram that caused it.
-fn read_error(fd: BorrowedFd<'_>, quoted: &mut [u8]) -> Option<(QueuedError, Option<SocketAddr>)> {
+/// Reads an error, where the datagram went that caused it, and to `buffer` what came back of that.
+fn read_error(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Option<(QueuedError, Option<SocketAddr>, usize)> {
     let mut control = [0_u8; 256];
-    let mut slices = [IoSliceMut::new(quoted)];
+    let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     let message =
         recvmsg::<SockaddrStorage>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags).ok()?;
+    // What is said of the packet comes before what is said of the error.
+    let mut handling = Handling::TO_NAMESPACE;
     for record in message.cmsgs().ok()? {
         let (error, offender) = match record {
             ControlMessageOwned::Ipv4RecvErr(error, address) => {
@@ -505,7 +520,10 @@ fn read_error(fd: BorrowedFd<'_>, quoted: &mut [u8]) -> Option<(QueuedError, Opt
                 let offender = address.map(|a| Ipv6Addr::from(a.sin6_addr.s6_addr));
                 (error, offender.map(IpAddr::V6))
             }
-            _ => continue,
+            other => {
+                note_handling(&mut handling, &other);
+                continue;
+            }
         };
         // The address is zero where the error is the kernel's own (SO_EE_ORIGIN_LOCAL); on a socket of both
         // families, IPv4 is mapped into IPv6.
@@ -514,8 +532,11 @@ fn read_error(fd: BorrowedFd<'_>, quoted: &mut [u8]) -> Option<(QueuedError, Opt
         let from_network = matches!(error.ee_origin, SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6);
         let icmp = from_network.then_some((error.ee_type, error.ee_code));
         let to = message.address.as_ref().and_then(ip_address);
-        let (mtu, quoted) = (error.ee_info, [0; 8]);
-        return Some((QueuedError { errno, icmp, mtu, offender, quoted }, to));
+        let hop_limit = handling.hop_limit;
+        let offender = offender.map(|address| Reporter { address, hop_limit });
+        let mtu = error.ee_info;
+        let error = QueuedError { icmp, mtu, offender, ..QueuedError::of(errno) };
+        return Some((error, to, message.bytes));
     }
     None
 }
@@ -612,6 +633,31 @@ mod tests {
             assert_eq!(discard_early(fd.as_fd()), Ok(1), "an error");
             assert_eq!(take_queued_error(fd.as_fd()), None);
             assert_eq!(take_error(fd.as_fd()), None);
+        }
+    }
+
+    #[test]
+    fn error_says_how_far_it_came_and_brings_the_payload_back() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            // A machine without the family has nothing to try here.
+            let Ok(nobody) = UdpSocket::bind(any) else { continue };
+            let address = nobody.local_addr().unwrap();
+            drop(nobody);
+            let target = Target { address, source: None, interface: None };
+            let how = (Handling::DEFAULT, FreeBind::Off);
+            let Ok(Connecting { socket: fd, .. }) = open(Protocol::Udp, &target, None, how) else {
+                panic!("no socket");
+            };
+            let payload = [7; 700];
+            send_datagrams(fd.as_fd(), &[IoSlice::new(&payload)], None).unwrap();
+            let error = take_queued_error(fd.as_fd()).unwrap();
+            // What the kernel sends itself has that many, if nobody has changed it.
+            let hop_limit = Handling::DEFAULT.hop_limit;
+            assert_eq!(error.offender, Some(Reporter { address: address.ip(), hop_limit }));
+            assert_eq!(error.errno, Errno::ECONNREFUSED);
+            let returned = error.returned.octets();
+            assert_eq!(returned, &payload[..returned.len()]);
+            assert!(returned.len() >= 500, "{}", returned.len());
         }
     }
 

@@ -5,7 +5,7 @@ use super::checksum::{Sum, pseudo_header};
 use super::ip::PROTOCOL_ICMPV6;
 use super::{Malformed, take_u16};
 use pasta_ipc::types::MacAddr;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Length of the part that every message has: type, code, checksum and four octets more.
 pub const LEN: usize = 8;
@@ -197,10 +197,10 @@ pub fn echo_reply_body(octets: &[u8]) -> Option<&[u8]> {
     matches!(kind, ECHO_REPLY | ECHO_REPLY_V6).then_some(body)
 }
 
-/// The sequence number of an echo request, of which this is the header.
-pub fn echo_request_sequence(header: &[u8; LEN]) -> Option<&[u8; 2]> {
-    let (&[kind, 0, _, _, _, _], rest) = header.split_first_chunk::<6>()? else { return None };
-    rest.first_chunk().filter(|_| matches!(kind, ECHO_REQUEST | ECHO_REQUEST_V6))
+/// Whether `octets` are the front of an echo request as a ping socket has sent it; gives all after the identifier.
+pub fn echo_request_body(octets: &[u8]) -> Option<&[u8]> {
+    let (&[kind, 0, _, _, _, _], body) = octets.split_first_chunk::<6>()? else { return None };
+    (matches!(kind, ECHO_REQUEST | ECHO_REQUEST_V6) && body.len() >= 2).then_some(body)
 }
 
 /// Length of an echo request's or reply's head, identifier included.
@@ -221,9 +221,34 @@ pub(super) fn start_sum(source: IpAddr, destination: IpAddr, len: usize) -> Sum 
 }
 
 /// The first six octets of the echo reply that carries `id` and `body`, checksum complete.
-pub fn echo_reply_head(source: IpAddr, destination: IpAddr, id: u16, body: &[u8]) -> [u8; 6] {
+pub fn echo_reply_head(
+    source: IpAddr,
+    destination: IpAddr,
+    id: u16,
+    body: &[u8],
+) -> [u8; ECHO_HEAD] {
     let kind = if source.is_ipv4() { ECHO_REPLY } else { ECHO_REPLY_V6 };
-    let sum = start_sum(source, destination, 6 + body.len());
+    echo_head(kind, (source, destination), id, body)
+}
+
+/// The first six octets of the echo request that carries the port of `source` as its identifier, and `body`, checksum
+/// complete.
+pub fn echo_request_head_of(
+    source: SocketAddr,
+    destination: IpAddr,
+    body: &[u8],
+) -> [u8; ECHO_HEAD] {
+    let kind = if destination.is_ipv4() { ECHO_REQUEST } else { ECHO_REQUEST_V6 };
+    echo_head(kind, (source.ip(), destination), source.port(), body)
+}
+
+fn echo_head(
+    kind: u8,
+    (source, destination): (IpAddr, IpAddr),
+    id: u16,
+    body: &[u8],
+) -> [u8; ECHO_HEAD] {
+    let sum = start_sum(source, destination, ECHO_HEAD + body.len());
     let sum = sum.word(u16::from(kind) << 8).word(id).octets(body);
     let [c0, c1] = sum.checksum().to_be_bytes();
     let [i0, i1] = id.to_be_bytes();

@@ -101,6 +101,14 @@ impl Piece {
         Self { identification, offset: usize::from(fields & !7), more: fields & 1 != 0 }
     }
 
+    /// The header of IPv6 that says so, in front of what is of `protocol` (RFC 8200, section 4.5).
+    pub fn header(&self, protocol: u8) -> [u8; FRAGMENT_LEN] {
+        // A packet has no more octets.
+        let [o0, o1] = (self.offset as u16 | u16::from(self.more)).to_be_bytes();
+        let [i0, i1, i2, i3] = self.identification.to_be_bytes();
+        [protocol, 0, o0, o1, i0, i1, i2, i3]
+    }
+
     /// Whether the fragment is all of its packet (RFC 6946).
     fn is_whole(&self) -> bool {
         self.offset == 0 && !self.more

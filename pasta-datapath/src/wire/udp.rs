@@ -1,6 +1,9 @@
 //! UDP headers (RFC 768).
 
+use super::checksum::pseudo_header;
+use super::ip::PROTOCOL_UDP;
 use super::{Malformed, take_u16};
+use std::net::SocketAddr;
 
 /// Length of the header.
 pub const LEN: usize = 8;
@@ -31,6 +34,18 @@ pub fn split(octets: &[u8]) -> Result<(Header, &[u8]), Malformed> {
     let payload_len = usize::from(len).checked_sub(LEN).ok_or(Malformed)?;
     let payload = payload.get(..payload_len).ok_or(Malformed)?;
     Ok((Header { source, destination, checksum }, payload))
+}
+
+/// The checksum of a datagram, as it is sent: never zero, which would mean that there is none (RFC 768; RFC 8200, section
+/// 8.1). `source` and `destination` are of one family.
+pub fn checksum(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> u16 {
+    let len = u16::try_from(LEN + payload.len()).unwrap_or(u16::MAX);
+    let sum = pseudo_header(source.ip(), destination.ip(), PROTOCOL_UDP, len);
+    let sum = sum.word(source.port()).word(destination.port()).word(len).octets(payload);
+    match sum.checksum() {
+        0 => 0xffff,
+        checksum => checksum,
+    }
 }
 
 /// The header's octets for `payload_len` octets of payload.

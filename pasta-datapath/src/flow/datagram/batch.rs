@@ -262,20 +262,13 @@ pub fn read_all<K: DatagramSocket>(
 /// Moves what was read from a host socket to the tap; what is larger than its MTU in fragments.
 pub fn write_to_tap<D: FrameDevice>(
     tap: &mut FrameWriter<'_, D>,
-    path: &Path,
+    path: &mut Path,
     mtu: Mtu,
     read: ReadDatagrams,
     octets: &[u8],
 ) {
     let size = read.segment_size.map_or(octets.len(), usize::from);
-    let carried;
-    let path = match read.handling {
-        Handling::TO_NAMESPACE => path,
-        handling => {
-            carried = path.carried(handling);
-            &carried
-        }
-    };
+    path.carry(read.handling);
     if read.truncated {
         tap.counters.drop(DropReason::TooLarge);
         return;

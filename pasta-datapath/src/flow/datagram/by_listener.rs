@@ -27,7 +27,9 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         K: ListenSocket,
     {
         let is_outbound = self.is_outbound();
-        let Self { ends, lifetime, gso, protocol } = self;
+        let largest = largest(group);
+        self.last_len = u16::try_from(largest).unwrap_or(u16::MAX);
+        let Self { ends, lifetime, gso, protocol, .. } = self;
         let (listener, interface, path) = match ends {
             Ends::Mapped { listener, interface, path } => (listener, *interface, path),
             Ends::Inbound { listener, path } => (listener, None, path),
@@ -51,7 +53,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
         path.set_mac(mac);
         let peer = listener.addresses.peer.ip();
-        cx.listeners.prepare_to_send(listener.id, peer, handling, udp::LEN + largest(group));
+        cx.listeners.prepare_to_send(listener.id, peer, handling, udp::LEN + largest);
         let way = Way { addresses: listener.addresses, interface, handling };
         let send = |slices: &[IoSlice<'_>], size| socket.send_from(&way, slices, size);
         let mut next = Next::Wait;
@@ -66,7 +68,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             }
             if let Some(why) = Unreachable::from_errno(errno, 0) {
                 let reporter = reporter(cx.nat, key.remote.ip(), why, None);
-                let offending = offending(&key, datagram.payload);
+                let offending = offending(&key, datagram.payload, datagram.payload.len());
                 icmp_error::send(&mut cx.tap, mac, reporter, &offending, why);
             }
         });
@@ -77,7 +79,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     pub(super) fn report_error<S: Sockets<Socket = K>>(
         &mut self,
         cx: &mut Context<'_, S>,
-        error: QueuedError,
+        error: &QueuedError,
     ) -> Next {
         let (Ends::Mapped { path, .. } | Ends::Inbound { path, .. }) = &self.ends else {
             return Next::Wait;
@@ -85,7 +87,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         let key = key_of(self.protocol, path);
         if let Some(why) = error.why(key.remote.ip()) {
             let reporter = reporter(cx.nat, key.remote.ip(), why, error.offender);
-            let offending = offending(&key, &[]);
+            let offending = offending(&key, error.returned.octets(), self.last_len.into());
             icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
         }
         Next::Wait

@@ -21,7 +21,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             Unreachable::Network
             | Unreachable::Host
             | Unreachable::Prohibited
-            | Unreachable::TimeExceeded(_) => Next::Wait,
+            | Unreachable::TimeExceeded(_)
+            | Unreachable::Field(_) => Next::Wait,
         }
     }
 }
