@@ -47,9 +47,10 @@ within_machine() {
     nsenter "--net=/proc/${!pid}/ns/net" "${@:2}"
 }
 
-# The routers that a program shows, one a line: hops COMMAND...
+# The routers that a program shows, and over how many their answers came if it says so, one a line: hops COMMAND...
 hops() {
-    "$@" 2>&1 | grep -Eo '(172\.16\.[46]|192\.0\.2)\.[0-9]+|2001:db8:[0-9a-f:]+' | awk '!seen[$0]++'
+    local address='(172\.16\.[46]|192\.0\.2)\.[0-9]+|2001:db8:[0-9a-f:]+'
+    "$@" 2>&1 | grep -Eo "$address|(back|asymm) +[0-9]+" | awk '!seen[$0]++'
 }
 
 # What a program shows of the path is the same inside as on the host: same_path COMMAND...
@@ -75,6 +76,8 @@ case_protocol_traceroute() {
         within 20 same_path tracepath -n "$last"
         within 20 same_path mtr -n -r -c 1 -G 0.3 "$last"
         within 20 same_path mtr -n -r -c 1 -G 0.3 -u "$last"
+        # With both ports given, it tells its probes apart by the checksum alone.
+        within 20 same_path mtr -n -r -c 1 -G 0.3 -u -P 33434 -L 40404 "$last"
     done
     client_stop
 }
