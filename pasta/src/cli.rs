@@ -112,7 +112,7 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
             (Arity::Value, None) => Some(self.next_word(entry)?),
             (_, value) => value,
         };
-        self.apply(entry, value)
+        self.apply(&format!("--{}", entry.long), entry, value)
     }
 
     /// Handles a group of short options; the last one may have a value, in the group or after it.
@@ -134,7 +134,7 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
                 (Arity::Flag | Arity::OptionalValue, _) => None,
             };
             rest = if value.is_some() { &[] } else { after };
-            self.apply(entry, value)?;
+            self.apply(&format!("-{}", char::from(*letter)), entry, value)?;
         }
         Ok(())
     }
@@ -145,8 +145,8 @@ impl<I: Iterator<Item = OsString>> Parser<I> {
         self.words.next().ok_or_else(|| End::Usage(why(), None))
     }
 
-    fn apply(&mut self, entry: &Entry, value: Option<OsString>) -> Result<(), End> {
-        let name = entry.short.map_or(format!("--{}", entry.long), |letter| format!("-{letter}"));
+    /// Takes in an option that was called by this name.
+    fn apply(&mut self, name: &str, entry: &Entry, value: Option<OsString>) -> Result<(), End> {
         let invalid = |error: crate::value::InvalidValue| match error.to_string() {
             named if named.starts_with("option '") => End::Invalid(named),
             why => End::Invalid(format!("option '{name}': {why}")),

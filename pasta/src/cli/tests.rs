@@ -111,7 +111,7 @@ fn errors_have_the_texts_that_callers_match() {
             "pasta: option '--ipv' is ambiguous; possibilities: '--ipv4-only' '--ipv6-only'",
         ),
         ("pasta -m 70000", "pasta: option '-m': MTU 70000 too large (largest is 65521)"),
-        ("pasta --mtu=", "pasta: option '-m': invalid MTU: ''"),
+        ("pasta --mtu=", "pasta: option '--mtu': invalid MTU: ''"),
         (
             "pasta -a 10.0.0.1/40",
             "pasta: option '-a': invalid prefix length in address: '10.0.0.1/40'",
@@ -196,7 +196,7 @@ fn ports_are_read_where_they_stand_and_errors_name_option_and_value() {
     );
     assert_eq!(
         refusal("pasta --udp-ns=x"),
-        "pasta: option '-U': invalid value: 'x': not a port (1 to 65535), range, 'all', 'auto' or 'none'"
+        "pasta: option '--udp-ns': invalid value: 'x': not a port (1 to 65535), range, 'all', 'auto' or 'none'"
     );
 }
 
@@ -248,7 +248,7 @@ fn help_shows_what_works_and_nothing_else() {
 fn values_are_taken_as_getopt_takes_them() {
     // After a letter an equals sign is part of the value, and a word of one dash is no option.
     assert_eq!(refusal("pasta -m=1500"), "pasta: option '-m': invalid MTU: '=1500'");
-    assert_eq!(refusal("pasta --mtu=1=2"), "pasta: option '-m': invalid MTU: '1=2'");
+    assert_eq!(refusal("pasta --mtu=1=2"), "pasta: option '--mtu': invalid MTU: '1=2'");
     assert_eq!(refusal("pasta -4=x"), "pasta: invalid option -- '='");
     assert_eq!(words("pasta -4 - -x"), ["-", "-x"]);
     assert_eq!(refusal("pasta -4\u{e9}"), "pasta: invalid option -- '\u{e9}'");

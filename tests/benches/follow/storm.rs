@@ -68,12 +68,22 @@ fn measure(lab: &Lab, storm: Storm) -> Outcome {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
         let stormy = scope.spawn(|| inside.run(|| rage(storm, &enough)));
+        let over = OnDrop(&enough);
         let measured = lab.host().run(|| observe(&inside, &monitor));
-        enough.store(true, Ordering::Relaxed);
+        drop(over);
         stormy.join().map_err(|_| "the storm panicked")?.and(measured)
     })?;
     session.end(0)?.expect_code(0)?;
     process::wait_until_none_left()
+}
+
+/// Sets a flag when it is dropped, also by a panic: the storm would rage for ever.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Route number `n` of the namespace's users.
