@@ -7,7 +7,7 @@ use pasta_datapath::counters::Counters;
 use pasta_datapath::link::Link;
 use pasta_datapath::link::classify::Framing;
 use pasta_datapath::link::icmp_error::{
-    Offending, QUOTED_PAYLOAD, QUOTED_TRANSPORT, Reporter, Unreachable, send,
+    Offending, QUOTED_PAYLOAD, QUOTED_PAYLOAD_V4, QUOTED_TRANSPORT, Reporter, Unreachable, send,
 };
 use pasta_datapath::link::writer::FrameDevice;
 use pasta_datapath::sys::tap::Tap;
@@ -15,7 +15,7 @@ use pasta_datapath::wire::checksum::Sum;
 use pasta_datapath::wire::icmp::{self, Message};
 use pasta_datapath::wire::ip::{self, IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 use pasta_datapath::wire::{ethernet, vnet};
-use pasta_ipc::types::{IfName, MacAddr, TapInfo, TapOffloads};
+use pasta_ipc::types::{Family, IfName, MacAddr, TapInfo, TapOffloads};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -28,7 +28,7 @@ pub fn check(octets: &[u8]) {
     let mut input = Input::new(octets);
     let offloads = [TapOffloads::None, TapOffloads::Tcp, TapOffloads::TcpAndUdp];
     let offloads = offloads[usize::from(input.octet()) % offloads.len()];
-    let why = match input.octet() % 8 {
+    let why = match input.octet() % 9 {
         0 => Some(Unreachable::Network),
         1 => Some(Unreachable::Host),
         2 => Some(Unreachable::Port),
@@ -36,6 +36,9 @@ pub fn check(octets: &[u8]) {
         4 => Some(Unreachable::TooBig(input.u32())),
         5 => Some(Unreachable::TimeExceeded(input.octet())),
         6 => Some(Unreachable::Field(input.octet())),
+        7 => {
+            Unreachable::from_icmp(family(&mut input), (input.octet(), input.octet()), input.u32())
+        }
         _ => Unreachable::from_errno(Errno::from_raw(i32::from(input.octet())), input.u32()),
     };
     let source = SocketAddr::new(input.ip(), input.u16());
@@ -61,9 +64,21 @@ pub fn check(octets: &[u8]) {
         assert!(!sent && received.is_err(), "a packet of two families is quoted");
         return;
     }
-    assert!(sent, "not sent");
+    let is_about_error = match protocol {
+        PROTOCOL_ICMP => icmp::is_error(Family::V4, offending.transport[0]),
+        PROTOCOL_ICMPV6 => icmp::is_error(Family::V6, offending.transport[0]),
+        _ => false,
+    };
+    assert_ne!(sent, is_about_error, "an error about an error, or none about a packet");
+    if is_about_error {
+        return;
+    }
     let frame = received.ok().and_then(|len| buffer.get(..len)).unwrap_or_default();
     check_frame(frame, Framing::of(link.device.offloads()), mac, reporter, &offending);
+}
+
+fn family(input: &mut Input<'_>) -> Family {
+    if input.bit() { Family::V4 } else { Family::V6 }
 }
 
 /// A tap and its far end, which keeps frames apart as the kernel's does.
@@ -111,7 +126,8 @@ fn check_frame(
 
     let quote = read.payload.get(icmp::LEN..).unwrap_or_default();
     let (quoted, transport) = quote.split_at(quoted_header.min(quote.len()));
-    let payload = offending.payload.iter().take(QUOTED_PAYLOAD);
+    let most = if namespace.is_ipv4() { QUOTED_PAYLOAD_V4 } else { QUOTED_PAYLOAD };
+    let payload = offending.payload.iter().take(most);
     assert!(transport.iter().eq(offending.transport.iter().chain(payload)), "{transport:?}");
     check_quoted(quoted, offending);
 }

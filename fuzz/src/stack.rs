@@ -32,7 +32,7 @@ use pasta_ipc::port_forward::{Direction, Effort, ForwardRule, ForwardTable, RawR
 use pasta_ipc::socket::{Refusal, RequestId};
 use pasta_ipc::start::FamilyPolicy;
 use pasta_ipc::types::{
-    Bounded, Generation, PortRange, Resolver, ResolverSnapshot, Service, Transport,
+    Bounded, Family, Generation, PortRange, Resolver, ResolverSnapshot, Service, Transport,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -219,10 +219,11 @@ impl World {
                 readiness = readiness.with(Readiness::FAILED, true);
                 let errno = Errno::from_raw(i32::from(input.octet()));
                 state.error = Some(errno);
-                let mtu = u32::from(input.u16());
-                let icmp = (bits & 0x20 != 0).then_some((mtu as u8, (mtu >> 8) as u8));
-                let returned = Returned::of(&vec![bits; usize::from(mtu as u16)]);
-                let error = QueuedError { icmp, mtu, returned, ..QueuedError::of(errno) };
+                let info = u32::from(input.u16());
+                let family = if bits & 0x40 != 0 { Family::V4 } else { Family::V6 };
+                let icmp = (bits & 0x20 != 0).then_some((family, info as u8, (info >> 8) as u8));
+                let returned = Returned::of(&vec![bits; usize::from(info as u16)]);
+                let error = QueuedError { icmp, info, returned, ..QueuedError::of(errno) };
                 state.queued_errors.push_back(error);
             }
             readiness = readiness.with(Readiness::URGENT, bits & 0xe0 == 0xe0);

@@ -304,7 +304,9 @@ impl<S: Sockets> Stack<S> {
         };
         carried(nat, key.protocol)?;
         self.parts.answered(now, key.namespace.ip(), mac);
-        let Some(flow) = self.find_datagram_flow(origin, key, payload)? else {
+        // Of several, an error is about the first.
+        let first = part(payload, ..segment_size.map_or(payload.len(), usize::from));
+        let Some(flow) = self.find_datagram_flow(origin, key, first)? else {
             return Ok(());
         };
         let payload = place_of(payload, origin.batch);

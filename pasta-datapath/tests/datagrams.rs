@@ -19,7 +19,7 @@ use pasta_datapath::wire::{ethernet, vnet};
 use pasta_ipc::DatapathToMonitor;
 use pasta_ipc::port_forward::{Direction, Effort, FamilyPorts, PortSide, PortSnapshot};
 use pasta_ipc::start::FamilyPolicy;
-use pasta_ipc::types::{Generation, IfName, Service, Transport};
+use pasta_ipc::types::{Family as IpFamily, Generation, IfName, Service, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -553,7 +553,9 @@ fn error_of_the_network_keeps_its_meaning_whatever_carries_the_flow() {
         let kind = if family.is_v4() { v4 } else { v6 };
         // The kernel's errno says less.
         let errno = Errno::EHOSTUNREACH;
-        let error = QueuedError { icmp: Some(kind), mtu: 1400, ..QueuedError::of(errno) };
+        let icmp_of =
+            Some((if family.is_v4() { IpFamily::V4 } else { IpFamily::V6 }, kind.0, kind.1));
+        let error = QueuedError { icmp: icmp_of, info: 1400, ..QueuedError::of(errno) };
 
         let mut rig = Rig::<Socket>::new();
         rig.frames(&[datagram(&family.flow(1024, 0), b"one")]);

@@ -17,8 +17,8 @@ use pasta_datapath::nat::Protocol;
 use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::wire::checksum::Sum;
 use pasta_datapath::wire::ip::{
-    IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, PROTOCOL_UDP, Packet, Piece, ipv4_header, ipv6_header,
-    read_ipv6,
+    IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, Piece,
+    ipv4_header, ipv6_header, read_ipv6,
 };
 use pasta_datapath::wire::{ethernet, icmp, vnet};
 use pasta_ipc::port_forward::{Direction, Effort};
@@ -109,7 +109,11 @@ fn fragment(key: &FlowKey, piece: Piece, payload: &[u8]) -> Vec<u8> {
 /// Type, code and pointer of the only ICMP error that came, and the packet that it quotes.
 fn parameter_problem(rig: &Rig) -> Option<(u8, u8, u32, Vec<u8>)> {
     let frames = rig.received();
-    let [frame] = &frames[..] else { return None };
+    let frame = match &frames[..] {
+        [] => return None,
+        [frame] => frame,
+        several => panic!("{} frames", several.len()),
+    };
     let (packet, _) = read_ipv6(&frame[LINK..]).unwrap();
     let Packet { source, destination, payload, .. } = packet;
     icmp::parse_v6(payload, source, destination, 64).unwrap();
@@ -136,12 +140,32 @@ fn fragment_that_cannot_be_is_answered_in_ipv6_and_names_the_field() {
             rig.frames(std::slice::from_ref(&frame));
             let answer = parameter_problem(&rig);
             let sent = &frame[LINK..];
-            let sent = &sent[..sent.len().min(IPV6_LEN + 8 + 520)];
+            let sent = &sent[..sent.len().min(IPV6_LEN + 8 + 1184)];
             let expected = field.filter(|_| is_ipv6).map(|at| (4, 0, at, sent.to_vec()));
             assert_eq!(answer, expected, "{ends:?} {offset} {len}");
             let counted = rig.dropped(DropReason::Malformed);
             assert_eq!(counted, u64::from(field.is_some()), "{ends:?} {offset} {len}");
         }
+    }
+}
+
+#[test]
+fn there_is_no_error_about_a_fragment_of_an_error() {
+    let key = udp(FAMILIES[1]);
+    for (kind, answered) in [(1, false), (127, false), (128, true)] {
+        let mut rig = Rig::<Socket>::new();
+        let piece = Piece { identification: 7, offset: 0, more: true };
+        let mut frame = fragment(&key, piece, &[kind; 1001]);
+        // The next header of the fragment's own.
+        frame[LINK + IPV6_LEN] = PROTOCOL_ICMPV6;
+        rig.frames(&[frame]);
+        assert_eq!(parameter_problem(&rig).is_some(), answered, "{kind}");
+        // The front of one that does not go on.
+        let mut frame = fragment(&key, piece, &[kind; 1000]);
+        frame[LINK + IPV6_LEN] = PROTOCOL_ICMPV6;
+        rig.frames(&[frame]);
+        rig.wait(Duration::from_secs(60));
+        assert_eq!(rig.received().len(), usize::from(answered), "{kind}");
     }
 }
 

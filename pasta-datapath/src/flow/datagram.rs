@@ -23,18 +23,17 @@
 
 pub mod batch;
 mod by_listener;
+pub mod errors;
 pub mod lifetime;
 pub mod local;
 pub mod queued_error;
 mod reported;
 pub mod send_options;
 
-use super::refuse::{offending, reporter};
 use super::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness};
 use crate::counters::DropReason;
 use crate::flow::evict::{Group, Opener, Stage, Takes};
 use crate::flow::source_check::SourceCheck;
-use crate::link::icmp_error::{self, Unreachable};
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
 use crate::nat::{Protocol, Target};
 use crate::part::part;
@@ -46,6 +45,7 @@ use crate::wire::icmp::{ECHO_HEAD, echo_reply_body, echo_reply_head, echo_reques
 use crate::wire::ip::Handling;
 use crate::wire::udp;
 use batch::{Drained, Gso, largest_payload, read_all, send_one, write_to_tap};
+use errors::report_unsent;
 use lifetime::Lifetime;
 use local::{Gone, LocalEnd, Place};
 use nix::errno::Errno;
@@ -147,6 +147,13 @@ pub struct Datagram<'a> {
     pub segment_size: Option<u16>,
 }
 
+impl Datagram<'_> {
+    /// Octets of it, or of the first.
+    pub fn size(&self) -> usize {
+        self.segment_size.map_or(self.payload.len(), usize::from)
+    }
+}
+
 /// Why a datagram did not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSent {
@@ -212,13 +219,16 @@ pub struct HostEnd<K> {
     last_sequence: [u8; 2],
     /// How it sends.
     options: SendOptions,
+    /// Its queue may hold more errors.
+    errors_left: bool,
 }
 
 impl<K> HostEnd<K> {
     /// `socket`, which is connected to `target`.
     pub fn new(socket: K, target: Target, source_check: SourceCheck) -> Self {
         let options = SendOptions::default();
-        Self { socket, target, source_check, previous: None, last_sequence: [0; 2], options }
+        let (previous, last_sequence, errors_left) = (None, [0; 2], false);
+        Self { socket, target, source_check, previous, last_sequence, options, errors_left }
     }
 }
 
@@ -461,14 +471,19 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             },
             FlowEvent::Arrived(read, octets) => self.arrived(cx, &mut facts, read, octets),
             FlowEvent::Socket(_, readiness) => {
-                let mut next = Next::Wait;
+                let mut errors = Next::Wait;
                 if readiness.has(Readiness::FAILED) {
-                    self.report_errors(cx, &mut facts);
-                    next = self.at_local_end(|end, gso| end.check(cx, gso, &mut facts));
+                    errors = self.report_errors(cx, &mut facts);
+                    if self.at_local_end(|end, gso| end.check(cx, gso, &mut facts)) == Next::Over {
+                        errors = Next::Over;
+                    }
                 }
-                if next == Next::Over { next } else { self.receive(cx) }
+                self.receive_beside(cx, errors)
             }
-            FlowEvent::Turn => self.receive(cx),
+            FlowEvent::Turn => {
+                let errors = self.report_left(cx, &mut facts);
+                self.receive_beside(cx, errors)
+            }
             FlowEvent::Error(error) => self.report_error(cx, error),
             FlowEvent::Reported(report) => self.reported(report),
             FlowEvent::Target(socket) => {
@@ -489,8 +504,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         group: &[Datagram<'_>],
         facts: &mut Facts,
     ) -> Next {
-        let largest = largest(group);
-        self.last_len = u16::try_from(largest).unwrap_or(u16::MAX);
+        self.note_last(group);
         let Self { ends, protocol, gso, lifetime, .. } = self;
         let Ends::Outbound { path, host } = ends else { return Next::Wait };
         lifetime.sent(cx.now);
@@ -498,7 +512,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         host.source_check.sent(cx.now);
         path.set_mac(mac);
         let (remote, key) = (path.source().ip(), key_of(*protocol, path));
-        let octets = largest + if *protocol == Protocol::Echo { ECHO_HEAD } else { udp::LEN };
+        let octets =
+            largest(group) + if *protocol == Protocol::Echo { ECHO_HEAD } else { udp::LEN };
         host.options.apply(&host.socket, host.target.address.ip(), handling, octets);
         let mut doubtful = false;
         let failed = |datagram: &Datagram<'_>, why| {
@@ -512,20 +527,16 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 return cx.tap.counters.drop(DropReason::Unreachable);
             }
             facts.target_failed |= errno != Errno::EMSGSIZE;
+            let target = host.target.address;
             let mtu = match errno {
-                Errno::EMSGSIZE => host.socket.path_mtu(host.target.address.ip()),
+                Errno::EMSGSIZE => host.socket.path_mtu(target.ip()),
                 _ => 0,
             };
-            let why = Unreachable::from_errno(errno, mtu);
-            cx.tap.counters.drop(match (why, *protocol) {
-                (None, Protocol::Echo) => DropReason::SocketFull,
+            let is_told = report_unsent(cx, (&key, mac), datagram, (errno, target, mtu));
+            cx.tap.counters.drop(match (is_told, *protocol) {
+                (false, Protocol::Echo) => DropReason::SocketFull,
                 _ => DropReason::Unreachable,
             });
-            if let Some(why) = why {
-                let offending = offending(&key, datagram.payload, datagram.payload.len());
-                let reporter = reporter(cx.nat, remote, why, None);
-                icmp_error::send(&mut cx.tap, mac, reporter, &offending, why);
-            }
         };
         match protocol {
             Protocol::Echo => {
@@ -549,6 +560,12 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         Next::Wait
     }
 
+    /// Notes how long the last datagram of `group` is.
+    fn note_last(&mut self, group: &[Datagram<'_>]) {
+        let len = group.last().map_or(0, Datagram::size);
+        self.last_len = u16::try_from(len).unwrap_or(u16::MAX);
+    }
+
     /// Runs `act` on the end of the flow on the other side.
     fn at_local_end(
         &mut self,
@@ -558,6 +575,25 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         match act(end, &mut self.gso) {
             Ok(()) => Next::Wait,
             Err(Gone) => Next::Over,
+        }
+    }
+
+    /// Receives, where its errors do not end the flow, and goes on if there may be more of either.
+    fn receive_beside<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        errors: Next,
+    ) -> Next
+    where
+        K: ListenSocket,
+    {
+        match (errors, errors == Next::Over) {
+            (_, true) => errors,
+            (Next::Wait, _) => self.receive(cx),
+            (more, _) => {
+                let received = self.receive(cx);
+                if received == Next::Wait { more } else { received }
+            }
         }
     }
 
@@ -626,44 +662,6 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
         next
     }
-
-    /// Tells the namespace what the host socket's error queue holds.
-    fn report_errors<S: Sockets<Socket = K>>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        facts: &mut Facts,
-    ) {
-        let Ends::Outbound { path, host } = &self.ends else { return };
-        // What is pending is the last of the queue, or the only one where there is no queue.
-        let pending = host.socket.take_pending_error();
-        let (remote, key) = (path.source().ip(), key_of(self.protocol, path));
-        // Bounded by the socket's own queue; each entry was one datagram.
-        let mut queued = std::iter::from_fn(|| host.socket.take_queued_error()).peekable();
-        let alone = match queued.peek() {
-            Some(_) => None,
-            None => pending.map(|errno| {
-                let mtu = if errno == Errno::EMSGSIZE { host.socket.path_mtu(remote) } else { 0 };
-                QueuedError { mtu, ..QueuedError::of(errno) }
-            }),
-        };
-        for error in queued.chain(alone) {
-            // What the host itself found too large was reported when it was sent.
-            if error.errno == Errno::EMSGSIZE && error.icmp.is_none() {
-                continue;
-            }
-            let Some(why) = error.why(remote) else { continue };
-            // The packet was wrong for the way, and not the target.
-            let is_packet = matches!(why, Unreachable::TooBig(_) | Unreachable::TimeExceeded(_));
-            facts.target_failed |= !is_packet;
-            let front = match self.protocol {
-                Protocol::Echo => error.returned.echo_body().unwrap_or(&host.last_sequence),
-                Protocol::Udp | Protocol::Tcp => error.returned.octets(),
-            };
-            let reporter = reporter(cx.nat, remote, why, error.offender);
-            let offending = offending(&key, front, self.last_len.into());
-            icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
-        }
-    }
 }
 
 impl<K: DatagramSocket> HostEnd<K> {
@@ -691,8 +689,7 @@ impl<K: DatagramSocket> HostEnd<K> {
 
 /// Octets of the largest datagram of a group.
 fn largest(group: &[Datagram<'_>]) -> usize {
-    let sizes = group.iter().map(|it| it.segment_size.map_or(it.payload.len(), usize::from));
-    sizes.max().unwrap_or(0)
+    group.iter().map(Datagram::size).max().unwrap_or(0)
 }
 
 /// The key of a flow that the namespace at the end of `path` has opened.

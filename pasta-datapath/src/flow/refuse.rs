@@ -9,6 +9,7 @@ use crate::link::icmp_error::{self, Offending, QUOTED_TRANSPORT, Reporter, Unrea
 use crate::link::writer::{self, FrameDevice, FrameWriter, Path, icmp_protocol};
 use crate::nat::{Denied, Nat, Protocol};
 use crate::part::part;
+use crate::sockets::Sockets;
 use crate::wire::icmp::{ECHO_HEAD, echo_request_head_of};
 use crate::wire::tcp::{Header, LEN as TCP_LEN, ToSend};
 use crate::wire::udp;
@@ -96,7 +97,7 @@ pub fn refuse_syn<D: FrameDevice>(
                 transport_len: TCP_LEN as u16,
                 payload: &[],
             };
-            let reporter = reporter(nat, key.remote.ip(), why, offender);
+            let reporter = reporter(nat, key, why, offender);
             icmp_error::send(tap, mac, reporter, &offending, why);
             DropReason::Unreachable
         }
@@ -117,7 +118,9 @@ pub fn refuse_datagram<D: FrameDevice>(
         (NoSocket::Exhausted, Protocol::Udp) => (Unreachable::Host, DropReason::NoSocket),
         _ => return DropReason::NoSocket,
     };
-    send_error(tap, nat, mac, &offending(key, payload, payload.len()), error);
+    let reporter = reporter(nat, key, error, None);
+    let offending = offending(key, payload, payload.len());
+    icmp_error::send(tap, mac, reporter, &offending, error);
     reason
 }
 
@@ -158,27 +161,44 @@ pub fn send_error<D: FrameDevice>(
     offending: &Offending<'_>,
     why: Unreachable,
 ) {
-    let reporter = reporter(nat, offending.destination.ip(), why, None);
+    let reporter = ours(nat, offending.destination.ip());
     icmp_error::send(tap, mac, reporter, offending, why);
 }
 
-/// From whom an error comes, as the namespace sees it: the destination itself for what it does not take; who
-/// reported it, if that is nobody on this host; else we.
+fn ours(nat: &Nat, remote: IpAddr) -> Reporter {
+    Reporter::near(nat.our_address(remote).unwrap_or(remote))
+}
+
+/// Who has reported an error, if that is not this host, whose addresses are not the namespace's to know.
+pub fn from_network<S: Sockets>(sockets: &mut S, offender: Option<Reporter>) -> Option<Reporter> {
+    offender.filter(|it| !sockets.has_address(it.address))
+}
+
+/// From whom an error comes, as the namespace sees it: who has reported it; else we. What the destination does not take
+/// comes from itself, whatever stands for it, but for what a firewall on the way says in its place.
 pub fn reporter(
     nat: &Nat,
-    remote: IpAddr,
+    key: &FlowKey,
     why: Unreachable,
     offender: Option<Reporter>,
 ) -> Reporter {
-    if matches!(why, Unreachable::Port | Unreachable::Protocol) {
-        return offender.map_or(Reporter::near(remote), |it| Reporter { address: remote, ..it });
-    }
+    let remote = key.remote.ip();
+    let target = nat.outbound(key.protocol, key.remote).map(|target| target.address.ip());
+    let is_target = |address| target.is_ok_and(|target| target.to_canonical() == address);
     let is_foreign = |Reporter { address, .. }: &Reporter| {
         // The namespace's own would be itself to it.
         address.is_ipv4() == remote.is_ipv4()
             && !is_impossible(*address)
             && !nat.is_of_namespace(*address)
     };
-    let ours = || Reporter::near(nat.our_address(remote).unwrap_or(remote));
-    offender.filter(is_foreign).unwrap_or_else(ours)
+    let (is_refused, foreign) =
+        (matches!(why, Unreachable::Port | Unreachable::Protocol), offender.filter(is_foreign));
+    match (offender, foreign) {
+        (Some(offender), _) if is_target(offender.address) => {
+            Reporter { address: remote, ..offender }
+        }
+        (_, Some(foreign)) => foreign,
+        (_, None) if is_refused => Reporter::near(remote),
+        (_, None) => ours(nat, remote),
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::counters::DropReason;
 use crate::link::icmp_error::Unreachable;
+use crate::part::part;
 use crate::wire::checksum::pseudo_header;
 use crate::wire::ip::{
     self, Fragmentation, Handling, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
@@ -301,7 +302,8 @@ fn datagram<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>
     // IPv4 allows datagrams without a checksum; IPv6 does not (RFC 8200, section 8.1).
     match (header.checksum, packet.source) {
         (0, IpAddr::V4(_)) => {}
-        _ => verify(packet, meta)?,
+        // What is behind the length of a datagram is not of it (RFC 768; RFC 9868).
+        _ => verify_octets(packet, part(packet.payload, ..udp::LEN + payload.len()), meta)?,
     }
     let segment_size = match meta.segmentation {
         Segmentation::Udp(size) if usize::from(size) < payload.len() => Some(size),
@@ -313,12 +315,21 @@ fn datagram<'a>(packet: &Packet<'a>, meta: vnet::Received) -> Result<Content<'a>
 }
 
 fn verify(packet: &Packet<'_>, meta: vnet::Received) -> Result<(), DropReason> {
+    verify_octets(packet, packet.payload, meta)
+}
+
+/// Verifies the checksum over `octets`, the front of the packet's payload that is of its protocol.
+fn verify_octets(
+    packet: &Packet<'_>,
+    octets: &[u8],
+    meta: vnet::Received,
+) -> Result<(), DropReason> {
     if meta.checksum == ChecksumState::Trusted {
         return Ok(());
     }
-    let Packet { source, destination, protocol, payload, .. } = *packet;
-    let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
-    let sum = pseudo_header(source, destination, protocol, len).octets(payload);
+    let Packet { source, destination, protocol, .. } = *packet;
+    let len = u16::try_from(octets.len()).map_err(|_| DropReason::Malformed)?;
+    let sum = pseudo_header(source, destination, protocol, len).octets(octets);
     if sum.folded() == 0xffff { Ok(()) } else { Err(DropReason::Malformed) }
 }
 
@@ -432,6 +443,18 @@ mod tests {
         assert_eq!(classify(&octets, Framing::Vnet), Err(DropReason::Malformed));
         let octets = udp_frame(HERE, 0, vnet::COMPLETE);
         assert!(classify(&octets, Framing::Vnet).is_ok(), "IPv4 needs none");
+    }
+
+    /// RFC 768 has a length of its own; what is behind is not summed (RFC 9868).
+    #[test]
+    fn octets_behind_a_datagram_are_no_part_of_it() {
+        let sum = udp::checksum((HERE, 9).into(), (THERE, 53).into(), &[1, 2]);
+        let udp = udp::header(&udp::Header { source: 9, destination: 53, checksum: sum }, 2);
+        let ip = ipv4_header(HERE, THERE, PROTOCOL_UDP, 14);
+        let octets = frame(vnet::COMPLETE, ethernet::TYPE_IPV4, &[&ip, &udp, &[1, 2, 9, 9, 9, 9]]);
+        let content = classify(&octets, Framing::Vnet).map(|frame| frame.content);
+        let Ok(Content::Udp { payload, .. }) = content else { panic!("{content:?}") };
+        assert_eq!(payload, [1, 2]);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::link::writer::{FrameDevice, FrameWriter, Path, icmp_protocol};
 use crate::part::part;
 use crate::wire::icmp::{self, Error, error_head};
 use crate::wire::ip::{
-    HOP_LIMIT, Handling, IPV4_LEN, IPV6_LEN, ipv4_header_with, ipv6_header_with,
+    HOP_LIMIT, Handling, IPV4_LEN, IPV6_LEN, PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4_header_with,
+    ipv6_header_with,
 };
 use nix::errno::Errno;
 use pasta_ipc::types::{Family, MacAddr};
@@ -19,9 +20,12 @@ use std::net::{IpAddr, SocketAddr};
 /// Octets of the transport header that are quoted: enough for ports, and for TCP's sequence number.
 pub const QUOTED_TRANSPORT: usize = 8;
 
-/// Most octets that are quoted of a payload: with them the error has the 576 octets of RFC 1812, section 4.3.2.3, in
-/// IPv4, and in IPv6, where the section on errors allows 1280, somewhat more.
-pub const QUOTED_PAYLOAD: usize = 576 - 2 * IPV4_LEN - icmp::LEN - QUOTED_TRANSPORT;
+/// Most octets that are quoted of a payload in IPv6: with them the error has 1280 octets, which every link carries (RFC
+/// 4443, section 2.4, c).
+pub const QUOTED_PAYLOAD: usize = 1280 - 2 * IPV6_LEN - icmp::LEN - QUOTED_TRANSPORT;
+
+/// The same in IPv4, where the error has 576 (RFC 1812, section 4.3.2.3).
+pub const QUOTED_PAYLOAD_V4: usize = 576 - 2 * IPV4_LEN - icmp::LEN - QUOTED_TRANSPORT;
 
 /// What is wrong with the way to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub enum Unreachable {
     TimeExceeded(u8),
     /// The field of the packet's headers at this octet makes no sense.
     Field(u8),
+    /// What only the error itself says.
+    Verbatim(Error),
 }
 
 impl Unreachable {
@@ -66,19 +72,50 @@ impl Unreachable {
         }
     }
 
-    /// What an ICMP or ICMPv6 error of this type and code, with this MTU, means for the namespace; `None` if it does
-    /// not concern the way (RFC 792, RFC 1122 section 3.2.2.1, RFC 1812 section 5.2.7.1; RFC 4443 section 3).
-    pub fn from_icmp(family: Family, (kind, code): (u8, u8), mtu: u32) -> Option<Self> {
+    /// What an ICMP or ICMPv6 error of this type and code means, with the MTU that it names or the octet that it points
+    /// to; `None` if it does not concern the way (RFC 792, RFC 1122 section 3.2.2.1, RFC 1812 section 5.2.7.1; RFC 4443
+    /// section 3). Programs tell codes apart, so each is kept (RFC 5508, section 4.2).
+    pub fn from_icmp(family: Family, (kind, code): (u8, u8), info: u32) -> Option<Self> {
+        let verbatim = |value| Self::Verbatim(Error { kind, code, value });
         Some(match (family, kind, code) {
-            (Family::V4, 3, 0 | 6 | 11) | (Family::V6, 1, 0 | 2) => Self::Network,
-            (Family::V4, 3, 1 | 5 | 7 | 8 | 12) | (Family::V6, 1, 3) => Self::Host,
+            (Family::V4, 3, 0) | (Family::V6, 1, 0) => Self::Network,
+            (Family::V4, 3, 1) | (Family::V6, 1, 3) => Self::Host,
             (Family::V4, 3, 3) | (Family::V6, 1, 4) => Self::Port,
             (Family::V4, 3, 2) | (Family::V6, 4, 1) => Self::Protocol,
-            (Family::V4, 3, 4) | (Family::V6, 2, _) if mtu > 0 => Self::TooBig(mtu),
-            (Family::V4, 3, 9 | 10 | 13..=15) | (Family::V6, 1, 1 | 5 | 6) => Self::Prohibited,
+            (Family::V4, 3, 4) | (Family::V6, 2, _) if info > 0 => Self::TooBig(info),
+            (Family::V4, 3, 13) | (Family::V6, 1, 1) => Self::Prohibited,
             (Family::V4, 11, _) | (Family::V6, 3, _) => Self::TimeExceeded(code),
+            (Family::V4, 3, 5..=15) | (Family::V6, 1, _) => verbatim(0),
+            (Family::V4, 12, _) => verbatim(info << 24),
+            (Family::V6, 4, _) => verbatim(info),
             _ => return None,
         })
+    }
+
+    /// The same for the other family, from this one: a resolver may be of another than the one that the namespace asks
+    /// (RFC 7915, sections 4.2 and 5.2).
+    pub fn across(self, from: Family) -> Option<Self> {
+        let headers = (IPV6_LEN - IPV4_LEN) as u32;
+        Some(match (self, from) {
+            (Self::TooBig(mtu), Family::V4) => Self::TooBig(mtu.saturating_add(headers)),
+            (Self::TooBig(mtu), Family::V6) => Self::TooBig(mtu.saturating_sub(headers)),
+            (Self::Verbatim(Error { kind: 3, code: 6 | 11, .. }), Family::V4)
+            | (Self::Verbatim(Error { kind: 1, code: 2, .. }), Family::V6) => Self::Network,
+            (Self::Verbatim(Error { kind: 3, code: 5 | 7 | 8 | 12, .. }), Family::V4) => Self::Host,
+            (Self::Verbatim(Error { kind: 3, .. }), Family::V4)
+            | (Self::Verbatim(Error { kind: 1, .. }), Family::V6) => Self::Prohibited,
+            (Self::Field(_) | Self::Verbatim(_), _) => return None,
+            (why, _) => why,
+        })
+    }
+
+    /// Whether the packet was wrong for the way, and not the target.
+    pub fn is_of_packet(self) -> bool {
+        match self {
+            Self::TooBig(_) | Self::TimeExceeded(_) | Self::Field(_) => true,
+            Self::Verbatim(Error { kind, .. }) => matches!(kind, 4 | 12),
+            Self::Network | Self::Host | Self::Port | Self::Protocol | Self::Prohibited => false,
+        }
     }
 
     /// Type, code and value (RFC 792, RFC 1191, RFC 1812 section 5.2.7.1; RFC 4443 sections 3.1, 3.2).
@@ -102,6 +139,7 @@ impl Unreachable {
             (Self::TimeExceeded(code), Family::V6) => error(3, code, 0),
             (Self::Field(at), Family::V4) => error(12, 0, u32::from(at) << 24),
             (Self::Field(at), Family::V6) => error(4, 0, at.into()),
+            (Self::Verbatim(error), _) => error,
         }
     }
 }
@@ -135,8 +173,21 @@ pub struct Offending<'a> {
     pub transport: [u8; QUOTED_TRANSPORT],
     /// Length of transport header and payload, as far as known.
     pub transport_len: u16,
-    /// What follows the front of the transport header; of more than [`QUOTED_PAYLOAD`], the front is quoted.
+    /// What follows the front of the transport header; of much, the front is quoted.
     pub payload: &'a [u8],
+}
+
+impl Offending<'_> {
+    /// Whether it is an ICMP or ICMPv6 error, about which there is none (RFC 1122, section 3.2.2; RFC 4443, section 2.4,
+    /// e.1).
+    fn is_error(&self) -> bool {
+        let [kind, ..] = self.transport;
+        match self.protocol {
+            PROTOCOL_ICMP => icmp::is_error(Family::V4, kind),
+            PROTOCOL_ICMPV6 => icmp::is_error(Family::V6, kind),
+            _ => false,
+        }
+    }
 }
 
 /// Tells the sender of `offending`, at `mac`, that `why`; the error comes from `reporter`, which is of
@@ -149,9 +200,13 @@ pub fn send<D: FrameDevice>(
     why: Unreachable,
 ) -> bool {
     let Offending { source, destination, protocol, transport, transport_len, payload } = *offending;
+    if offending.is_error() {
+        return false;
+    }
+    let most = if source.is_ipv4() { QUOTED_PAYLOAD_V4 } else { QUOTED_PAYLOAD };
     let mut quote = [0; IPV6_LEN + QUOTED_TRANSPORT + QUOTED_PAYLOAD];
     let mut fill = |header: &[u8]| {
-        let parts = header.iter().chain(&transport).chain(payload.iter().take(QUOTED_PAYLOAD));
+        let parts = header.iter().chain(&transport).chain(payload.iter().take(most));
         quote.iter_mut().zip(parts).map(|(to, from)| *to = *from).count()
     };
     // As it was when its time was over; else as it began, about.
@@ -189,22 +244,56 @@ mod tests {
             (v4, (3, 2), 0, Some((3, 2, 0))),
             (v4, (3, 4), 1280, Some((3, 4, 1280))),
             (v4, (3, 4), 0, None),
-            (v4, (3, 10), 0, Some((3, 13, 0))),
+            (v4, (3, 6), 0, Some((3, 6, 0))),
+            (v4, (3, 9), 0, Some((3, 9, 0))),
+            (v4, (3, 10), 0, Some((3, 10, 0))),
+            (v4, (3, 15), 0, Some((3, 15, 0))),
+            (v4, (3, 16), 0, None),
             (v4, (3, 13), 0, Some((3, 13, 0))),
             (v4, (11, 0), 0, Some((11, 0, 0))),
-            (v4, (12, 0), 0, None),
+            (v4, (12, 0), 20, Some((12, 0, 20 << 24))),
+            (v4, (5, 1), 0, None),
             (v6, (1, 0), 0, Some((1, 0, 0))),
             (v6, (1, 1), 0, Some((1, 1, 0))),
             (v6, (1, 3), 0, Some((1, 3, 0))),
             (v6, (1, 4), 0, Some((1, 4, 0))),
-            (v6, (1, 5), 0, Some((1, 1, 0))),
+            (v6, (1, 2), 0, Some((1, 2, 0))),
+            (v6, (1, 5), 0, Some((1, 5, 0))),
             (v6, (2, 0), 1300, Some((2, 0, 1300))),
             (v6, (3, 1), 0, Some((3, 1, 0))),
-            (v6, (4, 0), 0, None),
+            (v6, (4, 0), 42, Some((4, 0, 42))),
+            (v6, (137, 0), 0, None),
             (v6, (4, 1), 0, Some((4, 1, 6))),
         ] {
             let why = Unreachable::from_icmp(family, icmp, mtu);
             let error = why.map(|why| why.error(family));
+            let error = error.map(|Error { kind, code, value }| (kind, code, value));
+            assert_eq!(error, expected, "{family:?} {icmp:?}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_other_family_become_the_like_of_this_one() {
+        let (v4, v6) = (Family::V4, Family::V6);
+        for (family, icmp, info, expected) in [
+            (v4, (3, 3), 0, Some((1, 4, 0))),
+            (v4, (3, 1), 0, Some((1, 3, 0))),
+            (v4, (3, 6), 0, Some((1, 0, 0))),
+            (v4, (3, 12), 0, Some((1, 3, 0))),
+            (v4, (3, 10), 0, Some((1, 1, 0))),
+            (v4, (3, 4), 1400, Some((2, 0, 1420))),
+            (v4, (11, 0), 0, Some((3, 0, 0))),
+            (v4, (12, 0), 20, None),
+            (v6, (1, 4), 0, Some((3, 3, 0))),
+            (v6, (1, 2), 0, Some((3, 0, 0))),
+            (v6, (1, 5), 0, Some((3, 13, 0))),
+            (v6, (2, 0), 1400, Some((3, 4, 1380))),
+            (v6, (3, 0), 0, Some((11, 0, 0))),
+            (v6, (4, 0), 40, None),
+        ] {
+            let why = Unreachable::from_icmp(family, icmp, info).and_then(|why| why.across(family));
+            let to = if family == v4 { v6 } else { v4 };
+            let error = why.map(|why| why.error(to));
             let error = error.map(|Error { kind, code, value }| (kind, code, value));
             assert_eq!(error, expected, "{family:?} {icmp:?}");
         }

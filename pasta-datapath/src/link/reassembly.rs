@@ -10,8 +10,8 @@
 //! does no harm.
 //!
 //! **Bounds.** [`MAX_PACKETS`] packets and [`MAX_OCTETS`] of memory, for 30 s (IPv4) or 60 s (IPv6) from their first
-//! fragment. Where there is too much, the source address that takes most loses its oldest packet: a flood costs itself
-//! and not others. If time is up and the front of the packet is there, its sender gets "time exceeded", code 1.
+//! fragment. Where there is too much, the source address that takes most loses its oldest packet: a flood from one
+//! address costs itself and not others. If time is up and the front of the packet is there, its sender gets "time exceeded", code 1.
 //!
 //! It reads no transport header: ports are checked when the packet is whole, as those of any other.
 
@@ -21,11 +21,11 @@ use crate::link::classify::Framing;
 use crate::part::part;
 use crate::time::Instant;
 use crate::wire::ip::{
-    FRAGMENT_LEN, Fragmentation, Handling, IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, Packet, Piece,
-    ipv4_header_with, ipv6_header_with,
+    FRAGMENT_LEN, Fragmentation, Handling, IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, PROTOCOL_ICMPV6,
+    Packet, Piece, ipv4_header_with, ipv6_header_with,
 };
-use crate::wire::{ethernet, vnet};
-use pasta_ipc::types::MacAddr;
+use crate::wire::{ethernet, icmp, vnet};
+use pasta_ipc::types::{Family, MacAddr};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -221,12 +221,17 @@ impl Partial {
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 frame.extend_from_slice(&link(ethernet::TYPE_IPV6));
-                let len = len(FRAGMENT_LEN + self.received);
-                let header = ipv6_header_with(from, to, PROTOCOL_FRAGMENT, len, handling);
+                let (identification, offset, more) = (self.key.identification, 0, false);
+                let all = Piece { identification, offset, more }.header(protocol);
+                // The largest have no room for it. What Ethernet cannot carry may be fragmented anyway.
+                let with_header = u16::try_from(FRAGMENT_LEN + self.received);
+                let (next, len, between) = match with_header {
+                    Ok(len) => (PROTOCOL_FRAGMENT, len, &all[..]),
+                    Err(_) => (protocol, len(self.received), &[][..]),
+                };
+                let header = ipv6_header_with(from, to, next, len, handling);
                 frame.extend_from_slice(&header);
-                let identification = self.key.identification;
-                let all = Piece { identification, offset: 0, more: false };
-                frame.extend_from_slice(&all.header(protocol));
+                frame.extend_from_slice(between);
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return,
         }
@@ -236,10 +241,9 @@ impl Partial {
     }
 }
 
-/// Most octets behind the network header of a packet that is put together.
+/// Most octets behind the network header of a packet that is put together (RFC 791, section 3.1; RFC 8200, section 4.5).
 fn most(source: IpAddr) -> usize {
-    let header = if source.is_ipv4() { IPV4_LEN } else { FRAGMENT_LEN };
-    usize::from(u16::MAX) - header
+    usize::from(u16::MAX) - if source.is_ipv4() { IPV4_LEN } else { 0 }
 }
 
 /// Which field of a packet says that a fragment is one that cannot be, by its octet (RFC 8200, section 4.5): the payload
@@ -264,6 +268,11 @@ pub fn fault<'a>(packet: &Packet<'a>, piece: Piece) -> Option<(Unreachable, Offe
         return None;
     }
     let field = impossible_field(packet, piece)?;
+    // There is none about an error (RFC 4443, section 2.4, e.1).
+    let first = payload.first().filter(|_| piece.offset == 0 && protocol == PROTOCOL_ICMPV6);
+    if first.is_some_and(|kind| icmp::is_error(Family::V6, *kind)) {
+        return None;
+    }
     let (source, destination) = (SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
     let transport = piece.header(protocol);
     let transport_len = u16::try_from(FRAGMENT_LEN + payload.len()).unwrap_or(u16::MAX);

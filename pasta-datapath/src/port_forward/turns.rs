@@ -9,11 +9,37 @@ use std::time::Duration;
 /// connections that cannot be accepted then costs ten looks a second.
 const STARVED_FOR: Duration = Duration::from_millis(100);
 
+/// Listeners, each once, in the order in which they came.
+#[derive(Debug, Default)]
+struct Order {
+    order: VecDeque<ListenerId>,
+    members: BTreeSet<ListenerId>,
+}
+
+impl Order {
+    fn push(&mut self, id: ListenerId) {
+        if self.members.insert(id) {
+            self.order.push_back(id);
+        }
+    }
+
+    fn pop(&mut self) -> Option<ListenerId> {
+        let id = self.order.pop_front()?;
+        self.members.remove(&id);
+        Some(id)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
 /// Listeners that may have more, in the order of their turns, and those that wait.
 #[derive(Debug, Default)]
 pub struct Turns {
-    order: VecDeque<ListenerId>,
-    ready: BTreeSet<ListenerId>,
+    ready: Order,
+    /// Those whose queue may hold more errors.
+    erroneous: Order,
     starved: BTreeSet<ListenerId>,
     /// When those that wait are to try again.
     retry_at: Option<Instant>,
@@ -22,7 +48,7 @@ pub struct Turns {
 impl Turns {
     /// Whether there is something to do at once.
     pub fn is_busy(&self) -> bool {
-        !self.order.is_empty()
+        !self.ready.is_empty() || !self.erroneous.is_empty()
     }
 
     /// When those that wait try again.
@@ -32,16 +58,22 @@ impl Turns {
 
     /// The next listener in turn.
     pub fn next_ready(&mut self) -> Option<ListenerId> {
-        let id = self.order.pop_front()?;
-        self.ready.remove(&id);
-        Some(id)
+        self.ready.pop()
     }
 
     /// A listener may have more.
     pub fn make_ready(&mut self, id: ListenerId) {
-        if self.ready.insert(id) {
-            self.order.push_back(id);
-        }
+        self.ready.push(id);
+    }
+
+    /// A listener may have more errors.
+    pub fn leave_errors(&mut self, id: ListenerId) {
+        self.erroneous.push(id);
+    }
+
+    /// The next listener of which errors were left.
+    pub fn next_erroneous(&mut self) -> Option<ListenerId> {
+        self.erroneous.pop()
     }
 
     /// A listener has something that cannot be taken now: it waits for a while, or for the sockets that are

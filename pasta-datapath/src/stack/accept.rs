@@ -4,6 +4,7 @@ use super::new_flows::NEW_A_TURN;
 use super::parts::{NO_MORE, NO_PORT, Parts};
 use crate::counters::DropReason;
 use crate::flow::datagram::batch::ReadBatch;
+use crate::flow::datagram::errors::ERRORS_A_TURN;
 use crate::flow::datagram::local::{LocalEnd, Place};
 use crate::flow::datagram::{DatagramFlow, ListenerEnd, MAX_GROUP, ReadDatagrams};
 use crate::flow::evict::{Opener, Takes};
@@ -52,6 +53,9 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
     pub(super) fn serve(&mut self) {
         let (ports, mut cx) = self.parts.ports(self.now);
         ports.tick(&mut cx);
+        if let Some(id) = self.parts.ports.turns.next_erroneous() {
+            self.take_errors(id);
+        }
         let mut new = 0;
         for _ in 0..LISTENERS_A_TURN {
             if new >= NEW_A_TURN {
@@ -313,15 +317,16 @@ impl<'a, S: Sockets> Acceptor<'a, S> {
 
     /// Hands errors that came back for datagrams of a listener to the flows that have sent these.
     pub(super) fn take_errors(&mut self, id: ListenerId) {
-        // Bounded by the socket's own queue; each entry was one datagram.
-        while let Some(socket) = self.parts.ports.listeners.socket(id) {
-            let Some((error, to)) = socket.take_error_of() else { break };
+        for _ in 0..ERRORS_A_TURN {
+            let Some(socket) = self.parts.ports.listeners.socket(id) else { return };
+            let Some((error, to)) = socket.take_error_of() else { return };
             let Some(peer) = to else { continue };
             let opened = self.parts.ports.mappings.shared(id, peer);
             if let Some(flow) = opened.or_else(|| self.begun_by(id, peer)) {
                 self.parts.drive(self.now, flow, FlowEvent::Error(&error));
             }
         }
+        self.parts.ports.turns.leave_errors(id);
     }
 
     /// The flow with frames that `peer` has begun at the listener `id`.

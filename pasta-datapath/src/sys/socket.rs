@@ -19,7 +19,7 @@ use nix::sys::socket::{
     setsockopt, shutdown, socket, sockopt,
 };
 use pasta_ipc::socket::{FreeBind, allow_free_bind};
-use pasta_ipc::types::IfName;
+use pasta_ipc::types::{Family, IfName};
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -358,8 +358,8 @@ fn open_unbound(protocol: Protocol, target: &Target) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Has a socket of datagrams say how each was carried, and each error about one: how many hops are left, and how it was
-/// marked (DSCP, and of a path that is congested ECN).
+/// Has a socket of datagrams say how each was carried: how many hops are left, as of errors, and how it was marked (DSCP,
+/// and of a path that is congested ECN).
 ///
 /// # Errors
 ///
@@ -529,13 +529,17 @@ fn read_error(
         // families, IPv4 is mapped into IPv6.
         let offender = offender.map(|it| it.to_canonical()).filter(|it| !it.is_unspecified());
         let errno = Errno::from_raw(i32::try_from(error.ee_errno).unwrap_or(0));
-        let from_network = matches!(error.ee_origin, SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6);
-        let icmp = from_network.then_some((error.ee_type, error.ee_code));
+        let family = match error.ee_origin {
+            SO_EE_ORIGIN_ICMP => Some(Family::V4),
+            SO_EE_ORIGIN_ICMP6 => Some(Family::V6),
+            _ => None,
+        };
+        let icmp = family.map(|family| (family, error.ee_type, error.ee_code));
         let to = message.address.as_ref().and_then(ip_address);
         let hop_limit = handling.hop_limit;
         let offender = offender.map(|address| Reporter { address, hop_limit });
-        let mtu = error.ee_info;
-        let error = QueuedError { icmp, mtu, offender, ..QueuedError::of(errno) };
+        let info = error.ee_info;
+        let error = QueuedError { icmp, info, offender, ..QueuedError::of(errno) };
         return Some((error, to, message.bytes));
     }
     None

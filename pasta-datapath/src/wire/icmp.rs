@@ -4,7 +4,7 @@
 use super::checksum::{Sum, pseudo_header};
 use super::ip::PROTOCOL_ICMPV6;
 use super::{Malformed, take_u16};
-use pasta_ipc::types::MacAddr;
+use pasta_ipc::types::{Family, MacAddr};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Length of the part that every message has: type, code, checksum and four octets more.
@@ -189,6 +189,15 @@ fn error((kind, code): (u8, u8), mtu: u32, rest: &[u8]) -> Result<Message<'_>, M
     let (value, quote) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
     let value = u32::from_be_bytes(*value) & mtu;
     Ok(Message::Error { error: Error { kind, code, value }, quote })
+}
+
+/// Whether a message of this type is an error (RFC 1122, section 3.2.2; RFC 4443, section 2.1).
+pub fn is_error(family: Family, kind: u8) -> bool {
+    match family {
+        // With "redirect" and "source quench".
+        Family::V4 => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        Family::V6 => kind < 128,
+    }
 }
 
 /// Whether `octets` are an echo reply as a ping socket delivers it; gives all after the identifier.

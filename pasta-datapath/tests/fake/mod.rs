@@ -70,6 +70,8 @@ pub struct State {
     pub options: Vec<(IpAddr, SendOption)>,
     /// The interface that the last datagram of a listener had to leave by.
     pub interface: Option<NonZeroU32>,
+    /// Errors that others have earned: each is what the next datagram that a listener sends fails with.
+    pub earned: VecDeque<Errno>,
     /// Errors of what was sent from a listener, and where that went.
     pub errors_of: VecDeque<(QueuedError, Option<SocketAddr>)>,
     /// Whether closing it sends a reset, and whether it is closed.
@@ -102,6 +104,7 @@ impl Default for State {
             handled: Vec::new(),
             options: Vec::new(),
             interface: None,
+            earned: VecDeque::new(),
             errors_of: VecDeque::new(),
             resets: false,
             closed: false,
@@ -279,6 +282,9 @@ impl ListenSocket for Socket {
         let Way { addresses, interface, handling } = way;
         self.0.borrow_mut().handled.push(*handling);
         if let Some(errno) = self.0.borrow().send_error {
+            return Err(errno);
+        }
+        if let Some(errno) = self.0.borrow_mut().earned.pop_front() {
             return Err(errno);
         }
         self.0.borrow_mut().interface = *interface;

@@ -1,22 +1,26 @@
 //! The stack between a namespace that sends frames and a host's kernel that is not there.
 
 use super::{Kernel, Shared, State, Tap, TcpModel};
+use nix::errno::Errno;
 use pasta_datapath::control::PeerMessage;
 use pasta_datapath::counters::{Counters, DropReason};
+use pasta_datapath::flow::datagram::queued_error::{QueuedError, Returned};
 use pasta_datapath::flow::{FlowKey, Readiness};
 use pasta_datapath::link::Link;
 use pasta_datapath::link::classify::{Content, Framing, classify};
+use pasta_datapath::link::icmp_error::Reporter;
 use pasta_datapath::link::writer::{FrameWriter, Path, TCP, UDP, icmp_protocol};
 use pasta_datapath::log::Log;
 use pasta_datapath::nat::inbound::LocalPolicy;
 use pasta_datapath::nat::{Nat, Protocol};
 use pasta_datapath::port_forward::Ports;
+use pasta_datapath::port_forward::listeners::DatagramAddresses;
 use pasta_datapath::stack::{Limits, Stack};
 use pasta_datapath::sys::fd_budget::FdBudget;
 use pasta_datapath::time::Instant;
 use pasta_datapath::token::Token;
 use pasta_datapath::wire::checksum::{Sum, pseudo_header};
-use pasta_datapath::wire::icmp::{Error, error_head};
+use pasta_datapath::wire::icmp::{self, Error, Message, error_head};
 use pasta_datapath::wire::ip::{
     FRAGMENT_LEN, Fragmentation, Handling, IPV4_LEN, IPV6_LEN, PROTOCOL_FRAGMENT, PROTOCOL_ICMPV6,
     read_ipv4, read_ipv6,
@@ -30,9 +34,9 @@ use pasta_ipc::port_forward::{
 use pasta_ipc::socket::SocketFamily;
 use pasta_ipc::start::{FamilyPolicy, HostLoopback};
 use pasta_ipc::types::{
-    Address, Bounded, Completeness, FamilySnapshot, FamilyState, Generation, LogLevel, MacAddr,
-    Mtu, NetworkSnapshot, PortRange, Prefix, Resolver, ResolverSnapshot, Service, TapOffloads,
-    Transport,
+    Address, Bounded, Completeness, Family, FamilySnapshot, FamilyState, Generation, LogLevel,
+    MacAddr, Mtu, NetworkSnapshot, PortRange, Prefix, Resolver, ResolverSnapshot, Service,
+    TapOffloads, Transport,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -130,17 +134,21 @@ impl<T: TcpModel> Rig<T> {
             FamilyPolicy { dns_forward: Some([192, 0, 2, 53].into()), ..policy(Service::On) };
         let mut rig = Self::with(Nat::new(ipv4, policy(Service::On)), 64);
         rig.has(&[HERE], &[HERE6]);
-        let server =
-            |last| Resolver { address: IpAddr::from([203, 0, 113, last]), interface: None };
-        let servers = Bounded::truncated(hosts.iter().map(|last| server(*last))).0;
-        let generation = Generation(1);
-        rig.message(PeerMessage::Resolvers(ResolverSnapshot {
-            generation,
-            servers,
-            search: Bounded::default(),
-        }));
+        let hosts: Vec<_> = hosts.iter().map(|last| format!("203.0.113.{last}")).collect();
+        rig.resolvers(&hosts);
         rig.received();
         rig
+    }
+
+    /// The host has these resolvers.
+    pub fn resolvers(&mut self, servers: &[impl AsRef<str>]) {
+        let addresses = servers.iter().filter_map(|it| it.as_ref().parse().ok());
+        let servers = addresses.map(|address| Resolver { address, interface: None });
+        self.message(PeerMessage::Resolvers(ResolverSnapshot {
+            generation: Generation(1),
+            servers: Bounded::truncated(servers).0,
+            search: Bounded::default(),
+        }));
     }
 
     /// The monitor says that the namespace has these addresses.
@@ -370,4 +378,66 @@ pub fn echo_request(key: &FlowKey, body: &[u8]) -> Vec<u8> {
     frame_of(key, |writer, path| {
         writer.write_icmp(path, &head(checksum), body);
     })
+}
+
+/// An ICMP error that came to the namespace.
+pub struct ReadIcmp {
+    pub reporter: Reporter,
+    pub kind: (u8, u8),
+    pub value: u32,
+    /// Hops that the quoted packet had left, and how long it says that it was behind its network header.
+    pub quoted_hops: u8,
+    pub quoted_len: u16,
+    /// What is quoted behind that header.
+    pub quoted: Vec<u8>,
+}
+
+/// Reads the only frame that came, an ICMP error.
+pub fn read_error(rig: &Rig) -> ReadIcmp {
+    let frames = rig.received();
+    let [frame] = &frames[..] else { panic!("{} frames", frames.len()) };
+    let network = &frame[vnet::LEN + ethernet::LEN..];
+    let is_ipv4 = network[0] >> 4 == 4;
+    let read = if is_ipv4 { read_ipv4(network) } else { read_ipv6(network) };
+    let Ok((packet, _)) = read else { panic!("{read:?}") };
+    let message = match is_ipv4 {
+        true => icmp::parse_v4(packet.payload),
+        false => icmp::parse_v6(packet.payload, packet.source, packet.destination, 255),
+    };
+    let Ok(Message::Error { error, quote }) = message else { panic!("{message:?}") };
+    let (quoted_hops, len_at, header) = if is_ipv4 { (quote[8], 2, 20) } else { (quote[7], 4, 40) };
+    let len = u16::from_be_bytes([quote[len_at], quote[len_at + 1]]);
+    ReadIcmp {
+        reporter: Reporter { address: packet.source, hop_limit: packet.handling.hop_limit },
+        kind: (error.kind, error.code),
+        value: error.value,
+        quoted_hops,
+        quoted_len: len - if is_ipv4 { 20 } else { 0 },
+        quoted: quote[header..].to_vec(),
+    }
+}
+
+/// What a router three hops away says of a packet of which this comes back.
+pub fn exceeded(router: &str, returned: &[u8]) -> (QueuedError, IpAddr, (u8, u8)) {
+    let Ok(address) = router.parse::<IpAddr>() else { panic!("no address") };
+    let icmp = if address.is_ipv4() { (11, 0) } else { (3, 0) };
+    let offender = Some(Reporter { address, hop_limit: 61 });
+    let (icmp_of, returned) = (Some((Family::of(address), icmp.0, icmp.1)), Returned::of(returned));
+    let error =
+        QueuedError { icmp: icmp_of, offender, returned, ..QueuedError::of(Errno::EHOSTUNREACH) };
+    (error, address, icmp)
+}
+
+/// The ends of a flow on a socket of both families.
+pub fn ends(remote: &str) -> DatagramAddresses {
+    let mapped = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        v6 => v6,
+    };
+    let Ok(peer) = remote.parse::<SocketAddr>() else { panic!("no address") };
+    let local = if peer.is_ipv4() { [203, 0, 113, 9].into() } else { [9; 16].into() };
+    DatagramAddresses {
+        peer: SocketAddr::new(mapped(peer.ip()), peer.port()),
+        local: mapped(local),
+    }
 }

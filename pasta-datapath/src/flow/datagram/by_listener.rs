@@ -1,19 +1,54 @@
 //! Flows that go through a socket of many: what arrives there, what the namespace sends through it, and errors.
 //!
-//! An error of one datagram is pending for the next call on the socket, whosever that is: the call is made once more
-//! before its error is believed. Each flow learns of its own from the socket's queue.
+//! An error of one datagram is pending for the next call on the socket, whosever that is: the call is made again, and
+//! what sending itself cannot come to is never believed. Each flow learns of its own from the socket's queue.
 
+use super::errors::{mtu_to, report_unsent};
 use super::{
-    Context, Datagram, DatagramFlow, DatagramSocket, Ends, Facts, Next, NotSent, QueuedError,
-    ReadDatagrams, Sender, key_of, largest, offending, reporter, write_to_tap,
+    Context, Datagram, DatagramFlow, DatagramSocket, Ends, Facts, Next, NotSent, ReadDatagrams,
+    Sender, key_of, largest, write_to_tap,
 };
 use crate::counters::DropReason;
-use crate::link::icmp_error::{self, Unreachable};
 use crate::port_forward::listeners::{ListenSocket, Way};
 use crate::sockets::Sockets;
 use crate::wire::udp;
 use nix::errno::Errno;
 use std::io::IoSlice;
+
+/// How often a datagram is sent while errors that others have earned come in between; chosen: who sends these all the
+/// time must not cost much.
+const TRIES: usize = 4;
+
+/// Sends, again if the error is one that a datagram to somebody else may have earned.
+fn send_from<K: ListenSocket>(
+    socket: &K,
+    way: &Way,
+    slices: &[IoSlice<'_>],
+    size: Option<u16>,
+) -> Result<(), Errno> {
+    let mut sent = Ok(());
+    for _ in 0..TRIES {
+        sent = socket.send_from(way, slices, size);
+        match sent {
+            Err(Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {}
+            Err(errno) if is_earned(errno) => {}
+            other => return other,
+        }
+    }
+    match sent {
+        // As full as a socket can be.
+        Err(errno) if is_earned(errno) => Err(Errno::EAGAIN),
+        other => other,
+    }
+}
+
+/// Whether a socket without a peer comes to this error only by an ICMP error (`icmp_err_convert`, net/ipv4/icmp.c;
+/// `icmpv6_err_convert()`, net/ipv6/icmp.c).
+fn is_earned(errno: Errno) -> bool {
+    let earned =
+        [Errno::ECONNREFUSED, Errno::EPROTO, Errno::ENOPROTOOPT, Errno::EHOSTDOWN, Errno::ENONET];
+    earned.contains(&errno)
+}
 
 impl<K: DatagramSocket> DatagramFlow<K> {
     /// Sends what the namespace sends, through the listener.
@@ -27,8 +62,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         K: ListenSocket,
     {
         let is_outbound = self.is_outbound();
-        let largest = largest(group);
-        self.last_len = u16::try_from(largest).unwrap_or(u16::MAX);
+        self.note_last(group);
         let Self { ends, lifetime, gso, protocol, .. } = self;
         let (listener, interface, path) = match ends {
             Ends::Mapped { listener, interface, path } => (listener, *interface, path),
@@ -53,44 +87,25 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         }
         path.set_mac(mac);
         let peer = listener.addresses.peer.ip();
-        cx.listeners.prepare_to_send(listener.id, peer, handling, udp::LEN + largest);
+        cx.listeners.prepare_to_send(listener.id, peer, handling, udp::LEN + largest(group));
         let way = Way { addresses: listener.addresses, interface, handling };
-        let send = |slices: &[IoSlice<'_>], size| socket.send_from(&way, slices, size);
+        let send = |slices: &[IoSlice<'_>], size| send_from(socket, &way, slices, size);
         let mut next = Next::Wait;
         let key = key_of(*protocol, path);
         gso.send(group, send, |datagram, why| {
             cx.tap.counters.drop(why.reason());
-            // What is too large is in the socket's queue, with the MTU.
             let NotSent::Refused(errno) = why else { return };
             // Its interface has gone, and may come back with another number: the next datagram opens it anew.
             if errno == Errno::ENODEV && interface.is_some() {
                 next = Next::Over;
             }
-            if let Some(why) = Unreachable::from_errno(errno, 0) {
-                let reporter = reporter(cx.nat, key.remote.ip(), why, None);
-                let offending = offending(&key, datagram.payload, datagram.payload.len());
-                icmp_error::send(&mut cx.tap, mac, reporter, &offending, why);
-            }
+            let mtu = match errno {
+                Errno::EMSGSIZE => mtu_to(cx.sockets, cx.nat, &key, way.addresses.peer),
+                _ => 0,
+            };
+            report_unsent(cx, (&key, mac), datagram, (errno, way.addresses.peer, mtu));
         });
         next
-    }
-
-    /// Tells the namespace of an error that came back for one of its datagrams.
-    pub(super) fn report_error<S: Sockets<Socket = K>>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        error: &QueuedError,
-    ) -> Next {
-        let (Ends::Mapped { path, .. } | Ends::Inbound { path, .. }) = &self.ends else {
-            return Next::Wait;
-        };
-        let key = key_of(self.protocol, path);
-        if let Some(why) = error.why(key.remote.ip()) {
-            let reporter = reporter(cx.nat, key.remote.ip(), why, error.offender);
-            let offending = offending(&key, error.returned.octets(), self.last_len.into());
-            icmp_error::send(&mut cx.tap, path.mac(), reporter, &offending, why);
-        }
-        Next::Wait
     }
 
     /// Carries on what came to the listener.

@@ -1,7 +1,8 @@
 //! How long a flow of datagrams lives after its last one.
 //!
-//! 30 s while only the side that opened it has sent, 180 s once both have (RFC 4787, REQ-5, asks for 2 min at
-//! least); echo 60 s (RFC 5508, REQ-2: 60 s at least). A DNS exchange is over with its answer: 10 s are left for
+//! 30 s while only the side that opened it has sent, as Linux tracks connections (`nf_conntrack_udp_timeout`; RFC 4787,
+//! REQ-5, asks for 2 min at least, which would hold four times as many ports for what nobody answers), 180 s once both
+//! have; echo 60 s (RFC 5508, REQ-2: 60 s at least). A DNS exchange is over with its answer: 10 s are left for
 //! one that is repeated. A flow to port 53 is such an exchange as long as it is nothing but a few queries and
 //! answers to them (`Exchange`): a tunnel over that port, or a client that keeps one socket for all it asks, has
 //! a flow like any other.

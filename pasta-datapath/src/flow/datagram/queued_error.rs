@@ -1,8 +1,11 @@
 //! Errors of datagrams, as sockets queue them (`IP_RECVERR`, ip(7)).
 
+use crate::flow::FlowKey;
 use crate::link::icmp_error::{QUOTED_PAYLOAD, QUOTED_TRANSPORT, Reporter, Unreachable};
 use crate::part::part;
-use crate::wire::icmp::echo_request_body;
+use crate::wire::icmp::{ECHO_HEAD, echo_request_body};
+use crate::wire::ip::{IPV4_LEN, IPV6_LEN};
+use crate::wire::udp;
 use nix::errno::Errno;
 use pasta_ipc::types::Family;
 use std::net::IpAddr;
@@ -10,15 +13,18 @@ use std::net::IpAddr;
 /// Most octets that are kept of what comes back: a header of ICMP, and what we quote behind it.
 const MOST: usize = QUOTED_TRANSPORT + QUOTED_PAYLOAD;
 
+/// Octets that a router sends back of a packet at least if it puts an extension behind (RFC 4884, section 5.1).
+const PADDED: usize = 128;
+
 /// An error that the network or the kernel reported for a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuedError {
     /// What sending would give.
     pub errno: Errno,
-    /// Type and code of the ICMP or ICMPv6 error, if it came from the network: it says more.
-    pub icmp: Option<(u8, u8)>,
-    /// The next hop's MTU, with `EMSGSIZE`.
-    pub mtu: u32,
+    /// Family, type and code of the ICMP or ICMPv6 error, if it came from the network: it says more.
+    pub icmp: Option<(Family, u8, u8)>,
+    /// The next hop's MTU, with `EMSGSIZE`, or the octet that the error points to.
+    pub info: u32,
     /// Who said so, if it came from the network.
     pub offender: Option<Reporter>,
     /// What came back of the datagram's payload; of an echo request, also its header.
@@ -56,23 +62,47 @@ impl Returned {
         part(&self.octets, ..self.len)
     }
 
-    /// Of an echo request, sequence number and payload.
-    pub fn echo_body(&self) -> Option<&[u8]> {
-        echo_request_body(self.octets())
+    /// Of an echo request whose sequence number and payload have `len` octets, these.
+    pub fn echo_body(&self, len: usize, key: &FlowKey) -> Option<&[u8]> {
+        let body = echo_request_body(self.octets())?;
+        Some(certain(body, len, header_len(key) + ECHO_HEAD))
     }
+
+    /// Of a datagram of a flow whose payload has `len` octets, that.
+    pub fn datagram(&self, len: usize, key: &FlowKey) -> &[u8] {
+        certain(self.octets(), len, header_len(key) + udp::LEN)
+    }
+}
+
+fn header_len(key: &FlowKey) -> usize {
+    if key.remote.is_ipv4() { IPV4_LEN } else { IPV6_LEN }
+}
+
+/// What of `octets` is certainly of `len` that stood behind so many octets of headers. Where there are more, the router
+/// has padded the front of the packet to 128 octets and put an extension behind (RFC 4884, section 5.1), or has answered
+/// another packet.
+fn certain(octets: &[u8], len: usize, headers: usize) -> &[u8] {
+    let most = if octets.len() > len { len.min(PADDED - headers) } else { octets.len() };
+    part(octets, ..most)
 }
 
 impl QueuedError {
     /// An error of which only this is known.
     pub fn of(errno: Errno) -> Self {
-        Self { errno, icmp: None, mtu: 0, offender: None, returned: Returned::default() }
+        Self { errno, icmp: None, info: 0, offender: None, returned: Returned::default() }
     }
 
     /// What it means for the namespace, of a flow to `remote`; `None` if it does not concern the way.
     pub fn why(&self, remote: IpAddr) -> Option<Unreachable> {
-        match self.icmp {
-            Some(icmp) => Unreachable::from_icmp(Family::of(remote), icmp, self.mtu),
-            None => Unreachable::from_errno(self.errno, self.mtu),
-        }
+        let Some((family, kind, code)) = self.icmp else {
+            return Unreachable::from_errno(self.errno, self.info);
+        };
+        let why = Unreachable::from_icmp(family, (kind, code), self.info)?;
+        if family == Family::of(remote) { Some(why) } else { why.across(family) }
+    }
+
+    /// Whether the host itself found a datagram too large for its way, which sending has said already.
+    pub fn is_local_size(&self) -> bool {
+        self.errno == Errno::EMSGSIZE && self.icmp.is_none()
     }
 }

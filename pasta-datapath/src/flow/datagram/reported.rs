@@ -22,7 +22,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
             | Unreachable::Host
             | Unreachable::Prohibited
             | Unreachable::TimeExceeded(_)
-            | Unreachable::Field(_) => Next::Wait,
+            | Unreachable::Field(_)
+            | Unreachable::Verbatim(_) => Next::Wait,
         }
     }
 }

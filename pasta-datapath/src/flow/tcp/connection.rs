@@ -426,7 +426,7 @@ impl Connection {
     /// (`tcp_v4_err()`, net/ipv4/tcp_ipv4.c). Later the way may come back (RFC 5927, section 6.4).
     pub fn is_refused(&self, why: Unreachable, seq: Seq) -> bool {
         let opens = self.seen.syn_sent && !self.seen.syn_from_tap;
-        let is_hop = matches!(why, Unreachable::TooBig(_) | Unreachable::TimeExceeded(_));
+        let is_hop = why.is_of_packet();
         opens && !is_hop && self.sender.has_in_flight(seq)
     }
 

@@ -5,7 +5,7 @@ use super::relay::{self, HostSocket, Noted, Relay, TapWriter};
 use super::window::CreditPool;
 use crate::counters::DropReason;
 use crate::flow::datagram::Sender;
-use crate::flow::refuse::{NoSocket, refuse_syn};
+use crate::flow::refuse::{NoSocket, from_network, refuse_syn};
 use crate::flow::{Context, Facts, FlowEvent, FlowKey, Next, Outcome, Readiness};
 use crate::link::classify::{ErrorReport, Framing};
 use crate::link::icmp_error::Unreachable;
@@ -219,7 +219,8 @@ impl<K: HostSocket> TcpFlow<K> {
                 let (mac, queued) = (self.path.mac(), self.socket.take_queued_error());
                 let why = queued.and_then(|error| error.why(remote.ip()));
                 let why = why.map_or(NoSocket::from(errno), NoSocket::Unreachable);
-                let reason = (why, queued.and_then(|error| error.offender));
+                let offender = queued.and_then(|error| error.offender);
+                let reason = (why, from_network(cx.sockets, offender));
                 let reason = refuse_syn(&mut cx.tap, cx.nat, mac, &key, syn, reason);
                 cx.tap.counters.drop(reason);
             }
