@@ -396,7 +396,7 @@ impl Template {
                 (None, Follow::Sticky) => &self.name,
                 (None, _) => return None,
             };
-            at.host.links.values().find(|link| link.name == name)
+            at.host.links.values().find(|link| link.is_called(name))
         };
         same.or_else(by_name)
     }

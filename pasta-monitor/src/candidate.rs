@@ -83,7 +83,7 @@ pub fn candidates<'a>(
     stopgaps: Stopgaps,
 ) -> Vec<Candidate<'a>> {
     if let Some(name) = policy.template(family) {
-        let named = host.links.values().find(|link| link.name == name.as_str() && link.up);
+        let named = host.links.values().find(|link| link.is_called(name.as_str()) && link.up);
         let rank = Rank { without_default: false, tunnel: false, metric: 0, reluctance: 0 };
         return named
             .and_then(|link| candidate(host, link, (family, Named::Yes, stopgaps), rank))

@@ -314,6 +314,7 @@ pub(crate) mod testing {
                 promotes_secondaries: Some(false),
                 address_generation: Some(crate::record::AddressGeneration::EUI64),
                 without_ipv6: false,
+                alternatives: Vec::new(),
             };
             change(&mut link);
             self.0.take(Record::Link(Box::new(link)));

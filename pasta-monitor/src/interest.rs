@@ -63,7 +63,7 @@ impl Interest {
         let templates = templates(bindings);
         let names: Vec<_> =
             Family::BOTH.into_iter().filter_map(|family| policy.template(family)).collect();
-        let named = |link: &Link| names.iter().any(|name| name.as_str() == link.name);
+        let named = |link: &Link| names.iter().any(|name| link.is_called(name.as_str()));
         let sticks = policy.following.follow != Follow::Roam || !names.is_empty();
         let is_bound = Family::BOTH.into_iter().all(|family| *families.get(family) != Wanted::All);
         let matters = |link: &Link| {

@@ -306,6 +306,7 @@ pub(crate) mod testing {
             promotes_secondaries: Some(false),
             address_generation: Some(AddressGeneration::EUI64),
             without_ipv6: false,
+            alternatives: Vec::new(),
         };
         NamespaceView { tap, addresses: Vec::new(), routes: Vec::new() }
     }

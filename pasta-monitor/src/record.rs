@@ -11,6 +11,8 @@ pub struct Link {
     pub index: u32,
     /// Its name as the kernel has it.
     pub name: String,
+    /// Other names that it goes by (`ip link property add … altname`).
+    pub alternatives: Vec<String>,
     /// What kind of device it is.
     pub kind: LinkKind,
     /// Its link-layer address, if it is one of Ethernet's for a single interface.
@@ -31,6 +33,13 @@ pub struct Link {
     pub address_generation: Option<AddressGeneration>,
     /// Whether IPv6 is switched off on it (`disable_ipv6`), or not there at all.
     pub without_ipv6: bool,
+}
+
+impl Link {
+    /// Whether `name` is one of its names; no two links share one (`__dev_change_net_name()`, net/core/dev.c).
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternatives.iter().any(|it| it == name)
+    }
 }
 
 /// Kinds of links that decisions tell apart.

@@ -179,7 +179,10 @@ impl State {
     pub fn renamed_template(&self) -> Option<(&str, &str)> {
         let names = |family| match self.families.get(family).tracker.binding() {
             Binding::Bound(template) => {
-                Some((self.policy.template(family)?.as_str(), template.name.as_str()))
+                let asked = self.policy.template(family)?.as_str();
+                let link = self.host().links.get(&template.index);
+                let is_present = link.is_some_and(|link| link.is_called(asked));
+                (!is_present).then_some((asked, template.name.as_str()))
             }
             _ => None,
         };

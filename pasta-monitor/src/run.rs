@@ -333,7 +333,7 @@ fn subscribe(
 /// An interface that was named and is not there is waited for; where nothing is followed, in vain.
 fn check_template(state: &State, log: &Log) -> Result<(), RunError> {
     let policy = state.policy();
-    let exists = |name: &IfName| state.host().links.values().any(|it| it.name == name.as_str());
+    let exists = |name: &IfName| state.host().links.values().any(|it| it.is_called(name.as_str()));
     let served = Family::BOTH.into_iter().filter(|family| policy.serves(*family));
     let named: BTreeSet<_> = served.filter_map(|family| policy.template(family)).collect();
     for name in named.into_iter().filter(|name| !exists(name)) {

@@ -28,7 +28,7 @@ fn lack(policy: &Policy, host: &HostView) -> Option<String> {
     let Some(name) = Family::BOTH.into_iter().find_map(|family| policy.template(family)) else {
         return Some("the host has no network".to_owned());
     };
-    let (index, link) = host.links.iter().find(|(_, link)| link.name == name.as_str())?;
+    let (index, link) = host.links.iter().find(|(_, link)| link.is_called(name.as_str()))?;
     let has_address = |family| host.addresses_of(*index, family).next().is_some();
     let lack = match (link.up, link.carrier) {
         (false, _) => "is down",

@@ -1,7 +1,7 @@
 //! The text of resolv.conf(5): its `nameserver`, `search` and `domain` lines.
 
 use pasta_ipc::types::{IfName, Resolver, Text};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,12 @@ fn server(line: &str, name: &impl Fn(u32) -> Option<String>) -> Option<Resolver>
         };
         IfName::try_from(zone).ok()
     });
-    let address = address.parse::<IpAddr>().ok()?.to_canonical();
+    let address = match address.parse::<IpAddr>().ok()?.to_canonical() {
+        // A destination that is unspecified is this host (ip(7)), and answers come from its loopback address.
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
     Some(Resolver { address, interface })
 }
 
@@ -136,5 +141,13 @@ mod tests {
         }
         assert_eq!(servers("nameserver 192.0.2.1\r\n"), [plain("192.0.2.1")]);
         assert_eq!(servers("nameserver ::ffff:192.0.2.1"), [plain("192.0.2.1")]);
+    }
+
+    #[test]
+    fn unspecified_address_is_the_host_itself() {
+        assert_eq!(
+            servers("nameserver 0.0.0.0\nnameserver ::"),
+            [plain("127.0.0.1"), plain("::1")]
+        );
     }
 }

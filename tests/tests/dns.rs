@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         case!(families, s36_links_and_directories_are_followed),
         case!(families, s37_a_file_that_is_half_written_says_nothing),
         case!(families, s38_the_first_resolver_of_all_is_asked_as_soon_as_it_is_there),
+        case!(families, without_a_named_resolver_the_one_of_the_host_itself_is_asked),
         case!(families, s39_a_thousand_changes_take_no_descriptor),
         case!(lab, s40_a_resolver_on_a_link_is_found_by_name_again),
         case!(families, s66_without_following_the_first_server_stays),
@@ -248,7 +249,8 @@ fn s38_the_first_resolver_of_all_is_asked_as_soon_as_it_is_there(
     let new = server(lab, family.internet())?;
     fs::remove_file(RESOLV_CONF)?;
     let (mut inside, at) = forwarding(lab, family, &["-d"])?;
-    inside.ask(["udp", "provoke", &at])?.failure("EHOSTUNREACH")?;
+    // Nobody is at the one that programs of the host would ask.
+    inside.ask(["udp", "provoke", &at])?.failure("ECONNREFUSED")?;
 
     replace(&names(family.internet()))?;
     wait::until("an answer", || inside.must(["udp", "provoke", &at]).ok().map(drop))?;
@@ -260,8 +262,24 @@ fn s38_the_first_resolver_of_all_is_asked_as_soon_as_it_is_there(
         inside.running().errors().contains("-> none, gen 3").then_some(())
     })?;
     wait::until("a refusal", || {
-        inside.ask(["udp", "provoke", &at]).ok()?.failure("EHOSTUNREACH").ok()
+        inside.ask(["udp", "provoke", &at]).ok()?.failure("ECONNREFUSED").ok()
     })
+}
+
+/// As programs of the host do (resolv.conf(5)).
+fn without_a_named_resolver_the_one_of_the_host_itself_is_asked(
+    lab: &Lab,
+    family: Family,
+) -> Outcome {
+    let local = lab.host().udp_at("127.0.0.1:53".parse()?, service::udp_echo)?;
+    for text in ["# nobody\n", "nameserver 0.0.0.0\n", "nameserver 127.0.0.1\n"] {
+        lab.write_resolv_conf(text)?;
+        let (mut inside, at) = forwarding(lab, family, &[])?;
+        inside.must(["udp", "echo", &at, "64"])?;
+        local.next_report()?;
+        inside.end(0)?;
+    }
+    Ok(())
 }
 
 fn s39_a_thousand_changes_take_no_descriptor(lab: &Lab, family: Family) -> Outcome {

@@ -12,13 +12,13 @@
 //! resolv.conf, and where the family has none, those of the other. Where the address is the one that is
 //! mapped, those come first that can be reached from the host only: the namespace reaches the others by
 //! itself. A hard error of a socket leads to the next one for the queries that follow, the last is followed
-//! by the first. A query that is under way keeps its socket. Without any resolver a query is refused: the
-//! sender gets an error at once.
+//! by the first. A query that is under way keeps its socket. Where the host names no resolver, programs ask the one on
+//! 127.0.0.1 (resolv.conf(5)), and so do we; it is offered to nobody.
 
 use crate::nat::Protocol;
 use pasta_ipc::start::FamilyPolicy;
 use pasta_ipc::types::{Family, IfName, Resolver, Service};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The ports of DNS and of DNS over TLS.
 const PORTS: [u16; 2] = [53, 853];
@@ -69,8 +69,10 @@ impl<A: Copy + PartialEq + Into<IpAddr>> Dns<A> {
         let is_first = |it: &&Resolver| self.forward.is_none() && is_hidden(it, map);
         let first = self.resolvers.iter().filter(is_first);
         let rest = self.resolvers.iter().filter(|it| !is_first(it));
-        let turn = self.failures.checked_rem(self.resolvers.len())?;
-        let asked = first.chain(rest).nth(turn)?;
+        let asked = match self.failures.checked_rem(self.resolvers.len()) {
+            Some(turn) => first.chain(rest).nth(turn)?,
+            None => return Some((Ipv4Addr::LOCALHOST.into(), None)),
+        };
         Some((asked.address, asked.interface.clone()))
     }
 

@@ -12,6 +12,8 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
@@ -61,6 +63,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     }
 
     let mut name = None;
+    let mut alternatives = Vec::new();
     let mut kind = String::new();
     let mut mac = None;
     let mut mtu = None;
@@ -82,6 +85,14 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
                     let nested = nested?;
                     if nested.kind() == IFLA_INFO_KIND {
                         kind = parse_string(nested.value())?;
+                    }
+                }
+            }
+            IFLA_PROP_LIST => {
+                for nested in NlasIterator::new(value) {
+                    let nested = nested?;
+                    if nested.kind() == IFLA_ALT_IFNAME {
+                        alternatives.push(name_of(nested.value()));
                     }
                 }
             }
@@ -125,6 +136,7 @@ pub(super) fn decode(octets: &[u8]) -> Result<Record, Unreadable> {
     Ok(Record::Link(Box::new(Link {
         index,
         name,
+        alternatives,
         kind,
         mac,
         up: has(IFF_UP),

@@ -64,6 +64,18 @@ fn a_link_is_read_with_all_that_decisions_need() {
 }
 
 #[test]
+fn a_link_goes_by_its_alternative_names_too() {
+    let names = [attribute(53, b"enp99s0\0"), attribute(53, b"lan\0")].concat();
+    let list = attribute(52 | NLA_F_NESTED, &names);
+    let link = link(&link_message(IN_OPERATION, ETHERNET, &[eth0(), vec![list]].concat()));
+    assert_eq!(
+        (link.name.as_str(), &link.alternatives[..]),
+        ("eth0", &["enp99s0", "lan"].map(String::from)[..])
+    );
+    assert!(link.is_called("eth0") && link.is_called("lan") && !link.is_called("lan0"));
+}
+
+#[test]
 fn carrier_needs_both_flags_and_an_operational_state() {
     let with = |flags, state| {
         let attributes = [eth0(), vec![attribute(16, &[state])]].concat();

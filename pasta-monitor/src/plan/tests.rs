@@ -51,6 +51,7 @@ impl Fake {
             promotes_secondaries: Some(false),
             address_generation: Some(AddressGeneration::EUI64),
             without_ipv6: false,
+            alternatives: Vec::new(),
         };
         Self(NamespaceView { tap, addresses: Vec::new(), routes: Vec::new() })
     }

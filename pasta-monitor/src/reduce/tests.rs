@@ -531,6 +531,15 @@ fn a_named_template_that_is_renamed_is_told_of_and_kept() {
     assert!(state.is_bound());
 }
 
+#[test]
+fn a_template_that_is_named_by_an_alternative_name_is_no_other() {
+    let named = |link: &mut crate::record::Link| link.alternatives.push("enp99s0".into());
+    let host = Host::default().link_with(2, "eth0", named).address(2, "192.0.2.7/24").0;
+    let state = State::start(crate::policy::testing::named("enp99s0"), host);
+    assert!(state.is_bound());
+    assert_eq!(state.renamed_template(), None);
+}
+
 /// A host with a WLAN, and with a cable that is better; `wlan` are the WLAN's addresses.
 fn with_cable(wlan: &[&str]) -> HostView {
     let host = Host::default()
