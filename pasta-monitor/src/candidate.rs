@@ -191,6 +191,13 @@ fn default_routes(host: &HostView, family: Family) -> Vec<DefaultRoute> {
     found
 }
 
+/// The link of the best way to the rest of the world that could be a template, and its index.
+pub fn default_link(host: &HostView, family: Family) -> Option<(u32, &Link)> {
+    let routes = default_routes(host, family);
+    let links = routes.iter().filter_map(|route| host.links.get_key_value(&route.link));
+    links.map(|(index, link)| (*index, link)).find(|(_, link)| plausible(link))
+}
+
 /// The way to the rest of the world through `link`, if there is one.
 pub fn default_route_through(host: &HostView, family: Family, link: u32) -> Option<DefaultRoute> {
     let through = |routes: Vec<DefaultRoute>| routes.into_iter().find(|it| it.link == link);

@@ -2,7 +2,7 @@
 
 use crate::desired::WantedAddress;
 use crate::far::{self, Wanted};
-use crate::host::{HostView, Routing};
+use crate::host::{HostView, MAX_ADDRESSES, MAX_ROUTES_OF_LINK, Routing};
 use crate::log::Log;
 use crate::namespace::{Collector, NamespaceReading, Near, TAG};
 use crate::neighbours::Neighbours;
@@ -72,7 +72,11 @@ pub async fn host(netlink: &Netlink, before: &HostView, log: &Log) -> HostReadin
         *view.routing.get_mut(family) = found.unwrap_or_else(kept);
     }
     if view.left_out > 0 {
-        let text = format!("host has more than we look at: {} objects left out", view.left_out);
+        let text = format!(
+            "host has more than we look at: {} objects left out; of an interface {MAX_ADDRESSES} addresses of \
+             a family and {MAX_ROUTES_OF_LINK} routes are copied",
+            view.left_out
+        );
         log.warn_once(("host", "left out"), &text);
     }
     HostReading { view, complete, failure }

@@ -1,6 +1,7 @@
 //! What is said to a user who starts without a network.
 
 use crate::bind::Binding;
+use crate::candidate::{Named, Stopgaps, default_link, usable};
 use crate::host::HostView;
 use crate::policy::Policy;
 use crate::reduce::State;
@@ -19,7 +20,25 @@ pub fn notice(state: &State) -> Option<String> {
         false => String::new(),
     };
     let until = if policy.follows() { " until it has one" } else { "" };
+    if let Some(link) = way_without_address(policy, state.host()) {
+        // Its addresses are on another one, as with BGP between numberless links: IPv4 leaves from there.
+        return Some(format!(
+            "interface \"{link}\" leads out and has no address of its own{after}: the namespace has fixed \
+             addresses{until}; -a and -g give it others"
+        ));
+    }
     Some(format!("{lack}{after}: the namespace reaches the host only{until}"))
+}
+
+/// The interface by which the host reaches the network without an address on it, if none was named.
+fn way_without_address<'a>(policy: &Policy, host: &'a HostView) -> Option<&'a str> {
+    let is_named = Family::BOTH.into_iter().any(|family| policy.template(family).is_some());
+    let link_of = |family| {
+        let (index, link) = default_link(host, family)?;
+        let has_address = !usable(host, index, family, Named::No, Stopgaps::Take).is_empty();
+        (!has_address).then_some(link.name.as_str())
+    };
+    Family::BOTH.into_iter().filter(|family| policy.serves(*family) && !is_named).find_map(link_of)
 }
 
 /// What the host lacks, or the interface that was named; none for one that does not exist, which was
@@ -76,6 +95,14 @@ mod tests {
         begins(Host::default().link(2, "eth0"), "has no address");
         // The monitor has warned of that.
         assert_eq!(line(named("eth0"), Host::default().link(2, "eth1")), "");
+    }
+
+    #[test]
+    fn a_way_out_without_an_address_is_no_lack_of_a_network() {
+        let host = Host::default().link(2, "eth0").route(2, "0.0.0.0/0", "192.0.2.1", 0);
+        let wanted = "interface \"eth0\" leads out and has no address of its own: the namespace has \
+                      fixed addresses until it has one; -a and -g give it others";
+        assert_eq!(line(plain(), host), wanted);
     }
 
     #[test]

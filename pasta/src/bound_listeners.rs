@@ -53,6 +53,9 @@ impl fmt::Display for ListenError {
             ),
             Errno::EMFILE => write!(f, " (raise the limit of open files, ulimit -Hn)"),
             Errno::ENODEV => write!(f, " (there is no such interface)"),
+            Errno::EADDRNOTAVAIL => {
+                write!(f, " (--freebind listens there before the host has the address)")
+            }
             _ => Ok(()),
         }
     }
