@@ -189,6 +189,9 @@ pub struct Facts {
     pub retransmitted: bool,
     /// Its target has met a hard error; if it is a resolver ([`Flow::resolver`]), the next one is to be asked.
     pub target_failed: bool,
+    /// A datagram came from a port of DNS: if its other end stands for a resolver ([`DatagramFlow::remote`]), that has
+    /// answered.
+    pub answered: bool,
 }
 
 impl Outcome {

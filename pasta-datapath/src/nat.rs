@@ -11,6 +11,7 @@ mod dns;
 pub mod inbound;
 
 use crate::link::classify::is_impossible;
+use crate::time::Instant;
 use dns::Dns;
 use inbound::{Delivery, InboundFlow, LocalPolicy, Refused};
 use pasta_ipc::start::{FamilyPolicy, HostLoopback, Protocols};
@@ -116,6 +117,34 @@ impl Nat {
             IpAddr::V6(a) => self.ipv6.resolver_failed(a, port, asked),
         };
         self.revision += u64::from(moved);
+    }
+
+    /// Takes in that a datagram is about to go to `destination`: where it is a query, and the resolver has been silent,
+    /// it is the next one that is asked.
+    #[inline]
+    pub fn ask(&mut self, now: Instant, destination: SocketAddr) {
+        if !Self::is_dns_port(destination.port()) {
+            return;
+        }
+        let moved = match destination.ip() {
+            IpAddr::V4(a) => self.ipv4.ask(now, a, destination.port()),
+            IpAddr::V6(a) => self.ipv6.ask(now, a, destination.port()),
+        };
+        self.revision += u64::from(moved);
+    }
+
+    /// A datagram has come from `source`, as the namespace has it: if that is where DNS is taken, a resolver has
+    /// answered.
+    pub fn answered(&mut self, source: SocketAddr) {
+        match source.ip() {
+            IpAddr::V4(a) => self.ipv4.answered(a, source.port()),
+            IpAddr::V6(a) => self.ipv6.answered(a, source.port()),
+        }
+    }
+
+    /// Whether `port` is one of queries.
+    pub fn is_dns_port(port: u16) -> bool {
+        Dns::<Ipv4Addr>::is_port(port)
     }
 
     /// The resolvers that clients in the namespace are offered where they are the host's. Those that only
@@ -363,6 +392,18 @@ impl<A: Address + Into<IpAddr>> Family<A> {
     fn resolver_failed(&mut self, to: A, port: u16, asked: IpAddr) -> bool {
         let map = self.loopback_map();
         self.is_dns(Protocol::Udp, to, port) && self.dns.failed(map, asked)
+    }
+
+    /// Asks the next resolver if the present one is silent and `to` is where DNS is taken.
+    fn ask(&mut self, now: Instant, to: A, port: u16) -> bool {
+        let map = self.loopback_map();
+        self.is_dns(Protocol::Udp, to, port) && self.dns.ask(now, map)
+    }
+
+    fn answered(&mut self, from: A, port: u16) {
+        if self.is_dns(Protocol::Udp, from, port) {
+            self.dns.answered();
+        }
     }
 
     fn leaves_by(&self) -> (Option<IpAddr>, Option<IfName>) {

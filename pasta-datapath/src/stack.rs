@@ -381,6 +381,7 @@ impl<S: Sockets> Stack<S> {
         payload: &[u8],
     ) -> Result<Option<FlowId>, DropReason> {
         let Origin { now, sender: Sender { mac, .. }, .. } = *origin;
+        self.parts.nat.ask(now, key.remote);
         let listeners = &self.parts.ports.listeners;
         match self.parts.flows.table.look_up(&key, Some(now)) {
             Some((id, Entry { flow: Flow::Datagram(flow), .. })) => {

@@ -226,6 +226,30 @@ fn query_goes_to_the_next_resolver_after_a_hard_error_and_the_first_may_still_an
 }
 
 #[test]
+fn query_goes_to_the_next_resolver_after_silence_and_not_while_one_answers() {
+    let query = key(Protocol::Udp, "192.0.2.7:1024", "192.0.2.53:53");
+    for answers in [false, true] {
+        let mut rig = Rig::<Socket>::with_resolvers(&[1, 2]);
+        rig.frames(&[datagram(&query, b"who")]);
+        rig.wait(Duration::from_secs(2));
+        let first = opened(&mut rig, 0);
+        if answers {
+            first.borrow_mut().datagrams.push_back(b"answer".to_vec());
+            rig.event(&first, Readiness::READABLE);
+        }
+        rig.wait(Duration::from_secs(3));
+        // Another client, and the same one.
+        rig.frames(&[datagram(&key(Protocol::Udp, "192.0.2.7:1025", "192.0.2.53:53"), b"who")]);
+        rig.frames(&[datagram(&query, b"who")]);
+        let expected = if answers { "203.0.113.1:53" } else { "203.0.113.2:53" };
+        assert_eq!(opened(&mut rig, 1).borrow().peer, expected.parse().ok(), "{answers}");
+        let asked = if answers { first } else { opened(&mut rig, 2) };
+        assert_eq!(asked.borrow().peer, expected.parse().ok(), "{answers}");
+        assert_eq!(asked.borrow().sent.last().map(Vec::as_slice), Some(&b"who"[..]));
+    }
+}
+
+#[test]
 fn echo_has_a_flow_of_its_own_and_lives_a_minute() {
     let mut rig = Rig::<Socket>::new();
     let ping = key(Protocol::Echo, "192.0.2.7:77", "198.51.100.1:0");

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         case!(lab, s40_a_resolver_on_a_link_is_found_by_name_again),
         case!(families, s66_without_following_the_first_server_stays),
         case!(families, the_next_server_is_asked_after_a_hard_error),
+        case!(families, the_next_server_is_asked_where_the_first_is_silent),
         case!(families, a_family_without_resolvers_asks_those_of_the_other),
         case!(families, queries_by_tcp_and_to_the_port_of_tls_are_forwarded),
         case!(families, a_large_answer_passes_in_fragments),
@@ -389,6 +390,20 @@ fn the_next_server_is_asked_after_a_hard_error(lab: &Lab, family: Family) -> Out
     // Each was asked once.
     assert_eq!(refused, 2);
     third.next_report()?;
+    Ok(())
+}
+
+fn the_next_server_is_asked_where_the_first_is_silent(lab: &Lab, family: Family) -> Outcome {
+    let second = server(lab, family.internet_second())?;
+    let lines = [family.silent(), family.internet_second()].map(|it| format!("nameserver {it}\n"));
+    lab.write_resolv_conf(&lines.concat())?;
+    let (mut inside, at) = forwarding(lab, family, &[])?;
+    inside.must(["udp", "open", "client", &at])?;
+    // As a client that waits for a second each time.
+    wait::until("an answer of the second", || {
+        inside.must(["udp", "exchange", "client", "1000"]).ok().map(drop)
+    })?;
+    second.next_report()?;
     Ok(())
 }
 

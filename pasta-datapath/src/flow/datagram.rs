@@ -35,7 +35,7 @@ use crate::counters::DropReason;
 use crate::flow::evict::{Group, Opener, Stage, Takes};
 use crate::flow::source_check::SourceCheck;
 use crate::link::writer::{FrameDevice, FrameWriter, Path};
-use crate::nat::{Protocol, Target};
+use crate::nat::{Nat, Protocol, Target};
 use crate::part::part;
 use crate::port_forward::listeners::{DatagramAddresses, ListenSocket, ListenerId, Way};
 use crate::sockets::Sockets;
@@ -478,11 +478,11 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                         errors = Next::Over;
                     }
                 }
-                self.receive_beside(cx, errors)
+                self.receive_beside(cx, &mut facts, errors)
             }
             FlowEvent::Turn => {
                 let errors = self.report_left(cx, &mut facts);
-                self.receive_beside(cx, errors)
+                self.receive_beside(cx, &mut facts, errors)
             }
             FlowEvent::Error(error) => self.report_error(cx, error),
             FlowEvent::Reported(report) => self.reported(report),
@@ -560,6 +560,11 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         Next::Wait
     }
 
+    /// Whether it goes to a port of DNS.
+    fn asks_for_names(&self) -> bool {
+        self.remote().is_some_and(|remote| Nat::is_dns_port(remote.port()))
+    }
+
     /// Notes how long the last datagram of `group` is.
     fn note_last(&mut self, group: &[Datagram<'_>]) {
         let len = group.last().map_or(0, Datagram::size);
@@ -582,6 +587,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     fn receive_beside<S: Sockets<Socket = K>>(
         &mut self,
         cx: &mut Context<'_, S>,
+        facts: &mut Facts,
         errors: Next,
     ) -> Next
     where
@@ -589,16 +595,20 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     {
         match (errors, errors == Next::Over) {
             (_, true) => errors,
-            (Next::Wait, _) => self.receive(cx),
+            (Next::Wait, _) => self.receive(cx, facts),
             (more, _) => {
-                let received = self.receive(cx);
+                let received = self.receive(cx, facts);
                 if received == Next::Wait { more } else { received }
             }
         }
     }
 
     /// Moves what the flow's own socket has received to the other end, datagrams of one size together.
-    fn receive<S: Sockets<Socket = K>>(&mut self, cx: &mut Context<'_, S>) -> Next
+    fn receive<S: Sockets<Socket = K>>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        facts: &mut Facts,
+    ) -> Next
     where
         K: ListenSocket,
     {
@@ -653,6 +663,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         (0..strangers).for_each(|_| cx.tap.counters.drop(DropReason::NoFlow));
         cx.tap.counters.datagrams_in += datagrams;
         if datagrams > 0 {
+            facts.answered = self.asks_for_names();
             self.lifetime.answered(cx.now);
             match &mut self.ends {
                 Ends::Outbound { host, .. } => host.source_check.answered(),

@@ -1,5 +1,6 @@
 use super::*;
 use pasta_ipc::types::{AddressLosses, Bounded, Completeness, FamilyState, Generation, Resolver};
+use std::time::Duration;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PRIMARY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -171,6 +172,40 @@ fn the_next_resolver_is_asked_after_a_hard_error_of_the_present_one() {
     f.resolver_failed(query, servers[0]);
     resolve_at(&mut f, &servers[..1]);
     assert_eq!(tcp(&f, SPECIAL, 53), Ok(servers[0]));
+}
+
+#[test]
+fn the_next_resolver_is_asked_where_the_present_one_is_silent() {
+    let servers: [IpAddr; 2] = [[198, 51, 100, 53].into(), [198, 51, 100, 54].into()];
+    let mut f = nat(|policy| policy.dns_forward = Some(SPECIAL));
+    resolve_at(&mut f, &servers);
+    let query = SocketAddr::new(SPECIAL.into(), 53);
+    let at = |seconds| Instant::START + Duration::from_secs(seconds);
+    let ask = |f: &mut Nat, seconds| {
+        f.ask(at(seconds), query);
+        tcp(f, SPECIAL, 53).unwrap()
+    };
+    // A client that asks again at once, others, and one that had to wait.
+    assert_eq!(
+        (ask(&mut f, 0), ask(&mut f, 1), ask(&mut f, 2)),
+        (servers[0], servers[0], servers[0])
+    );
+    f.ask(at(2), SocketAddr::new(SPECIAL.into(), 54));
+    assert_eq!(ask(&mut f, 3), servers[1]);
+    // It has its time too; the last is followed by the first.
+    assert_eq!((ask(&mut f, 5), ask(&mut f, 6)), (servers[1], servers[0]));
+    // One that answers now and then is not silent, nor one that was not asked for long.
+    ask(&mut f, 8);
+    f.answered(SocketAddr::new(ELSEWHERE.into(), 53));
+    f.answered(query);
+    assert_eq!((ask(&mut f, 9), ask(&mut f, 11)), (servers[0], servers[0]));
+    assert_eq!(ask(&mut f, 41), servers[0]);
+    let revision = f.revision();
+    assert_eq!(ask(&mut f, 44), servers[1]);
+    assert_ne!(f.revision(), revision, "flows are to look");
+    // With one alone there is nothing to choose.
+    resolve_at(&mut f, &servers[..1]);
+    assert_eq!((ask(&mut f, 50), ask(&mut f, 60)), (servers[0], servers[0]));
 }
 
 #[test]

@@ -164,6 +164,11 @@ impl<S: Sockets> Parts<S> {
                 self.nat.resolver_failed(remote, asked);
             }
         }
+        if outcome.facts.answered {
+            if let Flow::Datagram(flow) = flow {
+                flow.remote().into_iter().for_each(|remote| self.nat.answered(remote));
+            }
+        }
         match outcome.next {
             Next::Wait | Next::More => {
                 schedule.settle(id, scheduled, &outcome, credit);

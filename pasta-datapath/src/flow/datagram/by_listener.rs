@@ -117,6 +117,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
         octets: &[u8],
     ) -> Next {
         if self.is_outbound() {
+            facts.answered = self.asks_for_names();
             self.lifetime.answer(octets, read.segment_size);
             self.lifetime.answered(cx.now);
         } else {
