@@ -532,8 +532,8 @@ impl<K: DatagramSocket> DatagramFlow<K> {
                 Errno::EMSGSIZE => host.socket.path_mtu(target.ip()),
                 _ => 0,
             };
-            let is_told = report_unsent(cx, (&key, mac), datagram, (errno, target, mtu));
-            cx.tap.counters.drop(match (is_told, *protocol) {
+            let is_reported = report_unsent(cx, (&key, mac), datagram, (errno, target, mtu));
+            cx.tap.counters.drop(match (is_reported, *protocol) {
                 (false, Protocol::Echo) => DropReason::SocketFull,
                 _ => DropReason::Unreachable,
             });
@@ -593,14 +593,11 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     where
         K: ListenSocket,
     {
-        match (errors, errors == Next::Over) {
-            (_, true) => errors,
-            (Next::Wait, _) => self.receive(cx, facts),
-            (more, _) => {
-                let received = self.receive(cx, facts);
-                if received == Next::Wait { more } else { received }
-            }
+        if errors == Next::Over {
+            return errors;
         }
+        let received = self.receive(cx, facts);
+        if received == Next::Wait { errors } else { received }
     }
 
     /// Moves what the flow's own socket has received to the other end, datagrams of one size together.

@@ -11,7 +11,8 @@
 //!
 //! **Bounds.** [`MAX_PACKETS`] packets and [`MAX_OCTETS`] of memory, for 30 s (IPv4) or 60 s (IPv6) from their first
 //! fragment. Where there is too much, the source address that takes most loses its oldest packet: a flood from one
-//! address costs itself and not others. If time is up and the front of the packet is there, its sender gets "time exceeded", code 1.
+//! address costs itself and not others. If time is up and the front of the packet is there, its sender gets "time
+//! exceeded", code 1.
 //!
 //! It reads no transport header: ports are checked when the packet is whole, as those of any other.
 
@@ -260,8 +261,8 @@ fn impossible_field(packet: &Packet<'_>, piece: Piece) -> Option<u8> {
     }
 }
 
-/// What the sender of a fragment that cannot be is told of it: what is wrong, and the packet. In IPv4 it is told
-/// nothing, as by Linux.
+/// What is reported to the sender of a fragment that cannot be: what is wrong, and the packet. In IPv4 nothing is, as by
+/// Linux.
 pub fn fault<'a>(packet: &Packet<'a>, piece: Piece) -> Option<(Unreachable, Offending<'a>)> {
     let Packet { source, destination, protocol, payload, .. } = *packet;
     if source.is_ipv4() {

@@ -1,5 +1,4 @@
-//! What the namespace is told of datagrams that did not arrive: of those that could not be sent, and of those for which
-//! an error came back.
+//! Errors reported to the namespace: for datagrams that could not be sent, and for those for which an error came back.
 
 use super::{
     Context, Datagram, DatagramFlow, DatagramSocket, Ends, Facts, HostEnd, Next, QueuedError,
@@ -90,7 +89,7 @@ impl<K: DatagramSocket> DatagramFlow<K> {
     }
 }
 
-/// Tells the sender at `mac` of an error for a datagram with a payload of `len` octets, of which `front` is known.
+/// Reports an error to the sender at `mac`, for a datagram with a payload of `len` octets, of which `front` is known.
 fn report<S: Sockets>(
     cx: &mut Context<'_, S>,
     (key, mac): (&FlowKey, MacAddr),
@@ -103,8 +102,8 @@ fn report<S: Sockets>(
     icmp_error::send(&mut cx.tap, mac, reporter, &offending(key, front, len), why);
 }
 
-/// Tells the sender at `mac` that a datagram of a flow was not sent to `target`, of whose way this is the MTU; whether
-/// that is to be told.
+/// Reports to the sender at `mac` that a datagram of a flow was not sent to `target`, of whose way this is the MTU;
+/// `false` if the error does not concern the way.
 pub(super) fn report_unsent<S: Sockets>(
     cx: &mut Context<'_, S>,
     (key, mac): (&FlowKey, MacAddr),
