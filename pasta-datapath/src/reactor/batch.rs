@@ -10,6 +10,12 @@ const LARGE_OCTETS: usize = 8 * (MAX_FRAME + 64);
 /// Frames are large if they are no smaller than this on average; chosen: where the octets of a frame cost
 /// about as much as its calls.
 const LARGE_FRAME: usize = 16 * 1024;
+/// A batch of frames of middle size ends with so many octets: they are datagrams that exceed the MTU of the host's link,
+/// of which a default receive buffer (`net.core.rmem_default`) holds a dozen. Measured with 8,900 octets: 64 frames in a
+/// batch and then its receiver's turn are 0.7 to 0.8 times as many that arrive.
+const MIDDLE_OCTETS: usize = 96 * 1024;
+/// Frames are of middle size if they are no smaller than this on average; chosen: more than two fragments each.
+const MIDDLE_FRAME: usize = 4 * 1024;
 /// What a batch is read into.
 const BATCH_OCTETS: usize = 2 * 1024 * 1024;
 /// A frame below this may be one of an exchange of small messages.
@@ -44,6 +50,11 @@ pub(super) struct Read {
     pub(super) gone: Option<Errno>,
 }
 
+/// Whether frames of middle size are a batch.
+fn is_enough(count: usize, octets: usize) -> bool {
+    octets >= MIDDLE_OCTETS && (count * MIDDLE_FRAME..count * LARGE_FRAME).contains(&octets)
+}
+
 impl FrameBuffer {
     pub(super) fn new() -> Self {
         Self { octets: vec![0; BATCH_OCTETS], places: Vec::new() }
@@ -71,6 +82,7 @@ impl FrameBuffer {
         let mut start = 0;
         while self.places.len() < most
             && (start + MAX_FRAME <= LARGE_OCTETS || start < self.places.len() * LARGE_FRAME)
+            && !is_enough(self.places.len(), start)
         {
             let Some(free) = self.octets.get_mut(start..start + MAX_FRAME) else { break };
             match read(free) {
@@ -128,6 +140,7 @@ mod tests {
     fn large_frames_end_a_batch_by_their_octets_and_small_ones_by_their_number() {
         assert_eq!(fill(512, Expected::Frames, &[MAX_FRAME; 100]).1.len(), 8);
         assert_eq!(fill(512, Expected::Frames, &[1514; 600]).1.len(), 512);
+        assert_eq!(fill(512, Expected::Frames, &[8942; 100]).1.len(), 11);
     }
 
     #[test]
