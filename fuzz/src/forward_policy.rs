@@ -112,6 +112,8 @@ fn check_target(
     // The loopback's mapping serves DNS too, where the host's resolver is hidden by it.
     let is_server = match policy.dns_host {
         Some(pinned) => to == pinned,
+        // Where the host names none, that of the host itself (resolv.conf(5)).
+        None if resolvers.is_empty() => to == IpAddr::V4(Ipv4Addr::LOCALHOST),
         None => resolvers.iter().any(|resolver| resolver.address == to),
     };
     let to_dns = (is(policy.dns_forward) || is(loopback)) && is_server;

@@ -154,6 +154,8 @@ impl World {
             let target = socket.target.address;
             let is_server = match pinned {
                 Some(pinned) => target.ip() == *pinned,
+                // Where the host names none, that of the host itself (resolv.conf(5)).
+                None if servers.is_empty() => target.ip() == IpAddr::from([127, 0, 0, 1]),
                 None => servers.contains(&target.ip()),
             };
             let is_query = is_server && [53, 853].contains(&target.port());
