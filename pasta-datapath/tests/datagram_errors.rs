@@ -1,5 +1,5 @@
-//! What the namespace is told of datagrams that did not arrive, through the whole stack: by whom, what is quoted, and
-//! that nobody is told what was meant for another.
+//! Errors of datagrams that the namespace gets, through the whole stack: from whom they come, what they quote, and that
+//! nobody gets those of another.
 
 mod fake;
 
@@ -223,7 +223,7 @@ fn errors_that_others_have_earned_are_not_told_to_who_sends_through_the_same_soc
         rig.frames(&[datagram(&key, b"is lost")]);
         assert_eq!((listener.borrow().answers.len(), rig.received().len()), (1, 0));
         assert_eq!(rig.dropped(DropReason::SocketFull), 1);
-        // What sending itself comes to is told.
+        // What sending itself comes to is reported.
         listener.borrow_mut().earned.clear();
         listener.borrow_mut().send_error = Some(Errno::ENETUNREACH);
         rig.frames(&[datagram(&key, b"no way")]);
